@@ -1,0 +1,57 @@
+"""Tells all workers of a change to a key, and goes on telling until it is told.
+
+The change's transaction leaves a row in ``keyauth_changes``. Announcing gives the key another generation in Redis and
+takes the row away. Where Redis is out of reach, or a worker dies in between, the row stays, and whichever worker looks
+next announces it.
+"""
+
+import logging
+
+from fastapi_keyauth.errors import ChangePending, LimiterUnavailable, StoreUnavailable
+from fastapi_keyauth.limiter import Limiter
+from fastapi_keyauth.store import KeyStore
+
+logger = logging.getLogger("fastapi_keyauth")
+
+LOOK_EVERY_S = 2.0
+HOLDS_WITHIN_S = 10
+"""Seconds within which a change holds everywhere though it could not be announced at once: any worker that reaches
+Redis looks every ``LOOK_EVERY_S``, and one that does not reach it reads each key's row."""
+_BATCH = 500
+
+
+class Announcer:
+    """Announces changes; see the module."""
+
+    def __init__(self, limiter: Limiter, store: KeyStore) -> None:
+        self._limiter = limiter
+        self._store = store
+
+    async def announce(self, key_id: str, pending: int | None) -> None:
+        """Announce one change.
+
+        Raises:
+            ChangePending: it is stored and will be announced, but was not yet.
+        """
+        try:
+            await self._limiter.changed(key_id)
+        except LimiterUnavailable:
+            raise ChangePending(HOLDS_WITHIN_S) from None
+        if pending is not None:
+            try:
+                await self._store.forget_changes([pending])
+            except StoreUnavailable:
+                logger.info("an announced change stays noted and will be announced once more")
+
+    async def announce_pending(self) -> None:
+        """Announce what was left, by this worker or another. Twice does no harm: the row is read once more."""
+        try:
+            changes = await self._store.pending_changes(_BATCH)
+            done = []
+            for row_id, key_id in changes:
+                await self._limiter.changed(key_id)
+                done.append(row_id)
+            if done:
+                await self._store.forget_changes(done)
+        except (LimiterUnavailable, StoreUnavailable):
+            return  # both are logged where they happen; the rows are still there

@@ -1,0 +1,270 @@
+"""The order of the checks. This is the file to audit.
+
+For one request, in this order, the first finding decides:
+
+ 1. no API token sent                                  MissingApiKey       no failed attempt, also when blocked
+ 2. the address is blocked                             AddressBlocked
+ 3. not a well-formed token                            MalformedApiKey     a failed attempt
+ 4. unknown id or wrong secret                         InvalidApiKey       a failed attempt
+ 5. disabled, revoked, expired                         Disabled-, Revoked-, ExpiredApiKey
+ 6. origin or address not in the key's lists           OriginNotAllowed, AddressNotAllowed
+ 7. the hourly cap is used up                          RateLimitExceeded
+    -- here the request has used one unit of the cap --
+ 8. a session is wanted and none was sent              SessionRequired     (MissingSession where no key is wanted)
+ 9. the session is unknown, expired or revoked         InvalidSession
+10. key or session lacks a scope                       InsufficientScope
+11. store or limiter cannot answer                     TemporarilyUnavailable, whenever it happens
+
+A row that was read before this request began is believed only where the limiter finds the key's generation unchanged
+since before that reading. A row read for this very request needs no such proof.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from copy import deepcopy
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from starlette.requests import HTTPConnection
+
+from fastapi_keyauth.addresses import ClientAddress, is_in, parse_networks
+from fastapi_keyauth.credentials import Credentials
+from fastapi_keyauth.errors import (
+    AddressBlocked,
+    AddressNotAllowed,
+    DisabledApiKey,
+    ExpiredApiKey,
+    InsufficientScope,
+    InvalidApiKey,
+    KeyAuthError,
+    KeyRefusal,
+    MalformedApiKey,
+    MissingApiKey,
+    MissingSession,
+    OriginNotAllowed,
+    RateLimitExceeded,
+    RevokedApiKey,
+    SessionRequired,
+)
+from fastapi_keyauth.limiter import Ask, Decision, Limiter, Verdict
+from fastapi_keyauth.principals import KeyPrincipal, SessionPrincipal
+from fastapi_keyauth.records import StoredKey
+from fastapi_keyauth.sessions import SessionGate
+from fastapi_keyauth.tokens import ParsedToken, TokenFormError, TokenParser
+from fastapi_keyauth.usage import UsageRecorder
+from fastapi_keyauth.verifier import VerifiedKey, Verifier
+
+logger = logging.getLogger("fastapi_keyauth")
+
+
+class Visit:
+    """One request on its way through the checks. Remembers every outcome, so that asking twice counts once.
+
+    Attributes:
+        credentials, address, origin: what the request brings.
+        key: the key, from the moment its secret was found right (also where the request is then refused).
+        decision: the limiter's, where a unit was used or the cap was found used up.
+        takes_key, takes_session: what the route accepts; for the challenges of a 401.
+    """
+
+    __slots__ = (
+        "_key_outcome",
+        "_session_outcome",
+        "address",
+        "credentials",
+        "decision",
+        "key",
+        "origin",
+        "takes_key",
+        "takes_session",
+    )
+
+    def __init__(self, credentials: Credentials, address: ClientAddress | None, origin: str | None) -> None:
+        self.credentials = credentials
+        self.address = address
+        self.origin = origin
+        self.key: StoredKey | None = None
+        self.decision: Decision | None = None
+        self.takes_key = False
+        self.takes_session = False
+        self._key_outcome: KeyPrincipal | KeyAuthError | None = None
+        self._session_outcome: SessionPrincipal | KeyAuthError | None = None
+
+
+class Authenticator:
+    """Runs the checks of this module, in its order."""
+
+    def __init__(
+        self,
+        parser: TokenParser,
+        verifier: Verifier,
+        limiter: Limiter,
+        sessions: SessionGate,
+        usage: UsageRecorder,
+        now: Callable[[], datetime],
+        block_spares_valid_keys: bool,
+    ) -> None:
+        self._parser = parser
+        self._verifier = verifier
+        self._limiter = limiter
+        self._sessions = sessions
+        self._usage = usage
+        self._now = now
+        self._block_spares_valid_keys = block_spares_valid_keys
+
+    async def authenticate_key(self, visit: Visit) -> KeyPrincipal:
+        """Checks 1 to 7.
+
+        Raises:
+            Refusal: the finding that decided.
+            TemporarilyUnavailable: nothing could be found out.
+        """
+        outcome = visit._key_outcome
+        if outcome is None:
+            try:
+                outcome = await self._authenticate_key(visit)
+            except KeyAuthError as error:
+                outcome = error
+                _log(error, visit)
+            visit._key_outcome = outcome
+        if isinstance(outcome, KeyAuthError):
+            raise outcome
+        return outcome
+
+    async def authenticate_session(
+        self, visit: Visit, connection: HTTPConnection, key: KeyPrincipal | None
+    ) -> SessionPrincipal:
+        """Checks 8 and 9; ``key`` is the one admitted before, on a route that wants both.
+
+        Raises:
+            SessionRequired, MissingSession, InvalidSession: the finding.
+            TemporarilyUnavailable: nothing could be found out.
+        """
+        if not visit.credentials.has_session:
+            raise MissingSession if key is None else SessionRequired
+        outcome = visit._session_outcome
+        if outcome is None:
+            try:
+                outcome = await self._sessions.authenticate(visit.credentials.session, connection)
+            except KeyAuthError as error:
+                outcome = error
+                _log(error, visit)
+            visit._session_outcome = outcome
+        if isinstance(outcome, KeyAuthError):
+            raise outcome
+        return outcome if key is None else replace(outcome, key=key)
+
+    @staticmethod
+    def check_scopes(scopes: Iterable[str], principal: KeyPrincipal | SessionPrincipal) -> None:
+        """Check 10.
+
+        Raises:
+            InsufficientScope: with the scopes that are missing.
+        """
+        missing = {scope for scope in scopes if not principal.holds(scope)}
+        if missing:
+            raise InsufficientScope(missing, key_id=principal.id if isinstance(principal, KeyPrincipal) else None)
+
+    async def _authenticate_key(self, visit: Visit) -> KeyPrincipal:
+        credentials = visit.credentials
+        if not credentials.has_token:
+            raise MissingApiKey
+        bucket = None if visit.address is None else visit.address.bucket
+        token, problem = None, credentials.token_problem
+        if credentials.token is not None:
+            try:
+                token = self._parser.parse(credentials.token)
+            except TokenFormError as error:
+                problem = str(error)
+        if token is None:
+            await self._count_failure(bucket)
+            raise MalformedApiKey(problem or "")
+        return await self._admit(visit, token, bucket)
+
+    async def _admit(self, visit: Visit, token: ParsedToken, bucket: str | None) -> KeyPrincipal:
+        if self._verifier.is_known_wrong(token):
+            await self._count_failure(bucket)
+            raise InvalidApiKey(token.key_id)
+        looked_at = None if self._block_spares_valid_keys else bucket
+        verified = self._verifier.find_verified(token)
+        if verified is None:
+            # The block before the database, and the generation before the row.
+            seen = await self._ask(Ask(token.key_id, looked_at))
+        else:
+            visit.key = verified.key
+            finding = self._find_fault(verified.key, visit)
+            seen = await self._ask(self._ask_for(verified, looked_at, finding, self._verifier.age_s(verified)))
+            if seen.verdict is not Verdict.STALE:
+                return self._conclude(visit, verified.key, finding, seen)
+            visit.key = None
+        verified = await self._verifier.read(token, seen.generation)
+        if verified is None:
+            await self._count_failure(bucket)
+            raise InvalidApiKey(token.key_id)
+        visit.key = verified.key
+        finding = self._find_fault(verified.key, visit)
+        if finding is not None:
+            return self._conclude(visit, verified.key, finding, seen)
+        decision = await self._ask(self._ask_for(verified, looked_at, None, age_s=0))
+        return self._conclude(visit, verified.key, None, decision)
+
+    @staticmethod
+    def _ask_for(verified: VerifiedKey, bucket: str | None, finding: KeyRefusal | None, age_s: float) -> Ask:
+        key = verified.key
+        return Ask(key.id, bucket, key.hourly_limit, 1 if finding is None else 0, verified.generation, age_s)
+
+    async def _ask(self, ask: Ask) -> Decision:
+        decision = await self._limiter.take(ask)
+        if decision.verdict is Verdict.BLOCKED:
+            raise AddressBlocked(decision.retry_after_s)
+        return decision
+
+    async def _count_failure(self, bucket: str | None) -> None:
+        if bucket is None:
+            return
+        blocked_s = await self._limiter.fail(bucket)
+        if blocked_s is not None:
+            raise AddressBlocked(blocked_s)
+
+    def _find_fault(self, key: StoredKey, visit: Visit) -> KeyRefusal | None:
+        """Checks 5 and 6 on a row."""
+        status = key.status(self._now())
+        if status != "active":
+            return {"disabled": DisabledApiKey, "revoked": RevokedApiKey, "expired": ExpiredApiKey}[status](key.id)
+        if key.allowed_origins and visit.origin is not None and visit.origin not in key.allowed_origins:
+            return OriginNotAllowed(key.id)
+        if key.allowed_ips:
+            ip = None if visit.address is None else visit.address.ip
+            if ip is None or not is_in(ip, parse_networks(key.allowed_ips)):
+                return AddressNotAllowed(key.id)
+        return None
+
+    def _conclude(self, visit: Visit, key: StoredKey, finding: KeyRefusal | None, decision: Decision) -> KeyPrincipal:
+        """Refuse with the finding, or for the cap, or admit."""
+        if finding is not None:
+            self._usage.refused(key, decision.hour)
+            raise finding
+        visit.decision = decision
+        if decision.verdict is Verdict.LIMITED:
+            self._usage.refused(key, decision.hour)
+            raise RateLimitExceeded(decision.retry_after_s, key.hourly_limit or 0, key.id)
+        self._usage.admitted(key, decision.hour)
+        capped = decision.remaining is not None
+        return KeyPrincipal(
+            id=key.id,
+            name=key.name,
+            owner_id=key.owner_id,
+            environment=key.environment,
+            scopes=key.scopes,
+            metadata=deepcopy(dict(key.metadata)) if key.metadata else {},
+            expires_at=key.expires_at,
+            hourly_limit=key.hourly_limit,
+            remaining=decision.remaining,
+            reset_at=datetime.fromtimestamp(decision.reset_at_s, UTC) if capped else None,
+        )
+
+
+def _log(error: KeyAuthError, visit: Visit) -> None:
+    """Why, for the log; never what was sent."""
+    address = None if visit.address is None else visit.address.text
+    logger.info("refused: %s key=%s address=%s", type(error).__name__, getattr(error, "key_id", None), address)

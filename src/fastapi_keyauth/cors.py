@@ -1,0 +1,99 @@
+"""Cross-origin rules: preflights without a key, and the headers of every response (Fetch standard, section 3.3)."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from datetime import datetime
+
+from fastapi_keyauth.authenticator import Visit
+from fastapi_keyauth.errors import StoreUnavailable
+from fastapi_keyauth.origins import MAX_ORIGIN_LENGTH
+from fastapi_keyauth.settings import KeyAuthSettings
+from fastapi_keyauth.store import KeyStore
+
+RawHeaders = list[tuple[bytes, bytes]]
+
+REMEMBER_S = 3.0
+"""Seconds for which it is remembered whether any key lists an origin; a change shows within 5 s."""
+PREFLIGHT_MAX_AGE_S = 5
+"""Seconds for which a browser may remember a preflight (also its default)."""
+_MAX_REMEMBERED = 4096
+
+_EXPOSED = {
+    "ietf": ("RateLimit", "RateLimit-Policy"),
+    "legacy": ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"),
+    "none": (),
+}
+
+
+class CorsRules:
+    """Which origins are echoed. Knows the setting and, from the store, the lists of all active keys."""
+
+    def __init__(
+        self,
+        settings: KeyAuthSettings,
+        store: KeyStore,
+        now: Callable[[], datetime],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._any = "*" in settings.allowed_origins
+        self._allowed = frozenset(settings.allowed_origins)
+        self._store = store
+        self._now = now
+        self._monotonic = monotonic
+        self._remembered: OrderedDict[str, tuple[bool, float]] = OrderedDict()
+        mode = settings.rate_limit_headers
+        names: Iterable[str] = _EXPOSED["ietf"] + _EXPOSED["legacy"] if mode == "both" else _EXPOSED[mode]
+        self._exposed = ", ".join((*names, "Retry-After")).encode()
+
+    async def preflight_headers(self, origin: str, method: bytes, headers: bytes | None) -> RawHeaders | None:
+        """Headers of the answer to a preflight, or None where the origin is not allowed."""
+        if not await self._is_known(origin):
+            return None
+        answer = [
+            (b"access-control-allow-origin", origin.encode("latin-1")),
+            (b"access-control-allow-methods", method),
+            (b"access-control-max-age", str(PREFLIGHT_MAX_AGE_S).encode()),
+        ]
+        if headers is not None:
+            answer.append((b"access-control-allow-headers", headers))
+        return answer
+
+    async def add_headers(self, headers: RawHeaders, visit: Visit) -> None:
+        """Complete the headers of a response. What the application set itself stays."""
+        _add_vary(headers, b"Origin")
+        if visit.origin is None or any(name == b"access-control-allow-origin" for name, _ in headers):
+            return
+        if visit.key is None:
+            allowed = await self._is_known(visit.origin)
+        else:
+            allowed = self._any or visit.origin in self._allowed or visit.origin in visit.key.allowed_origins
+        if allowed:
+            headers.append((b"access-control-allow-origin", visit.origin.encode("latin-1")))
+            headers.append((b"access-control-expose-headers", self._exposed))
+
+    async def _is_known(self, origin: str) -> bool:
+        """Whether the setting or any active key allows the origin. A database that is away allows nothing new."""
+        if self._any or origin in self._allowed:
+            return True
+        if len(origin) > MAX_ORIGIN_LENGTH or not origin.isascii() or not origin.isprintable():
+            return False
+        known, until = self._remembered.get(origin, (False, 0.0))
+        if until > self._monotonic():
+            return known
+        try:
+            known = await self._store.is_origin_of_active_key(origin, self._now())
+        except StoreUnavailable:
+            return known
+        self._remembered[origin] = (known, self._monotonic() + REMEMBER_S)
+        self._remembered.move_to_end(origin)
+        while len(self._remembered) > _MAX_REMEMBERED:
+            self._remembered.popitem(last=False)
+        return known
+
+
+def _add_vary(headers: RawHeaders, name: bytes) -> None:
+    for present, value in headers:
+        if present == b"vary" and (value == b"*" or name.lower() in value.lower().replace(b" ", b"").split(b",")):
+            return
+    headers.append((b"vary", name))

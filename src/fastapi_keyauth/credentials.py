@@ -1,0 +1,92 @@
+"""What a request sends to say who it is. Reads headers, decides nothing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from fastapi_keyauth.tokens import is_same_secret
+
+Headers = Sequence[tuple[bytes, bytes]]
+_WHITE_SPACE = b" \t"  # RFC 9110 section 5.6.3
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """API token and session token of one request, unchecked. The repr shows neither.
+
+    Attributes:
+        token: the API token, or None where none was sent.
+        token_problem: half a sentence where what was sent is ambiguous.
+        token_is_bearer: whether it came as a Bearer value.
+        session: the session token, or None.
+        session_is_ambiguous: whether several were sent.
+    """
+
+    token: str | None = field(repr=False)
+    token_problem: str | None
+    token_is_bearer: bool
+    session: str | None = field(repr=False)
+    session_is_ambiguous: bool
+
+    @property
+    def has_token(self) -> bool:
+        """Whether anything was sent that calls itself an API token."""
+        return self.token is not None or self.token_problem is not None
+
+    @property
+    def has_session(self) -> bool:
+        """Whether any Bearer value was sent that is no API token."""
+        return self.session is not None or self.session_is_ambiguous
+
+
+class CredentialReader:
+    """Reads credentials from the headers of a connection.
+
+    Args:
+        header_name: the header of API tokens, lower case.
+        key_prefix: what Bearer values that are API tokens start with, followed by ``_``.
+        accept_bearer_keys: whether there are such.
+    """
+
+    def __init__(self, header_name: str, key_prefix: str, accept_bearer_keys: bool) -> None:
+        self._header_name = header_name.encode("ascii")
+        self._token_start = f"{key_prefix}_" if accept_bearer_keys else None
+
+    def read(self, headers: Headers) -> Credentials:
+        """The credentials of a request. An empty header, which an unset variable sends, is none."""
+        in_header: list[str] = []
+        bearers: list[str] = []
+        for name, value in headers:
+            if name == self._header_name:
+                in_header.append(_text(value))
+            elif name == b"authorization":
+                scheme, _, rest = value.strip(_WHITE_SPACE).partition(b" ")
+                if scheme.lower() == b"bearer" and rest.strip(_WHITE_SPACE):
+                    bearers.append(_text(rest))
+        start = self._token_start
+        as_bearer = [value for value in bearers if start is not None and value.startswith(start)]
+        sessions = [value for value in bearers if start is None or not value.startswith(start)]
+        token, problem = self._one_token(in_header, as_bearer)
+        return Credentials(
+            token=token,
+            token_problem=problem,
+            token_is_bearer=bool(as_bearer),
+            session=sessions[0] if len(sessions) == 1 else None,
+            session_is_ambiguous=len(sessions) > 1,
+        )
+
+    def _one_token(self, in_header: list[str], as_bearer: list[str]) -> tuple[str | None, str | None]:
+        if not any(in_header):
+            in_header = []
+        if len(in_header) > 1:
+            return None, f"the {self._header_name.decode()} header was sent {len(in_header)} times"
+        if len(as_bearer) > 1:
+            return None, "several keys were sent as Bearer"
+        if in_header and as_bearer and not is_same_secret(in_header[0], as_bearer[0]):
+            return None, f"the {self._header_name.decode()} header and the Bearer value hold different keys"
+        tokens = in_header or as_bearer
+        return (tokens[0], None) if tokens else (None, None)
+
+
+def _text(value: bytes) -> str:
+    # latin-1 takes any byte; what is no ASCII is no token, and is told so.
+    return value.strip(_WHITE_SPACE).decode("latin-1")

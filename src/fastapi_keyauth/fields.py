@@ -1,0 +1,162 @@
+"""What a key may look like: the same rules for request bodies and for code."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
+
+from fastapi_keyauth.addresses import parse_network
+from fastapi_keyauth.errors import InvalidField
+from fastapi_keyauth.origins import parse_origin
+from fastapi_keyauth.sessions import check_owner_id, check_scope_names
+
+MAX_METADATA_BYTES = 4096
+MAX_LIST = 100
+MAX_HOURLY_LIMIT = 1_000_000_000
+MAX_EXPIRES_IN_S = 100 * 366 * 86_400
+LAST_EXPIRY = datetime(9000, 1, 1, tzinfo=UTC)
+
+
+def _clean_name(value: str) -> str:
+    value = value.strip()
+    if not value:
+        raise ValueError("a name has at least one character that can be seen")
+    if not value.isprintable():
+        raise ValueError("a name has no control characters")
+    return value
+
+
+def _clean_origins(values: list[str]) -> list[str]:
+    return list(dict.fromkeys(parse_origin(value) for value in values))
+
+
+def _clean_networks(values: list[str]) -> list[str]:
+    cleaned = []
+    for value in values:
+        network = parse_network(value)
+        is_single = network.num_addresses == 1 and "/" not in value
+        cleaned.append(str(network.network_address if is_single else network))
+    return list(dict.fromkeys(cleaned))
+
+
+def _clean_scopes(values: list[str]) -> list[str]:
+    try:
+        return check_scope_names(values)
+    except InvalidField as error:
+        raise ValueError(error.message) from None
+
+
+def _clean_owner(value: str) -> str:
+    try:
+        return check_owner_id(value, "owner_id")
+    except InvalidField as error:
+        raise ValueError(error.message) from None
+
+
+def _clean_metadata(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
+    except (TypeError, ValueError, RecursionError):
+        raise ValueError("metadata holds only what JSON holds") from None
+    if len(text) > MAX_METADATA_BYTES:
+        raise ValueError(f"metadata has at most {MAX_METADATA_BYTES} bytes as JSON")
+    copy: dict[str, Any] = json.loads(text)  # the caller's object may change later
+    return copy
+
+
+def _clean_expiry(value: datetime) -> datetime:
+    if value >= LAST_EXPIRY:
+        raise ValueError("a key expires before the year 9000, or never")
+    return value.astimezone(UTC)
+
+
+def _as_list(value: Any) -> Any:
+    """Code may pass any collection of names; a body has lists anyway."""
+    return list(value) if isinstance(value, tuple | set | frozenset) else value
+
+
+Name = Annotated[str, Field(max_length=100), AfterValidator(_clean_name)]
+Environment = Annotated[str, Field(pattern=r"^[a-z0-9]{1,16}$")]
+_List = Annotated[list[str], BeforeValidator(_as_list), Field(max_length=MAX_LIST)]
+Scopes = Annotated[_List, AfterValidator(_clean_scopes)]
+Origins = Annotated[_List, AfterValidator(_clean_origins)]
+Networks = Annotated[_List, AfterValidator(_clean_networks)]
+Metadata = Annotated[dict[str, Any], AfterValidator(_clean_metadata)]
+HourlyLimit = Annotated[int, Field(ge=1, le=MAX_HOURLY_LIMIT)]
+Expiry = Annotated[AwareDatetime, AfterValidator(_clean_expiry)]
+OwnerId = Annotated[str, AfterValidator(_clean_owner)]
+
+
+class NewKey(BaseModel):
+    """A key to be made. Unknown fields are refused: a misspelt limit must not pass for none."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    name: Name = Field(description="Where the key is used: `prod-api-server`, `local-dev-alice`.")
+    owner_id: OwnerId | None = Field(None, description="For callers with the scope `admin` alone.")
+    environment: Environment | None = Field(None, description="Second part of the token, such as `live` or `test`.")
+    expires_at: Expiry | None = Field(None, description="When it expires; left out: never.")
+    expires_in_s: int | None = Field(None, ge=1, le=MAX_EXPIRES_IN_S, description="The same, in seconds from now.")
+    scopes: Scopes | None = Field(None, description="What it may do; left out: what the caller may grant.")
+    hourly_limit: HourlyLimit | None = Field(None, description="Requests per hour; left out: the default.")
+    allowed_origins: Origins = Field(default_factory=list, description="Browser origins; none: any.")
+    allowed_ips: Networks = Field(default_factory=list, description="Addresses or CIDR networks; none: any.")
+    metadata: Metadata = Field(default_factory=dict, description="Your own notes, at most 4 KiB of JSON.")
+
+    @field_validator("expires_in_s")
+    @classmethod
+    def _one_expiry(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and info.data.get("expires_at") is not None:
+            raise ValueError("give expires_at or expires_in_s, not both")
+        return value
+
+
+class KeyPatch(BaseModel):
+    """Changes to a key: the fields that are there. ``null`` clears an expiry, or goes back to the default limit."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    name: Name = Field(default="")
+    enabled: bool = Field(default=True)
+    expires_at: Expiry | None = None
+    scopes: Scopes = Field(default_factory=list)
+    hourly_limit: HourlyLimit | None = None
+    allowed_origins: Origins = Field(default_factory=list)
+    allowed_ips: Networks = Field(default_factory=list)
+    metadata: Metadata = Field(default_factory=dict)
+
+    def changes(self) -> dict[str, Any]:
+        """The fields that were sent, with their values."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
+
+def check_catalogue(scopes: Sequence[str], catalogue: dict[str, str]) -> None:
+    """Where the application has a catalogue of scopes, only those and the built-in ones exist.
+
+    Raises:
+        InvalidField: one is not in it.
+    """
+    known = {*catalogue, "*", "admin", "keys:read", "keys:write"}
+    if catalogue and not known.issuperset(scopes):
+        raise InvalidField("scopes", f"only these exist: {', '.join(sorted(known))}")
+
+
+def check_future(expires_at: datetime | None, now: datetime) -> None:
+    """An expiry lies ahead.
+
+    Raises:
+        InvalidField: it lies in the past.
+    """
+    if expires_at is not None and expires_at <= now:
+        raise InvalidField("expires_at", "must lie in the future")

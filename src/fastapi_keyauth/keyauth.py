@@ -1,0 +1,294 @@
+"""KeyAuth: the one object that users build. Wires the parts, starts and stops them."""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from weakref import WeakKeyDictionary
+
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketState
+
+from fastapi_keyauth import dependencies
+from fastapi_keyauth.addresses import AddressResolver, ClientAddress
+from fastapi_keyauth.announcer import LOOK_EVERY_S, Announcer
+from fastapi_keyauth.authenticator import Authenticator
+from fastapi_keyauth.cors import CorsRules
+from fastapi_keyauth.credentials import CredentialReader
+from fastapi_keyauth.errors import KeyAuthError
+from fastapi_keyauth.hashing import Hasher
+from fastapi_keyauth.limiter import Limiter, MemoryLimiter, OutageLimiter, RedisLimiter
+from fastapi_keyauth.limiter.base import Policy
+from fastapi_keyauth.management import Keys
+from fastapi_keyauth.middleware import WS_POLICY_VIOLATION, Edge, Exemptions, KeyAuthMiddleware
+from fastapi_keyauth.openapi import complete_schema
+from fastapi_keyauth.problems import Problems
+from fastapi_keyauth.routers.keys import build_keys_router
+from fastapi_keyauth.sessions import SessionGate, SessionResolver, Sessions
+from fastapi_keyauth.settings import KeyAuthSettings
+from fastapi_keyauth.store import Database, KeyStore, SessionStore, UsageStore
+from fastapi_keyauth.tokens import TokenParser
+from fastapi_keyauth.usage import UsageRecorder
+from fastapi_keyauth.verifier import Verifier
+
+logger = logging.getLogger("fastapi_keyauth")
+
+App = TypeVar("App", bound=ASGIApp)
+Clock = Callable[[], float]
+"""Seconds since 1970-01-01T00:00Z."""
+
+
+class KeyAuth:
+    """API-key authentication for an application.
+
+    Build one, call :meth:`install`, and use its dependencies. Nothing is opened before the application starts.
+
+    Args:
+        settings: where left out, they come from ``KEYAUTH_*`` and ``.env``.
+        session_resolver: ``async (token, connection) -> SessionPrincipal | None`` in place of the built-in sessions.
+        clock: seconds since 1970, for tests; it then rules on Redis, too.
+
+    Attributes:
+        settings: the settings.
+        keys: make and change keys from code; see :class:`Keys`.
+        sessions: start and end the built-in sessions; see :class:`Sessions`.
+        require_key: dependency -> ``KeyPrincipal``.
+        require_session: dependency -> ``SessionPrincipal``; no key wanted.
+        require_key_and_session: dependency -> ``SessionPrincipal`` whose ``key`` is the key.
+        optional_key: dependency -> ``KeyPrincipal`` or None.
+        keys_router: the management routes; mount them with ``app.include_router(auth.keys_router, prefix=...)``.
+
+    Raises:
+        SetupError: a setting cannot be right.
+    """
+
+    def __init__(
+        self,
+        settings: KeyAuthSettings | None = None,
+        *,
+        session_resolver: SessionResolver | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.settings = settings = KeyAuthSettings() if settings is None else settings
+        self._clock = clock
+        self._database = Database(settings.database_url)
+        self._hasher = Hasher(settings)
+        self._limiter = self._build_limiter()
+        store = KeyStore(self._database, settings, announces=settings.redis_url is not None)
+        usage_store = UsageStore(self._database)
+        self._usage = UsageRecorder(usage_store, self._now)
+        self._announcer = Announcer(self._limiter, store)
+        self.keys = Keys(settings, store, usage_store, self._usage, self._hasher, self._announcer, self._now)
+        self.sessions = Sessions(SessionStore(self._database), settings.session_ttl_s, self._now)
+        monotonic = time.monotonic if clock is None else clock
+        self._addresses = AddressResolver(settings.trusted_proxies, settings.ipv6_prefix_length)
+        authenticator = Authenticator(
+            parser=TokenParser(settings.key_prefix),
+            verifier=Verifier(store, self._hasher, settings.cache_size, monotonic),
+            limiter=self._limiter,
+            sessions=SessionGate(session_resolver or self.sessions.resolve, self._now),
+            usage=self._usage,
+            now=self._now,
+            block_spares_valid_keys=settings.block_spares_valid_keys,
+        )
+        self._edge = Edge(
+            scope_key=f"fastapi_keyauth.{secrets.token_hex(4)}",
+            credentials=CredentialReader(settings.header_name, settings.key_prefix, settings.accept_bearer_keys),
+            addresses=self._addresses,
+            authenticator=authenticator,
+            cors=CorsRules(settings, store, self._now, monotonic),
+            problems=Problems(settings),
+            rate_limit_headers=settings.rate_limit_headers,
+        )
+        parts = (authenticator, self._edge.find_visit, settings.header_name)
+        self.require_key = dependencies.RequireKey(*parts)
+        self.require_session = dependencies.RequireSession(*parts)
+        self.require_key_and_session = dependencies.RequireKeyAndSession(*parts)
+        self.optional_key = dependencies.OptionalKey(*parts)
+        self.keys_router = build_keys_router(self, dependencies.RequireManager(*parts))
+        self._exemptions: WeakKeyDictionary[Any, Exemptions | None] = WeakKeyDictionary()
+        self._users = 0
+        self._housekeeping: asyncio.Task[None] | None = None
+        self._start_lock = asyncio.Lock()
+
+    def __repr__(self) -> str:
+        return f"KeyAuth({self.settings!r})"
+
+    def install(self, app: FastAPI) -> None:
+        """Join an application: its lifespan (beside its own), its error handlers, its responses and its OpenAPI.
+
+        Call it once on every FastAPI app whose routes use the dependencies, also on those that are mounted. A second
+        call does nothing.
+        """
+        if app in self._exemptions:
+            return
+        self._exemptions[app] = None
+        inner_lifespan = app.router.lifespan_context
+
+        @contextlib.asynccontextmanager
+        async def lifespan(started: Any) -> AsyncIterator[Any]:
+            async with self, inner_lifespan(started) as state:
+                yield state
+
+        app.router.lifespan_context = lifespan
+        # Starlette's annotation wants a handler of Exception; this one is only ever given its own kind.
+        app.add_exception_handler(KeyAuthError, self._handle_error)  # type: ignore[arg-type]
+        app.add_middleware(KeyAuthMiddleware, edge=self._edge, exemptions=lambda: self._exemptions[app])
+        if isinstance(app, FastAPI):
+            self._complete_openapi(app)
+
+    def protect(self, app: App, exempt: Iterable[str] = ()) -> App:
+        """Want an API key for everything but the exempt paths, before routing.
+
+        A FastAPI or Starlette app is protected in place (and installed on, where it is not yet); for any other ASGI
+        application use what is returned. ``request.state.key`` holds the principal.
+
+        Args:
+            app: the application.
+            exempt: exact paths such as ``/health``, or ``/docs/*`` for ``/docs`` and everything below it.
+
+        Returns:
+            The application to serve: the same object where it was protected in place.
+
+        Raises:
+            ValueError: an exempt path of another form.
+        """
+        exemptions = Exemptions(exempt)
+        if isinstance(app, Starlette):
+            self.install(app)  # type: ignore[arg-type]  # all that install needs of a FastAPI, a Starlette has
+            self._exemptions[app] = exemptions
+            return app
+        protected = KeyAuthMiddleware(app, edge=self._edge, exemptions=lambda: exemptions)
+        return _WithLifespan(self, protected)  # type: ignore[return-value]  # an ASGI app for an ASGI app
+
+    async def __aenter__(self) -> Self:
+        """Start: connect, create missing tables. Nested uses share one start.
+
+        Raises:
+            SetupError: the database or Redis does not answer.
+        """
+        async with self._start_lock:
+            if self._users == 0:
+                await self._start()
+            self._users += 1
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop: write what is pending, close connections."""
+        async with self._start_lock:
+            self._users -= 1
+            if self._users == 0:
+                await self._stop()
+
+    def client_address(self, connection: HTTPConnection) -> ClientAddress | None:
+        """The client's address as blocks and allow lists see it; None where the server gives none."""
+        return self._addresses.resolve(connection.scope.get("client"), connection.scope["headers"])
+
+    async def _start(self) -> None:
+        for danger in self.settings.dangers():
+            logger.warning(danger)
+        await self._database.start()
+        try:
+            await self._limiter.start()
+        except BaseException:
+            await self._database.close()
+            raise
+        self._hasher.start()
+        self._housekeeping = asyncio.create_task(self._keep_house(), name="keyauth-housekeeping")
+
+    async def _stop(self) -> None:
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._housekeeping
+            self._housekeeping = None
+        try:
+            await self._usage.flush()
+        finally:
+            await self._limiter.close()
+            await self._database.close()
+            self._hasher.close()
+
+    async def _keep_house(self) -> None:
+        """Every few seconds: write usage, announce what was left unannounced."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            try:
+                await self._usage.flush()
+                if self.settings.redis_url is not None:
+                    await self._announcer.announce_pending()
+            except Exception:  # whatever it was, the next round must come; it is in the log
+                logger.exception("housekeeping failed, will try again")
+
+    def _now(self) -> datetime:
+        return datetime.now(UTC) if self._clock is None else datetime.fromtimestamp(self._clock(), UTC)
+
+    def _build_limiter(self) -> Limiter:
+        settings, policy = self.settings, Policy.of(self.settings)
+        clock = time.time if self._clock is None else self._clock
+        if settings.redis_url is None:
+            return MemoryLimiter(policy, settings.max_staleness_s, clock)
+        namespace = f"keyauth:{settings.key_prefix}"
+        primary = RedisLimiter(settings.redis_url, policy, namespace, settings.redis_timeout_s, self._clock)
+        fallback = MemoryLimiter(policy, 0, clock) if settings.on_limiter_outage == "local" else None
+        return OutageLimiter(primary, fallback)
+
+    async def _handle_error(self, connection: HTTPConnection, error: KeyAuthError) -> Response | None:
+        visit = self._edge.find_visit(connection)
+        if isinstance(connection, WebSocket):
+            can_answer = connection.application_state is WebSocketState.CONNECTING
+            if not can_answer or "websocket.http.response" not in connection.scope.get("extensions", {}):
+                await connection.close(WS_POLICY_VIOLATION)
+                return None
+        return self._edge.problems.response(error, visit)
+
+    def _complete_openapi(self, app: FastAPI) -> None:
+        make_schema = app.openapi
+
+        def openapi() -> dict[str, Any]:
+            exemptions = self._exemptions[app]
+
+            def is_protected(path: str) -> bool:
+                return exemptions is not None and not exemptions.covers(path)
+
+            return complete_schema(make_schema(), self.settings.header_name, is_protected)
+
+        # FastAPI documents this replacement ("Extending OpenAPI").
+        app.openapi = openapi  # type: ignore[method-assign]
+
+
+class _WithLifespan:
+    """An ASGI application that starts and stops a KeyAuth beside its own lifespan."""
+
+    def __init__(self, auth: KeyAuth, app: ASGIApp) -> None:
+        self._auth = auth
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await self._app(scope, receive, send)
+            return
+
+        async def receive_started() -> Message:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await self._auth.__aenter__()
+            return message
+
+        async def send_stopped(message: Message) -> None:
+            if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed", "lifespan.startup.failed"):
+                await self._auth.__aexit__(None, None, None)
+            await send(message)
+
+        await self._app(scope, receive_started, send_stopped)

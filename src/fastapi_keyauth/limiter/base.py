@@ -1,0 +1,115 @@
+"""What every limiter answers, and the policy that all of them keep."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Literal, Protocol
+
+from fastapi_keyauth.settings import KeyAuthSettings
+
+HOUR_S = 3600
+HOUR_MS = 3_600_000
+
+
+class Verdict(IntEnum):
+    """What a limiter says to one request. The numbers are those of ``scripts/take.lua``."""
+
+    ADMITTED = 0
+    """Nothing stands against it, and the unit asked for was used."""
+    LIMITED = 1
+    """The key's cap is used up; nothing was used."""
+    BLOCKED = 2
+    """The address is blocked; nothing was used."""
+    STALE = 3
+    """The key may have changed since its row was read: read it again. Nothing was used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One question for one request: is the address blocked, has the key changed, is there a unit of its hour left?
+
+    Attributes:
+        key_id: the key.
+        bucket: what the address is counted under; None where no block is to be looked at.
+        limit: the key's cap, requests per hour; None for no cap.
+        units: 1 to use a unit, 0 only to look.
+        generation: what was given out before the row was read; "" for a row that nobody has proof of.
+        age_s: seconds since the row was read; 0 where it was read for this very request, which is proof enough.
+    """
+
+    key_id: str
+    bucket: str | None
+    limit: int | None = None
+    units: int = 0
+    generation: str = ""
+    age_s: float | None = None
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the row was read for this very request."""
+        return self.age_s == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The answer to an :class:`Ask`.
+
+    Attributes:
+        verdict: see :class:`Verdict`.
+        generation: opaque; it is another one after every change to the key. "" where none is known.
+        remaining: units left in the window, None without a cap.
+        reset_at_s: when the window ends, in seconds since 1970, on the limiter's clock.
+        retry_after_s: whole seconds, at least 1, after which it is worth trying again (LIMITED, BLOCKED), or until the
+            window ends (ADMITTED).
+        hour: the window, in hours since 1970.
+    """
+
+    verdict: Verdict
+    generation: str = ""
+    remaining: int | None = None
+    reset_at_s: int = 0
+    retry_after_s: int = 0
+    hour: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How many failures, within what, block for how long; and how an hour is counted. Durations in milliseconds."""
+
+    block_after_failures: int
+    failure_window_ms: int
+    block_for_ms: int
+    algorithm: Literal["fixed_window", "sliding_window"]
+
+    @classmethod
+    def of(cls, settings: KeyAuthSettings) -> "Policy":
+        """The policy that the settings ask for."""
+        return cls(
+            block_after_failures=settings.block_after_failures,
+            failure_window_ms=settings.failure_window_s * 1000,
+            block_for_ms=settings.block_for_s * 1000,
+            algorithm=settings.rate_limit_algorithm,
+        )
+
+
+class Limiter(Protocol):
+    """Counts attempts and units. Every method may raise ``LimiterUnavailable``."""
+
+    async def start(self) -> None:
+        """Connect. Raises ``SetupError`` where the server does not answer."""
+
+    async def close(self) -> None:
+        """Let go of connections and tasks."""
+
+    async def take(self, ask: Ask) -> Decision:
+        """Answer one question, atomically."""
+
+    async def fail(self, bucket: str) -> int | None:
+        """Count a failed attempt. None: counted; a number: not counted, blocked for that many seconds already."""
+
+    async def changed(self, key_id: str) -> None:
+        """Give the key another generation. When this returns, no older row is taken for current anywhere."""
+
+
+def ceil_s(milliseconds: int) -> int:
+    """Whole seconds that cover a duration, at least 1: what ``Retry-After`` wants."""
+    return max(1, -(-milliseconds // 1000))

@@ -1,0 +1,90 @@
+"""What to do while Redis is out of reach, in one place: fail fast, limit locally or deny, notice when it is back."""
+
+import asyncio
+import contextlib
+import logging
+
+from fastapi_keyauth.errors import LimiterUnavailable
+from fastapi_keyauth.limiter.base import Ask, Decision
+from fastapi_keyauth.limiter.memory import MemoryLimiter
+from fastapi_keyauth.limiter.redis import RedisLimiter
+
+logger = logging.getLogger("fastapi_keyauth")
+
+PROBE_EVERY_S = 0.5
+
+
+class OutageLimiter:
+    """A Redis limiter behind a circuit breaker.
+
+    The first call that fails opens it; from then on no request waits for the server. A task asks every
+    ``PROBE_EVERY_S`` whether the server takes writes again, and closes the breaker when it does.
+
+    Args:
+        primary: the Redis limiter.
+        fallback: what answers meanwhile (policy ``local``); None to deny. It must take no row for current that was not
+            read for the very request: nothing proves a remembered one fresh.
+    """
+
+    def __init__(self, primary: RedisLimiter, fallback: MemoryLimiter | None) -> None:
+        self._primary = primary
+        self._fallback = fallback
+        self._probe: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """See :class:`Limiter`."""
+        await self._primary.start()
+
+    async def close(self) -> None:
+        """See :class:`Limiter`."""
+        if self._probe is not None:
+            self._probe.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._probe
+        await self._primary.close()
+
+    async def take(self, ask: Ask) -> Decision:
+        """See :class:`Limiter`."""
+        if self._probe is None:
+            try:
+                return await self._primary.take(ask)
+            except LimiterUnavailable as error:
+                self._open(error)
+        return await self._local().take(ask)
+
+    async def fail(self, bucket: str) -> int | None:
+        """See :class:`Limiter`."""
+        if self._probe is None:
+            try:
+                return await self._primary.fail(bucket)
+            except LimiterUnavailable as error:
+                self._open(error)
+        return await self._local().fail(bucket)
+
+    async def changed(self, key_id: str) -> None:
+        """See :class:`Limiter`. Never answered by the fallback: other workers must hear of it."""
+        if self._probe is not None:
+            raise LimiterUnavailable("outage")
+        try:
+            await self._primary.changed(key_id)
+        except LimiterUnavailable as error:
+            self._open(error)
+            raise
+
+    def _local(self) -> MemoryLimiter:
+        if self._fallback is None:
+            raise LimiterUnavailable("outage")
+        return self._fallback
+
+    def _open(self, error: LimiterUnavailable) -> None:
+        if self._probe is not None:
+            return
+        policy = "denying requests" if self._fallback is None else "each worker limits by itself"
+        logger.error("redis unavailable (%s): %s until it is back", error, policy)
+        self._probe = asyncio.create_task(self._wait_for_return(), name="keyauth-probe")
+
+    async def _wait_for_return(self) -> None:
+        while not await self._primary.is_writable():  # noqa: ASYNC110  # asks another machine: no event can tell
+            await asyncio.sleep(PROBE_EVERY_S)
+        self._probe = None
+        logger.warning("redis is back")

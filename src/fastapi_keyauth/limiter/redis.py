@@ -1,0 +1,201 @@
+"""The limiter of many workers on many hosts: Redis or Valkey, from 6.2 on."""
+
+import asyncio
+import math
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from fastapi_keyauth.errors import SetupError
+from fastapi_keyauth.limiter.base import HOUR_S, Ask, Decision, Policy, Verdict, ceil_s
+from fastapi_keyauth.limiter.batch import Batcher, Prepared, Script
+from fastapi_keyauth.settings import masked_url
+
+KEEP_S = 7200
+"""Seconds for which a key's hash is kept: the hour that is counted and the one that slides out."""
+KNOWN_BLOCK_S = 5.0
+"""Seconds for which a worker remembers a block, so that a flood from a blocked address costs no trips. Short, so that
+a block that is lifted is soon lifted everywhere."""
+_MAX_KNOWN_BLOCKS = 10_000
+
+
+class RedisLimiter:
+    """Counts in Redis, on Redis's clock, in one script call for all that wait.
+
+    Args:
+        url: ``redis://``, ``rediss://`` or ``unix://``.
+        namespace: first part of every name in Redis.
+        timeout_s: seconds to wait for an answer.
+        clock: seconds since 1970, in place of Redis's own clock; for tests.
+    """
+
+    def __init__(
+        self, url: str, policy: Policy, namespace: str, timeout_s: float, clock: Callable[[], float] | None = None
+    ) -> None:
+        self._url = url
+        self._policy = policy
+        self._namespace = namespace
+        self._timeout_s = timeout_s
+        self._clock = clock
+        self._epoch = 0
+        self._known_blocks: dict[str, tuple[float, float]] = {}
+        """Bucket to (believed until, blocked until), on the local clock."""
+        try:
+            # Units go over a connection of their own: when that one is made anew, the server may be another one.
+            self._units = self._client(redis_connect_func=self._connected)
+            self._control = self._client()
+        except (RedisError, ValueError):
+            raise SetupError(f"The Redis URL {masked_url(url)} cannot be understood.") from None
+        self._take = Script(self._units, "take", timeout_s)
+        self._fail = Script(self._control, "fail", timeout_s)
+        self._changed = Script(self._control, "changed", timeout_s)
+        self._asks: Batcher[Ask, Decision] = Batcher(self._send_asks)
+        self._failures: Batcher[str, int] = Batcher(self._send_failures)
+
+    def _client(self, **options: Any) -> Redis:
+        client: Redis = Redis.from_url(
+            self._url,
+            socket_timeout=self._timeout_s,
+            socket_connect_timeout=self._timeout_s,
+            retry=Retry(NoBackoff(), 0),  # what to do about an outage is decided in one place: outage.py
+            decode_responses=True,
+            protocol=2,  # RESP2 serves for integers and strings, and spares old servers a HELLO
+            **options,
+        )
+        return client
+
+    async def _connected(self, connection: AbstractConnection) -> None:
+        """A server that we lost sight of may have lost changes (a failover, a restart): prove every row anew."""
+        await connection.on_connect()
+        self._epoch += 1
+
+    async def start(self) -> None:
+        """See :class:`Limiter`."""
+        try:
+            async with asyncio.timeout(max(self._timeout_s, 2.0)):
+                await self._control.ping()
+        except (RedisError, OSError, TimeoutError) as error:
+            await self.close()
+            name = type(error).__name__
+            raise SetupError(f"The Redis server at {masked_url(self._url)} does not answer ({name}).") from None
+
+    async def close(self) -> None:
+        """See :class:`Limiter`."""
+        await self._asks.close()
+        await self._failures.close()
+        await self._units.aclose()
+        await self._control.aclose()
+
+    async def is_writable(self) -> bool:
+        """Whether the server answers and takes writes again (a replica that lost its primary does not)."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._control.set(f"{self._namespace}:probe", 1, px=1000)
+        except (RedisError, OSError, TimeoutError):
+            await self._control.connection_pool.disconnect()
+            return False
+        return True
+
+    async def take(self, ask: Ask) -> Decision:
+        """See :class:`Limiter`."""
+        if ask.bucket is not None:
+            blocked_s = self._known_block(ask.bucket)
+            if blocked_s is not None:
+                return Decision(Verdict.BLOCKED, retry_after_s=blocked_s)
+        decision = await self._asks.ask(ask)
+        if decision.verdict is Verdict.BLOCKED and ask.bucket is not None:
+            self._remember_block(ask.bucket, decision.retry_after_s)
+        return decision
+
+    async def fail(self, bucket: str) -> int | None:
+        """See :class:`Limiter`."""
+        blocked_s = self._known_block(bucket)
+        if blocked_s is None:
+            blocked_ms = await self._failures.ask(bucket)
+            if not blocked_ms:
+                return None
+            blocked_s = ceil_s(blocked_ms)
+            self._remember_block(bucket, blocked_s)
+        return blocked_s
+
+    async def changed(self, key_id: str) -> None:
+        """See :class:`Limiter`."""
+        await self._changed.run(lambda: ([self._key_name(key_id)], [secrets.token_hex(8), KEEP_S]))
+
+    async def _send_asks(self, asks: list[Ask]) -> Sequence[Decision]:
+        reply = await self._take.run(lambda: self._prepare(asks))
+        epoch = f"{self._epoch}:"
+        return [_decision(epoch, *reply[at : at + 5]) for at in range(0, len(reply), 5)]
+
+    def _prepare(self, asks: list[Ask]) -> Prepared:
+        names: list[str] = []
+        algorithm = "s" if self._policy.algorithm == "sliding_window" else "f"
+        args: list[str | int] = [self._now_ms(), secrets.token_hex(8), algorithm, KEEP_S]
+        epoch = f"{self._epoch}:"
+        for ask in asks:
+            name = self._key_name(ask.key_id)
+            names += (name if ask.bucket is None else self._address_name(ask.bucket), name)
+            # A generation from before a reconnect proves nothing; "-" equals none that is ever given out.
+            generation = ask.generation.removeprefix(epoch) if ask.generation.startswith(epoch) else "-"
+            limit = -1 if ask.limit is None else ask.limit
+            args += (generation or "-", limit, ask.units, int(ask.is_fresh), int(ask.bucket is not None))
+        return names, args
+
+    async def _send_failures(self, buckets: list[str]) -> Sequence[int]:
+        policy = self._policy
+        args = [self._now_ms(), policy.block_after_failures, policy.failure_window_ms, policy.block_for_ms]
+        reply: Sequence[int] = await self._fail.run(lambda: ([self._address_name(bucket) for bucket in buckets], args))
+        return reply
+
+    def _key_name(self, key_id: str) -> str:
+        return f"{self._namespace}:{{{key_id}}}"
+
+    def _address_name(self, bucket: str) -> str:
+        return f"{self._namespace}:{{{bucket}}}"
+
+    def _now_ms(self) -> str | int:
+        return "" if self._clock is None else int(self._clock() * 1000)
+
+    def _local_now(self) -> float:
+        return time.monotonic() if self._clock is None else self._clock()
+
+    def _known_block(self, bucket: str) -> int | None:
+        """Whole seconds left of a block that this worker knows of, or None."""
+        known = self._known_blocks.get(bucket)
+        if known is None:
+            return None
+        believed_until, blocked_until = known
+        now = self._local_now()
+        if now >= believed_until:
+            del self._known_blocks[bucket]
+            return None
+        return max(1, math.ceil(blocked_until - now))
+
+    def _remember_block(self, bucket: str, blocked_s: int) -> None:
+        # Whole seconds are rounded up: believed for one less, so that a block never outlives itself here.
+        believed_s = min(KNOWN_BLOCK_S, blocked_s - 1)
+        if believed_s <= 0:
+            return
+        while len(self._known_blocks) >= _MAX_KNOWN_BLOCKS:
+            del self._known_blocks[next(iter(self._known_blocks))]
+        now = self._local_now()
+        self._known_blocks[bucket] = (now + believed_s, now + blocked_s)
+
+
+def _decision(epoch: str, verdict: int, generation: str, remaining: int, hour: int, wait_ms: int) -> Decision:
+    """A decision from one answer of ``scripts/take.lua``."""
+    return Decision(
+        verdict=Verdict(verdict),
+        generation=epoch + generation if generation else "",
+        remaining=None if remaining < 0 else remaining,
+        reset_at_s=(hour + 1) * HOUR_S,
+        retry_after_s=ceil_s(wait_ms),
+        hour=hour,
+    )

@@ -1,0 +1,35 @@
+-- Counts failed attempts of addresses, and blocks those that reach the number.
+--
+-- KEYS  hash of an address each (n failures since t, t time of the first in ms, b blocked until, ms)
+-- ARGV  [1] now in ms since 1970, or '' for this server's clock
+--       [2] failures that block   [3] within how many ms of the first   [4] for how many ms
+-- Gives per address the ms for which it was blocked already, or 0 where the failure was counted
+local now = tonumber(ARGV[1])
+if not now then
+  local time = redis.call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+end
+local max, window, block = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local reply = {}
+for i, key in ipairs(KEYS) do
+  local row = redis.call('HMGET', key, 'n', 't', 'b')
+  local n, first, blocked_until = tonumber(row[1] or 0), tonumber(row[2] or 0), tonumber(row[3] or 0)
+  if blocked_until > now then
+    reply[i] = blocked_until - now
+  else
+    if blocked_until > 0 or n == 0 or first + window <= now then
+      redis.call('DEL', key)
+      n, first = 0, now
+    end
+    if n + 1 >= max then
+      redis.call('DEL', key)
+      redis.call('HSET', key, 'b', now + block)
+      redis.call('PEXPIRE', key, block)
+    else
+      redis.call('HSET', key, 'n', n + 1, 't', first)
+      redis.call('PEXPIRE', key, first + window - now)
+    end
+    reply[i] = 0
+  end
+end
+return reply

@@ -1,0 +1,83 @@
+-- Answers a batch of questions, each: is the address blocked, has the key changed, is a unit of its hour left?
+-- All in one call, so that count and compare are one step and N workers cannot admit one more than the cap.
+--
+-- KEYS  per question: [1] hash of the address (field b: blocked until, ms), [2] hash of the API key
+--       (g generation, h hour of the last unit, n units in it, p units in the hour before)
+-- ARGV  [1] now in ms since 1970, or '' for this server's clock
+--       [2] a fresh generation, for keys that have none   [3] 's' sliding window, 'f' fixed window
+--       [4] seconds for which a key's hash is kept
+--       then per question: generation of the row, cap (-1: none), units (0 or 1), fresh (0 or 1), look at block (0 or 1)
+-- Gives per question five integers and strings: verdict (0 admitted, 1 limited, 2 blocked, 3 stale),
+--       generation, remaining (-1: no cap), hour, wait in ms
+local HOUR = 3600000
+local now = tonumber(ARGV[1])
+if not now then
+  local time = redis.call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+end
+local this_hour = math.floor(now / HOUR)
+local reply = {}
+
+local function answer(verdict, generation, remaining, hour, wait)
+  local n = #reply
+  reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4], reply[n + 5] = verdict, generation, remaining, hour, wait
+end
+
+local function use(key, generation, hour, n, p, limit)
+  local left = (hour + 1) * HOUR - now
+  if left < 1 then left = 1 end
+  local weighted = n * HOUR
+  if ARGV[3] == 's' then weighted = weighted + p * math.min(left, HOUR) end
+  local room = limit * HOUR - weighted - HOUR
+  if room >= 0 then
+    redis.call('HSET', key, 'h', hour, 'n', n + 1, 'p', p)
+    return answer(0, generation, math.floor(room / HOUR), hour, left)
+  end
+  local wait = left
+  if ARGV[3] == 's' then
+    local free = limit - n - 1
+    if free >= 0 then
+      wait = left - math.floor(free * HOUR / p)
+    else
+      wait = left + HOUR - math.floor((limit - 1) * HOUR / n)
+    end
+  end
+  return answer(1, generation, 0, hour, wait)
+end
+
+local function question(address, key, at)
+  if ARGV[at + 4] == '1' then
+    local blocked_until = tonumber(redis.call('HGET', address, 'b') or 0)
+    if blocked_until > now then
+      return answer(2, '', -1, this_hour, blocked_until - now)
+    end
+  end
+  local row = redis.call('HMGET', key, 'g', 'h', 'n', 'p')
+  local generation, units, fresh = row[1], ARGV[at + 2] == '1', ARGV[at + 3] == '1'
+  if not generation and units then
+    -- Only who holds the key's row asks for a unit, so strangers cannot fill this server with keys.
+    generation = ARGV[2]
+    redis.call('HSET', key, 'g', generation)
+    redis.call('EXPIRE', key, ARGV[4])
+    if not fresh then return answer(3, generation, -1, this_hour, 0) end
+  end
+  if not fresh and generation ~= ARGV[at] then
+    return answer(3, generation or '', -1, this_hour, 0)
+  end
+  local limit = tonumber(ARGV[at + 1])
+  if limit < 0 or not units then
+    return answer(0, generation or '', -1, this_hour, (this_hour + 1) * HOUR - now)
+  end
+  local hour, n, p = tonumber(row[2] or -1), tonumber(row[3] or 0), tonumber(row[4] or 0)
+  if hour < this_hour then
+    if hour == this_hour - 1 then p = n else p = 0 end
+    hour, n = this_hour, 0
+    redis.call('EXPIRE', key, ARGV[4])
+  end
+  return use(key, generation, hour, n, p, limit)
+end
+
+for i = 1, #KEYS / 2 do
+  question(KEYS[2 * i - 1], KEYS[2 * i], 5 * i)
+end
+return reply

@@ -1,0 +1,368 @@
+"""What may be done to keys: the operations, for code and scripts. Who may do it is in ``grants.py``."""
+
+import base64
+import binascii
+import builtins
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from fastapi_keyauth.announcer import Announcer
+from fastapi_keyauth.errors import InvalidField, KeyNotActive, KeyNotFound
+from fastapi_keyauth.fields import KeyPatch, NewKey, check_catalogue, check_future
+from fastapi_keyauth.hashing import Hasher
+from fastapi_keyauth.limiter.base import HOUR_S
+from fastapi_keyauth.records import SYSTEM, Actor, CreatedKey, EventPage, Key, KeyPage, Status, UsageHour
+from fastapi_keyauth.settings import KeyAuthSettings
+from fastapi_keyauth.store import KeyStore, UsageStore
+from fastapi_keyauth.tokens import ID_LENGTH, format_token, new_key_id, new_secret, secret_tag
+from fastapi_keyauth.usage import UsageRecorder
+
+MAX_OVERLAP = timedelta(days=7)
+DEFAULT_OVERLAP = timedelta(days=1)
+MAX_USAGE_HOURS = 168
+MAX_PAGE = 200
+Check = Callable[[Key], None]
+"""Looks at the locked key before a change and raises to stop it."""
+
+_KEY_ID = re.compile(rf"[0-9A-Za-z]{{{ID_LENGTH}}}")
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class Keys:
+    """``auth.keys``: make, look at, change, rotate and revoke keys.
+
+    Trusted code calls this: no caller's bounds apply, and ``max_keys_per_owner`` does not either. Every method may
+    raise ``StoreUnavailable``; those that change a key raise ``ChangePending`` where the change is stored but other
+    workers cannot be told at once (Redis out of reach).
+    """
+
+    def __init__(
+        self,
+        settings: KeyAuthSettings,
+        store: KeyStore,
+        usage_store: UsageStore,
+        recorder: UsageRecorder,
+        hasher: Hasher,
+        announcer: Announcer,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._usage = usage_store
+        self._recorder = recorder
+        self._hasher = hasher
+        self._announcer = announcer
+        self._now = now
+
+    async def create(
+        self,
+        owner_id: str,
+        name: str,
+        scopes: Iterable[str] | None = None,
+        environment: str | None = None,
+        hourly_limit: int | None = None,
+        allowed_origins: Iterable[str] = (),
+        allowed_ips: Iterable[str] = (),
+        expires_at: datetime | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> CreatedKey:
+        """Make a key.
+
+        Args:
+            owner_id: the user or project it belongs to, 1 to 255 characters.
+            name: 1 to 100 characters.
+            scopes: what it may do; ``["*"]`` where left out: all but ``keys:*`` and ``admin``.
+            environment: 1 to 16 of ``a-z0-9``; the setting ``default_environment`` where left out.
+            hourly_limit: requests per hour; None: the setting ``default_hourly_limit``, whatever it is at the time.
+            allowed_origins: browser origins; none: any.
+            allowed_ips: addresses or CIDR networks; none: any.
+            expires_at: an aware datetime in the future; None: never.
+            metadata: anything that JSON holds, at most 4 KiB.
+
+        Raises:
+            InvalidField: a value cannot be right (a ValueError that names the field).
+        """
+        values: dict[str, Any] = {
+            "owner_id": owner_id,
+            "name": name,
+            "scopes": None if scopes is None else _listed(scopes),
+            "environment": environment,
+            "hourly_limit": hourly_limit,
+            "allowed_origins": _listed(allowed_origins),
+            "allowed_ips": _listed(allowed_ips),
+            "expires_at": expires_at,
+            "metadata": {} if metadata is None else dict(metadata),
+        }
+        new = _validated(NewKey, values)
+        return await self.add(new, owner_id, new.scopes if new.scopes is not None else ["*"], new.hourly_limit)
+
+    async def add(
+        self,
+        new: NewKey,
+        owner_id: str,
+        scopes: builtins.list[str],
+        hourly_limit: int | None,
+        actor: Actor = SYSTEM,
+        max_keys: int | None = None,
+    ) -> CreatedKey:
+        """Make a key from checked fields, for an owner, with scopes and limit as decided.
+
+        Raises:
+            InvalidField: expiry in the past, or a scope that is not in the catalogue.
+            TooManyKeys: the owner has ``max_keys`` already.
+        """
+        now = self._now()
+        expires_at = new.expires_at if new.expires_in_s is None else now + timedelta(seconds=new.expires_in_s)
+        check_future(expires_at, now)
+        check_catalogue(scopes, self._settings.scopes)
+        environment = new.environment or self._settings.default_environment
+        key_id = new_key_id()
+        token, secret = await self._new_secret(environment, key_id)
+        values = {
+            "id": key_id,
+            "owner_id": owner_id,
+            "scopes": scopes,
+            "hourly_limit": hourly_limit,
+            "environment": environment,
+            "expires_at": expires_at,
+            "enabled": True,
+            **new.model_dump(include={"name", "allowed_origins", "allowed_ips", "metadata"}),
+        }
+        return CreatedKey(token, await self._store.create(values, secret, now, actor, max_keys))
+
+    async def get(self, id: str, owner_id: str | None = None) -> Key:
+        """One key; with ``owner_id`` only that owner's.
+
+        Raises:
+            KeyNotFound: there is none.
+        """
+        await self._recorder.flush()
+        return await self._store.get(check_key_id(id), self._now(), owner_id)
+
+    async def list(
+        self,
+        owner_id: str | None = None,
+        status: Status | None = None,
+        q: str | None = None,
+        unused_for_days: int | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> KeyPage:
+        """Keys, newest first.
+
+        Args:
+            owner_id: only this owner's.
+            status: only ``active``, ``disabled``, ``expired`` or ``revoked`` ones.
+            q: only those whose name contains this, in any case.
+            unused_for_days: only those not used for so many days; never used: since they were made.
+            cursor: ``next_cursor`` of the page before.
+            limit: 1 to 200.
+
+        Raises:
+            InvalidField: a cursor that is none of ours, or a number out of bounds.
+        """
+        now = self._now()
+        if not 1 <= limit <= MAX_PAGE:
+            raise InvalidField("limit", f"must be from 1 to {MAX_PAGE}")
+        if q is not None and "\0" in q:
+            return KeyPage([], None)  # no name holds it, and PostgreSQL takes none
+        unused_since = None
+        if unused_for_days is not None:
+            if not 0 <= unused_for_days <= 36_500:
+                raise InvalidField("unused_for_days", "must be from 0 to 36500")
+            unused_since = now - timedelta(days=unused_for_days)
+        after = None if cursor is None else read_cursor(cursor)
+        await self._recorder.flush()
+        keys = await self._store.find_page(now, owner_id, status, q, unused_since, after, limit + 1)
+        more = len(keys) > limit
+        return KeyPage(keys[:limit], write_cursor(keys[limit - 1]) if more else None)
+
+    async def update(self, id: str, **fields: Any) -> Key:
+        """Change fields of a key: name, enabled, expires_at, scopes, hourly_limit, allowed_origins, allowed_ips,
+        metadata. An empty list allows any; None for ``expires_at`` is never, for ``hourly_limit`` the default.
+
+        Raises:
+            InvalidField: a value cannot be right, or there is no such field.
+            KeyNotFound: there is none.
+            KeyNotActive: it was revoked.
+        """
+        lists = {"scopes", "allowed_origins", "allowed_ips"}
+        values = {name: _listed(value) if name in lists else value for name, value in fields.items()}
+        return await self.patch(id, _validated(KeyPatch, values))
+
+    async def patch(
+        self, id: str, patch: KeyPatch, actor: Actor = SYSTEM, owner_id: str | None = None, check: Check | None = None
+    ) -> Key:
+        """Change a key as ``patch`` says. Same errors as :meth:`update`, and those of ``check``."""
+        now = self._now()
+        wanted = patch.changes()
+        check_future(wanted.get("expires_at"), now)
+        if "scopes" in wanted:
+            check_catalogue(wanted["scopes"], self._settings.scopes)
+        async with self._store.change(check_key_id(id), now, owner_id) as change:
+            before = change.key
+            if check is not None:
+                check(before)
+            if before.status == "revoked":
+                raise KeyNotActive("revoked")
+            changes = {
+                name: {"from": _plain(getattr(before, name)), "to": _plain(value)}
+                for name, value in wanted.items()
+                if getattr(before, name) != value or (name == "hourly_limit" and value is None)
+            }
+            if changes:
+                await change.update({name: wanted[name] for name in changes}, "updated", actor, changes)
+        if changes:
+            await self._announcer.announce(id, change.pending)
+        return change.key
+
+    async def rotate(self, id: str, overlap: timedelta = DEFAULT_OVERLAP) -> CreatedKey:
+        """Give a key a new secret; the one before works for ``overlap`` more, never past the key's own expiry.
+
+        Args:
+            id: the key.
+            overlap: 0 to 7 days; 0: the old secret is refused at once.
+
+        Raises:
+            KeyNotFound: there is none.
+            KeyNotActive: it is disabled, expired or revoked.
+            InvalidField: an overlap out of bounds.
+        """
+        return await self.replace_secret(id, overlap)
+
+    async def replace_secret(
+        self,
+        id: str,
+        overlap: timedelta,
+        actor: Actor = SYSTEM,
+        owner_id: str | None = None,
+        check: Check | None = None,
+    ) -> CreatedKey:
+        """As :meth:`rotate`, after ``check``."""
+        if not timedelta(0) <= overlap <= MAX_OVERLAP:
+            raise InvalidField("overlap_s", f"must be from 0 to {int(MAX_OVERLAP.total_seconds())}")
+        now = self._now()
+        # Argon2 before the transaction: no row stays locked while it runs.
+        before = await self._store.get(check_key_id(id), now, owner_id)
+        self._check_rotation(before, check)
+        token, secret = await self._new_secret(before.environment, id)
+        async with self._store.change(id, now, owner_id) as change:
+            self._check_rotation(change.key, check)
+            await change.replace_secret(secret, overlap, actor)
+        await self._announcer.announce(id, change.pending)
+        return CreatedKey(token, change.key)
+
+    @staticmethod
+    def _check_rotation(key: Key, check: Check | None) -> None:
+        if check is not None:
+            check(key)
+        if key.status != "active":
+            raise KeyNotActive(key.status)
+
+    async def revoke(self, id: str, actor: Actor = SYSTEM, owner_id: str | None = None) -> None:
+        """Revoke a key, for good and at once. A second time changes nothing.
+
+        Raises:
+            KeyNotFound: there is none.
+        """
+        now = self._now()
+        async with self._store.change(check_key_id(id), now, owner_id) as change:
+            if change.key.status != "revoked":
+                await change.update({"revoked_at": now}, "revoked", actor, {})
+        # Also for one revoked before: that answer may have been lost before the others were told.
+        await self._announcer.announce(id, change.pending)
+
+    async def usage(self, id: str, hours: int = 24) -> builtins.list[UsageHour]:
+        """Requests of a key in each of the last hours, oldest first, the current one last; at most 10 s old.
+
+        Args:
+            id: the key.
+            hours: 1 to 168.
+
+        Raises:
+            KeyNotFound: there is none.
+            InvalidField: hours out of bounds.
+        """
+        if not 1 <= hours <= MAX_USAGE_HOURS:
+            raise InvalidField("hours", f"must be from 1 to {MAX_USAGE_HOURS}")
+        await self.get(id)
+        last = int(self._now().timestamp()) // HOUR_S
+        counts = await self._usage.of_key(id, last - hours + 1, last)
+        return [
+            UsageHour(datetime.fromtimestamp(hour * HOUR_S, UTC), *counts.get(hour, (0, 0)))
+            for hour in range(last - hours + 1, last + 1)
+        ]
+
+    async def events(self, id: str, cursor: str | None = None, limit: int = 50) -> EventPage:
+        """What was done to a key, newest first.
+
+        Raises:
+            KeyNotFound: there is none.
+            InvalidField: a cursor that is none of ours.
+        """
+        await self._store.get(check_key_id(id), self._now())
+        if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 18):
+            raise InvalidField("cursor", "must be the next_cursor of a page")
+        return await self._store.events(id, None if cursor is None else int(cursor), limit)
+
+    async def _new_secret(self, environment: str, key_id: str) -> tuple[str, dict[str, Any]]:
+        secret = new_secret()
+        token = format_token(self._settings.key_prefix, environment, key_id, secret)
+        return token, {"tag": secret_tag(secret), "hash": await self._hasher.hash(secret), "last4": token[-4:]}
+
+
+def check_key_id(key_id: str) -> str:
+    """The id, if it has the form of one: anything else is not worth a look into the database.
+
+    Raises:
+        KeyNotFound: it has not.
+    """
+    if not _KEY_ID.fullmatch(key_id):
+        raise KeyNotFound
+    return key_id
+
+
+def write_cursor(key: Key) -> str:
+    """Where a page ended."""
+    return base64.urlsafe_b64encode(f"{key.created_at.isoformat()}|{key.id}".encode()).decode().rstrip("=")
+
+
+def read_cursor(cursor: str) -> tuple[datetime, str]:
+    """Creation time and id of the last key of the page before.
+
+    Raises:
+        InvalidField: none of ours.
+    """
+    try:
+        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
+        moment, _, key_id = text.partition("|")
+        at = datetime.fromisoformat(moment)
+    except (ValueError, binascii.Error):
+        raise InvalidField("cursor", "must be the next_cursor of a page") from None
+    if at.tzinfo != UTC or not _KEY_ID.fullmatch(key_id):
+        raise InvalidField("cursor", "must be the next_cursor of a page")
+    return at, key_id
+
+
+def _validated(model: type[_Model], values: dict[str, Any]) -> _Model:
+    """Fields from code, by the rules for bodies."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        field = str(first["loc"][0]) if first["loc"] else "expires_in_s"
+        raise InvalidField(field, first["msg"].removeprefix("Value error, ")) from None
+
+
+def _listed(values: Any) -> Any:
+    """Any collection but a string, which would fall into its characters, as a list."""
+    return values if isinstance(values, str) or not isinstance(values, Iterable) else list(values)
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON holds it, for the history."""
+    return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else value

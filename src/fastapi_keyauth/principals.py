@@ -1,0 +1,82 @@
+"""What dependencies return: who is calling, and with what rights."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+ALL = "*"
+ADMIN = "admin"
+KEYS_READ = "keys:read"
+KEYS_WRITE = "keys:write"
+
+
+def is_reserved(scope: str) -> bool:
+    """Whether a scope is one that ``*`` does not cover: ``admin`` and all that start with ``keys:``."""
+    return scope == ADMIN or scope.startswith("keys:")
+
+
+def holds(held: frozenset[str], scope: str) -> bool:
+    """Whether ``held`` covers ``scope``: by name, or by ``*`` unless it is reserved."""
+    return scope in held or (ALL in held and not is_reserved(scope))
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPrincipal:
+    """The API key that a request was admitted with.
+
+    Attributes:
+        id: the key's public id, 12 characters.
+        name: what its owner calls it.
+        owner_id: the user or project it belongs to.
+        environment: ``live`` or whatever it was made for.
+        scopes: what it may do; ``*`` stands for all but ``keys:*`` and ``admin``.
+        metadata: the application's own notes; a copy, so changing it changes nothing.
+        expires_at: when it expires (UTC), or None.
+        hourly_limit: its cap in requests per hour, or None for no cap.
+        remaining: units left of the cap after this request, or None.
+        reset_at: when the window ends (UTC), or None where there is no cap.
+    """
+
+    id: str
+    name: str
+    owner_id: str
+    environment: str
+    scopes: frozenset[str]
+    metadata: dict[str, Any]
+    expires_at: datetime | None
+    hourly_limit: int | None
+    remaining: int | None
+    reset_at: datetime | None
+
+    def holds(self, scope: str) -> bool:
+        """Whether this key may do ``scope``."""
+        return holds(self.scopes, scope)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPrincipal:
+    """The user whose session a request carries. Also what a session resolver returns.
+
+    Attributes:
+        user_id: the user.
+        scopes: what the session may do; ``*`` (the default, as for ``auth.sessions.create``) stands for all but
+            ``keys:*`` and ``admin``. Any iterable of names is taken.
+        expires_at: when it ends (UTC), or None where the resolver does not say; a past one is refused.
+        key: the API key of the same request, where the route wants both.
+    """
+
+    user_id: str
+    scopes: frozenset[str] = field(default=frozenset({ALL}))
+    expires_at: datetime | None = None
+    key: KeyPrincipal | None = None
+
+    def __post_init__(self) -> None:
+        scopes: Iterable[str] = self.scopes
+        if not isinstance(scopes, frozenset):
+            names = scopes.split() if isinstance(scopes, str) else scopes
+            object.__setattr__(self, "scopes", frozenset(names))
+
+    def holds(self, scope: str) -> bool:
+        """Whether this session may do ``scope``."""
+        return holds(self.scopes, scope)

@@ -1,0 +1,217 @@
+"""One table: error -> status, code, title and the sentence that says what to do (RFC 9457)."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.responses import Response
+
+from fastapi_keyauth import errors
+from fastapi_keyauth.authenticator import Visit
+from fastapi_keyauth.settings import KeyAuthSettings
+
+MEDIA_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:fastapi-keyauth:"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of the table of answers.
+
+    Attributes:
+        status: HTTP status.
+        code: what programs compare.
+        title: what it is, the same for every occurrence.
+        detail: what to do, from the error's evidence and the header's name.
+    """
+
+    status: int
+    code: str
+    title: str
+    detail: Callable[[Any, KeyAuthSettings], str]
+
+
+def _missing_key(_error: Any, settings: KeyAuthSettings) -> str:
+    bearer = " or as 'Authorization: Bearer <key>'" if settings.accept_bearer_keys else ""
+    return f"Send your API key in the '{settings.header_name}' header{bearer}."
+
+
+def _malformed_key(error: errors.MalformedApiKey, settings: KeyAuthSettings) -> str:
+    return (
+        f"What was sent is no API key: {error.reason}; send exactly one key, whole, as it was shown when it was made, "
+        f"starting with '{settings.key_prefix}_'."
+    )
+
+
+def _scopes(error: errors.InsufficientScope, _settings: KeyAuthSettings) -> str:
+    return f"Use credentials that hold: {', '.join(error.missing_scopes)}."
+
+
+def _limited(error: errors.RateLimitExceeded, _settings: KeyAuthSettings) -> str:
+    return (
+        f"This key has used up its {error.hourly_limit} requests per hour; your key is fine, "
+        f"try again in {error.retry_after_s} seconds."
+    )
+
+
+def _blocked(error: errors.AddressBlocked, _settings: KeyAuthSettings) -> str:
+    return (
+        "Too many requests with a wrong API key came from your address; correct the key and "
+        f"try again in {error.retry_after_s} seconds."
+    )
+
+
+def _says(text: str) -> Callable[[Any, KeyAuthSettings], str]:
+    return lambda _error, _settings: text
+
+
+TABLE: dict[type[errors.KeyAuthError], Row] = {
+    errors.MissingApiKey: Row(401, "missing_api_key", "No API key", _missing_key),
+    errors.MalformedApiKey: Row(401, "malformed_api_key", "Malformed API key", _malformed_key),
+    errors.InvalidApiKey: Row(
+        401,
+        "invalid_api_key",
+        "Invalid API key",
+        _says("No such API key exists; check that it was copied whole and belongs to this service."),
+    ),
+    errors.DisabledApiKey: Row(
+        401,
+        "disabled_api_key",
+        "API key disabled",
+        _says("This API key is switched off; enable it or use another one."),
+    ),
+    errors.RevokedApiKey: Row(
+        401, "revoked_api_key", "API key revoked", _says("This API key was revoked for good; use another one.")
+    ),
+    errors.ExpiredApiKey: Row(
+        401,
+        "expired_api_key",
+        "API key expired",
+        _says("This API key has expired or was replaced by a rotation; use the new one or make another."),
+    ),
+    errors.OriginNotAllowed: Row(
+        401,
+        "origin_not_allowed",
+        "Origin not allowed",
+        _says("This API key may not be used from this origin; add the origin to the key's allowed_origins."),
+    ),
+    errors.AddressNotAllowed: Row(
+        401,
+        "address_not_allowed",
+        "Address not allowed",
+        _says("This API key may not be used from this IP address; add the address to the key's allowed_ips."),
+    ),
+    errors.MissingSession: Row(
+        401,
+        "missing_session",
+        "No session",
+        _says("Log in and send the session token as 'Authorization: Bearer <token>'."),
+    ),
+    errors.InvalidSession: Row(
+        401,
+        "invalid_session",
+        "Invalid session",
+        _says("The session is unknown, expired or revoked; log in again and send the new token."),
+    ),
+    errors.SessionRequired: Row(
+        403,
+        "session_required",
+        "Session required",
+        _says("Your API key is fine; this also needs a user's session token as 'Authorization: Bearer <token>'."),
+    ),
+    errors.MissingCredentials: Row(
+        401,
+        "missing_credentials",
+        "No credentials",
+        lambda error, settings: _missing_key(error, settings).removesuffix(".") + ", or a session token as Bearer.",
+    ),
+    errors.InsufficientScope: Row(403, "insufficient_scope", "Insufficient scope", _scopes),
+    errors.AddressBlocked: Row(429, "address_blocked", "Address blocked", _blocked),
+    errors.RateLimitExceeded: Row(429, "rate_limit_exceeded", "Rate limit exceeded", _limited),
+    errors.KeyNotFound: Row(
+        404, "not_found", "Not found", _says("No such key exists among those that you may see; check its id.")
+    ),
+    errors.KeyNotActive: Row(
+        409,
+        "key_not_active",
+        "Key not active",
+        lambda error, _: (
+            f"This key is {error.status}, so that cannot be done to it; make a new key or enable this one."
+        ),
+    ),
+    errors.TooManyKeys: Row(
+        409,
+        "too_many_keys",
+        "Too many keys",
+        lambda error, _: f"Revoke a key that is no longer used: an owner may have {error.limit} keys.",
+    ),
+    errors.ChangePending: Row(
+        503,
+        "temporarily_unavailable",
+        "Not everywhere yet",
+        lambda error, _: (
+            f"The change is stored, but some servers may act on the old state for up to {error.holds_within_s} seconds; "
+            "wait that long before you rely on it."
+        ),
+    ),
+    errors.TemporarilyUnavailable: Row(
+        503,
+        "temporarily_unavailable",
+        "Temporarily unavailable",
+        lambda error, _: f"The request could not be checked just now; try again in {error.retry_after_s} seconds.",
+    ),
+}
+
+
+def find_row(error: errors.KeyAuthError) -> Row:
+    """The row of an error: its own, or the nearest parent's."""
+    for kind in type(error).__mro__:
+        if kind in TABLE:
+            return TABLE[kind]
+    raise error
+
+
+class Problems:
+    """Turns errors into responses."""
+
+    def __init__(self, settings: KeyAuthSettings) -> None:
+        self._settings = settings
+        self._key_challenge = f'{settings.header_name} realm="{settings.realm}"'
+        self._bearer_challenge = f'Bearer realm="{settings.realm}"'
+
+    def response(self, error: errors.KeyAuthError, visit: Visit) -> Response:
+        """The problem response to an error, with its challenges and ``Retry-After``.
+
+        Raises:
+            KeyAuthError: the error itself, where it is none that a client should see (a wrong setting).
+        """
+        row = find_row(error)
+        detail = row.detail(error, self._settings)
+        body = {
+            "type": TYPE_PREFIX + row.code,
+            "title": row.title,
+            "status": row.status,
+            "detail": detail,
+            "code": row.code,
+        }
+        for evidence in ("retry_after_s", "missing_scopes", "holds_within_s"):
+            value = getattr(error, evidence, None)
+            if value is not None:
+                body[evidence] = value
+        response = Response(json.dumps(body).encode(), row.status, media_type=MEDIA_TYPE)
+        if "retry_after_s" in body:
+            response.headers["Retry-After"] = str(body["retry_after_s"])
+        if row.status == 401:
+            for challenge in self._challenges(error, visit):
+                response.headers.append("WWW-Authenticate", challenge)
+        return response
+
+    def _challenges(self, error: errors.KeyAuthError, visit: Visit) -> list[str]:
+        """What the route accepts, a line each. ``error`` only where a Bearer value was sent (RFC 6750 section 3.1)."""
+        lines = [self._key_challenge] if visit.takes_key else []
+        if visit.takes_session or (visit.takes_key and self._settings.accept_bearer_keys):
+            key_was_bearer = isinstance(error, errors.KeyRefusal) and visit.credentials.token_is_bearer
+            failed = isinstance(error, errors.InvalidSession) or key_was_bearer
+            lines.append(self._bearer_challenge + (', error="invalid_token"' if failed else ""))
+        return lines

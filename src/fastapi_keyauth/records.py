@@ -1,0 +1,157 @@
+"""What the store gives out: keys as people see them, and keys as the request path needs them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+Status = Literal["active", "disabled", "expired", "revoked"]
+
+
+def key_status(enabled: bool, expires_at: datetime | None, revoked_at: datetime | None, now: datetime) -> Status:
+    """A key's status; the most final finding wins."""
+    if revoked_at is not None:
+        return "revoked"
+    if not enabled:
+        return "disabled"
+    if expires_at is not None and expires_at <= now:
+        return "expired"
+    return "active"
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A live secret of a key, without the secret. Times in UTC."""
+
+    hint: str
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key as its owner sees it. Times in UTC; ``hourly_limit`` is the one in force, None for no cap."""
+
+    id: str
+    name: str
+    owner_id: str
+    environment: str
+    hint: str
+    scopes: list[str]
+    hourly_limit: int | None
+    allowed_origins: list[str]
+    allowed_ips: list[str]
+    metadata: dict[str, Any]
+    status: Status
+    enabled: bool
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+    secrets: list[Secret]
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedKey:
+    """A key that was just made or rotated: the only place where its token can be read.
+
+    Attributes:
+        token: the whole API token. Show it once; it is stored nowhere and left out of the repr.
+        key: the key.
+    """
+
+    token: str = field(repr=False)
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPage:
+    """Keys, newest first. ``next_cursor`` asks for the next page; None on the last."""
+
+    items: list[Key]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyEvent:
+    """What was done to a key.
+
+    Attributes:
+        event: ``created``, ``updated``, ``rotated`` or ``revoked``.
+        actor: ``user:<id>``, ``key:<id>`` or ``system``.
+        address: the client's address, None for code and scripts.
+        at: when (UTC).
+        changes: field to ``{"from": ..., "to": ...}``.
+    """
+
+    event: str
+    actor: str
+    address: str | None
+    at: datetime
+    changes: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class EventPage:
+    """Events of a key, newest first."""
+
+    items: list[KeyEvent]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class UsageHour:
+    """Requests of a key in the clock hour that starts at ``hour`` (UTC).
+
+    Attributes:
+        admitted: units of the cap used.
+        refused: requests with the right secret that used no unit: over the cap, disabled, revoked, expired, from an
+            origin or address that is not allowed.
+    """
+
+    hour: datetime
+    admitted: int
+    refused: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """What the request path knows of a key and of the one secret whose tag fits. Immutable, so it may be shared.
+
+    ``secret_id`` and ``secret_hash`` are None where no secret of the key has the tag.
+    """
+
+    id: str
+    name: str
+    owner_id: str
+    environment: str
+    scopes: frozenset[str]
+    metadata: Mapping[str, Any]
+    hourly_limit: int | None
+    allowed_origins: tuple[str, ...]
+    allowed_ips: tuple[str, ...]
+    enabled: bool
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    secret_id: int | None
+    secret_expires_at: datetime | None
+    secret_hash: str | None = field(repr=False)
+
+    def status(self, now: datetime) -> Status:
+        """The status of key and secret together: a replaced secret whose overlap is over is expired."""
+        status = key_status(self.enabled, self.expires_at, self.revoked_at, now)
+        if status == "active" and self.secret_expires_at is not None and self.secret_expires_at <= now:
+            return "expired"
+        return status
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who makes a change, and from where: for the history."""
+
+    name: str = "system"
+    address: str | None = None
+
+
+SYSTEM = Actor()

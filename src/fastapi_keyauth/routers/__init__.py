@@ -1,0 +1,1 @@
+"""Routers that an application mounts."""

@@ -1,0 +1,12 @@
+"""Every SQL statement of the project.
+
+Writes name their columns: no code path writes a whole loaded row back, which is how revoked keys come back to life.
+"""
+
+from fastapi_keyauth.store.changes import KeyChange
+from fastapi_keyauth.store.database import Database
+from fastapi_keyauth.store.keys import KeyStore
+from fastapi_keyauth.store.sessions import SessionStore
+from fastapi_keyauth.store.usage import Usage, UsageStore
+
+__all__ = ["Database", "KeyChange", "KeyStore", "SessionStore", "Usage", "UsageStore"]

@@ -1,0 +1,77 @@
+"""One change to one key, inside a transaction that holds its row."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import insert, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fastapi_keyauth.models import ChangeRow, EventRow, table
+from fastapi_keyauth.records import Actor, Key
+from fastapi_keyauth.store.views import keys, secrets
+
+_events = table(EventRow)
+_changes = table(ChangeRow)
+
+
+class KeyChange:
+    """What may be written to a key whose row is locked.
+
+    Attributes:
+        key: the key as it is; after the transaction, as it became.
+        written: the columns that were written.
+        pending: the row that waits for the announcement of this change; None where nobody waits.
+    """
+
+    def __init__(self, connection: AsyncConnection, key: Key, now: datetime, announces: bool) -> None:
+        self._connection = connection
+        self._now = now
+        self._announces = announces
+        self.key = key
+        self.written: dict[str, Any] = {}
+        self.pending: int | None = None
+
+    async def update(self, values: Mapping[str, Any], event: str, actor: Actor, changes: dict[str, Any]) -> None:
+        """Write these columns and no others, and the line of history."""
+        await self._connection.execute(update(keys).where(keys.c.id == self.key.id).values(**values))
+        self.written |= values
+        await self._record(event, actor, changes)
+
+    async def replace_secret(self, secret: dict[str, Any], overlap: timedelta, actor: Actor) -> None:
+        """Add a secret; the newest before it lives on for ``overlap`` at most, older ones end now."""
+        ends_at = self._now + overlap
+        if self.key.expires_at is not None:
+            ends_at = min(ends_at, self.key.expires_at)
+        ends_last = self.key.secrets[0]
+        still_open = (secrets.c.expires_at.is_(None)) | (secrets.c.expires_at > self._now)
+        of_key = update(secrets).where(secrets.c.key_id == self.key.id, still_open)
+        await self._connection.execute(of_key.where(secrets.c.expires_at.is_not(None)).values(expires_at=self._now))
+        await self._connection.execute(of_key.where(secrets.c.expires_at.is_(None)).values(expires_at=ends_at))
+        await add_secret(self._connection, self.key.id, secret, self._now)
+        self.written["secrets"] = True
+        old_hint = ends_last.hint
+        changes = {
+            "hint": {"from": old_hint, "to": old_hint[:-4] + secret["last4"]},
+            "overlap_s": int(overlap.total_seconds()),
+        }
+        await self._record("rotated", actor, changes)
+
+    async def _record(self, event: str, actor: Actor, changes: dict[str, Any]) -> None:
+        await add_event(self._connection, self.key.id, event, actor, self._now, changes)
+        if self._announces:
+            row = await self._connection.execute(insert(_changes).values(key_id=self.key.id).returning(_changes.c.id))
+            self.pending = row.scalar_one()
+
+
+async def add_event(
+    connection: AsyncConnection, key_id: str, event: str, actor: Actor, now: datetime, changes: dict[str, Any]
+) -> None:
+    """A line of a key's history."""
+    row = {"key_id": key_id, "event": event, "actor": actor.name, "address": actor.address, "at": now}
+    await connection.execute(insert(_events).values(changes=changes, **row))
+
+
+async def add_secret(connection: AsyncConnection, key_id: str, secret: dict[str, Any], now: datetime) -> None:
+    """A new live secret: ``tag``, ``hash`` and ``last4`` of it, never itself."""
+    await connection.execute(insert(secrets).values(key_id=key_id, created_at=now, **secret))

@@ -1,0 +1,150 @@
+"""The engine: connections, transactions, and one error for every way in which a database does not answer."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sqlalchemy import Connection, event, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
+
+from fastapi_keyauth.errors import SetupError, StoreUnavailable
+from fastapi_keyauth.models import metadata
+from fastapi_keyauth.settings import masked_url
+
+logger = logging.getLogger("fastapi_keyauth")
+
+CONNECT_TIMEOUT_S = 5.0
+COMMAND_TIMEOUT_S = 10.0
+POOL_TIMEOUT_S = 5.0
+_SETUP_LOCK = 0x6B657961757468  # "keyauth": PostgreSQL's advisory lock while tables are made
+_WRITES = "keyauth_writes"
+
+_OUTAGES: tuple[type[Exception], ...] = (SQLAlchemyError, OSError, TimeoutError)
+try:
+    import asyncpg
+except ModuleNotFoundError:
+    pass
+else:
+    # While connecting, asyncpg's own errors come through SQLAlchemy unwrapped.
+    _OUTAGES += (asyncpg.PostgresError, asyncpg.InterfaceError)
+
+
+class Database:
+    """One SQLAlchemy engine. Use it from one event loop, between :meth:`start` and :meth:`close`."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._engine: AsyncEngine | None = None
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether this is SQLite, which serialises writers itself."""
+        return self._url.startswith("sqlite")
+
+    async def start(self) -> None:
+        """Connect, and create the tables that are missing.
+
+        Raises:
+            SetupError: the database does not answer, or the driver is not installed.
+        """
+        try:
+            self._engine = _create_engine(self._url)
+            async with self.write() as connection:
+                if not self.is_sqlite:
+                    await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _SETUP_LOCK})
+                await connection.run_sync(metadata.create_all)
+        except ModuleNotFoundError as error:
+            raise SetupError(f"The driver {error.name} is not installed: pip install {_extra(error.name)}.") from None
+        except StoreUnavailable as error:
+            await self.close()
+            cause = type(error.__cause__).__name__
+            raise SetupError(f"The database at {masked_url(self._url)} does not answer ({cause}).") from None
+
+    async def close(self) -> None:
+        """Close every connection."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await engine.dispose()
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A connection to read with.
+
+        Raises:
+            StoreUnavailable: the database cannot answer.
+        """
+        async with self._connect(writes=False) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction, committed at the end, rolled back on any error.
+
+        Raises:
+            StoreUnavailable: the database cannot answer, or the commit did not go through.
+        """
+        async with self._connect(writes=True) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _connect(self, writes: bool) -> AsyncIterator[AsyncConnection]:
+        if self._engine is None:
+            raise RuntimeError("KeyAuth is not started: run the app with its lifespan, or use `async with auth:`.")
+        try:
+            async with self._engine.connect() as connection:
+                if writes:
+                    await connection.execution_options(**{_WRITES: True})
+                async with connection.begin():
+                    yield connection
+        except _OUTAGES as error:
+            logger.warning("database unavailable: %s", _describe(error))
+            raise StoreUnavailable from error
+
+
+def _create_engine(url: str) -> AsyncEngine:
+    parsed = make_url(url)
+    # Parameters of statements (hashes, names) stay out of error messages and logs.
+    options: dict[str, Any] = {"hide_parameters": True, "pool_timeout": POOL_TIMEOUT_S}
+    if parsed.get_backend_name() == "sqlite":
+        options["connect_args"] = {"timeout": COMMAND_TIMEOUT_S}
+        if parsed.database in (None, "", ":memory:"):
+            # A database in memory lives as long as its one connection, which transactions must not share.
+            options |= {"poolclass": AsyncAdaptedQueuePool, "pool_size": 1, "max_overflow": 0}
+        engine = create_async_engine(parsed, **options)
+        _configure_sqlite(engine)
+        return engine
+    options["connect_args"] = {"timeout": CONNECT_TIMEOUT_S, "command_timeout": COMMAND_TIMEOUT_S}
+    return create_async_engine(parsed, pool_pre_ping=True, **options)
+
+
+def _configure_sqlite(engine: AsyncEngine) -> None:
+    """Readers beside one writer (WAL), and writers that take their turn instead of failing half way."""
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def _on_connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # BEGIN is sent below, not guessed by the driver
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=FULL")  # a key answered with 201 survives a power cut
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def _on_begin(connection: Connection) -> None:
+        # IMMEDIATE: a transaction that reads and then writes would else fail when another one wrote in between.
+        writes = connection.get_execution_options().get(_WRITES, False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _describe(error: Exception) -> str:
+    """Type and first line of the root of an error; parameters are hidden by the engine."""
+    root = getattr(error, "orig", None) or error
+    lines = str(root).splitlines()
+    return f"{type(root).__name__}: {lines[0] if lines else ''}"
+
+
+def _extra(driver: str | None) -> str:
+    return "'fastapi-keyauth[postgres]'" if driver == "asyncpg" else str(driver)

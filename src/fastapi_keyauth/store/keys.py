@@ -1,0 +1,196 @@
+"""Keys, their secrets and their history."""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, func, insert, select, text, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fastapi_keyauth.errors import KeyNotFound, TooManyKeys
+from fastapi_keyauth.models import ChangeRow, EventRow, OriginRow, table
+from fastapi_keyauth.records import Actor, EventPage, Key, KeyEvent, Status, StoredKey
+from fastapi_keyauth.settings import KeyAuthSettings
+from fastapi_keyauth.store.changes import KeyChange, add_event, add_secret
+from fastapi_keyauth.store.database import Database
+from fastapi_keyauth.store.views import Views, has_status, keys, secrets
+
+_events = table(EventRow)
+_origins = table(OriginRow)
+_changes = table(ChangeRow)
+
+_FOR_TOKEN_COLUMNS = (
+    *(column for column in keys.c if column.name not in ("created_at", "last_used_at")),
+    secrets.c.id.label("secret_id"),
+    secrets.c.hash.label("secret_hash"),
+    secrets.c.expires_at.label("secret_expires_at"),
+)
+
+
+class KeyStore:
+    """Reads and writes keys. Every change writes its line of history in the same transaction.
+
+    Args:
+        announces: whether other workers must be told of changes; each change then leaves a row for the announcer.
+    """
+
+    def __init__(self, database: Database, settings: KeyAuthSettings, announces: bool) -> None:
+        self._database = database
+        self._views = Views(settings)
+        self._announces = announces
+
+    async def find_for_token(self, key_id: str, tag: str) -> list[StoredKey]:
+        """The key, once for each of its secrets with this tag (once without a secret where none fits); [] if unknown.
+
+        One statement whether the id is known or not, so that the two take the same time.
+        """
+        fits = (secrets.c.key_id == keys.c.id) & (secrets.c.tag == tag)
+        statement = (
+            select(*_FOR_TOKEN_COLUMNS)
+            .select_from(keys.outerjoin(secrets, fits))
+            .where(keys.c.id == key_id)
+            .order_by(secrets.c.id.desc())
+        )
+        async with self._database.read() as connection:
+            return [self._views.stored_key(row) for row in await connection.execute(statement)]
+
+    async def get(self, key_id: str, now: datetime, owner_id: str | None = None) -> Key:
+        """One key; with ``owner_id`` only if it is that owner's.
+
+        Raises:
+            KeyNotFound: there is none.
+        """
+        async with self._database.read() as connection:
+            return await self._get(connection, key_id, now, owner_id)
+
+    async def _get(
+        self, connection: AsyncConnection, key_id: str, now: datetime, owner_id: str | None, lock: bool = False
+    ) -> Key:
+        statement = select(keys).where(keys.c.id == key_id)
+        if owner_id is not None:
+            statement = statement.where(keys.c.owner_id == owner_id)
+        if lock:
+            statement = statement.with_for_update()
+        row = (await connection.execute(statement)).mappings().first()
+        if row is None:
+            raise KeyNotFound
+        secret_rows = await self._secrets_of(connection, [key_id], now)
+        return self._views.key(dict(row), secret_rows[key_id], now)
+
+    async def _secrets_of(
+        self, connection: AsyncConnection, key_ids: Iterable[str], now: datetime
+    ) -> dict[str, list[Any]]:
+        alive = secrets.c.expires_at.is_(None) | (secrets.c.expires_at > now)
+        statement = select(secrets).where(secrets.c.key_id.in_(list(key_ids)), alive).order_by(secrets.c.id.desc())
+        found: dict[str, list[Any]] = {}
+        for row in (await connection.execute(statement)).mappings():
+            found.setdefault(row["key_id"], []).append(row)
+        return found
+
+    async def find_page(
+        self,
+        now: datetime,
+        owner_id: str | None,
+        status: Status | None,
+        name_contains: str | None,
+        unused_since: datetime | None,
+        after: tuple[datetime, str] | None,
+        limit: int,
+    ) -> list[Key]:
+        """Keys, newest first, those that come after ``after`` (creation time and id of the last one seen)."""
+        statement = select(keys).order_by(keys.c.created_at.desc(), keys.c.id.desc()).limit(limit)
+        if owner_id is not None:
+            statement = statement.where(keys.c.owner_id == owner_id)
+        if status is not None:
+            statement = statement.where(has_status(status, now))
+        if name_contains:
+            statement = statement.where(keys.c.name.icontains(name_contains, autoescape=True))
+        if unused_since is not None:
+            statement = statement.where(func.coalesce(keys.c.last_used_at, keys.c.created_at) <= unused_since)
+        if after is not None:
+            # A row value keeps this one range of the index; the typed bind goes through UTCDateTime.
+            last = tuple_(*after, types=[keys.c.created_at.type, keys.c.id.type])
+            statement = statement.where(tuple_(keys.c.created_at, keys.c.id) < last)
+        async with self._database.read() as connection:
+            rows = (await connection.execute(statement)).mappings().all()
+            secret_rows = await self._secrets_of(connection, [row["id"] for row in rows], now)
+            return [self._views.key(dict(row), secret_rows[row["id"]], now) for row in rows]
+
+    async def create(
+        self, values: dict[str, Any], secret: dict[str, Any], now: datetime, actor: Actor, max_keys: int | None
+    ) -> Key:
+        """Insert a key with its first secret.
+
+        Raises:
+            TooManyKeys: the owner has ``max_keys`` keys that are not revoked.
+        """
+        async with self._database.write() as connection:
+            if max_keys is not None:
+                await self._check_room(connection, values["owner_id"], max_keys)
+            await connection.execute(insert(keys).values(created_at=now, **values))
+            await add_secret(connection, values["id"], secret, now)
+            await replace_origins(connection, values["id"], values["allowed_origins"], is_new=True)
+            await add_event(connection, values["id"], "created", actor, now, {})
+            return await self._get(connection, values["id"], now, None)
+
+    async def _check_room(self, connection: AsyncConnection, owner_id: str, max_keys: int) -> None:
+        if not self._database.is_sqlite:
+            # Two requests at once must not both see one place left. SQLite has one writer anyway.
+            lock = text("SELECT pg_advisory_xact_lock(hashtextextended(:owner, 0))")
+            await connection.execute(lock, {"owner": owner_id})
+        of_owner = select(func.count()).where(keys.c.owner_id == owner_id, keys.c.revoked_at.is_(None))
+        if (await connection.execute(of_owner.select_from(keys))).scalar_one() >= max_keys:
+            raise TooManyKeys(max_keys)
+
+    @asynccontextmanager
+    async def change(self, key_id: str, now: datetime, owner_id: str | None = None) -> AsyncIterator[KeyChange]:
+        """A transaction on one key, which stays locked until the end, so that what was checked still holds.
+
+        Raises:
+            KeyNotFound: there is none, or it is not the owner's.
+        """
+        async with self._database.write() as connection:
+            key = await self._get(connection, key_id, now, owner_id, lock=True)
+            change = KeyChange(connection, key, now, self._announces)
+            yield change
+            if "allowed_origins" in change.written:
+                await replace_origins(connection, key_id, change.written["allowed_origins"], is_new=False)
+            if change.written:
+                change.key = await self._get(connection, key_id, now, None)
+
+    async def events(self, key_id: str, before: int | None, limit: int) -> EventPage:
+        """A page of a key's history, newest first."""
+        statement = select(_events).where(_events.c.key_id == key_id).order_by(_events.c.id.desc()).limit(limit + 1)
+        if before is not None:
+            statement = statement.where(_events.c.id < before)
+        async with self._database.read() as connection:
+            rows = (await connection.execute(statement)).all()
+        items = [KeyEvent(row.event, row.actor, row.address, row.at, row.changes) for row in rows[:limit]]
+        return EventPage(items, str(rows[limit - 1].id) if len(rows) > limit else None)
+
+    async def is_origin_of_active_key(self, origin: str, now: datetime) -> bool:
+        """Whether any active key lists this origin."""
+        joined = _origins.join(keys, keys.c.id == _origins.c.key_id)
+        statement = select(1).select_from(joined).where(_origins.c.origin == origin, has_status("active", now)).limit(1)
+        async with self._database.read() as connection:
+            return (await connection.execute(statement)).first() is not None
+
+    async def pending_changes(self, limit: int) -> list[tuple[int, str]]:
+        """Row id and key id of changes that were stored and not announced, oldest first."""
+        async with self._database.read() as connection:
+            rows = await connection.execute(select(_changes).order_by(_changes.c.id).limit(limit))
+            return [(row.id, row.key_id) for row in rows]
+
+    async def forget_changes(self, ids: Sequence[int]) -> None:
+        """Changes that were announced need not be announced again."""
+        async with self._database.write() as connection:
+            await connection.execute(delete(_changes).where(_changes.c.id.in_(ids)))
+
+
+async def replace_origins(connection: AsyncConnection, key_id: str, origins: Sequence[str], is_new: bool) -> None:
+    """Make the lookup table say what the key's row says."""
+    if not is_new:
+        await connection.execute(delete(_origins).where(_origins.c.key_id == key_id))
+    if origins:
+        await connection.execute(insert(_origins), [{"origin": origin, "key_id": key_id} for origin in origins])

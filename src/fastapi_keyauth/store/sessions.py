@@ -1,0 +1,51 @@
+"""Sessions: of their tokens only hashes."""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from sqlalchemy import insert, select, update
+
+from fastapi_keyauth.models import SessionRow, table
+from fastapi_keyauth.principals import SessionPrincipal
+from fastapi_keyauth.store.database import Database
+
+_sessions = table(SessionRow)
+
+
+class SessionStore:
+    """Reads and writes sessions."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(
+        self, token_hash: str, user_id: str, scopes: Iterable[str], now: datetime, expires_at: datetime
+    ) -> None:
+        """Insert a session."""
+        statement = insert(_sessions).values(
+            token_hash=token_hash, user_id=user_id, scopes=sorted(scopes), created_at=now, expires_at=expires_at
+        )
+        async with self._database.write() as connection:
+            await connection.execute(statement)
+
+    async def find(self, token_hash: str, now: datetime) -> SessionPrincipal | None:
+        """The session, unless it is unknown, expired or revoked."""
+        alive = (_sessions.c.revoked_at.is_(None)) & (_sessions.c.expires_at > now)
+        statement = select(_sessions).where(_sessions.c.token_hash == token_hash, alive)
+        async with self._database.read() as connection:
+            row = (await connection.execute(statement)).first()
+        if row is None:
+            return None
+        return SessionPrincipal(user_id=row.user_id, scopes=frozenset(row.scopes), expires_at=row.expires_at)
+
+    async def revoke(self, now: datetime, token_hash: str | None = None, user_id: str | None = None) -> None:
+        """Revoke one session, or all of a user. Those revoked before keep their time."""
+        statement = update(_sessions).where(_sessions.c.revoked_at.is_(None)).values(revoked_at=now)
+        if token_hash is not None:
+            statement = statement.where(_sessions.c.token_hash == token_hash)
+        if user_id is not None:
+            statement = statement.where(_sessions.c.user_id == user_id)
+        if token_hash is None and user_id is None:
+            raise ValueError("name a session or a user")
+        async with self._database.write() as connection:
+            await connection.execute(statement)

@@ -1,0 +1,72 @@
+"""Usage and last-used times: written in batches, columns only."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import bindparam, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from fastapi_keyauth.models import UsageRow, table
+from fastapi_keyauth.store.database import Database
+from fastapi_keyauth.store.views import keys, secrets
+
+_usage = table(UsageRow)
+
+
+@dataclass(slots=True)
+class Usage:
+    """What happened since the last write: counts by (key, hour), times by key and by secret."""
+
+    counts: dict[tuple[str, int], list[int]]
+    """(key id, hours since 1970) -> [admitted, refused]."""
+    keys_used: dict[str, datetime]
+    secrets_used: dict[int, datetime]
+
+
+class UsageStore:
+    """Adds to the counters and moves the last-used times forward, never back."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, usage: Usage) -> None:
+        """Write a batch in one transaction. Rows go in order of their keys, so that workers do not deadlock."""
+        rows = [
+            {"key_id": key_id, "hour": hour, "admitted": admitted, "refused": refused}
+            for (key_id, hour), (admitted, refused) in sorted(usage.counts.items())
+        ]
+        async with self._database.write() as connection:
+            if rows:
+                await connection.execute(self._upsert(), rows)
+            for rows_used, target in ((usage.keys_used, keys), (usage.secrets_used, secrets)):
+                if rows_used:
+                    times: list[dict[str, Any]] = [
+                        {"row_id": row_id, "used_at": at} for row_id, at in sorted(rows_used.items())
+                    ]
+                    column = target.c.last_used_at
+                    used_at = bindparam("used_at", type_=column.type)
+                    statement = update(target).where(
+                        target.c.id == bindparam("row_id"), or_(column.is_(None), column < used_at)
+                    )
+                    await connection.execute(statement.values(last_used_at=used_at), times)
+
+    def _upsert(self) -> Any:
+        dialect = sqlite if self._database.is_sqlite else postgresql
+        statement = dialect.insert(_usage)
+        return statement.on_conflict_do_update(
+            index_elements=["key_id", "hour"],
+            set_={
+                "admitted": _usage.c.admitted + statement.excluded.admitted,
+                "refused": _usage.c.refused + statement.excluded.refused,
+            },
+        )
+
+    async def of_key(self, key_id: str, first_hour: int, last_hour: int) -> Mapping[int, tuple[int, int]]:
+        """Admitted and refused by hour (hours since 1970), for hours that have any."""
+        statement = select(_usage.c.hour, _usage.c.admitted, _usage.c.refused).where(
+            _usage.c.key_id == key_id, _usage.c.hour >= first_hour, _usage.c.hour <= last_hour
+        )
+        async with self._database.read() as connection:
+            return {row.hour: (row.admitted, row.refused) for row in await connection.execute(statement)}

@@ -1,0 +1,162 @@
+"""The form of a token: generate, parse, checksum, redact. Pure functions, no I/O.
+
+An API token is ``<prefix>_<environment>_<id>_<secret><crc>``, a session token ``ks_<secret><crc>``.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+import zlib
+from dataclasses import dataclass, field
+
+ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+ID_LENGTH = 12
+SECRET_LENGTH = 43  # 62**43 > 2**256
+CRC_LENGTH = 6  # 62**6 > 2**32
+SESSION_PREFIX = "ks"
+MAX_TOKEN_LENGTH = 128  # longest well-formed token: 16 + 1 + 16 + 1 + 12 + 1 + 49
+
+_ENVIRONMENT = "[a-z0-9]{1,16}"
+_BASE62 = "[0-9A-Za-z]"
+
+
+def token_pattern(prefix: str) -> re.Pattern[str]:
+    """The regular expression that every API token with this prefix matches (for secret scanners and log filters)."""
+    return re.compile(
+        rf"{re.escape(prefix)}_{_ENVIRONMENT}_{_BASE62}{{{ID_LENGTH}}}_{_BASE62}{{{SECRET_LENGTH + CRC_LENGTH}}}"
+    )
+
+
+TOKEN_PATTERN: re.Pattern[str] = token_pattern("ka")
+"""Matches every API token with the default prefix ``ka``; uses nothing that RE2 or Rust's regex lack."""
+
+_REDACTABLE = re.compile(
+    rf"\b[0-9A-Za-z]{{1,16}}_{_ENVIRONMENT}_({_BASE62}{{{ID_LENGTH}}})_{_BASE62}{{8,}}"
+    rf"|\b{SESSION_PREFIX}_{_BASE62}{{8,}}"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedToken:
+    """A well-formed API token, taken apart. Its repr shows no secret."""
+
+    key_id: str
+    secret: str = field(repr=False)
+    digest: bytes = field(repr=False)
+    """SHA-256 of the whole token: what caches use as its name."""
+
+
+class TokenFormError(ValueError):
+    """Not a well-formed token. The message is half a sentence that says what is wrong and never holds the value."""
+
+
+def base62(number: int, length: int) -> str:
+    """``number`` in base62, most significant digit first, left-padded with ``0`` to ``length``."""
+    digits = []
+    for _ in range(length):
+        number, digit = divmod(number, 62)
+        digits.append(ALPHABET[digit])
+    if number:
+        raise ValueError("number does not fit")
+    return "".join(reversed(digits))
+
+
+def checksum(text: str) -> str:
+    """CRC-32 (zlib's) of ``text`` as six base62 characters."""
+    return base62(zlib.crc32(text.encode("ascii")), CRC_LENGTH)
+
+
+def new_key_id() -> str:
+    """A fresh public key id: 12 random base62 characters (71 bits)."""
+    return "".join(secrets.choice(ALPHABET) for _ in range(ID_LENGTH))
+
+
+def new_secret() -> str:
+    """256 random bits as 43 base62 characters."""
+    return base62(secrets.randbits(256), SECRET_LENGTH)
+
+
+def format_token(prefix: str, environment: str, key_id: str, secret: str) -> str:
+    """The API token that a client sends."""
+    body = f"{prefix}_{environment}_{key_id}_{secret}"
+    return body + checksum(body)
+
+
+def new_session_token() -> str:
+    """A fresh session token with 256 random bits."""
+    body = f"{SESSION_PREFIX}_{new_secret()}"
+    return body + checksum(body)
+
+
+def is_session_token(value: str) -> bool:
+    """Whether ``value`` is a well-formed session token of ours."""
+    length = len(SESSION_PREFIX) + 1 + SECRET_LENGTH + CRC_LENGTH
+    if len(value) != length or not value.startswith(f"{SESSION_PREFIX}_"):
+        return False
+    body, crc = value[:-CRC_LENGTH], value[-CRC_LENGTH:]
+    return value.isascii() and value[3:].isalnum() and checksum(body) == crc
+
+
+def secret_tag(secret: str) -> str:
+    """First 32 bits of the secret's SHA-256, in hex: turns wrong secrets away before Argon2 runs."""
+    return hashlib.sha256(secret.encode("ascii")).hexdigest()[:8]
+
+
+def hash_session_token(token: str) -> str:
+    """SHA-256 of a session token, in hex: what is stored of it."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def format_hint(prefix: str, environment: str, key_id: str, last4: str) -> str:
+    """What people may see of a token: everything but the secret, and its last four characters."""
+    return f"{prefix}_{environment}_{key_id}_…{last4}"
+
+
+def is_same_secret(left: str, right: str) -> bool:
+    """Whether two token strings are equal, in constant time."""
+    return hmac.compare_digest(left.encode("utf-8", "surrogatepass"), right.encode("utf-8", "surrogatepass"))
+
+
+def redact(text: str) -> str:
+    """``text`` with every token in it cut down to its public part."""
+    return _REDACTABLE.sub(lambda match: f"<token {match[1] or 'of a session'}>", text)
+
+
+class TokenParser:
+    """Parses API tokens with one prefix. Holds the compiled pattern; no state besides."""
+
+    def __init__(self, prefix: str) -> None:
+        self._start = f"{prefix}_"
+        self._fullmatch = re.compile(
+            rf"{re.escape(prefix)}_{_ENVIRONMENT}_({_BASE62}{{{ID_LENGTH}}})_({_BASE62}{{{SECRET_LENGTH}}}){_BASE62}{{{CRC_LENGTH}}}"
+        ).fullmatch
+
+    def parse(self, value: str) -> ParsedToken:
+        """Take a token apart.
+
+        Raises:
+            TokenFormError: the form or the checksum is wrong.
+        """
+        if len(value) > MAX_TOKEN_LENGTH:
+            raise TokenFormError("it is too long")
+        match = self._fullmatch(value)
+        if match is None:
+            raise TokenFormError(self._diagnose(value))
+        if checksum(value[:-CRC_LENGTH]) != value[-CRC_LENGTH:]:
+            raise TokenFormError("its checksum is wrong, so it was mistyped or cut off")
+        return ParsedToken(match[1], match[2], hashlib.sha256(value.encode("ascii")).digest())
+
+    def _diagnose(self, value: str) -> str:
+        """The likeliest mistake, in words, for the person at the other end."""
+        if value[:1] in "\"'`" or value[-1:] in "\"'`":
+            return "it is wrapped in quotes"
+        if any(character.isspace() for character in value):
+            return "there is white space inside it"
+        if value[:7].lower() == "bearer ":
+            return "it starts with 'Bearer'"
+        if not value.isascii() or not value.isprintable():
+            return "it holds characters that no key has"
+        if not value.startswith(self._start):
+            return f"it does not start with '{self._start}'"
+        return "it has the wrong form, so it was mistyped or cut off"

@@ -1,0 +1,80 @@
+"""Counts what happened, in memory, and hands it to the store in batches: nothing is written per request."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+from fastapi_keyauth.errors import StoreUnavailable
+from fastapi_keyauth.records import StoredKey
+from fastapi_keyauth.store import Usage, UsageStore
+
+logger = logging.getLogger("fastapi_keyauth")
+
+MAX_COUNTS = 200_000  # (key, hour) pairs kept while the database is away
+
+
+def _no_usage() -> Usage:
+    return Usage(counts={}, keys_used={}, secrets_used={})
+
+
+class UsageRecorder:
+    """Usage by key and hour, last-used times by key and secret.
+
+    Args:
+        store: where it goes.
+        now: the time, UTC.
+    """
+
+    def __init__(self, store: UsageStore, now: Callable[[], datetime]) -> None:
+        self._store = store
+        self._now = now
+        self._pending = _no_usage()
+        self._lock = asyncio.Lock()
+
+    def admitted(self, key: StoredKey, hour: int) -> None:
+        """A unit was used."""
+        self._count(key.id, hour, 0)
+        now = self._now()
+        self._pending.keys_used[key.id] = now
+        if key.secret_id is not None:
+            self._pending.secrets_used[key.secret_id] = now
+
+    def refused(self, key: StoredKey, hour: int) -> None:
+        """The right secret was sent and no unit was used."""
+        self._count(key.id, hour, 1)
+
+    def _count(self, key_id: str, hour: int, which: int) -> None:
+        counts = self._pending.counts
+        row = counts.get((key_id, hour))
+        if row is None:
+            if len(counts) >= MAX_COUNTS:
+                return
+            row = counts[key_id, hour] = [0, 0]
+        row[which] += 1
+
+    async def flush(self) -> None:
+        """Write what has come together. Where the database is away it is kept for the next time."""
+        async with self._lock:
+            usage = self._pending
+            if not usage.counts and not usage.keys_used:
+                return
+            self._pending = _no_usage()
+            try:
+                await self._store.add(usage)
+            except StoreUnavailable:
+                self._take_back(usage)
+                logger.warning("usage not written, kept: the database is unavailable")
+            except BaseException:
+                self._take_back(usage)
+                raise
+
+    def _take_back(self, usage: Usage) -> None:
+        newer = self._pending
+        for name, (admitted, refused) in newer.counts.items():
+            row = usage.counts.setdefault(name, [0, 0])
+            row[0] += admitted
+            row[1] += refused
+        usage.keys_used |= newer.keys_used
+        usage.secrets_used |= newer.secrets_used
+        self._pending = usage

@@ -1,0 +1,120 @@
+"""From a token to a verified key: the tag, the hash, and the cache of keys that were verified before."""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fastapi_keyauth.hashing import Hasher
+from fastapi_keyauth.records import StoredKey
+from fastapi_keyauth.store import KeyStore
+from fastapi_keyauth.tokens import ParsedToken, secret_tag
+
+KNOWN_WRONG_S = 5.0
+"""Seconds for which a wrong token is remembered, so that a client that repeats it costs no reads."""
+MAX_KNOWN_WRONG = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedKey:
+    """A key whose secret was verified, as its row was at one moment.
+
+    Attributes:
+        key: the row.
+        generation: what the limiter gave out before the row was read, so that a later change shows.
+        read_at: when the row was read, on the monotonic clock.
+    """
+
+    key: StoredKey
+    generation: str
+    read_at: float
+
+
+class Verifier:
+    """Verifies tokens and remembers what it verified, by the SHA-256 of the token, least recently used out first.
+
+    What it remembers is no proof that the row is current: the caller has the limiter compare generations.
+    """
+
+    def __init__(
+        self, store: KeyStore, hasher: Hasher, cache_size: int, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._store = store
+        self._hasher = hasher
+        self._cache_size = cache_size
+        self._monotonic = monotonic
+        self._verified: OrderedDict[bytes, VerifiedKey] = OrderedDict()
+        self._known_wrong: OrderedDict[bytes, float] = OrderedDict()
+        self._running: dict[tuple[bytes, int], asyncio.Task[bool]] = {}
+
+    def find_verified(self, token: ParsedToken) -> VerifiedKey | None:
+        """The key if this token was verified before. No I/O."""
+        verified = self._verified.get(token.digest)
+        if verified is not None:
+            self._verified.move_to_end(token.digest)
+        return verified
+
+    def age_s(self, verified: VerifiedKey) -> float:
+        """Seconds since the row was read; never 0, which would say that it was read for the request at hand."""
+        return max(self._monotonic() - verified.read_at, 1e-9)
+
+    def is_known_wrong(self, token: ParsedToken) -> bool:
+        """Whether this very token was found wrong a moment ago. No I/O."""
+        until = self._known_wrong.get(token.digest)
+        if until is None:
+            return False
+        if until <= self._monotonic():
+            del self._known_wrong[token.digest]
+            return False
+        return True
+
+    async def read(self, token: ParsedToken, generation: str) -> VerifiedKey | None:
+        """Read the key's row and verify the secret; Argon2 runs only for a secret not verified in this process yet.
+
+        Args:
+            token: what the client sent.
+            generation: given out by the limiter before this call.
+
+        Returns:
+            None for an unknown id or a wrong secret.
+
+        Raises:
+            StoreUnavailable: the database cannot answer.
+        """
+        before = self._verified.get(token.digest)
+        known_secret_id = before.key.secret_id if before is not None else None
+        read_at = self._monotonic()
+        tag = secret_tag(token.secret)
+        for key in await self._store.find_for_token(token.key_id, tag):
+            if key.secret_id is None or key.secret_hash is None:
+                continue
+            # A row of secrets is never changed, so one that was verified stays verified.
+            if key.secret_id == known_secret_id or await self._verify(token, key.secret_id, key.secret_hash):
+                return self._remember(token, VerifiedKey(key, generation, read_at))
+        self._remember_wrong(token)
+        return None
+
+    async def _verify(self, token: ParsedToken, secret_id: int, secret_hash: str) -> bool:
+        """Argon2, once for all requests that wait for the same answer."""
+        name = (token.digest, secret_id)
+        running = self._running.get(name)
+        if running is None:
+            running = asyncio.create_task(self._hasher.verify(secret_hash, token.secret), name="keyauth-verify")
+            self._running[name] = running
+            running.add_done_callback(lambda _: self._running.pop(name, None))
+        # A request that goes away must not take the answer from the others.
+        return await asyncio.shield(running)
+
+    def _remember(self, token: ParsedToken, verified: VerifiedKey) -> VerifiedKey:
+        self._verified[token.digest] = verified
+        self._verified.move_to_end(token.digest)
+        while len(self._verified) > self._cache_size:
+            self._verified.popitem(last=False)
+        return verified
+
+    def _remember_wrong(self, token: ParsedToken) -> None:
+        self._verified.pop(token.digest, None)
+        self._known_wrong[token.digest] = self._monotonic() + KNOWN_WRONG_S
+        while len(self._known_wrong) > MAX_KNOWN_WRONG:
+            self._known_wrong.popitem(last=False)
