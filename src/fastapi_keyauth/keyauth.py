@@ -205,6 +205,7 @@ class KeyAuth:
             await self._database.close()
             raise
         self._hasher.start()
+        self._usage.start()
         self._housekeeping = asyncio.create_task(self._keep_house(), name="keyauth-housekeeping")
 
     async def _stop(self) -> None:

@@ -151,7 +151,7 @@ TABLE: dict[type[errors.KeyAuthError], Row] = {
         "temporarily_unavailable",
         "Not everywhere yet",
         lambda error, _: (
-            f"The change is stored, but some servers may act on the old state for up to {error.holds_within_s} seconds; "
+            f"The change is stored, but some servers may act on the old state for {error.holds_within_s} seconds yet; "
             "wait that long before you rely on it."
         ),
     ),

@@ -1,6 +1,6 @@
 """What the store gives out: keys as people see them, and keys as the request path needs them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -67,10 +67,16 @@ class CreatedKey:
 
 @dataclass(frozen=True, slots=True)
 class KeyPage:
-    """Keys, newest first. ``next_cursor`` asks for the next page; None on the last."""
+    """Keys, newest first; iterates over them. ``next_cursor`` asks for the next page; None on the last."""
 
     items: list[Key]
     next_cursor: str | None
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,7 @@ _REDACTABLE = re.compile(
 class ParsedToken:
     """A well-formed API token, taken apart. Its repr shows no secret."""
 
+    environment: str
     key_id: str
     secret: str = field(repr=False)
     digest: bytes = field(repr=False)
@@ -129,7 +130,8 @@ class TokenParser:
     def __init__(self, prefix: str) -> None:
         self._start = f"{prefix}_"
         self._fullmatch = re.compile(
-            rf"{re.escape(prefix)}_{_ENVIRONMENT}_({_BASE62}{{{ID_LENGTH}}})_({_BASE62}{{{SECRET_LENGTH}}}){_BASE62}{{{CRC_LENGTH}}}"
+            rf"{re.escape(prefix)}_({_ENVIRONMENT})_({_BASE62}{{{ID_LENGTH}}})"
+            rf"_({_BASE62}{{{SECRET_LENGTH}}}){_BASE62}{{{CRC_LENGTH}}}"
         ).fullmatch
 
     def parse(self, value: str) -> ParsedToken:
@@ -145,7 +147,7 @@ class TokenParser:
             raise TokenFormError(self._diagnose(value))
         if checksum(value[:-CRC_LENGTH]) != value[-CRC_LENGTH:]:
             raise TokenFormError("its checksum is wrong, so it was mistyped or cut off")
-        return ParsedToken(match[1], match[2], hashlib.sha256(value.encode("ascii")).digest())
+        return ParsedToken(match[1], match[2], match[3], hashlib.sha256(value.encode("ascii")).digest())
 
     def _diagnose(self, value: str) -> str:
         """The likeliest mistake, in words, for the person at the other end."""

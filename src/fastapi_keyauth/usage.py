@@ -53,6 +53,10 @@ class UsageRecorder:
             row = counts[key_id, hour] = [0, 0]
         row[which] += 1
 
+    def start(self) -> None:
+        """Get ready in this event loop."""
+        self._lock = asyncio.Lock()
+
     async def flush(self) -> None:
         """Write what has come together. Where the database is away it is kept for the next time."""
         async with self._lock:

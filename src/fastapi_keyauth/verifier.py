@@ -46,7 +46,7 @@ class Verifier:
         self._monotonic = monotonic
         self._verified: OrderedDict[bytes, VerifiedKey] = OrderedDict()
         self._known_wrong: OrderedDict[bytes, float] = OrderedDict()
-        self._running: dict[tuple[bytes, int], asyncio.Task[bool]] = {}
+        self._running: dict[tuple[bytes, int | None], asyncio.Task[bool]] = {}
 
     def find_verified(self, token: ParsedToken) -> VerifiedKey | None:
         """The key if this token was verified before. No I/O."""
@@ -82,29 +82,37 @@ class Verifier:
         Raises:
             StoreUnavailable: the database cannot answer.
         """
-        before = self._verified.get(token.digest)
-        known_secret_id = before.key.secret_id if before is not None else None
         read_at = self._monotonic()
         tag = secret_tag(token.secret)
         for key in await self._store.find_for_token(token.key_id, tag):
-            if key.secret_id is None or key.secret_hash is None:
-                continue
+            if key.secret_id is None or key.secret_hash is None or key.environment != token.environment:
+                continue  # a token of this key with another environment was never given out
+            verified = VerifiedKey(key, generation, read_at)
             # A row of secrets is never changed, so one that was verified stays verified.
-            if key.secret_id == known_secret_id or await self._verify(token, key.secret_id, key.secret_hash):
-                return self._remember(token, VerifiedKey(key, generation, read_at))
+            before = self._verified.get(token.digest)
+            is_known = before is not None and before.key.secret_id == key.secret_id
+            if is_known or await self._verify(token, verified, key.secret_hash):
+                return self._remember(token, verified)
         self._remember_wrong(token)
         return None
 
-    async def _verify(self, token: ParsedToken, secret_id: int, secret_hash: str) -> bool:
+    async def _verify(self, token: ParsedToken, verified: VerifiedKey, secret_hash: str) -> bool:
         """Argon2, once for all requests that wait for the same answer."""
-        name = (token.digest, secret_id)
+        name = (token.digest, verified.key.secret_id)
         running = self._running.get(name)
         if running is None:
-            running = asyncio.create_task(self._hasher.verify(secret_hash, token.secret), name="keyauth-verify")
+            running = asyncio.create_task(self._hash(token, verified, secret_hash), name="keyauth-verify")
             self._running[name] = running
             running.add_done_callback(lambda _: self._running.pop(name, None))
         # A request that goes away must not take the answer from the others.
         return await asyncio.shield(running)
+
+    async def _hash(self, token: ParsedToken, verified: VerifiedKey, secret_hash: str) -> bool:
+        is_right = await self._hasher.verify(secret_hash, token.secret)
+        if is_right:
+            # Before this task ends: whoever comes next finds the task or its result, never neither.
+            self._remember(token, verified)
+        return is_right
 
     def _remember(self, token: ParsedToken, verified: VerifiedKey) -> VerifiedKey:
         self._verified[token.digest] = verified

@@ -41,6 +41,7 @@ class OutageLimiter:
             self._probe.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._probe
+            self._probe = None
         await self._primary.close()
 
     async def take(self, ask: Ask) -> Decision:

@@ -47,15 +47,19 @@ class RedisLimiter:
         self._epoch = 0
         self._known_blocks: dict[str, tuple[float, float]] = {}
         """Bucket to (believed until, blocked until), on the local clock."""
+        self._open()
+
+    def _open(self) -> None:
+        """Clients that have not connected yet. Made anew at each start, as they belong to one event loop."""
         try:
             # Units go over a connection of their own: when that one is made anew, the server may be another one.
             self._units = self._client(redis_connect_func=self._connected)
             self._control = self._client()
         except (RedisError, ValueError):
-            raise SetupError(f"The Redis URL {masked_url(url)} cannot be understood.") from None
-        self._take = Script(self._units, "take", timeout_s)
-        self._fail = Script(self._control, "fail", timeout_s)
-        self._changed = Script(self._control, "changed", timeout_s)
+            raise SetupError(f"The Redis URL {masked_url(self._url)} cannot be understood.") from None
+        self._take = Script(self._units, "take", self._timeout_s)
+        self._fail = Script(self._control, "fail", self._timeout_s)
+        self._changed = Script(self._control, "changed", self._timeout_s)
         self._asks: Batcher[Ask, Decision] = Batcher(self._send_asks)
         self._failures: Batcher[str, int] = Batcher(self._send_failures)
 
@@ -78,6 +82,7 @@ class RedisLimiter:
 
     async def start(self) -> None:
         """See :class:`Limiter`."""
+        self._open()
         try:
             async with asyncio.timeout(max(self._timeout_s, 2.0)):
                 await self._control.ping()

@@ -1,0 +1,216 @@
+"""A change that was answered holds for every request that starts later: the races behind "revocation is immediate"."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from fastapi_keyauth import CreatedKey, KeyAuth, LimiterUnavailable, RevokedApiKey
+from fastapi_keyauth.addresses import ClientAddress
+from fastapi_keyauth.authenticator import Visit
+from fastapi_keyauth.credentials import Credentials
+from fastapi_keyauth.errors import ChangePending, ExpiredApiKey
+from fastapi_keyauth.principals import KeyPrincipal
+from fastapi_keyauth.store import KeyStore
+
+MakeAuth = Callable[..., KeyAuth]
+
+
+async def authenticate(auth: KeyAuth, token: str) -> KeyPrincipal:
+    """One request with this token, without HTTP around it."""
+    credentials = Credentials(token, None, False, None, False)
+    return await auth._edge.authenticator.authenticate_key(Visit(credentials, ClientAddress("x", "x", None), None))
+
+
+class Gate:
+    """Lets one call of a coroutine function finish its work and then holds its answer back."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> None:
+        self.reached = asyncio.Event()
+        self.opened = asyncio.Event()
+        self.calls = 0
+        self._real = getattr(owner, name)
+        monkeypatch.setattr(owner, name, self)
+
+    async def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.calls += 1
+        first = self.calls == 1
+        answer = await self._real(*args, **kwargs)
+        if first:
+            self.reached.set()
+            await self.opened.wait()
+        return answer
+
+
+def store_of(auth: KeyAuth) -> KeyStore:
+    return auth.keys._store
+
+
+async def make_key(auth: KeyAuth) -> CreatedKey:
+    return await auth.keys.create(owner_id="alice", name="k")
+
+
+async def test_a_row_read_before_a_change_and_remembered_after_it_is_not_believed(
+    make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with make_auth() as auth:
+        created = await make_key(auth)
+        gate = Gate(monkeypatch, store_of(auth), "find_for_token")
+        slow = asyncio.create_task(authenticate(auth, created.token))
+        await gate.reached.wait()
+        await auth.keys.revoke(created.key.id)
+        gate.opened.set()
+        await slow  # it began before the revocation; whether it is admitted is a matter of taste
+        with pytest.raises(RevokedApiKey):
+            await authenticate(auth, created.token)
+
+
+async def test_a_request_does_not_join_a_reading_that_began_before_it(
+    make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with make_auth() as auth:
+        created = await make_key(auth)
+        gate = Gate(monkeypatch, store_of(auth), "find_for_token")
+        slow = asyncio.create_task(authenticate(auth, created.token))
+        await gate.reached.wait()
+        await auth.keys.revoke(created.key.id)
+        with pytest.raises(RevokedApiKey):
+            await authenticate(auth, created.token)
+        gate.opened.set()
+        await asyncio.gather(slow, return_exceptions=True)
+
+
+async def test_a_warm_key_is_neither_hashed_nor_read_again(
+    make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with make_auth(max_staleness_s=3600) as auth:
+        created = await make_key(auth)
+        for _ in range(3):  # a key that Redis has not seen is read once more, when it has
+            await authenticate(auth, created.token)
+        reads = Gate(monkeypatch, store_of(auth), "find_for_token")
+        hashes = Gate(monkeypatch, auth._hasher, "verify")
+        for _ in range(20):
+            await authenticate(auth, created.token)
+        assert (reads.calls, hashes.calls) == (0, 0)
+
+
+async def test_argon2_runs_once_for_all_that_wait_and_once_per_process(
+    make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with make_auth() as auth:
+        created = await make_key(auth)
+        hashes = Gate(monkeypatch, auth._hasher, "verify")
+        tasks = [asyncio.create_task(authenticate(auth, created.token)) for _ in range(30)]
+        await hashes.reached.wait()
+        tasks[0].cancel()
+        hashes.opened.set()
+        seen = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(seen[0], asyncio.CancelledError)
+        assert all(isinstance(answer, KeyPrincipal) for answer in seen[1:])
+        await auth.keys.update(created.key.id, name="other")
+        assert (await authenticate(auth, created.token)).name == "other"
+        assert hashes.calls == 1
+
+
+async def test_wrong_secrets_never_reach_argon2_and_are_read_once(
+    make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fastapi_keyauth.errors import AddressBlocked, InvalidApiKey
+    from fastapi_keyauth.tokens import format_token, new_key_id, new_secret
+
+    async with make_auth() as auth:
+        created = await make_key(auth)
+        hashes = Gate(monkeypatch, auth._hasher, "verify")
+        reads = Gate(monkeypatch, store_of(auth), "find_for_token")
+        reads.opened.set()
+        for key_id in (created.key.id, new_key_id()):
+            token = format_token("ka", "live", key_id, new_secret())
+            for _ in range(5):
+                with pytest.raises(InvalidApiKey):
+                    await authenticate(auth, token)
+        with pytest.raises(AddressBlocked):
+            await authenticate(auth, format_token("ka", "live", new_key_id(), new_secret()))
+        assert (reads.calls, hashes.calls) == (2, 0)
+
+
+async def test_a_right_secret_under_another_environment_is_no_key(make_auth: MakeAuth) -> None:
+    from fastapi_keyauth.errors import InvalidApiKey
+    from fastapi_keyauth.tokens import format_token
+
+    async with make_auth() as auth:
+        created = await make_key(auth)
+        secret = created.token.rsplit("_", 1)[1][:43]
+        with pytest.raises(InvalidApiKey):
+            await authenticate(auth, format_token("ka", "test", created.key.id, secret))
+
+
+several_workers = pytest.mark.parametrize("stack", ["postgres-valkey", "sqlite-redis6"], indirect=True)
+
+
+@several_workers
+@pytest.mark.parametrize("change", ["revoke", "disable", "narrow", "rotate"])
+async def test_another_worker_knows_of_a_change_at_once(make_auth: MakeAuth, change: str) -> None:
+    here, there = make_auth(), make_auth()
+    async with here, there:
+        created = await make_key(here)
+        for _ in range(3):
+            await authenticate(there, created.token)
+        if change == "revoke":
+            await here.keys.revoke(created.key.id)
+        elif change == "disable":
+            await here.keys.update(created.key.id, enabled=False)
+        elif change == "narrow":
+            await here.keys.update(created.key.id, scopes=["a"])
+            assert (await authenticate(there, created.token)).scopes == {"a"}
+            return
+        else:
+            await here.keys.rotate(created.key.id, timedelta(0))
+            with pytest.raises(ExpiredApiKey):
+                await authenticate(there, created.token)
+            return
+        with pytest.raises(Exception, match=created.key.id) as refusal:
+            await authenticate(there, created.token)
+        assert type(refusal.value).__name__ in ("RevokedApiKey", "DisabledApiKey")
+
+
+@several_workers
+async def test_a_change_whose_worker_died_before_telling_is_told_by_another(
+    make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dying, other = make_auth(), make_auth()
+    async with other, dying:
+        created = await make_key(dying)
+        for _ in range(3):
+            await authenticate(other, created.token)
+
+        async def die(_key_id: str) -> None:
+            raise LimiterUnavailable("dying")
+
+        monkeypatch.setattr(dying._limiter, "changed", die)
+        with pytest.raises(ChangePending) as pending:
+            await dying.keys.revoke(created.key.id)
+        assert pending.value.holds_within_s > 0
+        assert (await dying.keys.get(created.key.id)).status == "revoked"
+        await authenticate(other, created.token)  # the other worker has not been told
+        await other._announcer.announce_pending()
+        with pytest.raises(RevokedApiKey):
+            await authenticate(other, created.token)
+        assert await store_of(other).pending_changes(10) == []
+
+
+@pytest.mark.parametrize("stack", ["sqlite-memory", "postgres-valkey"], indirect=True)
+def test_a_keyauth_can_be_started_again_in_another_event_loop(make_auth: MakeAuth) -> None:
+    auth = make_auth()
+
+    async def run(token: str | None) -> str:
+        async with auth:
+            if token is None:
+                token = (await make_key(auth)).token
+            await asyncio.gather(*(authenticate(auth, token) for _ in range(20)))
+            await asyncio.gather(*(auth._limiter.changed("x" * 12) for _ in range(20)))
+            await asyncio.gather(*(auth._usage.flush() for _ in range(5)))
+            return token
+
+    asyncio.run(run(asyncio.run(run(None))))

@@ -1,0 +1,280 @@
+"""What every limiter promises: one class of tests over memory, Valkey 9 and Redis 6.2, on a clock that the test moves."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Literal
+
+import pytest
+from redis.asyncio import Redis
+
+from fastapi_keyauth.limiter import Ask, Limiter, MemoryLimiter, RedisLimiter, Verdict
+from fastapi_keyauth.limiter.base import Policy
+from tests.session import Servers
+
+HOUR = 3600
+START = 500_000 * HOUR + 600  # ten minutes into an hour
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = float(START)
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+MakeLimiter = Callable[..., Limiter]
+
+
+@pytest.fixture(params=["memory", "valkey", "redis6"])
+async def make_limiter(request: pytest.FixtureRequest, servers: Servers, clock: Clock) -> AsyncIterator[MakeLimiter]:
+    """Builds limiters that share what they count in: two of them are two workers (memory: one, as promised)."""
+    url = None if request.param == "memory" else servers.fresh_redis_url(request.param)
+    made: list[Limiter] = []
+
+    def make(algorithm: Literal["fixed_window", "sliding_window"] = "fixed_window", max_age_s: float = 1.0) -> Limiter:
+        policy = Policy(block_after_failures=3, failure_window_ms=60_000, block_for_ms=120_000, algorithm=algorithm)
+        if url is None:
+            if not made:
+                made.append(MemoryLimiter(policy, max_age_s, clock))
+            return made[0]
+        made.append(RedisLimiter(url, policy, "t", 5.0, clock))
+        return made[-1]
+
+    yield make
+    for limiter in made:
+        await limiter.close()
+
+
+def ask(key_id: str = "k", limit: int | None = 5, units: int = 1, **options: Any) -> Ask:
+    return Ask(key_id, options.pop("bucket", None), limit, units, options.pop("generation", ""), options.pop("age_s", 0))
+
+
+class TestCap:
+    async def test_exactly_the_cap_is_admitted_and_the_rest_told_when_to_come_back(self, make_limiter: MakeLimiter) -> None:
+        limiter = make_limiter()
+        seen = [await limiter.take(ask()) for _ in range(7)]
+        assert [decision.verdict for decision in seen] == [Verdict.ADMITTED] * 5 + [Verdict.LIMITED] * 2
+        assert [decision.remaining for decision in seen] == [4, 3, 2, 1, 0, 0, 0]
+        assert {decision.retry_after_s for decision in seen} == {3000}
+        assert {decision.reset_at_s for decision in seen} == {START - 600 + HOUR}
+
+    async def test_concurrent_takers_on_two_workers_share_one_cap(self, make_limiter: MakeLimiter) -> None:
+        workers = [make_limiter(), make_limiter()]
+        seen = await asyncio.gather(*(workers[i % 2].take(ask(limit=50)) for i in range(400)))
+        assert sum(decision.verdict is Verdict.ADMITTED for decision in seen) == 50
+
+    async def test_the_next_hour_starts_anew(self, make_limiter: MakeLimiter, clock: Clock) -> None:
+        limiter = make_limiter()
+        for _ in range(5):
+            await limiter.take(ask())
+        clock.now = START + 2999.999
+        assert (await limiter.take(ask())).verdict is Verdict.LIMITED
+        clock.now = START + 3000
+        assert (await limiter.take(ask())).remaining == 4
+
+    async def test_a_clock_that_goes_back_gives_no_units_back(self, make_limiter: MakeLimiter, clock: Clock) -> None:
+        limiter = make_limiter()
+        for _ in range(5):
+            await limiter.take(ask())
+        clock.now -= HOUR
+        assert (await limiter.take(ask())).verdict is Verdict.LIMITED
+
+    async def test_looking_uses_nothing(self, make_limiter: MakeLimiter) -> None:
+        limiter = make_limiter()
+        for _ in range(9):
+            assert (await limiter.take(ask(units=0))).verdict is Verdict.ADMITTED
+        assert (await limiter.take(ask())).remaining == 4
+
+    async def test_no_cap_no_counting(self, make_limiter: MakeLimiter) -> None:
+        limiter = make_limiter()
+        seen = [await limiter.take(ask(limit=None)) for _ in range(20)]
+        assert {(decision.verdict, decision.remaining) for decision in seen} == {(Verdict.ADMITTED, None)}
+
+    async def test_a_lowered_cap_below_what_was_used_refuses(self, make_limiter: MakeLimiter) -> None:
+        limiter = make_limiter()
+        for _ in range(5):
+            await limiter.take(ask())
+        decision = await limiter.take(ask(limit=2))
+        assert (decision.verdict, decision.remaining) == (Verdict.LIMITED, 0)
+
+    async def test_keys_are_counted_apart(self, make_limiter: MakeLimiter) -> None:
+        limiter = make_limiter()
+        assert (await limiter.take(ask("a", limit=1))).verdict is Verdict.ADMITTED
+        assert (await limiter.take(ask("b", limit=1))).verdict is Verdict.ADMITTED
+        assert (await limiter.take(ask("a", limit=1))).verdict is Verdict.LIMITED
+
+
+class TestSlidingWindow:
+    @pytest.mark.parametrize(("minutes", "admitted"), [(0, 0), (15, 25), (30, 50), (45, 75), (59.99, 99), (60, 100)])
+    async def test_the_hour_before_slides_out(
+        self, make_limiter: MakeLimiter, clock: Clock, minutes: float, admitted: int
+    ) -> None:
+        limiter = make_limiter("sliding_window")
+        for _ in range(100):
+            await limiter.take(ask(limit=100))
+        clock.now = START + 3000 + minutes * 60
+        seen = [await limiter.take(ask(limit=100)) for _ in range(101)]
+        assert sum(decision.verdict is Verdict.ADMITTED for decision in seen) == admitted
+
+    @pytest.mark.parametrize("minutes", [1, 17, 31, 59])
+    @pytest.mark.parametrize("limit", [1, 2, 7, 100])
+    async def test_retry_after_is_when_one_unit_is_free_and_not_a_second_later(
+        self, make_limiter: MakeLimiter, clock: Clock, minutes: int, limit: int
+    ) -> None:
+        limiter = make_limiter("sliding_window")
+        for _ in range(limit):
+            await limiter.take(ask(limit=limit))
+        clock.now = START + 3000 + minutes * 60
+        while (refused := await limiter.take(ask(limit=limit))).verdict is Verdict.ADMITTED:
+            pass
+        clock.now += refused.retry_after_s - 1.001
+        assert (await limiter.take(ask(limit=limit))).verdict is Verdict.LIMITED
+        clock.now += 1.001
+        assert (await limiter.take(ask(limit=limit))).verdict is Verdict.ADMITTED
+
+
+class TestGeneration:
+    async def test_a_row_is_current_until_the_key_changes(self, make_limiter: MakeLimiter) -> None:
+        limiter, other = make_limiter(), make_limiter()
+        generation = (await limiter.take(ask())).generation
+        assert (await limiter.take(ask(generation=generation, age_s=0.5))).verdict is Verdict.ADMITTED
+        await other.changed("k")
+        stale = await limiter.take(ask(generation=generation, age_s=0.5))
+        assert stale.verdict is Verdict.STALE
+        assert stale.generation not in ("", generation)
+        assert (await limiter.take(ask(generation=stale.generation, age_s=0.5))).verdict is Verdict.ADMITTED
+
+    async def test_stale_uses_no_unit(self, make_limiter: MakeLimiter) -> None:
+        limiter = make_limiter()
+        await limiter.take(ask())
+        await limiter.take(ask(generation="another", age_s=0.5))
+        assert (await limiter.take(ask())).remaining == 3
+
+    async def test_an_unproven_row_is_never_current(self, make_limiter: MakeLimiter) -> None:
+        limiter = make_limiter()
+        assert (await limiter.take(ask(generation="", age_s=0.5))).verdict is Verdict.STALE
+        assert (await limiter.take(ask(generation="", age_s=0.5))).verdict is Verdict.STALE
+        assert (await limiter.take(ask(generation="-", age_s=0.5))).verdict is Verdict.STALE
+
+    async def test_asking_about_unknown_keys_leaves_nothing_behind(self, make_limiter: MakeLimiter) -> None:
+        limiter = make_limiter()
+        seen = [await limiter.take(ask(f"k{i}", units=0, age_s=None)) for i in range(50)]
+        assert {(decision.verdict, decision.generation) for decision in seen} == {(Verdict.STALE, "")}
+        if isinstance(limiter, MemoryLimiter):
+            assert not limiter._quotas
+        else:
+            assert isinstance(limiter, RedisLimiter)
+            assert await limiter._control.dbsize() == 0
+
+    async def test_a_key_changed_before_it_was_ever_asked_about_is_stale_for_old_rows(
+        self, make_limiter: MakeLimiter
+    ) -> None:
+        limiter = make_limiter()
+        await limiter.changed("k")
+        assert (await limiter.take(ask(generation="", age_s=0.5))).verdict is Verdict.STALE
+
+
+class TestBlocking:
+    async def test_the_failure_that_reaches_the_number_is_counted_and_the_next_is_blocked(
+        self, make_limiter: MakeLimiter
+    ) -> None:
+        limiter, other = make_limiter(), make_limiter()
+        assert [await limiter.fail("a"), await other.fail("a"), await limiter.fail("a")] == [None, None, None]
+        assert await limiter.fail("a") == 120
+        assert await other.fail("a") == 120
+        decision = await other.take(ask(bucket="a"))
+        assert (decision.verdict, decision.retry_after_s) == (Verdict.BLOCKED, 120)
+        assert (await other.take(ask(bucket="b"))).verdict is Verdict.ADMITTED
+        assert (await other.take(ask(bucket=None))).verdict is Verdict.ADMITTED
+
+    async def test_exactly_the_number_is_counted_under_concurrency(self, make_limiter: MakeLimiter) -> None:
+        workers = [make_limiter(), make_limiter()]
+        seen = await asyncio.gather(*(workers[i % 2].fail("a") for i in range(60)))
+        assert seen.count(None) == 3
+
+    async def test_the_window_runs_from_the_first_failure(self, make_limiter: MakeLimiter, clock: Clock) -> None:
+        limiter = make_limiter()
+        await limiter.fail("a")
+        clock.now += 59
+        await limiter.fail("a")
+        clock.now += 1  # the first one is out; counting starts anew
+        assert [await limiter.fail("a") for _ in range(3)] == [None, None, None]
+        assert await limiter.fail("a") == 120
+
+    async def test_a_block_is_not_extended_and_afterwards_counting_starts_anew(
+        self, make_limiter: MakeLimiter, clock: Clock
+    ) -> None:
+        limiter = make_limiter()
+        for _ in range(3):
+            await limiter.fail("a")
+        clock.now += 119
+        assert await limiter.fail("a") == 1
+        clock.now += 1
+        assert (await limiter.take(ask(bucket="a"))).verdict is Verdict.ADMITTED
+        assert [await limiter.fail("a") for _ in range(3)] == [None, None, None]
+        assert await limiter.fail("a") == 120
+
+
+class TestRedisAlone:
+    async def test_one_call_serves_all_that_wait_and_a_cancelled_one_disturbs_nobody(
+        self, redis_server_url: str, clock: Clock
+    ) -> None:
+        limiter = RedisLimiter(redis_server_url, Policy(3, 1000, 1000, "fixed_window"), "t", 5.0, clock)
+        admin: Redis = Redis.from_url(redis_server_url)
+        await limiter.take(ask())
+        before = (await admin.info("commandstats"))["cmdstat_evalsha"]["calls"]
+        tasks = [asyncio.create_task(limiter.take(ask(limit=1000))) for _ in range(100)]
+        await asyncio.sleep(0)
+        for task in tasks[10:20]:
+            task.cancel()
+        seen = await asyncio.gather(*tasks, return_exceptions=True)
+        assert sum(isinstance(answer, asyncio.CancelledError) for answer in seen) == 10
+        assert sum(not isinstance(answer, BaseException) for answer in seen) == 90
+        after = (await admin.info("commandstats"))["cmdstat_evalsha"]["calls"]
+        assert after - before <= 2
+        await admin.aclose()
+        await limiter.close()
+
+    async def test_everything_in_redis_expires(self, redis_server_url: str) -> None:
+        limiter = RedisLimiter(redis_server_url, Policy(3, 60_000, 60_000, "fixed_window"), "t", 5.0)
+        await limiter.take(ask())
+        await limiter.take(ask("n", limit=None))
+        await limiter.changed("c")
+        for bucket in ("a", "b", "b", "b"):
+            await limiter.fail(bucket)
+        await limiter.is_writable()
+        names = [name async for name in limiter._control.scan_iter()]
+        assert len(names) >= 5
+        assert all([await limiter._control.pttl(name) > 0 for name in names])
+        await limiter.close()
+
+    async def test_a_new_connection_proves_every_row_anew(self, redis_server_url: str) -> None:
+        limiter = RedisLimiter(redis_server_url, Policy(3, 1000, 1000, "fixed_window"), "t", 5.0)
+        generation = (await limiter.take(ask())).generation
+        assert (await limiter.take(ask(generation=generation, age_s=0.5))).verdict is Verdict.ADMITTED
+        admin: Redis = Redis.from_url(redis_server_url)
+        await admin.client_kill_filter(_type="normal", skipme=True)
+        assert (await limiter.take(ask(generation=generation, age_s=0.5))).verdict is Verdict.STALE
+        await admin.aclose()
+        await limiter.close()
+
+    async def test_forgotten_scripts_are_loaded_again(self, redis_server_url: str) -> None:
+        limiter = RedisLimiter(redis_server_url, Policy(3, 1000, 1000, "fixed_window"), "t", 5.0)
+        await limiter.take(ask())
+        await limiter._control.script_flush()
+        assert (await limiter.take(ask())).remaining == 3
+        await limiter.close()
+
+    async def test_redis_own_clock_rules_where_none_is_given(self, redis_server_url: str) -> None:
+        limiter = RedisLimiter(redis_server_url, Policy(3, 1000, 1000, "fixed_window"), "t", 5.0)
+        seconds, _ = await limiter._control.time()
+        decision = await limiter.take(ask())
+        assert decision.hour in (seconds // HOUR, seconds // HOUR + 1)
+        assert abs(decision.reset_at_s - decision.retry_after_s - seconds) <= 2
+        await limiter.close()

@@ -1,0 +1,133 @@
+"""Redis killed and hung, for real: nothing waits long, nothing revoked is admitted, and it recovers by itself."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from fastapi_keyauth import (
+    ChangePending,
+    KeyAuth,
+    KeyAuthSettings,
+    LimiterUnavailable,
+    RateLimitExceeded,
+    RevokedApiKey,
+    SetupError,
+)
+from tests.servers import Server
+from tests.unit.test_freshness import authenticate, make_key
+
+
+@pytest.fixture
+def redis(start_valkey: Callable[..., Server]) -> Server:
+    return start_valkey()
+
+
+def build(database_url: str, redis: Server, **settings: object) -> KeyAuth:
+    values = {"argon2_time_cost": 1, "argon2_memory_kib": 8, "redis_timeout_s": 0.2, **settings}
+    return KeyAuth(KeyAuthSettings(_env_file=None, database_url=database_url, redis_url=redis.url, **values))
+
+
+@asynccontextmanager
+async def away(redis: Server, how: str) -> AsyncIterator[None]:
+    """Redis out of reach for a while; afterwards it is back, empty where it was killed."""
+    redis.kill() if how == "killed" else redis.stop()
+    yield
+    redis.restart() if how == "killed" else redis.cont()
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait for something that comes by itself."""
+    async with asyncio.timeout(10):
+        while not await condition():
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("how", ["killed", "hung"])
+async def test_local_policy_goes_on_limits_and_recovers(database_url: str, redis: Server, how: str) -> None:
+    async with build(database_url, redis) as auth:
+        created = await auth.keys.create(owner_id="a", name="k", hourly_limit=5)
+        await authenticate(auth, created.token)
+        async with away(redis, how):
+            seen = await asyncio.gather(*(authenticate(auth, created.token) for _ in range(8)), return_exceptions=True)
+            assert sum(isinstance(answer, RateLimitExceeded) for answer in seen) == 3
+            assert not [answer for answer in seen if isinstance(answer, Exception)][3:]
+        await until(lambda: _is_recovered(auth))
+        if how == "hung":  # what was counted before is still there
+            assert (await authenticate(auth, created.token)).remaining == 3
+        else:
+            assert (await authenticate(auth, created.token)).remaining == 4
+
+
+async def _is_recovered(auth: KeyAuth) -> bool:
+    try:
+        await auth._limiter.changed("unknown-key1")
+    except LimiterUnavailable:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("how", ["killed", "hung"])
+async def test_a_change_during_the_outage_says_so_and_holds_before_and_after(
+    database_url: str, redis: Server, how: str
+) -> None:
+    async with build(database_url, redis) as here, build(database_url, redis) as there:
+        created = await make_key(here)
+        for _ in range(3):
+            await authenticate(there, created.token)
+        async with away(redis, how):
+            with pytest.raises(ChangePending):
+                await here.keys.revoke(created.key.id)
+            with pytest.raises(RevokedApiKey):
+                await authenticate(there, created.token)
+            with pytest.raises(RevokedApiKey):
+                await authenticate(here, created.token)
+        await until(lambda: _is_recovered(there))
+        await until(lambda: _is_recovered(here))
+        await there._announcer.announce_pending()
+        for auth in (here, there):
+            with pytest.raises(RevokedApiKey):
+                await authenticate(auth, created.token)
+
+
+async def test_deny_policy_refuses_until_redis_is_back(database_url: str, redis: Server) -> None:
+    async with build(database_url, redis, on_limiter_outage="deny") as auth:
+        created = await make_key(auth)
+        async with away(redis, "killed"):
+            with pytest.raises(LimiterUnavailable):
+                await authenticate(auth, created.token)
+        await until(lambda: _is_recovered(auth))
+        assert (await authenticate(auth, created.token)).id == created.key.id
+
+
+async def test_a_server_that_came_back_empty_is_believed_in_nothing(database_url: str, redis: Server) -> None:
+    """A change that only the lost memory of Redis knew of must not be lost with it."""
+    async with build(database_url, redis) as here, build(database_url, redis) as there:
+        created = await make_key(here)
+        for _ in range(3):
+            await authenticate(there, created.token)
+        await here.keys.revoke(created.key.id)
+        redis.kill()
+        redis.restart()
+        with pytest.raises(RevokedApiKey):
+            await authenticate(there, created.token)
+
+
+async def test_a_redis_that_does_not_answer_at_start_is_said_in_one_sentence(database_url: str, redis: Server) -> None:
+    settings = KeyAuthSettings(
+        _env_file=None, database_url=database_url, redis_url=f"redis://:hunter2@127.0.0.1:{redis.port}"
+    )
+    redis.kill()
+    with pytest.raises(SetupError, match=r"^The Redis server at .* does not answer \(\w+\)\.$") as failure:
+        async with KeyAuth(settings):
+            pass
+    assert "hunter2" not in str(failure.value)
+
+
+async def test_a_database_that_does_not_answer_at_start_is_said_in_one_sentence() -> None:
+    url = "postgresql+asyncpg://keyauth:hunter2@127.0.0.1:1/keyauth"
+    with pytest.raises(SetupError, match=r"^The database at .* does not answer \(\w+\)\.$") as failure:
+        async with KeyAuth(KeyAuthSettings(_env_file=None, database_url=url)):
+            pass
+    assert "hunter2" not in str(failure.value)
