@@ -6,6 +6,8 @@ next announces it.
 """
 
 import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
 
 from fastapi_keyauth.errors import ChangePending, LimiterUnavailable, StoreUnavailable
 from fastapi_keyauth.limiter import Limiter
@@ -17,15 +19,27 @@ LOOK_EVERY_S = 2.0
 HOLDS_WITHIN_S = 10
 """Seconds within which a change holds everywhere though it could not be announced at once: any worker that reaches
 Redis looks every ``LOOK_EVERY_S``, and one that does not reach it reads each key's row."""
+KEEP_S = 30
+"""Seconds for which a process without Redis leaves its changes for workers that have it."""
 _BATCH = 500
 
 
 class Announcer:
-    """Announces changes; see the module."""
+    """Announces changes; see the module.
 
-    def __init__(self, limiter: Limiter, store: KeyStore) -> None:
+    Args:
+        limiter: gives keys another generation.
+        store: has the rows.
+        is_shared: whether the limiter is the one of all workers (Redis). Where it is this process's own, rows are left
+            for ``KEEP_S``: a script without ``redis_url`` may work on the database of an API that has Redis.
+        now: the time, UTC.
+    """
+
+    def __init__(self, limiter: Limiter, store: KeyStore, is_shared: bool, now: Callable[[], datetime]) -> None:
         self._limiter = limiter
         self._store = store
+        self._is_shared = is_shared
+        self._now = now
 
     async def announce(self, key_id: str, pending: int | None) -> None:
         """Announce one change.
@@ -37,7 +51,7 @@ class Announcer:
             await self._limiter.changed(key_id)
         except LimiterUnavailable:
             raise ChangePending(HOLDS_WITHIN_S) from None
-        if pending is not None:
+        if pending is not None and self._is_shared:
             try:
                 await self._store.forget_changes([pending])
             except StoreUnavailable:
@@ -47,6 +61,10 @@ class Announcer:
         """Announce what was left, by this worker or another. Twice does no harm: the row is read once more."""
         try:
             changes = await self._store.pending_changes(_BATCH)
+            if not self._is_shared:
+                if changes:
+                    await self._store.forget_changes_before(self._now() - timedelta(seconds=KEEP_S))
+                return
             done = []
             for row_id, key_id in changes:
                 await self._limiter.changed(key_id)

@@ -19,7 +19,6 @@ A row that was read before this request began is believed only where the limiter
 since before that reading. A row read for this very request needs no such proof.
 """
 
-import logging
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import replace
@@ -53,8 +52,6 @@ from fastapi_keyauth.sessions import SessionGate
 from fastapi_keyauth.tokens import ParsedToken, TokenFormError, TokenParser
 from fastapi_keyauth.usage import UsageRecorder
 from fastapi_keyauth.verifier import VerifiedKey, Verifier
-
-logger = logging.getLogger("fastapi_keyauth")
 
 
 class Visit:
@@ -125,7 +122,6 @@ class Authenticator:
                 outcome = await self._authenticate_key(visit)
             except KeyAuthError as error:
                 outcome = error
-                _log(error, visit)
             visit._key_outcome = outcome
         if isinstance(outcome, KeyAuthError):
             raise outcome
@@ -148,7 +144,6 @@ class Authenticator:
                 outcome = await self._sessions.authenticate(visit.credentials.session, connection)
             except KeyAuthError as error:
                 outcome = error
-                _log(error, visit)
             visit._session_outcome = outcome
         if isinstance(outcome, KeyAuthError):
             raise outcome
@@ -262,9 +257,3 @@ class Authenticator:
             remaining=decision.remaining,
             reset_at=datetime.fromtimestamp(decision.reset_at_s, UTC) if capped else None,
         )
-
-
-def _log(error: KeyAuthError, visit: Visit) -> None:
-    """Why, for the log; never what was sent."""
-    address = None if visit.address is None else visit.address.text
-    logger.info("refused: %s key=%s address=%s", type(error).__name__, getattr(error, "key_id", None), address)

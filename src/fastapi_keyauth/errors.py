@@ -216,9 +216,11 @@ class ChangePending(TemporarilyUnavailable):
 
     Attributes:
         holds_within_s: seconds within which it holds everywhere.
+        token: the new token, where the change was a rotation: it can be had nowhere else.
     """
 
-    def __init__(self, holds_within_s: int) -> None:
-        super().__init__(f"holds everywhere within {holds_within_s} s")
+    def __init__(self, holds_within_s: int, token: str | None = None) -> None:
+        super().__init__(f"holds everywhere within {holds_within_s} s")  # and no word of the token
         self.holds_within_s = holds_within_s
+        self.token = token
         self.retry_after_s = holds_within_s

@@ -25,6 +25,7 @@ MAX_METADATA_BYTES = 4096
 MAX_LIST = 100
 MAX_HOURLY_LIMIT = 1_000_000_000
 MAX_EXPIRES_IN_S = 100 * 366 * 86_400
+FIRST_EXPIRY = datetime(1970, 1, 1, tzinfo=UTC)
 LAST_EXPIRY = datetime(9000, 1, 1, tzinfo=UTC)
 
 
@@ -76,9 +77,13 @@ def _clean_metadata(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _clean_expiry(value: datetime) -> datetime:
-    if value >= LAST_EXPIRY:
-        raise ValueError("a key expires before the year 9000, or never")
-    return value.astimezone(UTC)
+    try:
+        value = value.astimezone(UTC)
+    except OverflowError:
+        value = LAST_EXPIRY
+    if not FIRST_EXPIRY <= value < LAST_EXPIRY:
+        raise ValueError("a key expires between the years 1970 and 9000, or never")
+    return value
 
 
 def _as_list(value: Any) -> Any:

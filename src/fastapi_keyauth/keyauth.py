@@ -83,10 +83,10 @@ class KeyAuth:
         self._database = Database(settings.database_url)
         self._hasher = Hasher(settings)
         self._limiter = self._build_limiter()
-        store = KeyStore(self._database, settings, announces=settings.redis_url is not None)
+        store = KeyStore(self._database, settings)
         usage_store = UsageStore(self._database)
         self._usage = UsageRecorder(usage_store, self._now)
-        self._announcer = Announcer(self._limiter, store)
+        self._announcer = Announcer(self._limiter, store, settings.redis_url is not None, self._now)
         self.keys = Keys(settings, store, usage_store, self._usage, self._hasher, self._announcer, self._now)
         self.sessions = Sessions(SessionStore(self._database), settings.session_ttl_s, self._now)
         monotonic = time.monotonic if clock is None else clock
@@ -227,8 +227,7 @@ class KeyAuth:
             await asyncio.sleep(LOOK_EVERY_S)
             try:
                 await self._usage.flush()
-                if self.settings.redis_url is not None:
-                    await self._announcer.announce_pending()
+                await self._announcer.announce_pending()
             except Exception:  # whatever it was, the next round must come; it is in the log
                 logger.exception("housekeeping failed, will try again")
 
@@ -246,13 +245,13 @@ class KeyAuth:
         return OutageLimiter(primary, fallback)
 
     async def _handle_error(self, connection: HTTPConnection, error: KeyAuthError) -> Response | None:
-        visit = self._edge.find_visit(connection)
+        response = self._edge.respond(error, self._edge.find_visit(connection), connection.scope)
         if isinstance(connection, WebSocket):
             can_answer = connection.application_state is WebSocketState.CONNECTING
             if not can_answer or "websocket.http.response" not in connection.scope.get("extensions", {}):
                 await connection.close(WS_POLICY_VIOLATION)
                 return None
-        return self._edge.problems.response(error, visit)
+        return response
 
     def _complete_openapi(self, app: FastAPI) -> None:
         make_schema = app.openapi

@@ -11,11 +11,12 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from fastapi_keyauth.announcer import Announcer
-from fastapi_keyauth.errors import InvalidField, KeyNotActive, KeyNotFound
+from fastapi_keyauth.errors import ChangePending, InvalidField, KeyNotActive, KeyNotFound
 from fastapi_keyauth.fields import KeyPatch, NewKey, check_catalogue, check_future
 from fastapi_keyauth.hashing import Hasher
 from fastapi_keyauth.limiter.base import HOUR_S
 from fastapi_keyauth.records import SYSTEM, Actor, CreatedKey, EventPage, Key, KeyPage, Status, UsageHour
+from fastapi_keyauth.sessions import check_owner_id
 from fastapi_keyauth.settings import KeyAuthSettings
 from fastapi_keyauth.store import KeyStore, UsageStore
 from fastapi_keyauth.tokens import ID_LENGTH, format_token, new_key_id, new_secret, secret_tag
@@ -115,6 +116,7 @@ class Keys:
             InvalidField: expiry in the past, or a scope that is not in the catalogue.
             TooManyKeys: the owner has ``max_keys`` already.
         """
+        check_owner_id(owner_id, "owner_id")  # a session resolver may say anything
         now = self._now()
         expires_at = new.expires_at if new.expires_in_s is None else now + timedelta(seconds=new.expires_in_s)
         check_future(expires_at, now)
@@ -231,6 +233,7 @@ class Keys:
             KeyNotFound: there is none.
             KeyNotActive: it is disabled, expired or revoked.
             InvalidField: an overlap out of bounds.
+            ChangePending: without overlap, and Redis out of reach; its ``token`` is the new one.
         """
         return await self.replace_secret(id, overlap)
 
@@ -253,7 +256,12 @@ class Keys:
         async with self._store.change(id, now, owner_id) as change:
             self._check_rotation(change.key, check)
             await change.replace_secret(secret, overlap, actor)
-        await self._announcer.announce(id, change.pending)
+        try:
+            await self._announcer.announce(id, change.pending)
+        except ChangePending as pending:
+            # The token must reach its owner. With an overlap nothing is taken away before everybody has heard.
+            if overlap < timedelta(seconds=pending.holds_within_s):
+                raise ChangePending(pending.holds_within_s, token) from None
         return CreatedKey(token, change.key)
 
     @staticmethod

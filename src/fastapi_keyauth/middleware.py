@@ -3,6 +3,7 @@
 Pure ASGI: streamed responses and WebSockets pass through untouched.
 """
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
@@ -15,9 +16,12 @@ from fastapi_keyauth.addresses import AddressResolver
 from fastapi_keyauth.authenticator import Authenticator, Visit
 from fastapi_keyauth.cors import CorsRules, RawHeaders
 from fastapi_keyauth.credentials import CredentialReader, Headers
-from fastapi_keyauth.errors import KeyAuthError
+from fastapi_keyauth.errors import KeyAuthError, TemporarilyUnavailable
 from fastapi_keyauth.limiter.base import HOUR_S
 from fastapi_keyauth.problems import Problems
+from fastapi_keyauth.tokens import redact
+
+logger = logging.getLogger("fastapi_keyauth")
 
 WS_POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1
 RateLimitHeaders = Literal["ietf", "legacy", "both", "none"]
@@ -72,7 +76,7 @@ class Edge:
         self.scope_key = scope_key
         self.authenticator = authenticator
         self.cors = cors
-        self.problems = problems
+        self._problems = problems
         self._credentials = credentials
         self._addresses = addresses
         self._rate_limit_headers = rate_limit_headers
@@ -99,6 +103,20 @@ class Edge:
         if visit is None:
             raise RuntimeError("This app does not know its KeyAuth: call auth.install(app) once, where it is made.")
         return visit
+
+    def respond(self, error: KeyAuthError, visit: Visit, scope: Scope) -> Response:
+        """The response to an error; why goes to the log, what was sent does not."""
+        level = logging.WARNING if isinstance(error, TemporarilyUnavailable) else logging.INFO
+        logger.log(
+            level,
+            "refused: %s key=%s address=%s %s %r",
+            type(error).__name__,
+            getattr(error, "key_id", None),
+            None if visit.address is None else visit.address.text,
+            scope.get("method", "WEBSOCKET"),
+            redact(scope["path"]),
+        )
+        return self._problems.response(error, visit)
 
     async def complete(self, headers: RawHeaders, visit: Visit) -> None:
         """Add rate-limit and CORS headers to a response."""
@@ -158,7 +176,7 @@ class KeyAuthMiddleware:
             try:
                 principal = await edge.authenticator.authenticate_key(visit)
             except KeyAuthError as error:
-                await refuse(edge.problems.response(error, visit), scope, receive, send_completed)
+                await refuse(edge.respond(error, visit, scope), scope, receive, send_completed)
                 return
             scope.setdefault("state", {})["key"] = principal
         await self._app(scope, receive, send_completed)

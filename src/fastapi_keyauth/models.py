@@ -108,6 +108,7 @@ class ChangeRow(_Base, table=True):
 
     id: int | None = Field(default=None, sa_column=Column(_Serial, primary_key=True, autoincrement=True))
     key_id: str = Field(sa_column=Column(String(12), nullable=False))
+    at: datetime = Field(sa_column=Column(UTCDateTime, nullable=False))
 
 
 class UsageRow(_Base, table=True):

@@ -66,6 +66,12 @@ def _says(text: str) -> Callable[[Any, KeyAuthSettings], str]:
     return lambda _error, _settings: text
 
 
+_AFTER = {
+    "disabled": "enable it first",
+    "expired": "give it a later expiry first, or make another key",
+    "revoked": "make another key",
+}
+
 TABLE: dict[type[errors.KeyAuthError], Row] = {
     errors.MissingApiKey: Row(401, "missing_api_key", "No API key", _missing_key),
     errors.MalformedApiKey: Row(401, "malformed_api_key", "Malformed API key", _malformed_key),
@@ -136,9 +142,7 @@ TABLE: dict[type[errors.KeyAuthError], Row] = {
         409,
         "key_not_active",
         "Key not active",
-        lambda error, _: (
-            f"This key is {error.status}, so that cannot be done to it; make a new key or enable this one."
-        ),
+        lambda error, _: f"This key is {error.status}, so that cannot be done; {_AFTER[error.status]}.",
     ),
     errors.TooManyKeys: Row(
         409,
@@ -195,11 +199,14 @@ class Problems:
             "detail": detail,
             "code": row.code,
         }
-        for evidence in ("retry_after_s", "missing_scopes", "holds_within_s"):
+        # ``token``: that of a rotation which is stored but does not hold everywhere yet, and is lost if not told here.
+        for evidence in ("retry_after_s", "missing_scopes", "holds_within_s", "token"):
             value = getattr(error, evidence, None)
             if value is not None:
                 body[evidence] = value
         response = Response(json.dumps(body).encode(), row.status, media_type=MEDIA_TYPE)
+        if "token" in body:
+            response.headers["Cache-Control"] = "no-store"
         if "retry_after_s" in body:
             response.headers["Retry-After"] = str(body["retry_after_s"])
         if row.status == 401:

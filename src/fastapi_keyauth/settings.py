@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import sys
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -97,7 +99,8 @@ class KeyAuthSettings(BaseSettings):
     """Networks (CIDR) of the proxies whose ``X-Forwarded-For`` is believed. None by default."""
 
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
-    """Browser origins that any key may be used from; ``*``: any."""
+    """Browser origins that are answered besides those in the keys' own lists; ``*``: any. A key that has a list of its
+    own still refuses all others."""
 
     scopes: Annotated[dict[str, str], NoDecode] = Field(default_factory=dict)
     """The application's scopes, name to description. Empty: any name may be granted."""
@@ -251,6 +254,9 @@ class KeyAuthSettings(BaseSettings):
         work = self.argon2_memory_kib * self.argon2_time_cost
         if self.argon2_memory_kib < WEAKEST_MEMORY_KIB or work < WEAKEST_MEMORY_KIB * WEAKEST_TIME_COST:
             found.append("The Argon2 settings are below OWASP's minimum (19 MiB, t=2, p=1).")
+        unknown = sorted(_unknown_variables(type(self).model_fields))
+        if unknown:
+            found.append(f"There is no such setting, so it does nothing: {', '.join(unknown)}.")
         if self.redis_url is None and _announced_workers() > 1:
             found.append("Several workers without redis_url: each counts alone, so caps and blocks are multiplied.")
         if "*" in self.allowed_origins:
@@ -272,9 +278,16 @@ def is_scope_name(name: str) -> bool:
 
 
 def _announced_workers() -> int:
-    """How many workers the environment announces (``WEB_CONCURRENCY`` is uvicorn's and gunicorn's variable)."""
-    text = os.environ.get("WEB_CONCURRENCY", "")
+    """How many workers the command line or ``WEB_CONCURRENCY`` announces, as uvicorn and gunicorn read them."""
+    match = re.search(r"(?:--workers|-w)[ =](\d{1,4})(?: |$)", " ".join(sys.argv[1:]))
+    text = match[1] if match else os.environ.get("WEB_CONCURRENCY", "")
     return int(text) if text.isascii() and text.isdigit() else 1
+
+
+def _unknown_variables(known: Iterable[str]) -> set[str]:
+    """Variables that look like settings and are none: misspelt ones."""
+    names = {f"KEYAUTH_{name.upper()}" for name in known}
+    return {name for name in map(str.upper, os.environ) if name.startswith("KEYAUTH_")} - names
 
 
 def _sentence(error: ValidationError) -> str:

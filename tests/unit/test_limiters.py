@@ -1,4 +1,4 @@
-"""What every limiter promises: one class of tests over memory, Valkey 9 and Redis 6.2, on a clock that the test moves."""
+"""What every limiter promises, over memory, Valkey 9 and Redis 6.2, on a clock that the test moves."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -52,11 +52,15 @@ async def make_limiter(request: pytest.FixtureRequest, servers: Servers, clock: 
 
 
 def ask(key_id: str = "k", limit: int | None = 5, units: int = 1, **options: Any) -> Ask:
-    return Ask(key_id, options.pop("bucket", None), limit, units, options.pop("generation", ""), options.pop("age_s", 0))
+    return Ask(
+        key_id, options.pop("bucket", None), limit, units, options.pop("generation", ""), options.pop("age_s", 0)
+    )
 
 
 class TestCap:
-    async def test_exactly_the_cap_is_admitted_and_the_rest_told_when_to_come_back(self, make_limiter: MakeLimiter) -> None:
+    async def test_exactly_the_cap_is_admitted_and_the_rest_told_when_to_come_back(
+        self, make_limiter: MakeLimiter
+    ) -> None:
         limiter = make_limiter()
         seen = [await limiter.take(ask()) for _ in range(7)]
         assert [decision.verdict for decision in seen] == [Verdict.ADMITTED] * 5 + [Verdict.LIMITED] * 2

@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 import pytest
 
 from fastapi_keyauth import (
     ChangePending,
+    ExpiredApiKey,
     KeyAuth,
     KeyAuthSettings,
     LimiterUnavailable,
@@ -40,7 +42,7 @@ async def away(redis: Server, how: str) -> AsyncIterator[None]:
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     """Wait for something that comes by itself."""
     async with asyncio.timeout(10):
-        while not await condition():
+        while not await condition():  # noqa: ASYNC110  # what it waits for happens in another process
             await asyncio.sleep(0.05)
 
 
@@ -131,3 +133,35 @@ async def test_a_database_that_does_not_answer_at_start_is_said_in_one_sentence(
         async with KeyAuth(KeyAuthSettings(_env_file=None, database_url=url)):
             pass
     assert "hunter2" not in str(failure.value)
+
+
+@pytest.mark.parametrize("overlap_s", [0, 3600])
+async def test_a_rotation_during_the_outage_loses_no_token(database_url: str, redis: Server, overlap_s: int) -> None:
+    async with build(database_url, redis) as auth:
+        created = await make_key(auth)
+        redis.kill()
+        if overlap_s:
+            token = (await auth.keys.rotate(created.key.id, timedelta(seconds=overlap_s))).token
+            assert (await authenticate(auth, created.token)).id == created.key.id
+        else:
+            with pytest.raises(ChangePending) as pending:
+                await auth.keys.rotate(created.key.id, timedelta(0))
+            assert pending.value.token is not None
+            token = pending.value.token
+            assert token not in repr(pending.value) + str(pending.value)
+            with pytest.raises(ExpiredApiKey):
+                await authenticate(auth, created.token)
+        assert (await authenticate(auth, token)).id == created.key.id
+
+
+async def test_a_change_without_redis_is_heard_by_workers_that_have_it(database_url: str, redis: Server) -> None:
+    script_settings = KeyAuthSettings(_env_file=None, database_url=database_url, argon2_time_cost=1, argon2_memory_kib=8)
+    async with build(database_url, redis) as worker:
+        created = await make_key(worker)
+        for _ in range(3):
+            await authenticate(worker, created.token)
+        async with KeyAuth(script_settings) as script:
+            await script.keys.revoke(created.key.id)
+        await worker._announcer.announce_pending()
+        with pytest.raises(RevokedApiKey):
+            await authenticate(worker, created.token)

@@ -21,13 +21,12 @@ class KeyChange:
     Attributes:
         key: the key as it is; after the transaction, as it became.
         written: the columns that were written.
-        pending: the row that waits for the announcement of this change; None where nobody waits.
+        pending: the row that waits for the announcement of this change; None where nothing was written.
     """
 
-    def __init__(self, connection: AsyncConnection, key: Key, now: datetime, announces: bool) -> None:
+    def __init__(self, connection: AsyncConnection, key: Key, now: datetime) -> None:
         self._connection = connection
         self._now = now
-        self._announces = announces
         self.key = key
         self.written: dict[str, Any] = {}
         self.pending: int | None = None
@@ -59,9 +58,8 @@ class KeyChange:
 
     async def _record(self, event: str, actor: Actor, changes: dict[str, Any]) -> None:
         await add_event(self._connection, self.key.id, event, actor, self._now, changes)
-        if self._announces:
-            row = await self._connection.execute(insert(_changes).values(key_id=self.key.id).returning(_changes.c.id))
-            self.pending = row.scalar_one()
+        pending = insert(_changes).values(key_id=self.key.id, at=self._now).returning(_changes.c.id)
+        self.pending = (await self._connection.execute(pending)).scalar_one()
 
 
 async def add_event(

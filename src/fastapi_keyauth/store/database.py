@@ -58,7 +58,7 @@ class Database:
                     await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _SETUP_LOCK})
                 await connection.run_sync(metadata.create_all)
         except ModuleNotFoundError as error:
-            raise SetupError(f"The driver {error.name} is not installed: pip install {_extra(error.name)}.") from None
+            raise SetupError(f"The database driver {error.name} is not installed.") from None
         except StoreUnavailable as error:
             await self.close()
             cause = type(error.__cause__).__name__
@@ -144,7 +144,3 @@ def _describe(error: Exception) -> str:
     root = getattr(error, "orig", None) or error
     lines = str(root).splitlines()
     return f"{type(root).__name__}: {lines[0] if lines else ''}"
-
-
-def _extra(driver: str | None) -> str:
-    return "'fastapi-keyauth[postgres]'" if driver == "asyncpg" else str(driver)

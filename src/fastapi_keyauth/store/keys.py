@@ -29,16 +29,11 @@ _FOR_TOKEN_COLUMNS = (
 
 
 class KeyStore:
-    """Reads and writes keys. Every change writes its line of history in the same transaction.
+    """Reads and writes keys. A change writes its line of history, and a row for the announcer, in its transaction."""
 
-    Args:
-        announces: whether other workers must be told of changes; each change then leaves a row for the announcer.
-    """
-
-    def __init__(self, database: Database, settings: KeyAuthSettings, announces: bool) -> None:
+    def __init__(self, database: Database, settings: KeyAuthSettings) -> None:
         self._database = database
         self._views = Views(settings)
-        self._announces = announces
 
     async def find_for_token(self, key_id: str, tag: str) -> list[StoredKey]:
         """The key, once for each of its secrets with this tag (once without a secret where none fits); [] if unknown.
@@ -152,7 +147,7 @@ class KeyStore:
         """
         async with self._database.write() as connection:
             key = await self._get(connection, key_id, now, owner_id, lock=True)
-            change = KeyChange(connection, key, now, self._announces)
+            change = KeyChange(connection, key, now)
             yield change
             if "allowed_origins" in change.written:
                 await replace_origins(connection, key_id, change.written["allowed_origins"], is_new=False)
@@ -181,6 +176,11 @@ class KeyStore:
         async with self._database.read() as connection:
             rows = await connection.execute(select(_changes).order_by(_changes.c.id).limit(limit))
             return [(row.id, row.key_id) for row in rows]
+
+    async def forget_changes_before(self, moment: datetime) -> None:
+        """Changes that everybody had time to see need not be kept."""
+        async with self._database.write() as connection:
+            await connection.execute(delete(_changes).where(_changes.c.at < moment))
 
     async def forget_changes(self, ids: Sequence[int]) -> None:
         """Changes that were announced need not be announced again."""

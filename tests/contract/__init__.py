@@ -1,0 +1,1 @@
+"""The contract, tested from the outside: requests, responses, Python names, settings."""

@@ -1,0 +1,261 @@
+"""Section 7: no caller grants what it does not hold, by whatever route."""
+
+from typing import Any
+
+import pytest
+
+from .stage import OpenScene, Scene, code_of, quota_of
+
+GRANTS = [
+    ("session", "*", "*", True),
+    ("session", "*", "items:read", True),
+    ("session", "*", "keys:read keys:write", True),
+    ("session", "*", "* keys:write", True),
+    ("session", "*", "admin", False),
+    ("session", "*", "items:read admin", False),
+    ("session", "items:read", "items:read", True),
+    ("session", "items:read", "", True),
+    ("session", "items:read", "keys:read keys:write", True),
+    ("session", "items:read", "*", False),
+    ("session", "items:read", "items:write", False),
+    ("session", "items:read", "items:read items:write", False),
+    ("session", "items:read", "admin", False),
+    ("session", "", "keys:read", True),
+    ("session", "", "items:read", False),
+    ("session", "admin", "admin", True),
+    ("session", "admin", "* keys:read keys:write admin", True),
+    ("key", "items:read keys:write", "items:read", True),
+    ("key", "items:read keys:write", "keys:write", True),
+    ("key", "items:read keys:write", "keys:read", False),
+    ("key", "items:read keys:write", "items:write", False),
+    ("key", "items:read keys:write", "*", False),
+    ("key", "items:read keys:write", "admin", False),
+    ("key", "* keys:write", "*", True),
+    ("key", "* keys:write", "items:write", True),
+    ("key", "* keys:write", "keys:write", True),
+    ("key", "* keys:write", "keys:read", False),
+    ("key", "* keys:write", "keys:*", False),
+    ("key", "* keys:write", "admin", False),
+    ("key", "keys:write", "items:read", False),
+    ("key", "admin", "admin", True),
+    ("key", "admin", "* keys:read", True),
+]
+NO_CALLER_NAMES_A_WILDCARD = "keys:*"
+
+
+async def quota_of_token(scene: Scene, token: str) -> int | None:
+    """The cap that a key really has."""
+    answer = await scene.get(token=token)
+    assert answer.status_code == 200
+    return quota_of(answer)
+
+
+def refusal_of(scopes: str) -> tuple[int, ...]:
+    """What a grant too far may be answered with."""
+    return (403, 422) if NO_CALLER_NAMES_A_WILDCARD in scopes else (403,)
+
+
+@pytest.mark.parametrize(("kind", "held", "wanted", "granted"), GRANTS)
+async def test_who_may_create_a_key_with_which_scopes(
+    open_scene: OpenScene, kind: str, held: str, wanted: str, granted: bool
+) -> None:
+    async with open_scene() as scene:
+        caller = await scene.caller(kind, held)
+        body = {"name": "n", "scopes": wanted.split()}
+        answer = await scene.send("POST", "/api-keys", json=body, **caller)
+        if granted:
+            assert answer.status_code == 201
+            assert set(answer.json()["scopes"]) == set(wanted.split())
+        else:
+            assert answer.status_code in refusal_of(wanted)
+            assert "token" not in answer.json()
+            if answer.status_code == 403:
+                assert code_of(answer) == "insufficient_scope"
+
+
+@pytest.mark.parametrize(("kind", "held", "wanted", "granted"), GRANTS)
+async def test_who_may_patch_a_key_to_which_scopes(
+    open_scene: OpenScene, kind: str, held: str, wanted: str, granted: bool
+) -> None:
+    async with open_scene() as scene:
+        target = await scene.key(scopes=[])
+        caller = await scene.caller(kind, held)
+        body = {"scopes": wanted.split()}
+        answer = await scene.send("PATCH", f"/api-keys/{target.id}", json=body, **caller)
+        assert answer.status_code in ((200,) if granted else refusal_of(wanted))
+        expected = set(wanted.split()) if granted else set()
+        assert set((await scene.auth.keys.get(target.id)).scopes) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "held", "target_scopes", "granted"),
+    [grant for grant in GRANTS if NO_CALLER_NAMES_A_WILDCARD not in grant[2]],
+)
+async def test_who_may_touch_a_key_with_which_scopes(
+    open_scene: OpenScene, kind: str, held: str, target_scopes: str, granted: bool
+) -> None:
+    async with open_scene() as scene:
+        target = await scene.key(scopes=target_scopes.split())
+        caller = await scene.caller(kind, held)
+        path = f"/api-keys/{target.id}"
+        bodies: list[dict[str, Any]] = [{"name": "taken over"}, {"scopes": []}, {"enabled": True}]
+        for body in bodies:
+            answer = await scene.send("PATCH", path, json=body, **caller)
+            assert answer.status_code == (200 if granted else 403)
+            if not granted:
+                assert code_of(answer) == "insufficient_scope"
+            await scene.auth.keys.update(target.id, scopes=target_scopes.split())
+        answer = await scene.send("POST", f"{path}/rotate", json={"overlap_s": 0}, **caller)
+        assert answer.status_code == (201 if granted else 403)
+        if not granted:
+            assert "token" not in answer.json()
+            assert await scene.spend(target.token) == [200]
+            assert (await scene.auth.keys.get(target.id)).name == "test key"
+        answer = await scene.send("DELETE", path, **caller)
+        assert answer.status_code == 204
+        assert code_of(await scene.get(token=target.token)) in (
+            "revoked_api_key",
+            "expired_api_key",
+        )
+
+
+@pytest.mark.parametrize(
+    ("kind", "held", "granted"),
+    [
+        ("session", "*", "*"),
+        ("session", "items:read", "items:read"),
+        ("session", "items:read items:write", "items:read items:write"),
+        ("session", "items:read keys:read keys:write", "items:read"),
+        ("session", "", ""),
+        ("session", "* admin", "*"),
+        ("key", "items:read keys:write", "items:read"),
+        ("key", "* keys:write keys:read", "*"),
+        ("key", "keys:write", ""),
+        ("key", "items:read keys:write admin", None),
+    ],
+)
+async def test_scopes_left_out_are_those_that_the_caller_may_grant(
+    open_scene: OpenScene, kind: str, held: str, granted: str | None
+) -> None:
+    async with open_scene() as scene:
+        caller = await scene.caller(kind, held)
+        answer = await scene.send("POST", "/api-keys", json={"name": "n"}, **caller)
+        assert answer.status_code == 201
+        scopes = set(answer.json()["scopes"])
+        assert not scopes & {"keys:read", "keys:write", "admin"}
+        assert granted is None or scopes == set(granted.split())
+
+
+@pytest.mark.parametrize(
+    ("kind", "scopes", "own_limit", "wanted", "granted"),
+    [
+        ("session", "*", None, 100, True),
+        ("session", "*", None, 1, True),
+        ("session", "*", None, 101, False),
+        ("session", "admin", None, 5000, True),
+        ("key", "* keys:write", 50, 50, True),
+        ("key", "* keys:write", 50, 51, False),
+        ("key", "* keys:write", 50, 100, False),
+        ("key", "* keys:write", 200, 100, True),
+        ("key", "* keys:write", 200, 150, False),
+        ("key", "* keys:write", None, 100, True),
+        ("key", "* keys:write", None, 101, False),
+        ("key", "* admin", 50, 5000, True),
+    ],
+)
+async def test_who_may_set_which_limit(
+    open_scene: OpenScene,
+    kind: str,
+    scopes: str,
+    own_limit: int | None,
+    wanted: int,
+    granted: bool,
+) -> None:
+    async with open_scene(default_hourly_limit=100) as scene:
+        target = await scene.key(hourly_limit=10)
+        fields: dict[str, Any] = {} if own_limit is None else {"hourly_limit": own_limit}
+        caller = await scene.caller(kind, scopes, **fields)
+        body = {"name": "n", "hourly_limit": wanted}
+        made = await scene.send("POST", "/api-keys", json=body, **caller)
+        patched = await scene.send("PATCH", f"/api-keys/{target.id}", json={"hourly_limit": wanted}, **caller)
+        if granted:
+            assert (made.status_code, patched.status_code) == (201, 200)
+            assert await quota_of_token(scene, made.json()["token"]) == wanted
+            assert await quota_of_token(scene, target.token) == wanted
+        else:
+            assert code_of(made) == code_of(patched) == "insufficient_scope"
+            assert await quota_of_token(scene, target.token) == 10
+
+
+@pytest.mark.parametrize("explicit", [False, True], ids=["left out", "null"])
+@pytest.mark.parametrize(
+    ("default", "kind", "own_limit", "effective"),
+    [
+        (100, "session", None, 100),
+        (100, "key", 50, 50),
+        (100, "key", 200, 100),
+        (None, "key", 50, 50),
+        (None, "session", None, None),
+    ],
+)
+async def test_a_limit_left_out_is_the_lower_of_the_two(
+    open_scene: OpenScene,
+    explicit: bool,
+    default: int | None,
+    kind: str,
+    own_limit: int | None,
+    effective: int | None,
+) -> None:
+    async with open_scene(default_hourly_limit=default) as scene:
+        caller = await scene.caller(kind, "* keys:write", hourly_limit=own_limit)
+        body: dict[str, Any] = {"name": "n", **({"hourly_limit": None} if explicit else {})}
+        made = await scene.send("POST", "/api-keys", json=body, **caller)
+        if explicit and made.status_code in (403, 422):
+            return
+        assert made.status_code == 201
+        assert await quota_of_token(scene, made.json()["token"]) == effective
+
+
+async def test_a_patch_to_null_lifts_no_limit_over_the_callers(open_scene: OpenScene) -> None:
+    async with open_scene(default_hourly_limit=100) as scene:
+        caller = await scene.caller("key", "* keys:write", hourly_limit=50)
+        target = await scene.key(hourly_limit=20)
+        body = {"hourly_limit": None}
+        answer = await scene.send("PATCH", f"/api-keys/{target.id}", json=body, **caller)
+        assert answer.status_code in (200, 403, 422)
+        quota = await quota_of_token(scene, target.token)
+        assert quota is not None
+        assert quota <= 50
+
+
+@pytest.mark.parametrize(
+    ("kind", "target_limit", "granted"),
+    [("key", 50, True), ("key", 51, False), ("key", 40, True), ("session", 5000, True)],
+)
+async def test_a_key_may_not_touch_a_key_with_a_higher_limit(
+    open_scene: OpenScene, kind: str, target_limit: int, granted: bool
+) -> None:
+    async with open_scene() as scene:
+        caller = await scene.caller(kind, "* keys:write", hourly_limit=50)
+        target = await scene.key(hourly_limit=target_limit)
+        path = f"/api-keys/{target.id}"
+        patched = await scene.send("PATCH", path, json={"name": "new"}, **caller)
+        rotated = await scene.send("POST", f"{path}/rotate", json={}, **caller)
+        expected = (200, 201) if granted else (403, 403)
+        assert (patched.status_code, rotated.status_code) == expected
+        assert (await scene.send("DELETE", path, **caller)).status_code == 204
+
+
+async def test_a_catalogue_of_scopes_bounds_what_can_be_asked_for(open_scene: OpenScene) -> None:
+    catalogue = {"items:read": "Read items.", "items:write": "Change items."}
+    async with open_scene(scopes=catalogue) as scene:
+        caller = await scene.caller("session", "*")
+        for scopes, statuses in (
+            (["items:read"], (201,)),
+            (["*"], (201,)),
+            (["keys:read", "keys:write"], (201,)),
+            (["items:raed"], (403, 422)),
+        ):
+            body = {"name": "n", "scopes": scopes}
+            answer = await scene.send("POST", "/api-keys", json=body, **caller)
+            assert answer.status_code in statuses, scopes
