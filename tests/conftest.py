@@ -1,0 +1,192 @@
+"""Fixtures that every test may use: a stack of real servers, a KeyAuth on it, clients, and workers.
+
+| fixture | gives |
+| --- | --- |
+| `stack` | one of three combinations of database and limiter, empty; `.settings` are arguments of KeyAuthSettings |
+| `make_auth(**settings)` | a KeyAuth on `stack`, not started, with hashing that costs nothing |
+| `make_client(app, address=...)` | an httpx client that calls the app in this process, from that address |
+| `database_url`, `redis_server_url` | one server alone, for tests that need no more |
+| `start_valkey()`, `start_redis6()`, `start_postgres()` | a server of the test's own, to kill, freeze and restart |
+| `start_workers("module:attr", workers=4, env={})` | a real uvicorn with several processes |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import httpx
+import pytest
+
+from tests.servers import Server
+from tests.session import Kind, Servers
+from tests.workers import Workers
+
+if TYPE_CHECKING:
+    from fastapi_keyauth import KeyAuth
+
+VERSIONS = pytest.StashKey[dict[str, str]]()
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Where one test's keys and counters live."""
+
+    database: Literal["sqlite", "postgres"]
+    limiter: Literal["memory", "valkey", "redis6"]
+    settings: dict[str, Any]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Forget the KEYAUTH_* of whoever runs the tests: they would become the settings of every KeyAuth in them."""
+    config.stash[VERSIONS] = {}
+    for name in [name for name in os.environ if name.startswith("KEYAUTH_")]:
+        if not name.startswith("KEYAUTH_TEST_"):
+            del os.environ[name]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """With pytest-xdist: take over what a worker's servers said."""
+    node.config.stash[VERSIONS].update(getattr(node, "workeroutput", {}).get("server_versions", {}))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say which servers the tests have really met, as the servers themselves said it."""
+    for name, version in sorted(config.stash[VERSIONS].items()):
+        terminalreporter.write_line(f"server {name}: {version}")
+
+
+@pytest.fixture(scope="session")
+def servers(pytestconfig: pytest.Config) -> Iterator[Servers]:
+    """The servers of this session, started as they are asked for and all ended with it, by Ctrl-C too."""
+    farm = Servers()
+    pytestconfig.stash[VERSIONS] = farm.versions
+    if hasattr(pytestconfig, "workeroutput"):  # a pytest-xdist worker, whose report goes to its controller
+        pytestconfig.workeroutput["server_versions"] = farm.versions
+    try:
+        yield farm
+    finally:
+        farm.close()
+
+
+@pytest.fixture(params=["sqlite-memory", "postgres-valkey", "sqlite-redis6"])
+def stack(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> Iterator[Stack]:
+    """An empty database and an empty limiter, for this test alone."""
+    yield from open_stack(request.param, servers, tmp_path)
+
+
+def open_stack(name: str, servers: Servers, tmp_path: Path) -> Iterator[Stack]:
+    """The stack of that name, for as long as the iterator waits."""
+    database, limiter = name.split("-")
+    with ExitStack() as cleanup:
+        database_url = _fresh_database_url(database, servers, tmp_path, cleanup)
+        redis_url = None if limiter == "memory" else servers.fresh_redis_url(limiter)
+        yield Stack(database, limiter, {"database_url": database_url, "redis_url": redis_url})
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> Iterator[str]:
+    """An empty database, as `KeyAuthSettings.database_url`."""
+    with ExitStack() as cleanup:
+        yield _fresh_database_url(request.param, servers, tmp_path, cleanup)
+
+
+@pytest.fixture(params=["valkey", "redis6"])
+def redis_server_url(request: pytest.FixtureRequest, servers: Servers) -> str:
+    """An empty Valkey or Redis, as `KeyAuthSettings.redis_url`."""
+    return servers.fresh_redis_url(request.param)
+
+
+@pytest.fixture
+def make_auth(stack: Stack) -> Callable[..., KeyAuth]:
+    """Builds a KeyAuth on `stack`; start it by `async with auth:` or by the app's lifespan."""
+
+    def make(*, session_resolver: Any = None, clock: Any = None, **overrides: Any) -> KeyAuth:
+        from fastapi_keyauth import KeyAuth, KeyAuthSettings
+
+        cheap_hashing = {"argon2_time_cost": 1, "argon2_memory_kib": 8, "argon2_parallelism": 1}
+        settings = KeyAuthSettings(_env_file=None, **{**stack.settings, **cheap_hashing, **overrides})
+        collaborators = {"session_resolver": session_resolver, "clock": clock}
+        return KeyAuth(settings, **{name: value for name, value in collaborators.items() if value is not None})
+
+    return make
+
+
+class YieldingTransport(httpx.ASGITransport):
+    """Gives other tasks a turn before each request, as a socket would: an app that never waits would let none run."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        await asyncio.sleep(0)
+        return await super().handle_async_request(request)
+
+
+@pytest.fixture
+async def make_client() -> AsyncIterator[Callable[..., httpx.AsyncClient]]:
+    """Builds clients that call an app in this process from a chosen address; None is a client without one."""
+    async with AsyncExitStack() as cleanup:
+
+        def make(app: Any, address: str | None = "203.0.113.7", **options: Any) -> httpx.AsyncClient:
+            peer: Any = None if address is None else (address, 50_000)
+            transport = YieldingTransport(app=app, client=peer, raise_app_exceptions=False)
+            client = httpx.AsyncClient(**{"transport": transport, "base_url": "http://testserver", **options})
+            cleanup.push_async_callback(client.aclose)
+            return client
+
+        yield make
+
+
+@pytest.fixture
+def start_valkey(servers: Servers) -> Iterator[Callable[..., Server]]:
+    """Starts a Valkey of the test's own; arguments are options of its command line."""
+    yield from _starter(servers, "valkey")
+
+
+@pytest.fixture
+def start_redis6(servers: Servers) -> Iterator[Callable[..., Server]]:
+    """Starts a Redis 6.2 of the test's own; arguments are options of its command line."""
+    yield from _starter(servers, "redis6")
+
+
+@pytest.fixture
+def start_postgres(servers: Servers) -> Iterator[Callable[..., Server]]:
+    """Starts a PostgreSQL of the test's own; its URL names an empty database."""
+    yield from _starter(servers, "postgres")
+
+
+@pytest.fixture
+def start_workers(tmp_path: Path) -> Iterator[Callable[..., Workers]]:
+    """Starts uvicorn with several workers and returns once all of them answer."""
+    with ExitStack() as cleanup:
+
+        def start(app: str, workers: int = 4, env: dict[str, str] | None = None, *options: str) -> Workers:
+            folder = tmp_path / f"uvicorn-{len(started)}"
+            group = Workers(app, folder, workers, env or {}, options)
+            cleanup.callback(group.close)
+            started.append(group)
+            return group
+
+        started: list[Workers] = []
+        yield start
+
+
+def _starter(servers: Servers, kind: Kind) -> Iterator[Callable[..., Server]]:
+    with ExitStack() as cleanup:
+
+        def start(*options: str) -> Server:
+            server = servers.start(kind, *options)
+            cleanup.callback(server.close)
+            return server
+
+        yield start
+
+
+def _fresh_database_url(database: str, servers: Servers, folder: Path, cleanup: ExitStack) -> str:
+    if database == "postgres":
+        return cleanup.enter_context(servers.fresh_postgres_url())
+    return f"sqlite+aiosqlite:///{folder / 'keyauth.db'}"

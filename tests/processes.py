@@ -1,0 +1,115 @@
+"""Child processes of the tests: started out of reach of Ctrl-C, ended whatever happens to the tests themselves."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+POLL_S = 0.005
+
+# Becomes the server itself, keeping its process id. Linux then signals it when its parent dies, even by SIGKILL. Done
+# here and not in a preexec_fn, which may deadlock in a process with threads, and after setuid, which undoes the prctl.
+_LAUNCHER = """
+import ctypes, os, sys
+parent, death_signal, uid, gid = map(int, sys.argv[1:5])
+if uid >= 0:
+    os.setgroups([])
+    os.setgid(gid)
+    os.setuid(uid)
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, death_signal)  # 1: PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        sys.exit("the tests have ended already")
+os.execv(sys.argv[5], sys.argv[5:])
+"""
+
+
+def launch(
+    command: list[str],
+    log: Path,
+    *,
+    death_signal: signal.Signals,
+    user: pwd.struct_passwd | None = None,
+    cwd: Path,
+    env: dict[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a process in a session of its own, out of reach of the terminal's Ctrl-C; its output goes to `log`.
+
+    Call it from a thread that lives on: Linux takes the end of that thread for the parent's death.
+    """
+    uid, gid = (user.pw_uid, user.pw_gid) if user else (-1, -1)
+    launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, *map(str, (os.getpid(), int(death_signal), uid, gid))]
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [*launcher, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            cwd=cwd,
+            env=env,
+        )
+
+
+def signal_tree(process: subprocess.Popen[bytes], number: signal.Signals) -> list[psutil.Process]:
+    """Signal a process and all that it started (PostgreSQL's children leave its group, so killpg misses them)."""
+    try:
+        parent = psutil.Process(process.pid)
+        tree = [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+    for member in tree:
+        try:
+            member.send_signal(number)
+        except psutil.NoSuchProcess:
+            continue
+    return tree
+
+
+def kill_tree(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all that it started at once, and wait until they are gone."""
+    tree = signal_tree(process, signal.SIGKILL)
+    process.wait(timeout=10)
+    wait_until(lambda: not any(is_alive(member) for member in tree), timeout_s=10)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it runs. A zombie does not: in a container without an init nobody ever collects orphans."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_until(condition: Callable[[], bool], *, timeout_s: float) -> None:
+    """Look again and again until the condition holds. Raises TimeoutError."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not so after {timeout_s} s")
+        time.sleep(POLL_S)
+
+
+def free_port() -> int:
+    """A free port below the range that outgoing connections use.
+
+    From that range a client that retries while its server is down could take the port, or even connect to itself.
+    """
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port

@@ -1,0 +1,87 @@
+"""A real uvicorn with several worker processes, for the promises that hold "on any worker"."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+
+from tests.processes import is_alive, kill_tree, launch, wait_until
+
+START_DEADLINE_S = 45.0
+STOP_DEADLINE_S = 15.0
+POLL_S = 0.02
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Workers:
+    """`uvicorn app --workers N`, ready to answer. `process` is the supervisor, or the server itself where N is 1."""
+
+    def __init__(self, app: str, folder: Path, workers: int, env: Mapping[str, str], options: tuple[str, ...]) -> None:
+        folder.mkdir(parents=True)
+        self._log = folder / "uvicorn.log"
+        self.process = self._start(app, folder, workers, env, options)
+        try:
+            self.base_url = self._wait_until_ready(workers)
+        except BaseException:
+            kill_tree(self.process)
+            raise
+
+    def _start(
+        self, app: str, folder: Path, workers: int, env: Mapping[str, str], options: tuple[str, ...]
+    ) -> subprocess.Popen[bytes]:
+        # Nothing of the caller's own settings gets in, and the folder is empty: no .env, no database of a demo.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("KEYAUTH_")}
+        # Uvicorn trusts X-Forwarded-For from 127.0.0.1 by itself; whom to trust is for fastapi-keyauth to say.
+        flags = "--host 127.0.0.1 --port 0 --no-proxy-headers --lifespan on --no-use-colors --workers"
+        return launch(
+            [sys.executable, "-m", "uvicorn", app, *flags.split(), str(workers), *options],
+            self._log,
+            death_signal=signal.SIGTERM,
+            cwd=folder,
+            env={**inherited, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **env},
+        )
+
+    def _wait_until_ready(self, workers: int) -> str:
+        """Port 0 lets the system choose, so that no other process can take the port first; the log then names it."""
+        deadline = time.monotonic() + START_DEADLINE_S
+        while time.monotonic() < deadline and self.process.poll() is None:
+            log = self.log()
+            if "startup failed" in log:
+                break
+            address = re.search(r"Uvicorn running on (http://127\.0\.0\.1:\d+)", log)
+            if address and log.count("Application startup complete.") >= workers:
+                return address[1]
+            time.sleep(POLL_S)
+        raise RuntimeError(f"uvicorn does not start:\n{self.log()}")
+
+    def log(self) -> str:
+        """All that the supervisor and its workers have printed."""
+        return self._log.read_text(errors="replace")
+
+    def stop(self) -> None:
+        """SIGTERM, which runs the shutdown of every worker's lifespan; SIGKILL for what does not end by itself."""
+        if self.process.poll() is not None:
+            return
+        family = psutil.Process(self.process.pid).children(recursive=True)
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(timeout=STOP_DEADLINE_S)
+            wait_until(lambda: not any(is_alive(child) for child in family), timeout_s=STOP_DEADLINE_S)
+        except (subprocess.TimeoutExpired, TimeoutError):
+            kill_tree(self.process)
+
+    def close(self) -> None:
+        """`stop`, and then an end to all that is left of the group."""
+        self.stop()
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
