@@ -1,0 +1,71 @@
+"""If it is written, it is run: every Python block of the README and the docs."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import os
+import sqlite3
+import sys
+import time
+import types
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from fastapi_keyauth import KeyAuth, KeyAuthSettings, keyauth
+from tests.docs.examples import MODULE, Page
+from tests.docs.pages import PAGES, README, find_blocks, name_of
+
+
+@pytest.fixture(autouse=True)
+def half_past(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Caps are counted by the clock hour, whose end no example may meet: for its limiter it is half past."""
+    shift = 1800 - time.time() % 3600
+    clocks = types.SimpleNamespace(time=lambda: time.time() + shift, monotonic=time.monotonic)
+    monkeypatch.setattr(keyauth, "time", clocks)
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Examples write keyauth.db where they run: not into the repository. And no KEYAUTH_* of anybody's."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("KEYAUTH_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_the_examples_of_a_page_run_from_top_to_bottom(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Page(path)
+    monkeypatch.setitem(sys.modules, MODULE, page.module)
+    assert page.run() >= len(list(find_blocks(path, "python")))
+
+
+def test_the_first_example_has_no_more_than_ten_lines_of_code() -> None:
+    first = next(find_blocks(README, "python"))
+    lines = ast.unparse(ast.parse(first.source)).splitlines()
+    assert len([line for line in lines if line]) <= 10
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_no_block_of_a_page_goes_without_a_language(path: Path) -> None:
+    """A fence without a language, or with one that nobody looks at, would be text that is never checked."""
+    known = {"python", "bash", "console", "json", "http", "text", "nginx", "sql", "dotenv"}
+    fences = [line for line in path.read_text("utf-8").splitlines() if line.startswith("```")]
+    assert len(fences) % 2 == 0
+    assert {fence.removeprefix("```") for fence in fences[::2]} <= known
+
+
+async def test_the_statements_that_clean_up_delete_what_is_over_and_nothing_else(tmp_path: Path) -> None:
+    statements = "".join(block.source for page in PAGES for block in find_blocks(page, "sql"))
+    async with KeyAuth(KeyAuthSettings()) as auth:
+        for ttl in (timedelta(microseconds=1), timedelta(hours=1)):
+            await auth.sessions.create("ada", ttl=ttl)
+    with contextlib.closing(sqlite3.connect(tmp_path / "keyauth.db")) as database:
+        this_hour = int(time.time()) // 3600
+        database.executemany("INSERT INTO keyauth_usage VALUES ('x', ?, 1, 1)", [(1,), (this_hour,)])
+        database.execute("UPDATE keyauth_sessions SET expires_at = datetime(expires_at, '-1 minute')")
+        database.executescript(statements)
+        assert database.execute("SELECT hour FROM keyauth_usage").fetchall() == [(this_hour,)]
+        assert database.execute("SELECT count(*) FROM keyauth_sessions").fetchall() == [(1,)]

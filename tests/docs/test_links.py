@@ -1,0 +1,38 @@
+"""Links lead somewhere: to files that exist and to headings in them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import DOCS, PAGES, README, find_anchors, name_of, prose_of
+
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_relative_links_lead_to_a_file_and_a_heading(page: Path) -> None:
+    broken = []
+    for target in _LINK.findall(prose_of(page)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        if not file.is_file() or (anchor and anchor not in find_anchors(file)):
+            broken.append(target)
+    assert broken == []
+
+
+@pytest.mark.parametrize("page", [README, DOCS / "index.md"], ids=name_of)
+def test_every_page_of_the_docs_is_linked_from(page: Path) -> None:
+    linked = {(page.parent / target.partition("#")[0]).resolve() for target in _LINK.findall(prose_of(page))}
+    missing = set(DOCS.glob("*.md")) - {DOCS / "index.md"} - linked
+    assert missing == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_headings_of_a_page_have_different_anchors(page: Path) -> None:
+    headings = re.findall(r"^#{1,6} +(.+?)\s*$", prose_of(page), re.MULTILINE)
+    assert len(find_anchors(page)) == len(headings)

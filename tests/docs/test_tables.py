@@ -1,0 +1,190 @@
+"""What the tables say is what the code does: settings, codes, routes, numbers."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.routing import APIRoute
+
+from fastapi_keyauth import TOKEN_PATTERN, KeyAuth, KeyAuthSettings, KeyPrincipal, SessionPrincipal, errors
+from fastapi_keyauth.announcer import HOLDS_WITHIN_S
+from fastapi_keyauth.authenticator import Visit
+from fastapi_keyauth.credentials import Credentials
+from fastapi_keyauth.problems import TABLE, Problems
+from fastapi_keyauth.tokens import TokenParser
+from tests.docs.pages import DOCS, PAGES, README, ROOT, Row, find_blocks, find_rows, name_of
+
+SETTINGS_PAGE = DOCS / "settings.md"
+ERRORS_PAGE = DOCS / "errors.md"
+CONCEPTS_PAGE = DOCS / "concepts.md"
+DESIGN_PAGE = DOCS / "design.md"
+DEPLOYMENT_PAGE = DOCS / "deployment.md"
+
+FAILED_ATTEMPTS = {"malformed_api_key", "invalid_api_key"}
+EXAMPLES: list[errors.KeyAuthError] = [
+    errors.MissingApiKey(),
+    errors.MalformedApiKey("its checksum is wrong, so it was mistyped or cut off"),
+    errors.InvalidApiKey(),
+    errors.DisabledApiKey(),
+    errors.RevokedApiKey(),
+    errors.ExpiredApiKey(),
+    errors.OriginNotAllowed(),
+    errors.AddressNotAllowed(),
+    errors.MissingSession(),
+    errors.InvalidSession(),
+    errors.SessionRequired(),
+    errors.MissingCredentials(),
+    errors.InsufficientScope(["notes:write"]),
+    errors.AddressBlocked(241),
+    errors.RateLimitExceeded(1234, 1000),
+    errors.KeyNotFound(),
+    errors.KeyNotActive("disabled"),
+    errors.TooManyKeys(100),
+    errors.ChangePending(HOLDS_WITHIN_S),
+    errors.TemporarilyUnavailable(),
+]
+"""One of each row of the table of answers, as docs/errors.md shows it."""
+
+
+def defaults() -> KeyAuthSettings:
+    """The settings of somebody who set nothing."""
+    return KeyAuthSettings(_env_file=None)
+
+
+def shown(value: Any) -> str:
+    """A default as the tables write it."""
+    if value is None or value == () or value == {}:
+        return "none"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def codes_with_statuses() -> dict[str, int]:
+    """Every code of the table of answers."""
+    return {row.code: row.status for row in TABLE.values()}
+
+
+@pytest.mark.parametrize("page", [README, SETTINGS_PAGE], ids=name_of)
+def test_every_setting_is_in_the_tables_with_its_default(page: Path) -> None:
+    rows = find_rows(page, "setting", "default")
+    names = [row["setting"] for row in rows]
+    assert sorted(names) == sorted(KeyAuthSettings.model_fields)
+    settings = defaults()
+    assert {row["setting"]: row["default"] for row in rows} == {name: shown(getattr(settings, name)) for name in names}
+
+
+@pytest.mark.parametrize("row", find_rows(SETTINGS_PAGE, "in the environment"), ids=lambda row: row["setting"])
+def test_the_form_in_the_environment_is_understood_and_changes_the_setting(
+    row: Row, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variable, _, value = row["in the environment"].partition("=")
+    assert variable == f"KEYAUTH_{row['setting'].upper()}"
+    monkeypatch.setenv(variable, value)
+    assert getattr(defaults(), row["setting"]) != KeyAuthSettings.model_fields[row["setting"]].get_default(
+        call_default_factory=True
+    )
+
+
+@pytest.mark.parametrize("row", find_rows(SETTINGS_PAGE, "unit and range"), ids=lambda row: row["setting"])
+def test_the_bounds_shown_are_the_real_ones(row: Row) -> None:
+    bounds = [
+        getattr(rule, kind)
+        for rule in KeyAuthSettings.model_fields[row["setting"]].metadata
+        for kind in ("ge", "gt", "le")
+        if hasattr(rule, kind)
+    ]
+    numbers = [float(number) for number in re.findall(r"\d+(?:\.\d+)?", row["unit and range"])]
+    assert [bound for bound in bounds if float(bound) not in numbers] == []
+
+
+@pytest.mark.parametrize("page", [README, ERRORS_PAGE], ids=name_of)
+def test_every_code_is_in_the_tables_with_its_status(page: Path) -> None:
+    rows = find_rows(page, "code", "status", "failed attempt")
+    found = [(row["code"], int(row["status"])) for row in rows]
+    assert sorted(found) == sorted(codes_with_statuses().items())
+
+
+@pytest.mark.parametrize("page", [README, ERRORS_PAGE], ids=name_of)
+def test_the_tables_say_what_counts_as_a_failed_attempt(page: Path) -> None:
+    counted = {row["code"] for row in find_rows(page, "code", "failed attempt") if row["failed attempt"] == "yes"}
+    assert counted == FAILED_ATTEMPTS
+    assert {row["failed attempt"] for row in find_rows(page, "code", "failed attempt")} == {"yes", "no"}
+
+
+def test_every_code_has_a_section_that_names_its_status() -> None:
+    text = ERRORS_PAGE.read_text("utf-8")
+    sections = dict(re.findall(r"^### `(\w+)`\n\n\*\*(\d+)", text, re.MULTILINE))
+    assert {code: int(status) for code, status in sections.items()} == codes_with_statuses()
+
+
+def test_the_bodies_shown_are_the_real_ones() -> None:
+    """Each row of the table of answers once, word for word."""
+    assert {type(error) for error in EXAMPLES} == set(TABLE)
+    problems = Problems(defaults())
+    visit = Visit(Credentials(None, None, False, None, False), None, None)
+    real = [json.loads(bytes(problems.response(error, visit).body)) for error in EXAMPLES]
+    shown_bodies = [json.loads(block.source) for block in find_blocks(ERRORS_PAGE, "json")]
+    assert sorted(shown_bodies, key=str) == sorted(real, key=str)
+
+
+def test_the_management_routes_are_those_of_the_router() -> None:
+    auth = KeyAuth(defaults())
+    real = {
+        (method, "/api-keys" + route.path)
+        for route in auth.keys_router.routes
+        if isinstance(route, APIRoute)
+        for method in route.methods or ()
+    }
+    rows = find_rows(README, "method", "path")
+    assert {(row["method"], row["path"]) for row in rows} == real
+
+
+def test_the_regular_expression_is_the_published_one() -> None:
+    assert f"\n{TOKEN_PATTERN.pattern}\n" in CONCEPTS_PAGE.read_text("utf-8")
+    for page in PAGES:
+        patterns = re.findall(r"ka_\[[^`\s]+", page.read_text("utf-8"))
+        assert set(patterns) <= {TOKEN_PATTERN.pattern}, page
+
+
+def test_tokens_that_are_shown_whole_have_the_right_checksum() -> None:
+    tokens = {token for page in PAGES for token in TOKEN_PATTERN.findall(page.read_text("utf-8"))}
+    assert tokens
+    for token in tokens:
+        TokenParser("ka").parse(token)
+
+
+def test_the_fields_of_the_principals_are_named() -> None:
+    rows = {row["principal"]: row["holds"] for row in find_rows(CONCEPTS_PAGE, "principal", "holds")}
+    for kind in (KeyPrincipal, SessionPrincipal):
+        assert re.findall(r"\w+", rows[kind.__name__]) == list(kind.__dataclass_fields__)
+
+
+@pytest.mark.parametrize("row", find_rows(DESIGN_PAGE, "number", "value", "module"), ids=lambda row: row["number"])
+def test_a_number_that_is_no_setting_is_what_the_page_says(row: Row) -> None:
+    module = importlib.import_module(f"fastapi_keyauth.{row['module']}")
+    assert float(row["value"]) == getattr(module, row["number"])
+
+
+@pytest.mark.parametrize("row", find_rows(DEPLOYMENT_PAGE, "level", "line"), ids=lambda row: row["line"])
+def test_a_log_line_is_one_that_the_code_writes(row: Row) -> None:
+    """Parts in angle brackets stand for what the line fills in."""
+    source = "".join(path.read_text("utf-8") for path in sorted((ROOT / "src").rglob("*.py")))
+    calls = re.findall(r'logger\.(\w+)\(\s*"([^"]+)"', source)
+    pattern = re.compile(r".+?".join(map(re.escape, re.split(r"<[^>]+>", row["line"]))))
+    levels = {"exception": "error"}
+    found = {levels.get(level, level).upper() for level, line in calls if pattern.fullmatch(line)}
+    assert found == {row["level"]}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_name_below_auth_exists(page: Path) -> None:
+    auth = KeyAuth(defaults())
+    for chain in set(re.findall(r"(?<![\w.])auth\.([a-z_]+(?:\.[a-z_]+)?)", page.read_text("utf-8"))):
+        thing: Any = auth
+        for name in chain.split("."):
+            assert hasattr(thing, name), f"auth.{chain}"
+            thing = getattr(thing, name)
