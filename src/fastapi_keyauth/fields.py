@@ -19,7 +19,7 @@ from pydantic import (
 from fastapi_keyauth.addresses import parse_network
 from fastapi_keyauth.errors import InvalidField
 from fastapi_keyauth.origins import parse_origin
-from fastapi_keyauth.sessions import check_owner_id, check_scope_names
+from fastapi_keyauth.sessions import check_owner_id, check_scope_names, is_plain_text
 
 MAX_METADATA_BYTES = 4096
 MAX_LIST = 100
@@ -33,7 +33,7 @@ def _clean_name(value: str) -> str:
     value = value.strip()
     if not value:
         raise ValueError("a name has at least one character that can be seen")
-    if not value.isprintable():
+    if not is_plain_text(value):
         raise ValueError("a name has no control characters")
     return value
 

@@ -93,9 +93,9 @@ HOSTILE_BODIES: dict[str, bytes] = {
 TARGETS = [("POST", "/api-keys"), ("PATCH", "/api-keys/{id}"), ("POST", "/api-keys/{id}/rotate")]
 
 
-def assert_sound(answer: httpx.Response) -> None:
+def assert_sound(answer: httpx.Response, sent: str = "") -> None:
     """A status of the contract, and a body that any JSON reader can read."""
-    assert answer.status_code in SOUND_STATUSES, (answer.status_code, answer.text[:300])
+    assert answer.status_code in SOUND_STATUSES, (sent, answer.status_code, answer.text[:300])
     if answer.content:
         with suppress(RecursionError):  # a limit of this reader, not of JSON
             json.loads(answer.content, parse_constant=refuse_constant)
@@ -107,23 +107,22 @@ def refuse_constant(name: str) -> Any:
 
 
 @pytest.mark.parametrize(("method", "path"), TARGETS)
-@pytest.mark.parametrize("body", HOSTILE_BODIES.values(), ids=HOSTILE_BODIES.keys())
-async def test_a_hostile_body_is_answered_soundly(open_scene: OpenScene, method: str, path: str, body: bytes) -> None:
-    async with open_scene() as scene:
-        key = await scene.key()
+async def test_a_hostile_body_is_answered_soundly(open_scene: OpenScene, method: str, path: str) -> None:
+    async with open_scene(max_keys_per_owner=1000) as scene:
         session = await scene.session()
-        path = path.format(id=key.id)
-        answer = await scene.send(method, path, bearer=session, content=body)
-        assert_sound(answer)
-        for reading in ("/api-keys", f"/api-keys/{key.id}", f"/api-keys/{key.id}/events"):
-            read = await scene.get(reading, bearer=session)
-            assert read.status_code == 200
-            assert_sound(read)
-        if answer.status_code == 201:
-            token = answer.json()["token"]
-            used = await scene.get(token=token)
-            assert used.status_code in (200, 401)
-            assert secret_of(token) not in used.text
+        for name, body in HOSTILE_BODIES.items():
+            key = await scene.key()
+            answer = await scene.send(method, path.format(id=key.id), bearer=session, content=body)
+            assert_sound(answer, name)
+            for reading in ("/api-keys", f"/api-keys/{key.id}", f"/api-keys/{key.id}/events"):
+                read = await scene.get(reading, bearer=session)
+                assert read.status_code == 200, name
+                assert_sound(read, name)
+            if answer.status_code == 201:
+                token = answer.json()["token"]
+                used = await scene.get(token=token)
+                assert used.status_code in (200, 401), name
+                assert secret_of(token) not in used.text, name
 
 
 @pytest.mark.parametrize(("method", "path"), TARGETS)
