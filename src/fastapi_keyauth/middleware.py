@@ -106,16 +106,17 @@ class Edge:
 
     def respond(self, error: KeyAuthError, visit: Visit, scope: Scope) -> Response:
         """The response to an error; why goes to the log, what was sent does not."""
-        level = logging.WARNING if isinstance(error, TemporarilyUnavailable) else logging.INFO
-        logger.log(
-            level,
-            "refused: %s key=%s address=%s %s %r",
+        facts = (
             type(error).__name__,
             getattr(error, "key_id", None),
             None if visit.address is None else visit.address.text,
             scope.get("method", "WEBSOCKET"),
             redact(scope["path"]),
         )
+        if isinstance(error, TemporarilyUnavailable):
+            logger.warning("unavailable: %s key=%s address=%s %s %r", *facts)
+        else:
+            logger.info("refused: %s key=%s address=%s %s %r", *facts)
         return self._problems.response(error, visit)
 
     async def complete(self, headers: RawHeaders, visit: Visit) -> None:

@@ -174,7 +174,7 @@ def test_a_log_line_is_one_that_the_code_writes(row: Row) -> None:
     """Parts in angle brackets stand for what the line fills in."""
     source = "".join(path.read_text("utf-8") for path in sorted((ROOT / "src").rglob("*.py")))
     calls = re.findall(r'logger\.(\w+)\(\s*"([^"]+)"', source)
-    pattern = re.compile(r".+?".join(map(re.escape, re.split(r"<[^>]+>", row["line"]))))
+    pattern = re.compile(r".+?".join(map(re.escape, re.split(r"'?<[^>]+>'?", row["line"]))))
     levels = {"exception": "error"}
     found = {levels.get(level, level).upper() for level, line in calls if pattern.fullmatch(line)}
     assert found == {row["level"]}
