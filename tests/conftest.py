@@ -32,6 +32,12 @@ if TYPE_CHECKING:
 
 VERSIONS = pytest.StashKey[dict[str, str]]()
 
+STACKS: dict[str, tuple[Literal["sqlite", "postgres"], Literal["memory", "valkey", "redis6"]]] = {
+    "sqlite-memory": ("sqlite", "memory"),
+    "postgres-valkey": ("postgres", "valkey"),
+    "sqlite-redis6": ("sqlite", "redis6"),
+}
+
 
 @dataclass(frozen=True)
 class Stack:
@@ -75,7 +81,7 @@ def servers(pytestconfig: pytest.Config) -> Iterator[Servers]:
         farm.close()
 
 
-@pytest.fixture(params=["sqlite-memory", "postgres-valkey", "sqlite-redis6"])
+@pytest.fixture(params=list(STACKS))
 def stack(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> Iterator[Stack]:
     """An empty database and an empty limiter, for this test alone."""
     yield from open_stack(request.param, servers, tmp_path)
@@ -83,7 +89,7 @@ def stack(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> I
 
 def open_stack(name: str, servers: Servers, tmp_path: Path) -> Iterator[Stack]:
     """The stack of that name, for as long as the iterator waits."""
-    database, limiter = name.split("-")
+    database, limiter = STACKS[name]
     with ExitStack() as cleanup:
         database_url = _fresh_database_url(database, servers, tmp_path, cleanup)
         redis_url = None if limiter == "memory" else servers.fresh_redis_url(limiter)

@@ -19,8 +19,8 @@ A row that was read before this request began is believed only where the limiter
 since before that reading. A row read for this very request needs no such proof.
 """
 
+import json
 from collections.abc import Callable, Iterable
-from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -200,18 +200,21 @@ class Authenticator:
         finding = self._find_fault(verified.key, visit)
         if finding is not None:
             return self._conclude(visit, verified.key, finding, seen)
-        decision = await self._ask(self._ask_for(verified, looked_at, None, age_s=0))
+        decision = await self._ask(self._ask_for(verified, looked_at, None, age_s=0, is_fresh=True))
         return self._conclude(visit, verified.key, None, decision)
 
     @staticmethod
-    def _ask_for(verified: VerifiedKey, bucket: str | None, finding: KeyRefusal | None, age_s: float) -> Ask:
+    def _ask_for(
+        verified: VerifiedKey, bucket: str | None, finding: KeyRefusal | None, age_s: float, is_fresh: bool = False
+    ) -> Ask:
         key = verified.key
-        return Ask(key.id, bucket, key.hourly_limit, 1 if finding is None else 0, verified.generation, age_s)
+        units = 1 if finding is None else 0
+        return Ask(key.id, bucket, key.hourly_limit, units, verified.generation, age_s, is_fresh)
 
     async def _ask(self, ask: Ask) -> Decision:
         decision = await self._limiter.take(ask)
         if decision.verdict is Verdict.BLOCKED:
-            raise AddressBlocked(decision.retry_after_s)
+            raise AddressBlocked(decision.wait_s)
         return decision
 
     async def _count_failure(self, bucket: str | None) -> None:
@@ -242,7 +245,7 @@ class Authenticator:
         visit.decision = decision
         if decision.verdict is Verdict.LIMITED:
             self._usage.refused(key, decision.hour)
-            raise RateLimitExceeded(decision.retry_after_s, key.hourly_limit or 0, key.id)
+            raise RateLimitExceeded(decision.wait_s, key.hourly_limit or 0, key.id)
         self._usage.admitted(key, decision.hour)
         capped = decision.remaining is not None
         return KeyPrincipal(
@@ -251,7 +254,7 @@ class Authenticator:
             owner_id=key.owner_id,
             environment=key.environment,
             scopes=key.scopes,
-            metadata=deepcopy(dict(key.metadata)) if key.metadata else {},
+            metadata=json.loads(key.metadata_json) if key.metadata_json else {},
             expires_at=key.expires_at,
             hourly_limit=key.hourly_limit,
             remaining=decision.remaining,

@@ -1,23 +1,24 @@
 """Cross-origin rules: preflights without a key, and the headers of every response (Fetch standard, section 3.3)."""
 
+import asyncio
+import logging
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from fastapi_keyauth.authenticator import Visit
 from fastapi_keyauth.errors import StoreUnavailable
-from fastapi_keyauth.origins import MAX_ORIGIN_LENGTH
 from fastapi_keyauth.settings import KeyAuthSettings
 from fastapi_keyauth.store import KeyStore
+
+logger = logging.getLogger("fastapi_keyauth")
 
 RawHeaders = list[tuple[bytes, bytes]]
 
 REMEMBER_S = 3.0
-"""Seconds for which it is remembered whether any key lists an origin; a change shows within 5 s."""
+"""Seconds for which the origins of all active keys are remembered; a change shows within 5 s."""
 PREFLIGHT_MAX_AGE_S = 5
 """Seconds for which a browser may remember a preflight (also its default)."""
-_MAX_REMEMBERED = 4096
 
 _EXPOSED = {
     "ietf": ("RateLimit", "RateLimit-Policy"),
@@ -41,7 +42,9 @@ class CorsRules:
         self._store = store
         self._now = now
         self._monotonic = monotonic
-        self._remembered: OrderedDict[str, tuple[bool, float]] = OrderedDict()
+        self._of_keys: frozenset[str] = frozenset()
+        self._read_at: float | None = None
+        self._reading: asyncio.Task[None] | None = None
         mode = settings.rate_limit_headers
         names: Iterable[str] = _EXPOSED["ietf"] + _EXPOSED["legacy"] if mode == "both" else _EXPOSED[mode]
         self._exposed = ", ".join((*names, "Retry-After")).encode()
@@ -73,23 +76,28 @@ class CorsRules:
             headers.append((b"access-control-expose-headers", self._exposed))
 
     async def _is_known(self, origin: str) -> bool:
-        """Whether the setting or any active key allows the origin. A database that is away allows nothing new."""
+        """Whether the setting or any active key allows the origin.
+
+        All keys' origins are read at once, every ``REMEMBER_S`` at most: what a flood of made-up origins costs the
+        database is that one reading. Where the database is away, what was read last stays.
+        """
         if self._any or origin in self._allowed:
             return True
-        if len(origin) > MAX_ORIGIN_LENGTH or not origin.isascii() or not origin.isprintable():
-            return False
-        known, until = self._remembered.get(origin, (False, 0.0))
-        if until > self._monotonic():
-            return known
+        if self._read_at is None or self._monotonic() - self._read_at >= REMEMBER_S:
+            if self._reading is None:
+                self._reading = asyncio.create_task(self._read(), name="keyauth-origins")
+            await asyncio.shield(self._reading)
+        return origin in self._of_keys
+
+    async def _read(self) -> None:
+        began = self._monotonic()
         try:
-            known = await self._store.is_origin_of_active_key(origin, self._now())
+            self._of_keys = await self._store.origins_of_active_keys(self._now())
         except StoreUnavailable:
-            return known
-        self._remembered[origin] = (known, self._monotonic() + REMEMBER_S)
-        self._remembered.move_to_end(origin)
-        while len(self._remembered) > _MAX_REMEMBERED:
-            self._remembered.popitem(last=False)
-        return known
+            logger.warning("origins of keys not read, the last ones stay: the database is unavailable")
+        finally:
+            self._read_at = began
+            self._reading = None
 
 
 def _add_vary(headers: RawHeaders, name: bytes) -> None:

@@ -19,7 +19,7 @@
     ├── ManagementError
     │   └── KeyNotFound, KeyNotActive, TooManyKeys
     └── TemporarilyUnavailable
-        └── StoreUnavailable, LimiterUnavailable, ChangePending
+        └── StoreUnavailable, LimiterUnavailable, HasherUnavailable, ChangePending
 """
 
 from collections.abc import Iterable
@@ -209,6 +209,10 @@ class StoreUnavailable(TemporarilyUnavailable):
 
 class LimiterUnavailable(TemporarilyUnavailable):
     """The limiter cannot answer."""
+
+
+class HasherUnavailable(TemporarilyUnavailable):
+    """Argon2 cannot run, for want of memory for instance."""
 
 
 class ChangePending(TemporarilyUnavailable):

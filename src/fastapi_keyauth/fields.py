@@ -18,8 +18,9 @@ from pydantic import (
 
 from fastapi_keyauth.addresses import parse_network
 from fastapi_keyauth.errors import InvalidField
+from fastapi_keyauth.names import check_owner_id, check_scope_names, is_plain_text
 from fastapi_keyauth.origins import parse_origin
-from fastapi_keyauth.sessions import check_owner_id, check_scope_names, is_plain_text
+from fastapi_keyauth.principals import ADMIN, ALL, KEYS_READ, KEYS_WRITE
 
 MAX_METADATA_BYTES = 4096
 MAX_LIST = 100
@@ -152,7 +153,7 @@ def check_catalogue(scopes: Sequence[str], catalogue: dict[str, str]) -> None:
     Raises:
         InvalidField: one is not in it.
     """
-    known = {*catalogue, "*", "admin", "keys:read", "keys:write"}
+    known = {*catalogue, ALL, ADMIN, KEYS_READ, KEYS_WRITE}
     if catalogue and not known.issuperset(scopes):
         raise InvalidField("scopes", f"only these exist: {', '.join(sorted(known))}")
 

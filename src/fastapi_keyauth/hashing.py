@@ -1,12 +1,16 @@
 """Argon2id off the event loop: a bounded pool of threads, so that hashing never stalls other requests."""
 
 import asyncio
+import logging
 from concurrent.futures import ThreadPoolExecutor
 
 from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError
+from argon2.exceptions import HashingError, InvalidHashError, VerificationError, VerifyMismatchError
 
+from fastapi_keyauth.errors import HasherUnavailable
 from fastapi_keyauth.settings import KeyAuthSettings
+
+logger = logging.getLogger("fastapi_keyauth")
 
 
 class Hasher:
@@ -29,11 +33,19 @@ class Hasher:
         self._threads = ThreadPoolExecutor(self._max_threads, thread_name_prefix="keyauth-argon2")
 
     async def hash(self, secret: str) -> str:
-        """The secret's Argon2id hash as a PHC string, with a fresh salt."""
-        return await asyncio.get_running_loop().run_in_executor(self._started(), self._hasher.hash, secret)
+        """The secret's Argon2id hash as a PHC string, with a fresh salt.
+
+        Raises:
+            HasherUnavailable: Argon2 cannot run, for want of memory for instance.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._started(), self._hash, secret)
 
     async def verify(self, phc: str, secret: str) -> bool:
-        """Whether ``secret`` is the one that was hashed. Argon2 compares in constant time."""
+        """Whether ``secret`` is the one that was hashed. Argon2 compares in constant time.
+
+        Raises:
+            HasherUnavailable: Argon2 cannot run: that says nothing about the secret.
+        """
         return await asyncio.get_running_loop().run_in_executor(self._started(), self._verify, phc, secret)
 
     def _started(self) -> ThreadPoolExecutor:
@@ -44,11 +56,24 @@ class Hasher:
     def _verify(self, phc: str, secret: str) -> bool:
         try:
             return self._hasher.verify(phc, secret)
-        except (VerificationError, InvalidHashError):
+        except (VerifyMismatchError, InvalidHashError):
             return False
+        except (VerificationError, MemoryError) as error:
+            raise _unavailable(error) from error
+
+    def _hash(self, secret: str) -> str:
+        try:
+            return self._hasher.hash(secret)
+        except (HashingError, MemoryError) as error:
+            raise _unavailable(error) from error
 
     def close(self) -> None:
         """End the threads once what runs has finished."""
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
             self._threads = None
+
+
+def _unavailable(error: Exception) -> HasherUnavailable:
+    logger.error("argon2 cannot run: %s", error)
+    return HasherUnavailable()

@@ -15,21 +15,23 @@ from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 from starlette.websockets import WebSocket, WebSocketState
 
 from fastapi_keyauth import dependencies
-from fastapi_keyauth.addresses import AddressResolver, ClientAddress
+from fastapi_keyauth.addresses import AddressResolver
 from fastapi_keyauth.announcer import LOOK_EVERY_S, Announcer
 from fastapi_keyauth.authenticator import Authenticator
 from fastapi_keyauth.cors import CorsRules
 from fastapi_keyauth.credentials import CredentialReader
+from fastapi_keyauth.edge import WS_POLICY_VIOLATION, Edge, can_answer_upgrade
 from fastapi_keyauth.errors import KeyAuthError
 from fastapi_keyauth.hashing import Hasher
+from fastapi_keyauth.lifespan import WithLifespan
 from fastapi_keyauth.limiter import Limiter, MemoryLimiter, OutageLimiter, RedisLimiter
 from fastapi_keyauth.limiter.base import Policy
 from fastapi_keyauth.management import Keys
-from fastapi_keyauth.middleware import WS_POLICY_VIOLATION, Edge, Exemptions, KeyAuthMiddleware
+from fastapi_keyauth.middleware import Exemptions, KeyAuthMiddleware
 from fastapi_keyauth.openapi import complete_schema
 from fastapi_keyauth.problems import Problems
 from fastapi_keyauth.routers.keys import build_keys_router
@@ -90,7 +92,6 @@ class KeyAuth:
         self.keys = Keys(settings, store, usage_store, self._usage, self._hasher, self._announcer, self._now)
         self.sessions = Sessions(SessionStore(self._database), settings.session_ttl_s, self._now)
         monotonic = time.monotonic if clock is None else clock
-        self._addresses = AddressResolver(settings.trusted_proxies, settings.ipv6_prefix_length)
         authenticator = Authenticator(
             parser=TokenParser(settings.key_prefix),
             verifier=Verifier(store, self._hasher, settings.cache_size, monotonic),
@@ -103,7 +104,7 @@ class KeyAuth:
         self._edge = Edge(
             scope_key=f"fastapi_keyauth.{secrets.token_hex(4)}",
             credentials=CredentialReader(settings.header_name, settings.key_prefix, settings.accept_bearer_keys),
-            addresses=self._addresses,
+            addresses=AddressResolver(settings.trusted_proxies, settings.ipv6_prefix_length),
             authenticator=authenticator,
             cors=CorsRules(settings, store, self._now, monotonic),
             problems=Problems(settings),
@@ -114,7 +115,8 @@ class KeyAuth:
         self.require_session = dependencies.RequireSession(*parts)
         self.require_key_and_session = dependencies.RequireKeyAndSession(*parts)
         self.optional_key = dependencies.OptionalKey(*parts)
-        self.keys_router = build_keys_router(self, dependencies.RequireManager(*parts))
+        manager = dependencies.RequireManager(*parts)
+        self.keys_router = build_keys_router(self.keys, settings, self.require_key, manager, self._edge.client_address)
         self._exemptions: WeakKeyDictionary[Any, Exemptions | None] = WeakKeyDictionary()
         self._users = 0
         self._housekeeping: asyncio.Task[None] | None = None
@@ -123,7 +125,7 @@ class KeyAuth:
     def __repr__(self) -> str:
         return f"KeyAuth({self.settings!r})"
 
-    def install(self, app: FastAPI) -> None:
+    def install(self, app: Starlette) -> None:
         """Join an application: its lifespan (beside its own), its error handlers, its responses and its OpenAPI.
 
         Call it once on every FastAPI app whose routes use the dependencies, also on those that are mounted. A second
@@ -164,11 +166,11 @@ class KeyAuth:
         """
         exemptions = Exemptions(exempt)
         if isinstance(app, Starlette):
-            self.install(app)  # type: ignore[arg-type]  # all that install needs of a FastAPI, a Starlette has
+            self.install(app)
             self._exemptions[app] = exemptions
             return app
         protected = KeyAuthMiddleware(app, edge=self._edge, exemptions=lambda: exemptions)
-        return _WithLifespan(self, protected)  # type: ignore[return-value]  # an ASGI app for an ASGI app
+        return WithLifespan(self, protected)  # type: ignore[return-value]  # an ASGI app for an ASGI app
 
     async def __aenter__(self) -> Self:
         """Start: connect, create missing tables. Nested uses share one start.
@@ -190,10 +192,6 @@ class KeyAuth:
             self._users -= 1
             if self._users == 0:
                 await self._stop()
-
-    def client_address(self, connection: HTTPConnection) -> ClientAddress | None:
-        """The client's address as blocks and allow lists see it; None where the server gives none."""
-        return self._addresses.resolve(connection.scope.get("client"), connection.scope["headers"])
 
     async def _start(self) -> None:
         for danger in self.settings.dangers():
@@ -225,11 +223,11 @@ class KeyAuth:
         """Every few seconds: write usage, announce what was left unannounced."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            try:
-                await self._usage.flush()
-                await self._announcer.announce_pending()
-            except Exception:  # whatever it was, the next round must come; it is in the log
-                logger.exception("housekeeping failed, will try again")
+            for work in (self._announcer.announce_pending, self._usage.flush):
+                try:
+                    await work()
+                except Exception:  # whatever it was, the next work and the next round must come; it is in the log
+                    logger.exception("housekeeping failed, will try again")
 
     def _now(self) -> datetime:
         return datetime.now(UTC) if self._clock is None else datetime.fromtimestamp(self._clock(), UTC)
@@ -247,8 +245,8 @@ class KeyAuth:
     async def _handle_error(self, connection: HTTPConnection, error: KeyAuthError) -> Response | None:
         response = self._edge.respond(error, self._edge.find_visit(connection), connection.scope)
         if isinstance(connection, WebSocket):
-            can_answer = connection.application_state is WebSocketState.CONNECTING
-            if not can_answer or "websocket.http.response" not in connection.scope.get("extensions", {}):
+            is_open = connection.application_state is not WebSocketState.CONNECTING
+            if is_open or not can_answer_upgrade(connection.scope):
                 await connection.close(WS_POLICY_VIOLATION)
                 return None
         return response
@@ -266,29 +264,3 @@ class KeyAuth:
 
         # FastAPI documents this replacement ("Extending OpenAPI").
         app.openapi = openapi  # type: ignore[method-assign]
-
-
-class _WithLifespan:
-    """An ASGI application that starts and stops a KeyAuth beside its own lifespan."""
-
-    def __init__(self, auth: KeyAuth, app: ASGIApp) -> None:
-        self._auth = auth
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "lifespan":
-            await self._app(scope, receive, send)
-            return
-
-        async def receive_started() -> Message:
-            message = await receive()
-            if message["type"] == "lifespan.startup":
-                await self._auth.__aenter__()
-            return message
-
-        async def send_stopped(message: Message) -> None:
-            if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed", "lifespan.startup.failed"):
-                await self._auth.__aexit__(None, None, None)
-            await send(message)
-
-        await self._app(scope, receive_started, send_stopped)

@@ -1,9 +1,6 @@
 """What may be done to keys: the operations, for code and scripts. Who may do it is in ``grants.py``."""
 
-import base64
-import binascii
 import builtins
-import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -11,15 +8,16 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from fastapi_keyauth.announcer import Announcer
-from fastapi_keyauth.errors import ChangePending, InvalidField, KeyNotActive, KeyNotFound
+from fastapi_keyauth.cursors import check_key_id, read_cursor, read_event_cursor, write_cursor
+from fastapi_keyauth.errors import ChangePending, InvalidField, KeyNotActive
 from fastapi_keyauth.fields import KeyPatch, NewKey, check_catalogue, check_future
 from fastapi_keyauth.hashing import Hasher
 from fastapi_keyauth.limiter.base import HOUR_S
+from fastapi_keyauth.names import check_owner_id
 from fastapi_keyauth.records import SYSTEM, Actor, CreatedKey, EventPage, Key, KeyPage, Status, UsageHour
-from fastapi_keyauth.sessions import check_owner_id
 from fastapi_keyauth.settings import KeyAuthSettings
 from fastapi_keyauth.store import KeyStore, UsageStore
-from fastapi_keyauth.tokens import ID_LENGTH, format_token, new_key_id, new_secret, secret_tag
+from fastapi_keyauth.tokens import format_token, new_key_id, new_secret, secret_tag
 from fastapi_keyauth.usage import UsageRecorder
 
 MAX_OVERLAP = timedelta(days=7)
@@ -29,7 +27,6 @@ MAX_PAGE = 200
 Check = Callable[[Key], None]
 """Looks at the locked key before a change and raises to stop it."""
 
-_KEY_ID = re.compile(rf"[0-9A-Za-z]{{{ID_LENGTH}}}")
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -211,19 +208,24 @@ class Keys:
                 check(before)
             if before.status == "revoked":
                 raise KeyNotActive("revoked")
+            stored = {name: getattr(before, name) for name in wanted}
+            if "hourly_limit" in stored:  # a limit of its own is another thing than the same limit by default
+                stored["hourly_limit"] = change.stored_limit
             changes = {
-                name: {"from": _plain(getattr(before, name)), "to": _plain(value)}
+                name: {"from": _plain(stored[name]), "to": _plain(value)}
                 for name, value in wanted.items()
-                if getattr(before, name) != value or (name == "hourly_limit" and value is None)
+                if stored[name] != value
             }
             if changes:
                 await change.update({name: wanted[name] for name in changes}, "updated", actor, changes)
-        if changes:
-            await self._announcer.announce(id, change.pending)
+        # Also where nothing changed: this may be the second try of a change that could not be announced.
+        await self._announcer.announce(id, change.pending)
         return change.key
 
     async def rotate(self, id: str, overlap: timedelta = DEFAULT_OVERLAP) -> CreatedKey:
         """Give a key a new secret; the one before works for ``overlap`` more, never past the key's own expiry.
+
+        Of two secrets that overlap already, the older one ends at once: at most two are alive.
 
         Args:
             id: the key.
@@ -284,12 +286,13 @@ class Keys:
         # Also for one revoked before: that answer may have been lost before the others were told.
         await self._announcer.announce(id, change.pending)
 
-    async def usage(self, id: str, hours: int = 24) -> builtins.list[UsageHour]:
+    async def usage(self, id: str, hours: int = 24, owner_id: str | None = None) -> builtins.list[UsageHour]:
         """Requests of a key in each of the last hours, oldest first, the current one last; at most 10 s old.
 
         Args:
             id: the key.
             hours: 1 to 168.
+            owner_id: only if the key is this owner's.
 
         Raises:
             KeyNotFound: there is none.
@@ -297,7 +300,7 @@ class Keys:
         """
         if not 1 <= hours <= MAX_USAGE_HOURS:
             raise InvalidField("hours", f"must be from 1 to {MAX_USAGE_HOURS}")
-        await self.get(id)
+        await self.get(id, owner_id)
         last = int(self._now().timestamp()) // HOUR_S
         counts = await self._usage.of_key(id, last - hours + 1, last)
         return [
@@ -305,55 +308,24 @@ class Keys:
             for hour in range(last - hours + 1, last + 1)
         ]
 
-    async def events(self, id: str, cursor: str | None = None, limit: int = 50) -> EventPage:
-        """What was done to a key, newest first.
+    async def events(
+        self, id: str, cursor: str | None = None, limit: int = 50, owner_id: str | None = None
+    ) -> EventPage:
+        """What was done to a key, newest first; with ``owner_id`` only to that owner's.
 
         Raises:
             KeyNotFound: there is none.
-            InvalidField: a cursor that is none of ours.
+            InvalidField: a cursor that is none of ours, or a limit not from 1 to 200.
         """
-        await self._store.get(check_key_id(id), self._now())
-        if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 18):
-            raise InvalidField("cursor", "must be the next_cursor of a page")
-        return await self._store.events(id, None if cursor is None else int(cursor), limit)
+        if not 1 <= limit <= MAX_PAGE:
+            raise InvalidField("limit", f"must be from 1 to {MAX_PAGE}")
+        await self._store.get(check_key_id(id), self._now(), owner_id)
+        return await self._store.events(id, None if cursor is None else read_event_cursor(cursor), limit)
 
     async def _new_secret(self, environment: str, key_id: str) -> tuple[str, dict[str, Any]]:
         secret = new_secret()
         token = format_token(self._settings.key_prefix, environment, key_id, secret)
         return token, {"tag": secret_tag(secret), "hash": await self._hasher.hash(secret), "last4": token[-4:]}
-
-
-def check_key_id(key_id: str) -> str:
-    """The id, if it has the form of one: anything else is not worth a look into the database.
-
-    Raises:
-        KeyNotFound: it has not.
-    """
-    if not _KEY_ID.fullmatch(key_id):
-        raise KeyNotFound
-    return key_id
-
-
-def write_cursor(key: Key) -> str:
-    """Where a page ended."""
-    return base64.urlsafe_b64encode(f"{key.created_at.isoformat()}|{key.id}".encode()).decode().rstrip("=")
-
-
-def read_cursor(cursor: str) -> tuple[datetime, str]:
-    """Creation time and id of the last key of the page before.
-
-    Raises:
-        InvalidField: none of ours.
-    """
-    try:
-        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
-        moment, _, key_id = text.partition("|")
-        at = datetime.fromisoformat(moment)
-    except (ValueError, binascii.Error):
-        raise InvalidField("cursor", "must be the next_cursor of a page") from None
-    if at.tzinfo != UTC or not _KEY_ID.fullmatch(key_id):
-        raise InvalidField("cursor", "must be the next_cursor of a page")
-    return at, key_id
 
 
 def _validated(model: type[_Model], values: dict[str, Any]) -> _Model:
@@ -362,8 +334,7 @@ def _validated(model: type[_Model], values: dict[str, Any]) -> _Model:
         return model.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        field = str(first["loc"][0]) if first["loc"] else "expires_in_s"
-        raise InvalidField(field, first["msg"].removeprefix("Value error, ")) from None
+        raise InvalidField(str(first["loc"][0]), first["msg"].removeprefix("Value error, ")) from None
 
 
 def _listed(values: Any) -> Any:

@@ -3,28 +3,17 @@
 Pure ASGI: streamed responses and WebSockets pass through untouched.
 """
 
-import logging
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import Any
 
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fastapi_keyauth.addresses import AddressResolver
-from fastapi_keyauth.authenticator import Authenticator, Visit
-from fastapi_keyauth.cors import CorsRules, RawHeaders
-from fastapi_keyauth.credentials import CredentialReader, Headers
-from fastapi_keyauth.errors import KeyAuthError, TemporarilyUnavailable
-from fastapi_keyauth.limiter.base import HOUR_S
-from fastapi_keyauth.problems import Problems
-from fastapi_keyauth.tokens import redact
-
-logger = logging.getLogger("fastapi_keyauth")
-
-WS_POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1
-RateLimitHeaders = Literal["ietf", "legacy", "both", "none"]
+from fastapi_keyauth.authenticator import Visit
+from fastapi_keyauth.credentials import Headers
+from fastapi_keyauth.edge import Edge, find_header
+from fastapi_keyauth.errors import KeyAuthError
 
 
 class Exemptions:
@@ -56,88 +45,6 @@ class Exemptions:
         )
 
 
-class Edge:
-    """What the middleware and the dependencies of one KeyAuth share.
-
-    Attributes:
-        scope_key: the name under which a request's visit lies in its ASGI scope.
-    """
-
-    def __init__(
-        self,
-        scope_key: str,
-        credentials: CredentialReader,
-        addresses: AddressResolver,
-        authenticator: Authenticator,
-        cors: CorsRules,
-        problems: Problems,
-        rate_limit_headers: RateLimitHeaders,
-    ) -> None:
-        self.scope_key = scope_key
-        self.authenticator = authenticator
-        self.cors = cors
-        self._problems = problems
-        self._credentials = credentials
-        self._addresses = addresses
-        self._rate_limit_headers = rate_limit_headers
-
-    def open_visit(self, scope: Scope) -> Visit:
-        """A visit for this request, laid into its scope."""
-        headers: Headers = scope["headers"]
-        origin = find_header(headers, b"origin")
-        visit = Visit(
-            self._credentials.read(headers),
-            self._addresses.resolve(scope.get("client"), headers),
-            origin.decode("latin-1") if origin else None,
-        )
-        scope[self.scope_key] = visit
-        return visit
-
-    def find_visit(self, connection: HTTPConnection) -> Visit:
-        """The visit of a request.
-
-        Raises:
-            RuntimeError: the application was not installed on.
-        """
-        visit: Visit | None = connection.scope.get(self.scope_key)
-        if visit is None:
-            raise RuntimeError("This app does not know its KeyAuth: call auth.install(app) once, where it is made.")
-        return visit
-
-    def respond(self, error: KeyAuthError, visit: Visit, scope: Scope) -> Response:
-        """The response to an error; why goes to the log, what was sent does not."""
-        facts = (
-            type(error).__name__,
-            getattr(error, "key_id", None),
-            None if visit.address is None else visit.address.text,
-            scope.get("method", "WEBSOCKET"),
-            redact(scope["path"]),
-        )
-        if isinstance(error, TemporarilyUnavailable):
-            logger.warning("unavailable: %s key=%s address=%s %s %r", *facts)
-        else:
-            logger.info("refused: %s key=%s address=%s %s %r", *facts)
-        return self._problems.response(error, visit)
-
-    async def complete(self, headers: RawHeaders, visit: Visit) -> None:
-        """Add rate-limit and CORS headers to a response."""
-        self._add_rate_limit(headers, visit)
-        await self.cors.add_headers(headers, visit)
-
-    def _add_rate_limit(self, headers: RawHeaders, visit: Visit) -> None:
-        key, decision, mode = visit.key, visit.decision, self._rate_limit_headers
-        if decision is None or key is None or key.hourly_limit is None or decision.remaining is None or mode == "none":
-            return
-        limit, remaining = key.hourly_limit, decision.remaining
-        if mode != "legacy":
-            headers.append((b"ratelimit-policy", b'"hour";q=%d;w=%d' % (limit, HOUR_S)))
-            headers.append((b"ratelimit", b'"hour";r=%d;t=%d' % (remaining, decision.retry_after_s)))
-        if mode != "ietf":
-            headers.append((b"x-ratelimit-limit", b"%d" % limit))
-            headers.append((b"x-ratelimit-remaining", b"%d" % remaining))
-            headers.append((b"x-ratelimit-reset", b"%d" % decision.reset_at_s))
-
-
 class KeyAuthMiddleware:
     """See the module.
 
@@ -155,32 +62,25 @@ class KeyAuthMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI application."""
         edge = self._edge
-        if scope["type"] not in ("http", "websocket") or edge.scope_key in scope:
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        if scope["type"] == "http" and scope["method"] == "OPTIONS" and await self._preflight(scope, receive, send):
-            return
-        visit = edge.open_visit(scope)
-        is_complete = False
-
-        async def send_completed(message: Message) -> None:
-            nonlocal is_complete
-            if message["type"] in ("http.response.start", "websocket.http.response.start") and not is_complete:
-                is_complete = True
-                message["headers"] = headers = list(message.get("headers", ()))
-                await edge.complete(headers, visit)
-            await send(message)
-
+        visit: Visit | None = scope.get(edge.scope_key)
+        if visit is None:  # else another of ours, further out, completes the response
+            if scope["type"] == "http" and scope["method"] == "OPTIONS" and await self._preflight(scope, receive, send):
+                return
+            visit = edge.open_visit(scope)
+            send = _completing(send, edge, visit)
         exemptions = self._exemptions()
         if exemptions is not None and not exemptions.covers(_path(scope)):
             visit.takes_key = True
             try:
                 principal = await edge.authenticator.authenticate_key(visit)
             except KeyAuthError as error:
-                await refuse(edge.respond(error, visit, scope), scope, receive, send_completed)
+                await edge.refuse(error, visit, scope, receive, send)
                 return
             scope.setdefault("state", {})["key"] = principal
-        await self._app(scope, receive, send_completed)
+        await self._app(scope, receive, send)
 
     async def _preflight(self, scope: Scope, receive: Receive, send: Send) -> bool:
         """Answer a preflight. False where there is none, or where the application's own CORS rules must speak."""
@@ -200,21 +100,6 @@ class KeyAuthMiddleware:
         return True
 
 
-async def refuse(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
-    """Send a refusal; to a WebSocket as an HTTP response where the server can, else by closing it."""
-    if scope["type"] == "http" or "websocket.http.response" in scope.get("extensions", {}):
-        await response(scope, receive, send)
-    else:
-        await receive()  # websocket.connect; nothing may be sent before it
-        await send({"type": "websocket.close", "code": WS_POLICY_VIOLATION, "reason": ""})
-
-
-def find_header(headers: Headers, name: bytes) -> bytes | None:
-    """A header's value; several are joined, so that a doubled one equals none that is allowed. None where absent."""
-    values = [value for present, value in headers if present == name]
-    return b", ".join(values) if values else None
-
-
 def _path(scope: Scope) -> str:
     """The path that routing will look at: without what the application is mounted under."""
     path: str = scope["path"]
@@ -225,3 +110,16 @@ def _path(scope: Scope) -> str:
 def _has_cors_middleware(app: Any) -> bool:
     layers = getattr(app, "user_middleware", ())
     return any(isinstance(layer.cls, type) and issubclass(layer.cls, CORSMiddleware) for layer in layers)
+
+
+def _completing(send: Send, edge: Edge, visit: Visit) -> Send:
+    """``send``, with our headers on the response's start."""
+
+    async def send_completed(message: Message) -> None:
+        if message["type"] in ("http.response.start", "websocket.http.response.start"):
+            headers = list(message.get("headers", ()))
+            await edge.complete(headers, visit)
+            message = {**message, "headers": headers}
+        await send(message)
+
+    return send_completed

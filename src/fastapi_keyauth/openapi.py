@@ -4,6 +4,7 @@ FastAPI writes each security dependency as an alternative. Ours carry names of t
 module puts the real requirement in their place: both schemes in one object where both are wanted.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from fastapi_keyauth.problems import MEDIA_TYPE
@@ -40,7 +41,7 @@ _PROBLEM = {
 }
 
 
-def complete_schema(schema: dict[str, Any], header_name: str, is_protected: Any) -> dict[str, Any]:
+def complete_schema(schema: dict[str, Any], header_name: str, is_protected: Callable[[str], bool]) -> dict[str, Any]:
     """Put real requirements, schemes and refusals into a schema, in place. Doing it twice changes nothing.
 
     Args:
@@ -48,6 +49,8 @@ def complete_schema(schema: dict[str, Any], header_name: str, is_protected: Any)
         header_name: the header of API tokens.
         is_protected: path -> whether a middleware wants a key there.
     """
+    if schema.get("components", {}).get("schemas", {}).get("Problem") is _PROBLEM:
+        return schema
     uses_ours = False
     for path, item in schema.get("paths", {}).items():
         for method in _METHODS:
@@ -60,7 +63,7 @@ def complete_schema(schema: dict[str, Any], header_name: str, is_protected: Any)
             schemes.pop(name, None)
         schemes[KEY] = {"type": "apiKey", "in": "header", "name": header_name}
         schemes[SESSION] = {"type": "http", "scheme": "bearer"}
-        components.setdefault("schemas", {}).setdefault("Problem", _PROBLEM)
+        components.setdefault("schemas", {})["Problem"] = _PROBLEM
     return schema
 
 

@@ -1,6 +1,6 @@
 """What the store gives out: keys as people see them, and keys as the request path needs them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -125,7 +125,8 @@ class UsageHour:
 class StoredKey:
     """What the request path knows of a key and of the one secret whose tag fits. Immutable, so it may be shared.
 
-    ``secret_id`` and ``secret_hash`` are None where no secret of the key has the tag.
+    ``secret_id`` and ``secret_hash`` are None where no secret of the key has the tag. ``metadata_json`` is "" where there
+    is none; it is text, so that every request gets a copy of its own at little cost.
     """
 
     id: str
@@ -133,7 +134,7 @@ class StoredKey:
     owner_id: str
     environment: str
     scopes: frozenset[str]
-    metadata: Mapping[str, Any]
+    metadata_json: str
     hourly_limit: int | None
     allowed_origins: tuple[str, ...]
     allowed_ips: tuple[str, ...]

@@ -1,24 +1,19 @@
 """Bearer token -> SessionPrincipal: issue, revoke, resolve, and the hook for sessions from elsewhere."""
 
-import unicodedata
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime, timedelta
-from typing import Any
 
 from starlette.requests import HTTPConnection
 
 from fastapi_keyauth.errors import InvalidField, InvalidSession
+from fastapi_keyauth.names import check_owner_id, check_scope_names
 from fastapi_keyauth.principals import SessionPrincipal
-from fastapi_keyauth.settings import is_scope_name
 from fastapi_keyauth.store import SessionStore
 from fastapi_keyauth.tokens import hash_session_token, is_session_token, new_session_token
 
 SessionResolver = Callable[[str, HTTPConnection], Awaitable[SessionPrincipal | None]]
 """Given the Bearer value and the connection: the user, or None where the value is no valid session."""
 
-MAX_USER_ID_LENGTH = 255
-_NOT_TEXT = ("Cc", "Cs", "Zl", "Zp")
-_TURNS = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # Unicode UAX #9
 MAX_SESSION_TOKEN_LENGTH = 16_384  # a JWT with many claims; more is an attack on whoever parses it
 
 
@@ -110,36 +105,3 @@ class SessionGate:
         if session.expires_at is not None and session.expires_at <= self._now():
             raise InvalidSession
         return session
-
-
-def check_scope_names(scopes: Iterable[str]) -> list[str]:
-    """The scopes without repetition, in order.
-
-    Raises:
-        InvalidField: one has not the form of a scope, or they are one string.
-    """
-    if isinstance(scopes, str):
-        raise InvalidField("scopes", "must be a list of names")
-    names: list[Any] = list(dict.fromkeys(scopes))
-    if not all(isinstance(name, str) and is_scope_name(name) for name in names):
-        raise InvalidField("scopes", "names have 1 to 64 printable characters without spaces, quotes or '*'")
-    return names
-
-
-def check_owner_id(owner_id: object, field: str) -> str:
-    """The id of a user or project.
-
-    Raises:
-        InvalidField: empty, over 255 characters, or with control characters.
-    """
-    if not isinstance(owner_id, str) or not 1 <= len(owner_id) <= MAX_USER_ID_LENGTH or not is_plain_text(owner_id):
-        raise InvalidField(field, f"must have 1 to {MAX_USER_ID_LENGTH} characters, none of them a control character")
-    return owner_id
-
-
-def is_plain_text(text: str) -> bool:
-    """Whether text has no control characters, halves of characters, or marks that turn the direction of what follows.
-
-    Joiners stay: names in Persian and Hindi need them.
-    """
-    return not any(unicodedata.category(character) in _NOT_TEXT or character in _TURNS for character in text)

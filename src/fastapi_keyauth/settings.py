@@ -14,6 +14,7 @@ from sqlalchemy.exc import ArgumentError
 
 from fastapi_keyauth.addresses import parse_network
 from fastapi_keyauth.errors import SetupError
+from fastapi_keyauth.names import is_scope_name
 from fastapi_keyauth.origins import parse_origin
 from fastapi_keyauth.tokens import SESSION_PREFIX
 
@@ -34,7 +35,6 @@ class MaskedUrl(str):
 
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
-_SCOPE_NAME = re.compile(r"[\x21\x23-\x29\x2b-\x5b\x5d-\x7e]{1,64}")  # RFC 6749 section 3.3, without "*"
 
 
 class KeyAuthSettings(BaseSettings):
@@ -182,6 +182,9 @@ class KeyAuthSettings(BaseSettings):
             raise ValueError("must be a database URL such as postgresql+asyncpg://user@host/name") from None
         if url.drivername in ("postgresql", "postgres"):
             url = url.set(drivername="postgresql+asyncpg")
+        if url.drivername == "postgresql+asyncpg" and "sslmode" in url.query:
+            # What libpq and hosting providers write; asyncpg has another name for it.
+            url = url.set(query={**{k: v for k, v in url.query.items() if k != "sslmode"}, "ssl": url.query["sslmode"]})
         elif url.drivername == "sqlite":
             url = url.set(drivername="sqlite+aiosqlite")
         if url.drivername not in ("sqlite+aiosqlite", "postgresql+asyncpg"):
@@ -234,7 +237,7 @@ class KeyAuthSettings(BaseSettings):
     @classmethod
     def _check_scopes(cls, value: dict[str, str]) -> dict[str, str]:
         for name in value:
-            if not _SCOPE_NAME.fullmatch(name):
+            if name == "*" or not is_scope_name(name):
                 raise ValueError("must have names of 1 to 64 printable characters without spaces, quotes or '*'")
         return value
 
@@ -270,11 +273,6 @@ def masked_url(url: str) -> str:
         r"(?<=[?&])([^=&]*(?:pass|secret|token)[^=&]*)=[^&]*", r"\1=***", str.__str__(url), flags=re.IGNORECASE
     )
     return re.sub(r"://([^:@/]*):.*@", r"://\1:***@", text, count=1)
-
-
-def is_scope_name(name: str) -> bool:
-    """Whether ``name`` has the form of a scope (RFC 6749 section 3.3, at most 64 characters, no ``*`` inside)."""
-    return name == "*" or _SCOPE_NAME.fullmatch(name) is not None
 
 
 def _announced_workers() -> int:

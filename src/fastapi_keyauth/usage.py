@@ -59,6 +59,10 @@ class UsageRecorder:
 
     async def flush(self) -> None:
         """Write what has come together. Where the database is away it is kept for the next time."""
+        # A flush that is cancelled half way must not leave in doubt what was written: the writing itself goes on.
+        await asyncio.shield(asyncio.create_task(self._flush(), name="keyauth-usage"))
+
+    async def _flush(self) -> None:
         async with self._lock:
             usage = self._pending
             if not usage.counts and not usage.keys_used:

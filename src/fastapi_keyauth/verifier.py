@@ -56,8 +56,8 @@ class Verifier:
         return verified
 
     def age_s(self, verified: VerifiedKey) -> float:
-        """Seconds since the row was read; never 0, which would say that it was read for the request at hand."""
-        return max(self._monotonic() - verified.read_at, 1e-9)
+        """Seconds since the row was read."""
+        return self._monotonic() - verified.read_at
 
     def is_known_wrong(self, token: ParsedToken) -> bool:
         """Whether this very token was found wrong a moment ago. No I/O."""

@@ -11,7 +11,8 @@ from fastapi_keyauth import CreatedKey, KeyAuth, LimiterUnavailable, RevokedApiK
 from fastapi_keyauth.addresses import ClientAddress
 from fastapi_keyauth.authenticator import Visit
 from fastapi_keyauth.credentials import Credentials
-from fastapi_keyauth.errors import ChangePending, ExpiredApiKey
+from fastapi_keyauth.errors import ChangePending, DisabledApiKey, ExpiredApiKey, HasherUnavailable
+from fastapi_keyauth.limiter import OutageLimiter
 from fastapi_keyauth.principals import KeyPrincipal
 from fastapi_keyauth.store import KeyStore
 
@@ -214,3 +215,75 @@ def test_a_keyauth_can_be_started_again_in_another_event_loop(make_auth: MakeAut
             return token
 
     asyncio.run(run(asyncio.run(run(None))))
+
+
+@several_workers
+async def test_the_second_try_of_a_change_that_could_not_be_told_tells_it(
+    make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = make_auth(), make_auth()
+    async with here, there:
+        created = await make_key(here)
+        for _ in range(3):
+            await authenticate(there, created.token)
+        with monkeypatch.context() as patch:
+
+            async def fail(_key_id: str) -> None:
+                raise LimiterUnavailable("away")
+
+            patch.setattr(here._limiter, "changed", fail)
+            with pytest.raises(ChangePending):
+                await here.keys.update(created.key.id, enabled=False)
+        await here.keys.update(created.key.id, enabled=False)
+        with pytest.raises(DisabledApiKey):
+            await authenticate(there, created.token)
+
+
+async def test_a_dead_key_that_is_still_used_costs_no_reads(
+    make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    auth = make_auth(max_staleness_s=3600)
+    async with auth:
+        created = await make_key(auth)
+        await auth.keys.revoke(created.key.id)
+        if isinstance(auth._limiter, OutageLimiter):
+            await auth._limiter._primary._control.flushdb()
+        reads = Gate(monkeypatch, store_of(auth), "find_for_token")
+        reads.opened.set()
+        for _ in range(20):
+            with pytest.raises(RevokedApiKey):
+                await authenticate(auth, created.token)
+        assert reads.calls <= 2
+
+
+@pytest.mark.parametrize("stack", ["sqlite-memory"], indirect=True)
+async def test_a_limit_of_its_own_is_kept_when_the_default_changes(make_auth: MakeAuth) -> None:
+    async with make_auth() as auth:
+        created = await make_key(auth)
+        await auth.keys.update(created.key.id, hourly_limit=1000)
+        assert [event.event for event in (await auth.keys.events(created.key.id)).items] == ["updated", "created"]
+    async with make_auth(default_hourly_limit=10) as auth:
+        assert (await auth.keys.get(created.key.id)).hourly_limit == 1000
+        await auth.keys.update(created.key.id, hourly_limit=None)
+        await auth.keys.update(created.key.id, hourly_limit=None)
+        assert (await auth.keys.get(created.key.id)).hourly_limit == 10
+        assert len((await auth.keys.events(created.key.id)).items) == 3
+
+
+@pytest.mark.parametrize("stack", ["sqlite-memory"], indirect=True)
+async def test_want_of_memory_for_argon2_says_nothing_about_the_secret(
+    make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from argon2.exceptions import VerificationError
+
+    def fail(_phc: str, _secret: str) -> bool:
+        raise VerificationError("Memory allocation error")
+
+    async with make_auth(block_after_failures=1) as auth:
+        created = await make_key(auth)
+        with monkeypatch.context() as patch:
+            patch.setattr(auth._hasher, "_hasher", type("Hasher", (), {"verify": staticmethod(fail)}))
+            for _ in range(3):
+                with pytest.raises(HasherUnavailable):
+                    await authenticate(auth, created.token)
+        assert (await authenticate(auth, created.token)).id == created.key.id

@@ -52,8 +52,9 @@ async def make_limiter(request: pytest.FixtureRequest, servers: Servers, clock: 
 
 
 def ask(key_id: str = "k", limit: int | None = 5, units: int = 1, **options: Any) -> Ask:
+    age_s = options.get("age_s", 0.0)
     return Ask(
-        key_id, options.pop("bucket", None), limit, units, options.pop("generation", ""), options.pop("age_s", 0)
+        key_id, options.get("bucket"), limit, units, options.get("generation", ""), age_s, "age_s" not in options
     )
 
 
@@ -65,7 +66,7 @@ class TestCap:
         seen = [await limiter.take(ask()) for _ in range(7)]
         assert [decision.verdict for decision in seen] == [Verdict.ADMITTED] * 5 + [Verdict.LIMITED] * 2
         assert [decision.remaining for decision in seen] == [4, 3, 2, 1, 0, 0, 0]
-        assert {decision.retry_after_s for decision in seen} == {3000}
+        assert {decision.wait_s for decision in seen} == {3000}
         assert {decision.reset_at_s for decision in seen} == {START - 600 + HOUR}
 
     async def test_concurrent_takers_on_two_workers_share_one_cap(self, make_limiter: MakeLimiter) -> None:
@@ -137,7 +138,7 @@ class TestSlidingWindow:
         clock.now = START + 3000 + minutes * 60
         while (refused := await limiter.take(ask(limit=limit))).verdict is Verdict.ADMITTED:
             pass
-        clock.now += refused.retry_after_s - 1.001
+        clock.now += refused.wait_s - 1.001
         assert (await limiter.take(ask(limit=limit))).verdict is Verdict.LIMITED
         clock.now += 1.001
         assert (await limiter.take(ask(limit=limit))).verdict is Verdict.ADMITTED
@@ -193,7 +194,7 @@ class TestBlocking:
         assert await limiter.fail("a") == 120
         assert await other.fail("a") == 120
         decision = await other.take(ask(bucket="a"))
-        assert (decision.verdict, decision.retry_after_s) == (Verdict.BLOCKED, 120)
+        assert (decision.verdict, decision.wait_s) == (Verdict.BLOCKED, 120)
         assert (await other.take(ask(bucket="b"))).verdict is Verdict.ADMITTED
         assert (await other.take(ask(bucket=None))).verdict is Verdict.ADMITTED
 
@@ -280,5 +281,5 @@ class TestRedisAlone:
         seconds, _ = await limiter._control.time()
         decision = await limiter.take(ask())
         assert decision.hour in (seconds // HOUR, seconds // HOUR + 1)
-        assert abs(decision.reset_at_s - decision.retry_after_s - seconds) <= 2
+        assert abs(decision.reset_at_s - decision.wait_s - seconds) <= 2
         await limiter.close()

@@ -33,7 +33,9 @@ class Ask:
         limit: the key's cap, requests per hour; None for no cap.
         units: 1 to use a unit, 0 only to look.
         generation: what was given out before the row was read; "" for a row that nobody has proof of.
-        age_s: seconds since the row was read; 0 where it was read for this very request, which is proof enough.
+        age_s: seconds since the row was read; None where the asker has no row. Only who has one leaves a trace of the
+            key in the limiter, so what strangers ask about cannot fill it.
+        is_fresh: whether the row was read for this very request, which is proof enough.
     """
 
     key_id: str
@@ -42,11 +44,7 @@ class Ask:
     units: int = 0
     generation: str = ""
     age_s: float | None = None
-
-    @property
-    def is_fresh(self) -> bool:
-        """Whether the row was read for this very request."""
-        return self.age_s == 0
+    is_fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +56,7 @@ class Decision:
         generation: opaque; it is another one after every change to the key. "" where none is known.
         remaining: units left in the window, None without a cap.
         reset_at_s: when the window ends, in seconds since 1970, on the limiter's clock.
-        retry_after_s: whole seconds, at least 1, after which it is worth trying again (LIMITED, BLOCKED), or until the
-            window ends (ADMITTED).
+        wait_s: whole seconds, at least 1, until it is worth trying again, or until the window ends (ADMITTED).
         hour: the window, in hours since 1970.
     """
 
@@ -67,7 +64,7 @@ class Decision:
     generation: str = ""
     remaining: int | None = None
     reset_at_s: int = 0
-    retry_after_s: int = 0
+    wait_s: int = 0
     hour: int = 0
 
 

@@ -53,7 +53,9 @@ class Script:
                 finally:
                     await self._pool.release(connection)
         except (RedisError, OSError, TimeoutError) as error:
-            raise LimiterUnavailable(type(error).__name__) from error
+            # What the server says ("NOPERM ...") helps whoever reads the log; it repeats no argument of ours.
+            said = str(error).splitlines()[:1]
+            raise LimiterUnavailable(f"{type(error).__name__}: {said[0]}" if said else type(error).__name__) from error
 
     async def _call(self, connection: AbstractConnection, *command: str | int) -> Any:
         await connection.send_command(*command)

@@ -70,11 +70,10 @@ class MemoryLimiter:
         if ask.bucket is not None:
             blocked_ms = self._blocked_ms(ask.bucket, now_ms)
             if blocked_ms:
-                return Decision(Verdict.BLOCKED, retry_after_s=ceil_s(blocked_ms), hour=hour)
+                return Decision(Verdict.BLOCKED, wait_s=ceil_s(blocked_ms), hour=hour)
         quota = self._quotas.get(ask.key_id)
         if not ask.is_fresh and (quota is None or self._is_stale(ask, quota)):
-            # Only who holds the key's row asks for a unit: what strangers ask about must not fill the memory.
-            if quota is None and ask.units:
+            if quota is None and ask.age_s is not None:
                 quota = self._add_quota(ask.key_id, hour)
             return Decision(Verdict.STALE, generation=quota.generation if quota else "", hour=hour)
         if quota is None:

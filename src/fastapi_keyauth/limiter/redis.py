@@ -1,6 +1,5 @@
 """The limiter of many workers on many hosts: Redis or Valkey, from 6.2 on."""
 
-import asyncio
 import math
 import secrets
 import time
@@ -13,7 +12,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from fastapi_keyauth.errors import SetupError
+from fastapi_keyauth.errors import LimiterUnavailable, SetupError
 from fastapi_keyauth.limiter.base import HOUR_S, Ask, Decision, Policy, Verdict, ceil_s
 from fastapi_keyauth.limiter.batch import Batcher, Prepared, Script
 from fastapi_keyauth.settings import masked_url
@@ -84,12 +83,10 @@ class RedisLimiter:
         """See :class:`Limiter`."""
         self._open()
         try:
-            async with asyncio.timeout(max(self._timeout_s, 2.0)):
-                await self._control.ping()
-        except (RedisError, OSError, TimeoutError) as error:
+            await self._touch()
+        except LimiterUnavailable as error:
             await self.close()
-            name = type(error).__name__
-            raise SetupError(f"The Redis server at {masked_url(self._url)} does not answer ({name}).") from None
+            raise SetupError(f"The Redis server at {masked_url(self._url)} does not answer ({error}).") from None
 
     async def close(self) -> None:
         """See :class:`Limiter`."""
@@ -99,24 +96,25 @@ class RedisLimiter:
         await self._control.aclose()
 
     async def is_writable(self) -> bool:
-        """Whether the server answers and takes writes again (a replica that lost its primary does not)."""
+        """Whether the server runs scripts that write (a replica that lost its primary does not)."""
         try:
-            async with asyncio.timeout(self._timeout_s):
-                await self._control.set(f"{self._namespace}:probe", 1, px=1000)
-        except (RedisError, OSError, TimeoutError):
-            await self._control.connection_pool.disconnect()
+            await self._touch()
+        except LimiterUnavailable:
             return False
         return True
+
+    async def _touch(self) -> None:
+        await self._changed.run(lambda: ([f"{self._namespace}:probe"], ["-", 1]))
 
     async def take(self, ask: Ask) -> Decision:
         """See :class:`Limiter`."""
         if ask.bucket is not None:
             blocked_s = self._known_block(ask.bucket)
             if blocked_s is not None:
-                return Decision(Verdict.BLOCKED, retry_after_s=blocked_s)
+                return Decision(Verdict.BLOCKED, wait_s=blocked_s)
         decision = await self._asks.ask(ask)
         if decision.verdict is Verdict.BLOCKED and ask.bucket is not None:
-            self._remember_block(ask.bucket, decision.retry_after_s)
+            self._remember_block(ask.bucket, decision.wait_s)
         return decision
 
     async def fail(self, bucket: str) -> int | None:
@@ -150,7 +148,8 @@ class RedisLimiter:
             # A generation from before a reconnect proves nothing; "-" equals none that is ever given out.
             generation = ask.generation.removeprefix(epoch) if ask.generation.startswith(epoch) else "-"
             limit = -1 if ask.limit is None else ask.limit
-            args += (generation or "-", limit, ask.units, int(ask.is_fresh), int(ask.bucket is not None))
+            row = 2 if ask.is_fresh else int(ask.age_s is not None)
+            args += (generation or "-", limit, ask.units, row, int(ask.bucket is not None))
         return names, args
 
     async def _send_failures(self, buckets: list[str]) -> Sequence[int]:
@@ -201,6 +200,6 @@ def _decision(epoch: str, verdict: int, generation: str, remaining: int, hour: i
         generation=epoch + generation if generation else "",
         remaining=None if remaining < 0 else remaining,
         reset_at_s=(hour + 1) * HOUR_S,
-        retry_after_s=ceil_s(wait_ms),
+        wait_s=ceil_s(wait_ms),
         hour=hour,
     )

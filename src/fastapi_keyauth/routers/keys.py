@@ -1,16 +1,19 @@
 # Annotations stay real objects in this module: FastAPI reads them.
 """The management routes."""
 
+from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Query, Request, Response, Security
 from fastapi.security import SecurityScopes
+from starlette.requests import HTTPConnection
 
-from fastapi_keyauth.dependencies import RequireManager
+from fastapi_keyauth.addresses import ClientAddress
+from fastapi_keyauth.dependencies import RequireKey, RequireManager
 from fastapi_keyauth.fields import KeyPatch, NewKey, OwnerId
 from fastapi_keyauth.grants import Caller
-from fastapi_keyauth.management import MAX_PAGE, MAX_USAGE_HOURS
+from fastapi_keyauth.management import MAX_PAGE, MAX_USAGE_HOURS, Keys
 from fastapi_keyauth.principals import KEYS_READ, KEYS_WRITE, KeyPrincipal, SessionPrincipal
 from fastapi_keyauth.records import Actor, EventPage, Key, KeyPage, Status
 from fastapi_keyauth.routers.schemas import (
@@ -24,9 +27,7 @@ from fastapi_keyauth.routers.schemas import (
     UsageOut,
 )
 from fastapi_keyauth.routers.strict_json import strict_json_route
-
-if TYPE_CHECKING:
-    from fastapi_keyauth.keyauth import KeyAuth
+from fastapi_keyauth.settings import KeyAuthSettings
 
 _NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "No such key among those the caller may see"}}
 _CONFLICT: dict[int | str, dict[str, Any]] = {409: {"description": "The key is not active, or there are too many"}}
@@ -34,11 +35,17 @@ _Principal = KeyPrincipal | SessionPrincipal
 _Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Items on a page.")]
 
 
-def build_keys_router(auth: "KeyAuth", manager: RequireManager) -> APIRouter:
+def build_keys_router(
+    keys: Keys,
+    settings: KeyAuthSettings,
+    require_key: RequireKey,
+    manager: RequireManager,
+    client_address: Callable[[HTTPConnection], ClientAddress | None],
+) -> APIRouter:
     """The router ``auth.keys_router``. Each route authenticates, asks ``grants.py`` and calls ``auth.keys``."""
 
     def caller_of(principal: _Principal) -> Caller:
-        return Caller.of(principal, auth.settings.default_hourly_limit)
+        return Caller.of(principal, settings.default_hourly_limit)
 
     async def find_reader(principal: Annotated[_Principal, Security(manager, scopes=[KEYS_READ])]) -> Caller:
         return caller_of(principal)
@@ -50,7 +57,7 @@ def build_keys_router(auth: "KeyAuth", manager: RequireManager) -> APIRouter:
         return await manager(request, SecurityScopes([KEYS_WRITE]))
 
     def actor_of(caller: Caller, request: Request) -> Actor:
-        address = auth.client_address(request)
+        address = client_address(request)
         return caller.actor(None if address is None else address.text)
 
     reader = Annotated[Caller, Depends(find_reader)]
@@ -65,13 +72,13 @@ def build_keys_router(auth: "KeyAuth", manager: RequireManager) -> APIRouter:
         caller.check_scopes(scopes)
         limit = caller.limit_by_default() if new.hourly_limit is None else new.hourly_limit
         caller.check_limit(limit)
-        created = await auth.keys.add(
+        created = await keys.add(
             new,
             new.owner_id or caller.owner_id,
             scopes,
             limit,
             actor_of(caller, request),
-            auth.settings.max_keys_per_owner,
+            settings.max_keys_per_owner,
         )
         response.headers["Cache-Control"] = "no-store"
         response.headers["Location"] = f"{request.url.path.rstrip('/')}/{created.key.id}"
@@ -90,17 +97,17 @@ def build_keys_router(auth: "KeyAuth", manager: RequireManager) -> APIRouter:
         """Keys, newest first."""
         caller.check_owner(owner_id)
         owner = owner_id if caller.is_admin else caller.owner_id
-        return await auth.keys.list(owner, status, q, unused_for_days, cursor, limit)
+        return await keys.list(owner, status, q, unused_for_days, cursor, limit)
 
     @router.get("/current")
-    async def read_current_key(key: Annotated[KeyPrincipal, Depends(auth.require_key)]) -> CurrentKeyOut:
+    async def read_current_key(key: Annotated[KeyPrincipal, Depends(require_key)]) -> CurrentKeyOut:
         """The calling key, by its own token alone."""
-        return CurrentKeyOut.of(await auth.keys.get(key.id), key.remaining, key.reset_at)
+        return CurrentKeyOut.of(await keys.get(key.id), key.remaining, key.reset_at)
 
     @router.get("/{id}", responses=_NOT_FOUND, response_model=KeyOut)
     async def read_key(id: str, caller: reader) -> Key:
         """One key."""
-        return await auth.keys.get(id, caller.scope_of_view)
+        return await keys.get(id, caller.scope_of_view)
 
     @router.patch("/{id}", responses=_NOT_FOUND | _CONFLICT, response_model=KeyOut)
     async def change_key(id: str, patch: KeyPatch, caller: writer, request: Request) -> Key:
@@ -113,7 +120,7 @@ def build_keys_router(auth: "KeyAuth", manager: RequireManager) -> APIRouter:
             if "hourly_limit" in changes:
                 caller.check_limit(changes["hourly_limit"])
 
-        return await auth.keys.patch(id, patch, actor_of(caller, request), caller.scope_of_view, check)
+        return await keys.patch(id, patch, actor_of(caller, request), caller.scope_of_view, check)
 
     @router.post("/{id}/rotate", status_code=201, responses=_NOT_FOUND | _CONFLICT)
     async def rotate_key(
@@ -125,7 +132,7 @@ def build_keys_router(auth: "KeyAuth", manager: RequireManager) -> APIRouter:
     ) -> CreatedKeyOut:
         """Give the key a new secret. The old one works until the overlap ends."""
         overlap = timedelta(seconds=(rotation or RotateIn()).overlap_s)
-        created = await auth.keys.replace_secret(
+        created = await keys.replace_secret(
             id, overlap, actor_of(caller, request), caller.scope_of_view, caller.check_change
         )
         response.headers["Cache-Control"] = "no-store"
@@ -134,15 +141,15 @@ def build_keys_router(auth: "KeyAuth", manager: RequireManager) -> APIRouter:
     @router.delete("/{id}", status_code=204, responses=_NOT_FOUND)
     async def revoke_key(id: str, caller: writer, request: Request) -> None:
         """Revoke the key, for good. It holds at once, everywhere; a second time changes nothing."""
-        await auth.keys.revoke(id, actor_of(caller, request), caller.scope_of_view)
+        await keys.revoke(id, actor_of(caller, request), caller.scope_of_view)
 
     @router.get("/{id}/usage", responses=_NOT_FOUND)
     async def read_usage(
         id: str, caller: reader, hours: Annotated[int, Query(ge=1, le=MAX_USAGE_HOURS)] = 24
     ) -> UsageOut:
         """Requests in each of the last hours, oldest first."""
-        await auth.keys.get(id, caller.scope_of_view)
-        return UsageOut(items=[UsageHourOut.model_validate(hour) for hour in await auth.keys.usage(id, hours)])
+        found = await keys.usage(id, hours, caller.scope_of_view)
+        return UsageOut(items=[UsageHourOut.model_validate(hour) for hour in found])
 
     @router.get("/{id}/events", responses=_NOT_FOUND, response_model=EventPageOut)
     async def list_events(
@@ -152,7 +159,6 @@ def build_keys_router(auth: "KeyAuth", manager: RequireManager) -> APIRouter:
         limit: _Limit = 50,
     ) -> EventPage:
         """What was done to the key, by whom, from where and when; newest first."""
-        await auth.keys.get(id, caller.scope_of_view)
-        return await auth.keys.events(id, cursor, limit)
+        return await keys.events(id, cursor, limit, caller.scope_of_view)
 
     return router

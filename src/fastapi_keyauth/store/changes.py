@@ -1,18 +1,19 @@
 """One change to one key, inside a transaction that holds its row."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import insert, update
+from sqlalchemy import delete, insert, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fastapi_keyauth.models import ChangeRow, EventRow, table
+from fastapi_keyauth.models import ChangeRow, EventRow, OriginRow, table
 from fastapi_keyauth.records import Actor, Key
 from fastapi_keyauth.store.views import keys, secrets
 
 _events = table(EventRow)
 _changes = table(ChangeRow)
+_origins = table(OriginRow)
 
 
 class KeyChange:
@@ -20,21 +21,24 @@ class KeyChange:
 
     Attributes:
         key: the key as it is; after the transaction, as it became.
-        written: the columns that were written.
+        stored_limit: the key's own cap as it is stored, None for the default; ``key`` has the one in force.
+        is_changed: whether anything was written.
         pending: the row that waits for the announcement of this change; None where nothing was written.
     """
 
-    def __init__(self, connection: AsyncConnection, key: Key, now: datetime) -> None:
+    def __init__(self, connection: AsyncConnection, key: Key, stored_limit: int | None, now: datetime) -> None:
         self._connection = connection
         self._now = now
         self.key = key
-        self.written: dict[str, Any] = {}
+        self.stored_limit = stored_limit
+        self.is_changed = False
         self.pending: int | None = None
 
     async def update(self, values: Mapping[str, Any], event: str, actor: Actor, changes: dict[str, Any]) -> None:
         """Write these columns and no others, and the line of history."""
         await self._connection.execute(update(keys).where(keys.c.id == self.key.id).values(**values))
-        self.written |= values
+        if "allowed_origins" in values:
+            await replace_origins(self._connection, self.key.id, values["allowed_origins"])
         await self._record(event, actor, changes)
 
     async def replace_secret(self, secret: dict[str, Any], overlap: timedelta, actor: Actor) -> None:
@@ -48,7 +52,6 @@ class KeyChange:
         await self._connection.execute(of_key.where(secrets.c.expires_at.is_not(None)).values(expires_at=self._now))
         await self._connection.execute(of_key.where(secrets.c.expires_at.is_(None)).values(expires_at=ends_at))
         await add_secret(self._connection, self.key.id, secret, self._now)
-        self.written["secrets"] = True
         old_hint = ends_last.hint
         changes = {
             "hint": {"from": old_hint, "to": old_hint[:-4] + secret["last4"]},
@@ -57,6 +60,7 @@ class KeyChange:
         await self._record("rotated", actor, changes)
 
     async def _record(self, event: str, actor: Actor, changes: dict[str, Any]) -> None:
+        self.is_changed = True
         await add_event(self._connection, self.key.id, event, actor, self._now, changes)
         pending = insert(_changes).values(key_id=self.key.id, at=self._now).returning(_changes.c.id)
         self.pending = (await self._connection.execute(pending)).scalar_one()
@@ -73,3 +77,10 @@ async def add_event(
 async def add_secret(connection: AsyncConnection, key_id: str, secret: dict[str, Any], now: datetime) -> None:
     """A new live secret: ``tag``, ``hash`` and ``last4`` of it, never itself."""
     await connection.execute(insert(secrets).values(key_id=key_id, created_at=now, **secret))
+
+
+async def replace_origins(connection: AsyncConnection, key_id: str, origins: Sequence[str]) -> None:
+    """Make the lookup table say what the key's row says."""
+    await connection.execute(delete(_origins).where(_origins.c.key_id == key_id))
+    if origins:
+        await connection.execute(insert(_origins), [{"origin": origin, "key_id": key_id} for origin in origins])

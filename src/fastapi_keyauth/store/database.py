@@ -7,7 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
@@ -23,7 +24,8 @@ POOL_TIMEOUT_S = 5.0
 _SETUP_LOCK = 0x6B657961757468  # "keyauth": PostgreSQL's advisory lock while tables are made
 _WRITES = "keyauth_writes"
 
-_OUTAGES: tuple[type[Exception], ...] = (SQLAlchemyError, OSError, TimeoutError)
+_OUTAGES: tuple[type[Exception], ...] = (DBAPIError, PoolTimeoutError, OSError, TimeoutError)
+_MISTAKES = (DataError, IntegrityError, NotSupportedError, ProgrammingError)  # of ours: they must be seen
 try:
     import asyncpg
 except ModuleNotFoundError:
@@ -59,6 +61,10 @@ class Database:
                 await connection.run_sync(metadata.create_all)
         except ModuleNotFoundError as error:
             raise SetupError(f"The database driver {error.name} is not installed.") from None
+        except (TypeError, ValueError) as error:
+            await self.close()
+            detail = type(error).__name__
+            raise SetupError(f"The database at {masked_url(self._url)} cannot be used as told ({detail}).") from None
         except StoreUnavailable as error:
             await self.close()
             cause = type(error.__cause__).__name__
@@ -100,6 +106,8 @@ class Database:
                     await connection.execution_options(**{_WRITES: True})
                 async with connection.begin():
                     yield connection
+        except _MISTAKES:
+            raise
         except _OUTAGES as error:
             logger.warning("database unavailable: %s", _describe(error))
             raise StoreUnavailable from error
@@ -127,6 +135,8 @@ def _configure_sqlite(engine: AsyncEngine) -> None:
     @event.listens_for(engine.sync_engine, "connect")
     def _on_connect(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # BEGIN is sent below, not guessed by the driver
+        # SQLite's own knows ASCII alone.
+        connection.create_function("lower", 1, lambda text: text.lower() if isinstance(text, str) else text)
         cursor = connection.cursor()
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=FULL")  # a key answered with 201 survives a power cut

@@ -12,7 +12,7 @@ from fastapi_keyauth.errors import KeyNotFound, TooManyKeys
 from fastapi_keyauth.models import ChangeRow, EventRow, OriginRow, table
 from fastapi_keyauth.records import Actor, EventPage, Key, KeyEvent, Status, StoredKey
 from fastapi_keyauth.settings import KeyAuthSettings
-from fastapi_keyauth.store.changes import KeyChange, add_event, add_secret
+from fastapi_keyauth.store.changes import KeyChange, add_event, add_secret, replace_origins
 from fastapi_keyauth.store.database import Database
 from fastapi_keyauth.store.views import Views, has_status, keys, secrets
 
@@ -125,7 +125,7 @@ class KeyStore:
                 await self._check_room(connection, values["owner_id"], max_keys)
             await connection.execute(insert(keys).values(created_at=now, **values))
             await add_secret(connection, values["id"], secret, now)
-            await replace_origins(connection, values["id"], values["allowed_origins"], is_new=True)
+            await replace_origins(connection, values["id"], values["allowed_origins"])
             await add_event(connection, values["id"], "created", actor, now, {})
             return await self._get(connection, values["id"], now, None)
 
@@ -147,11 +147,10 @@ class KeyStore:
         """
         async with self._database.write() as connection:
             key = await self._get(connection, key_id, now, owner_id, lock=True)
-            change = KeyChange(connection, key, now)
+            limit = select(keys.c.hourly_limit).where(keys.c.id == key_id)
+            change = KeyChange(connection, key, (await connection.execute(limit)).scalar_one(), now)
             yield change
-            if "allowed_origins" in change.written:
-                await replace_origins(connection, key_id, change.written["allowed_origins"], is_new=False)
-            if change.written:
+            if change.is_changed:
                 change.key = await self._get(connection, key_id, now, None)
 
     async def events(self, key_id: str, before: int | None, limit: int) -> EventPage:
@@ -164,12 +163,12 @@ class KeyStore:
         items = [KeyEvent(row.event, row.actor, row.address, row.at, row.changes) for row in rows[:limit]]
         return EventPage(items, str(rows[limit - 1].id) if len(rows) > limit else None)
 
-    async def is_origin_of_active_key(self, origin: str, now: datetime) -> bool:
-        """Whether any active key lists this origin."""
+    async def origins_of_active_keys(self, now: datetime) -> frozenset[str]:
+        """Every origin that any active key lists."""
         joined = _origins.join(keys, keys.c.id == _origins.c.key_id)
-        statement = select(1).select_from(joined).where(_origins.c.origin == origin, has_status("active", now)).limit(1)
+        statement = select(_origins.c.origin).distinct().select_from(joined).where(has_status("active", now))
         async with self._database.read() as connection:
-            return (await connection.execute(statement)).first() is not None
+            return frozenset((await connection.execute(statement)).scalars())
 
     async def pending_changes(self, limit: int) -> list[tuple[int, str]]:
         """Row id and key id of changes that were stored and not announced, oldest first."""
@@ -186,11 +185,3 @@ class KeyStore:
         """Changes that were announced need not be announced again."""
         async with self._database.write() as connection:
             await connection.execute(delete(_changes).where(_changes.c.id.in_(ids)))
-
-
-async def replace_origins(connection: AsyncConnection, key_id: str, origins: Sequence[str], is_new: bool) -> None:
-    """Make the lookup table say what the key's row says."""
-    if not is_new:
-        await connection.execute(delete(_origins).where(_origins.c.key_id == key_id))
-    if origins:
-        await connection.execute(insert(_origins), [{"origin": origin, "key_id": key_id} for origin in origins])

@@ -1,5 +1,6 @@
 """From rows to records, and the conditions that several statements share."""
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -76,7 +77,7 @@ class Views:
             owner_id=row.owner_id,
             environment=row.environment,
             scopes=frozenset(row.scopes),
-            metadata=row.metadata,
+            metadata_json=json.dumps(row.metadata) if row.metadata else "",
             hourly_limit=self._default_limit if row.hourly_limit is None else row.hourly_limit,
             allowed_origins=tuple(row.allowed_origins),
             allowed_ips=tuple(row.allowed_ips),

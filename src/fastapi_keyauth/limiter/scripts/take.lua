@@ -6,7 +6,8 @@
 -- ARGV  [1] now in ms since 1970, or '' for this server's clock
 --       [2] a fresh generation, for keys that have none   [3] 's' sliding window, 'f' fixed window
 --       [4] seconds for which a key's hash is kept
---       then per question: generation of the row, cap (-1: none), units (0 or 1), fresh (0 or 1), look at block (0 or 1)
+--       then per question: generation of the row, cap (-1: none), units (0 or 1),
+--       row (0: the asker has none, 1: remembered, 2: read for this request), look at block (0 or 1)
 -- Gives per question five integers and strings: verdict (0 admitted, 1 limited, 2 blocked, 3 stale),
 --       generation, remaining (-1: no cap), hour, wait in ms
 local HOUR = 3600000
@@ -53,9 +54,9 @@ local function question(address, key, at)
     end
   end
   local row = redis.call('HMGET', key, 'g', 'h', 'n', 'p')
-  local generation, units, fresh = row[1], ARGV[at + 2] == '1', ARGV[at + 3] == '1'
-  if not generation and units then
-    -- Only who holds the key's row asks for a unit, so strangers cannot fill this server with keys.
+  local generation, units, fresh = row[1], ARGV[at + 2] == '1', ARGV[at + 3] == '2'
+  if not generation and ARGV[at + 3] ~= '0' then
+    -- Only for who has the key's row, so that strangers cannot fill this server with keys.
     generation = ARGV[2]
     redis.call('HSET', key, 'g', generation)
     redis.call('EXPIRE', key, ARGV[4])

@@ -1,0 +1,128 @@
+"""What the ASGI middleware and the FastAPI dependencies of one KeyAuth share: visits, refusals, headers."""
+
+import logging
+from typing import Literal
+
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from fastapi_keyauth.addresses import AddressResolver, ClientAddress
+from fastapi_keyauth.authenticator import Authenticator, Visit
+from fastapi_keyauth.cors import CorsRules, RawHeaders
+from fastapi_keyauth.credentials import CredentialReader, Headers
+from fastapi_keyauth.errors import KeyAuthError, TemporarilyUnavailable
+from fastapi_keyauth.limiter.base import HOUR_S
+from fastapi_keyauth.problems import Problems
+from fastapi_keyauth.tokens import redact
+
+logger = logging.getLogger("fastapi_keyauth")
+
+WS_POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1
+RateLimitHeaders = Literal["ietf", "legacy", "both", "none"]
+
+
+class Edge:
+    """What the middleware and the dependencies of one KeyAuth share.
+
+    Attributes:
+        scope_key: the name under which a request's visit lies in its ASGI scope.
+    """
+
+    def __init__(
+        self,
+        scope_key: str,
+        credentials: CredentialReader,
+        addresses: AddressResolver,
+        authenticator: Authenticator,
+        cors: CorsRules,
+        problems: Problems,
+        rate_limit_headers: RateLimitHeaders,
+    ) -> None:
+        self.scope_key = scope_key
+        self.authenticator = authenticator
+        self.cors = cors
+        self._problems = problems
+        self._credentials = credentials
+        self._addresses = addresses
+        self._rate_limit_headers = rate_limit_headers
+
+    def open_visit(self, scope: Scope) -> Visit:
+        """A visit for this request, laid into its scope."""
+        headers: Headers = scope["headers"]
+        origin = find_header(headers, b"origin")
+        visit = Visit(
+            self._credentials.read(headers),
+            self._addresses.resolve(scope.get("client"), headers),
+            origin.decode("latin-1") if origin else None,
+        )
+        scope[self.scope_key] = visit
+        return visit
+
+    def client_address(self, connection: HTTPConnection) -> ClientAddress | None:
+        """The client's address as blocks and allow lists see it; None where the server gives none."""
+        return self._addresses.resolve(connection.scope.get("client"), connection.scope["headers"])
+
+    def find_visit(self, connection: HTTPConnection) -> Visit:
+        """The visit of a request.
+
+        Raises:
+            RuntimeError: the application was not installed on.
+        """
+        visit: Visit | None = connection.scope.get(self.scope_key)
+        if visit is None:
+            raise RuntimeError("This app does not know its KeyAuth: call auth.install(app) once, where it is made.")
+        return visit
+
+    def respond(self, error: KeyAuthError, visit: Visit, scope: Scope) -> Response:
+        """The response to an error; why goes to the log, what was sent does not."""
+        facts = (
+            type(error).__name__,
+            getattr(error, "key_id", None),
+            None if visit.address is None else visit.address.text,
+            scope.get("method", "WEBSOCKET"),
+            redact(scope["path"]),
+        )
+        if isinstance(error, TemporarilyUnavailable):
+            logger.warning("unavailable: %s key=%s address=%s %s %r", *facts)
+        else:
+            logger.info("refused: %s key=%s address=%s %s %r", *facts)
+        return self._problems.response(error, visit)
+
+    async def refuse(self, error: KeyAuthError, visit: Visit, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the refusal; to a WebSocket as an HTTP response where the server can, else by closing it."""
+        response = self.respond(error, visit, scope)
+        if scope["type"] == "http" or can_answer_upgrade(scope):
+            await response(scope, receive, send)
+        else:
+            await receive()  # websocket.connect; nothing may be sent before it
+            await send({"type": "websocket.close", "code": WS_POLICY_VIOLATION, "reason": ""})
+
+    async def complete(self, headers: RawHeaders, visit: Visit) -> None:
+        """Add rate-limit and CORS headers to a response."""
+        self._add_rate_limit(headers, visit)
+        await self.cors.add_headers(headers, visit)
+
+    def _add_rate_limit(self, headers: RawHeaders, visit: Visit) -> None:
+        key, decision, mode = visit.key, visit.decision, self._rate_limit_headers
+        if decision is None or key is None or key.hourly_limit is None or decision.remaining is None or mode == "none":
+            return
+        limit, remaining = key.hourly_limit, decision.remaining
+        if mode != "legacy":
+            headers.append((b"ratelimit-policy", b'"hour";q=%d;w=%d' % (limit, HOUR_S)))
+            headers.append((b"ratelimit", b'"hour";r=%d;t=%d' % (remaining, decision.wait_s)))
+        if mode != "ietf":
+            headers.append((b"x-ratelimit-limit", b"%d" % limit))
+            headers.append((b"x-ratelimit-remaining", b"%d" % remaining))
+            headers.append((b"x-ratelimit-reset", b"%d" % decision.reset_at_s))
+
+
+def can_answer_upgrade(scope: Scope) -> bool:
+    """Whether the server can answer a WebSocket's upgrade with an HTTP response (ASGI's denial extension)."""
+    return "websocket.http.response" in scope.get("extensions", {})
+
+
+def find_header(headers: Headers, name: bytes) -> bytes | None:
+    """A header's value; several are joined, so that a doubled one equals none that is allowed. None where absent."""
+    values = [value for present, value in headers if present == name]
+    return b", ".join(values) if values else None

@@ -1,0 +1,51 @@
+"""What names may look like: of scopes, of owners, of keys."""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from typing import Any
+
+from fastapi_keyauth.errors import InvalidField
+
+MAX_USER_ID_LENGTH = 255
+_NOT_TEXT = ("Cc", "Cs", "Zl", "Zp")
+_TURNS = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # Unicode UAX #9
+_SCOPE_NAME = re.compile(r"[\x21\x23-\x29\x2b-\x5b\x5d-\x7e]{1,64}")  # RFC 6749 section 3.3, without "*"
+
+
+def is_scope_name(name: str) -> bool:
+    """Whether ``name`` has the form of a scope (RFC 6749 section 3.3, at most 64 characters, no ``*`` inside)."""
+    return name == "*" or _SCOPE_NAME.fullmatch(name) is not None
+
+
+def check_scope_names(scopes: Iterable[str]) -> list[str]:
+    """The scopes without repetition, in order.
+
+    Raises:
+        InvalidField: one has not the form of a scope, or they are one string.
+    """
+    if isinstance(scopes, str):
+        raise InvalidField("scopes", "must be a list of names")
+    names: list[Any] = list(dict.fromkeys(scopes))
+    if not all(isinstance(name, str) and is_scope_name(name) for name in names):
+        raise InvalidField("scopes", "names have 1 to 64 printable characters without spaces, quotes or '*'")
+    return names
+
+
+def check_owner_id(owner_id: object, field: str) -> str:
+    """The id of a user or project.
+
+    Raises:
+        InvalidField: empty, over 255 characters, or with control characters.
+    """
+    if not isinstance(owner_id, str) or not 1 <= len(owner_id) <= MAX_USER_ID_LENGTH or not is_plain_text(owner_id):
+        raise InvalidField(field, f"must have 1 to {MAX_USER_ID_LENGTH} characters, none of them a control character")
+    return owner_id
+
+
+def is_plain_text(text: str) -> bool:
+    """Whether text has no control characters, halves of characters, or marks that turn the direction of what follows.
+
+    Joiners stay: names in Persian and Hindi need them.
+    """
+    return not any(unicodedata.category(character) in _NOT_TEXT or character in _TURNS for character in text)
