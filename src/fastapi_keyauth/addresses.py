@@ -11,6 +11,7 @@ IPNetwork = IPv4Network | IPv6Network
 
 _HOST_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z.-]{0,252}")
 _FORWARDED_FOR = b"x-forwarded-for"
+MAX_NETWORK_LENGTH = 64
 _MAX_FORWARDED = 64  # entries looked at, from the right; more proxies than that is an attack
 
 
@@ -35,8 +36,10 @@ def parse_network(text: str) -> IPNetwork:
     Raises:
         ValueError: no network, or one with bits set beyond its prefix.
     """
+    # A zone (fe80::1%eth0) is this machine's business, and may be anything.
+    has_zone_or_more = "%" in text or len(text) > MAX_NETWORK_LENGTH
     try:
-        network = ip_network(text.strip())
+        network = ip_network("" if has_zone_or_more else text.strip())
     except ValueError:
         raise ValueError("a network is an address or CIDR such as 10.0.0.0/8, with no bits set beyond it") from None
     if isinstance(network, IPv6Network):

@@ -23,6 +23,7 @@ from fastapi_keyauth.origins import parse_origin
 from fastapi_keyauth.principals import ADMIN, ALL, KEYS_READ, KEYS_WRITE
 
 MAX_METADATA_BYTES = 4096
+MAX_METADATA_DEPTH = 16
 MAX_LIST = 100
 MAX_HOURLY_LIMIT = 1_000_000_000
 MAX_EXPIRES_IN_S = 100 * 366 * 86_400
@@ -67,6 +68,8 @@ def _clean_owner(value: str) -> str:
 
 
 def _clean_metadata(value: dict[str, Any]) -> dict[str, Any]:
+    if _depth(value) > MAX_METADATA_DEPTH:
+        raise ValueError(f"metadata is nested {MAX_METADATA_DEPTH} deep at most")
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except (TypeError, ValueError, RecursionError):
@@ -75,6 +78,16 @@ def _clean_metadata(value: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"metadata has at most {MAX_METADATA_BYTES} bytes as JSON")
     copy: dict[str, Any] = json.loads(text)  # the caller's object may change later
     return copy
+
+
+def _depth(value: Any) -> int:
+    """Levels of lists and dictionaries, found without recursion; counts no further than matters."""
+    level, depth = [value], 0
+    while level and depth <= MAX_METADATA_DEPTH:
+        depth += 1
+        parts = [part.values() if isinstance(part, dict) else part for part in level if isinstance(part, dict | list)]
+        level = [inner for part in parts for inner in part]
+    return depth
 
 
 def _clean_expiry(value: datetime) -> datetime:

@@ -193,6 +193,10 @@ class KeyAuth:
             if self._users == 0:
                 await self._stop()
 
+    def session_token(self, connection: HTTPConnection) -> str | None:
+        """The session token that a request carries, unchecked: what a log-out hands to ``auth.sessions.revoke``."""
+        return self._edge.find_visit(connection).credentials.session
+
     async def _start(self) -> None:
         for danger in self.settings.dangers():
             logger.warning(danger)

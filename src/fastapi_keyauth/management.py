@@ -1,6 +1,7 @@
 """What may be done to keys: the operations, for code and scripts. Who may do it is in ``grants.py``."""
 
 import builtins
+import json
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -214,7 +215,7 @@ class Keys:
             changes = {
                 name: {"from": _plain(stored[name]), "to": _plain(value)}
                 for name, value in wanted.items()
-                if stored[name] != value
+                if not _is_same(stored[name], value)
             }
             if changes:
                 await change.update({name: wanted[name] for name in changes}, "updated", actor, changes)
@@ -257,12 +258,14 @@ class Keys:
         token, secret = await self._new_secret(before.environment, id)
         async with self._store.change(id, now, owner_id) as change:
             self._check_rotation(change.key, check)
+            cuts_one_off = len(change.key.secrets) > 1
             await change.replace_secret(secret, overlap, actor)
         try:
             await self._announcer.announce(id, change.pending)
         except ChangePending as pending:
-            # The token must reach its owner. With an overlap nothing is taken away before everybody has heard.
-            if overlap < timedelta(seconds=pending.holds_within_s):
+            # The token must reach its owner. With an overlap nothing is taken away before everybody has heard, unless
+            # there was a secret before the last.
+            if cuts_one_off or overlap < timedelta(seconds=pending.holds_within_s):
                 raise ChangePending(pending.holds_within_s, token) from None
         return CreatedKey(token, change.key)
 
@@ -340,6 +343,11 @@ def _validated(model: type[_Model], values: dict[str, Any]) -> _Model:
 def _listed(values: Any) -> Any:
     """Any collection but a string, which would fall into its characters, as a list."""
     return values if isinstance(values, str) or not isinstance(values, Iterable) else list(values)
+
+
+def _is_same(left: Any, right: Any) -> bool:
+    """Whether two values are the same as JSON: 1 and true are not."""
+    return left == right and json.dumps(_plain(left), sort_keys=True) == json.dumps(_plain(right), sort_keys=True)
 
 
 def _plain(value: Any) -> Any:

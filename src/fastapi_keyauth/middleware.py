@@ -36,13 +36,9 @@ class Exemptions:
         """Whether the path is exempt. One that another server could read as another path never is."""
         if path in self._exact:
             return True
-        if not path.startswith(self._below):
+        if not path.startswith(self._below) or set(path) & set("\\%;"):
             return False
-        return (
-            "\\" not in path
-            and not any(part in (".", "..", "") for part in path.split("/")[1:-1])
-            and (not path.endswith(("/.", "/..")))
-        )
+        return not path.endswith(("/.", "/..")) and not {".", "..", ""} & set(path.split("/")[1:-1])
 
 
 class KeyAuthMiddleware:

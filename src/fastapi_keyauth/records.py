@@ -125,8 +125,8 @@ class UsageHour:
 class StoredKey:
     """What the request path knows of a key and of the one secret whose tag fits. Immutable, so it may be shared.
 
-    ``secret_id`` and ``secret_hash`` are None where no secret of the key has the tag. ``metadata_json`` is "" where there
-    is none; it is text, so that every request gets a copy of its own at little cost.
+    ``metadata_json`` is "" where there is none; it is text, so that every request gets a copy of its own at little
+    cost.
     """
 
     id: str
@@ -141,9 +141,9 @@ class StoredKey:
     enabled: bool
     expires_at: datetime | None
     revoked_at: datetime | None
-    secret_id: int | None
+    secret_id: int
     secret_expires_at: datetime | None
-    secret_hash: str | None = field(repr=False)
+    secret_hash: str = field(repr=False)
 
     def status(self, now: datetime) -> Status:
         """The status of key and secret together: a replaced secret whose overlap is over is expired."""

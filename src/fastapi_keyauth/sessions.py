@@ -1,5 +1,6 @@
 """Bearer token -> SessionPrincipal: issue, revoke, resolve, and the hook for sessions from elsewhere."""
 
+import logging
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime, timedelta
 
@@ -10,6 +11,8 @@ from fastapi_keyauth.names import check_owner_id, check_scope_names
 from fastapi_keyauth.principals import SessionPrincipal
 from fastapi_keyauth.store import SessionStore
 from fastapi_keyauth.tokens import hash_session_token, is_session_token, new_session_token
+
+logger = logging.getLogger("fastapi_keyauth")
 
 SessionResolver = Callable[[str, HTTPConnection], Awaitable[SessionPrincipal | None]]
 """Given the Bearer value and the connection: the user, or None where the value is no valid session."""
@@ -95,7 +98,7 @@ class SessionGate:
         """The session's principal.
 
         Raises:
-            InvalidSession: unknown, expired, revoked, or several were sent (``token`` is None).
+            InvalidSession: unknown, expired, revoked, without a user, or several were sent (``token`` is None).
         """
         if token is None or len(token) > MAX_SESSION_TOKEN_LENGTH:
             raise InvalidSession
@@ -104,4 +107,10 @@ class SessionGate:
             raise InvalidSession
         if session.expires_at is not None and session.expires_at <= self._now():
             raise InvalidSession
+        try:
+            check_owner_id(session.user_id, "user_id")
+        except InvalidField:
+            # Such as a JWT without "sub": it would be nobody's session, or everybody's.
+            logger.warning("the session resolver gave no usable user_id")
+            raise InvalidSession from None
         return session

@@ -32,8 +32,8 @@ TOKEN_PATTERN: re.Pattern[str] = token_pattern("ka")
 """Matches every API token with the default prefix ``ka``; uses nothing that RE2 or Rust's regex lack."""
 
 _REDACTABLE = re.compile(
-    rf"\b[0-9A-Za-z]{{1,16}}_{_ENVIRONMENT}_({_BASE62}{{{ID_LENGTH}}})_{_BASE62}{{8,}}"
-    rf"|\b{SESSION_PREFIX}_{_BASE62}{{8,}}"
+    rf"[0-9A-Za-z]{{1,16}}_{_ENVIRONMENT}_({_BASE62}{{{ID_LENGTH}}})_{_BASE62}{{8,}}"
+    rf"|{SESSION_PREFIX}_{_BASE62}{{8,}}"
 )
 
 

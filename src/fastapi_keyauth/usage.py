@@ -37,8 +37,7 @@ class UsageRecorder:
         self._count(key.id, hour, 0)
         now = self._now()
         self._pending.keys_used[key.id] = now
-        if key.secret_id is not None:
-            self._pending.secrets_used[key.secret_id] = now
+        self._pending.secrets_used[key.secret_id] = now
 
     def refused(self, key: StoredKey, hour: int) -> None:
         """The right secret was sent and no unit was used."""

@@ -46,7 +46,7 @@ class Verifier:
         self._monotonic = monotonic
         self._verified: OrderedDict[bytes, VerifiedKey] = OrderedDict()
         self._known_wrong: OrderedDict[bytes, float] = OrderedDict()
-        self._running: dict[tuple[bytes, int | None], asyncio.Task[bool]] = {}
+        self._running: dict[tuple[bytes, int], asyncio.Task[bool]] = {}
 
     def find_verified(self, token: ParsedToken) -> VerifiedKey | None:
         """The key if this token was verified before. No I/O."""
@@ -85,7 +85,7 @@ class Verifier:
         read_at = self._monotonic()
         tag = secret_tag(token.secret)
         for key in await self._store.find_for_token(token.key_id, tag):
-            if key.secret_id is None or key.secret_hash is None or key.environment != token.environment:
+            if key.environment != token.environment:
                 continue  # a token of this key with another environment was never given out
             verified = VerifiedKey(key, generation, read_at)
             # A row of secrets is never changed, so one that was verified stays verified.

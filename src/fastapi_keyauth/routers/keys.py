@@ -4,6 +4,7 @@
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Body, Depends, Query, Request, Response, Security
 from fastapi.security import SecurityScopes
@@ -81,7 +82,7 @@ def build_keys_router(
             settings.max_keys_per_owner,
         )
         response.headers["Cache-Control"] = "no-store"
-        response.headers["Location"] = f"{request.url.path.rstrip('/')}/{created.key.id}"
+        response.headers["Location"] = f"{quote(request.url.path.rstrip('/'))}/{created.key.id}"
         return CreatedKeyOut.of(created)
 
     @router.get("", response_model=KeyPageOut)
@@ -138,7 +139,7 @@ def build_keys_router(
         response.headers["Cache-Control"] = "no-store"
         return CreatedKeyOut.of(created)
 
-    @router.delete("/{id}", status_code=204, responses=_NOT_FOUND)
+    @router.delete("/{id}", status_code=204, response_class=Response, responses=_NOT_FOUND)
     async def revoke_key(id: str, caller: writer, request: Request) -> None:
         """Revoke the key, for good. It holds at once, everywhere; a second time changes nothing."""
         await keys.revoke(id, actor_of(caller, request), caller.scope_of_view)

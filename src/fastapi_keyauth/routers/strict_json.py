@@ -1,7 +1,8 @@
 """A route that takes nothing but JSON which can be answered: credentials first, then the body.
 
 Python's parser lets through what no JSON answer can hold (NaN, lone surrogates), and FastAPI answers some broken bodies
-with 400. Here all of them are a 422, and none is looked at before the caller is known.
+with 400. Here all of them are a 422, and none is looked at before the caller is known. What a 422 says is FastAPI's
+own, but it repeats only short values.
 """
 
 import json
@@ -11,8 +12,14 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from starlette.types import Message
 
 from fastapi_keyauth.errors import InvalidField
+from fastapi_keyauth.tokens import redact
+
+MAX_BODY_BYTES = 65_536
+"""The longest sensible body is a tenth of it."""
+MAX_INPUT_CHARACTERS = 200
 
 
 def strict_json_route(authenticate: Callable[[Request], Awaitable[object]]) -> type[APIRoute]:
@@ -26,17 +33,34 @@ def strict_json_route(authenticate: Callable[[Request], Awaitable[object]]) -> t
             async def checked(request: Request) -> Response:
                 if takes_body:
                     await authenticate(request)
-                    check_json(await request.body())
+                    body = await read_body(request)
+                    check_json(body)
+                    request = Request(request.scope, _replay(body))
                 try:
                     return await handler(request)
                 except InvalidField as error:
                     loc = ("body" if takes_body else "query", error.field)
-                    problem = {"type": "value_error", "loc": loc, "msg": error.message, "input": None}
-                    raise RequestValidationError([problem]) from None
+                    raise RequestValidationError([{"type": "value_error", "loc": loc, "msg": error.message}]) from None
+                except RequestValidationError as error:
+                    raise RequestValidationError([_without_much_input(problem) for problem in error.errors()]) from None
 
             return checked
 
     return StrictJsonRoute
+
+
+async def read_body(request: Request) -> bytes:
+    """The body, read no further than ``MAX_BODY_BYTES``.
+
+    Raises:
+        RequestValidationError: a 422 at ``body``: it is larger.
+    """
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise _refused(f"larger than {MAX_BODY_BYTES} bytes")
+    return bytes(body)
 
 
 def check_json(body: bytes) -> None:
@@ -49,7 +73,31 @@ def check_json(body: bytes) -> None:
         return
     try:
         json.dumps(json.loads(body), ensure_ascii=False, allow_nan=False).encode("utf-8")
-    except (ValueError, RecursionError) as error:
-        reason = "too deeply nested" if isinstance(error, RecursionError) else "not valid JSON in UTF-8"
-        problem = {"type": "json_invalid", "loc": ("body",), "msg": f"The body is {reason}", "input": {}}
-        raise RequestValidationError([problem]) from None
+    except RecursionError:
+        raise _refused("too deeply nested") from None
+    except ValueError:
+        raise _refused("not valid JSON in UTF-8") from None
+
+
+def _refused(reason: str) -> RequestValidationError:
+    return RequestValidationError([{"type": "json_invalid", "loc": ("body",), "msg": f"The body is {reason}"}])
+
+
+def _replay(body: bytes) -> Callable[[], Awaitable[Message]]:
+    """A ``receive`` that gives a body that was read already."""
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive
+
+
+def _without_much_input(problem: dict[str, Any]) -> dict[str, Any]:
+    """A complaint that repeats no more than a short value: long ones take long to write, and some hold a token."""
+    kept = {name: value for name, value in problem.items() if name != "input"}
+    value = problem.get("input")
+    if isinstance(value, str):
+        kept["input"] = redact(value[:MAX_INPUT_CHARACTERS])
+    elif isinstance(value, int | float):
+        kept["input"] = value
+    return kept

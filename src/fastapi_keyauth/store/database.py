@@ -1,6 +1,8 @@
 """The engine: connections, transactions, and one error for every way in which a database does not answer."""
 
+import asyncio
 import logging
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -55,12 +57,17 @@ class Database:
         """
         try:
             self._engine = _create_engine(self._url)
+            if self.is_sqlite:
+                await asyncio.to_thread(_probe_sqlite, self._engine)
             async with self.write() as connection:
                 if not self.is_sqlite:
                     await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _SETUP_LOCK})
                 await connection.run_sync(metadata.create_all)
         except ModuleNotFoundError as error:
             raise SetupError(f"The database driver {error.name} is not installed.") from None
+        except sqlite3.Error as error:
+            await self.close()
+            raise SetupError(f"The database at {masked_url(self._url)} does not answer ({error}).") from None
         except (TypeError, ValueError) as error:
             await self.close()
             detail = type(error).__name__
@@ -127,6 +134,13 @@ def _create_engine(url: str) -> AsyncEngine:
         return engine
     options["connect_args"] = {"timeout": CONNECT_TIMEOUT_S, "command_timeout": COMMAND_TIMEOUT_S}
     return create_async_engine(parsed, pool_pre_ping=True, **options)
+
+
+def _probe_sqlite(engine: AsyncEngine) -> None:
+    """Open the file once, plainly: where that fails, aiosqlite's thread outlives the event loop and complains."""
+    arguments: tuple[Any, Any] = engine.dialect.create_connect_args(engine.url)
+    args, options = arguments
+    sqlite3.connect(*args, **options).close()
 
 
 def _configure_sqlite(engine: AsyncEngine) -> None:

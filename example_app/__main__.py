@@ -1,0 +1,79 @@
+"""``python -m example_app``, or ``make demo``: make demo data, say how to use it, serve.
+
+One process on SQLite by itself. On PostgreSQL and Redis, and then with several workers, by
+``KEYAUTH_DATABASE_URL=postgresql://... KEYAUTH_REDIS_URL=redis://... python -m example_app --workers 4``.
+"""
+
+import argparse
+import asyncio
+import logging
+import socket
+import sys
+from copy import deepcopy
+
+import uvicorn
+from uvicorn.config import LOGGING_CONFIG
+
+from fastapi_keyauth import SetupError
+
+HOST = "127.0.0.1"
+
+
+def main() -> None:
+    """Run the demo. Exits with 2 and one sentence where it cannot be started."""
+    parser = argparse.ArgumentParser(prog="python -m example_app", description="The example of fastapi-keyauth.")
+    parser.add_argument("--port", type=int, default=8000, help="port on 127.0.0.1 (default: 8000; 0: any free one)")
+    parser.add_argument("--workers", type=int, default=1, help="worker processes; several want KEYAUTH_REDIS_URL")
+    options = parser.parse_args()
+    # Why a start fails is said once, by the SetupError; while serving, the log goes where uvicorn's goes.
+    logging.getLogger("fastapi_keyauth").addHandler(logging.NullHandler())
+    try:
+        port = prepare(options.port, options.workers)
+    except SetupError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    uvicorn.run(
+        "example_app.app:app",
+        host=HOST,
+        port=port,
+        workers=options.workers,
+        # Uvicorn believes X-Forwarded-For from 127.0.0.1; whom to believe is for KEYAUTH_TRUSTED_PROXIES to say.
+        proxy_headers=False,
+        log_config=log_config(),
+    )
+
+
+def prepare(port: int, workers: int) -> int:
+    """Check what can be checked before anything is served, make the demo data and print the walkthrough.
+
+    Returns:
+        The port to serve on.
+    """
+    # Here and not above: a wrong setting is found when these are imported.
+    from example_app.auth import auth  # noqa: PLC0415
+    from example_app.demo import seed, walkthrough  # noqa: PLC0415
+
+    if workers < 1:
+        raise SetupError("At least one worker is needed: --workers 1.")
+    if workers > 1 and auth.settings.redis_url is None:
+        raise SetupError("Several workers count together only in Redis: set KEYAUTH_REDIS_URL.")
+    try:
+        with socket.create_server((HOST, port)) as probe:
+            port = probe.getsockname()[1]
+    except (OSError, OverflowError):
+        raise SetupError(f"Port {port} cannot be had: choose another one with --port.") from None
+    print(walkthrough(f"http://{HOST}:{port}", asyncio.run(seed())), flush=True)
+    return port
+
+
+def log_config() -> dict[str, object]:
+    """Uvicorn's logging with why requests were refused, which no client is told."""
+    config = deepcopy(LOGGING_CONFIG)
+    config["loggers"]["fastapi_keyauth"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
+    return config
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Accounts: sign up, log in, log out.
+
+A real product also limits how often somebody may try to log in, and confirms the email address.
+"""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from pydantic import BaseModel, Field, StringConstraints
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import select
+
+from example_app.auth import auth
+from example_app.database import Database, User
+from example_app.passwords import hash_password, verify_password
+
+router = APIRouter(tags=["Account"])
+
+Email = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, to_lower=True, max_length=255, pattern=r"^[^@\s\x00]+@[^@\s\x00]+$"),
+]
+
+
+class LogIn(BaseModel):
+    """Who, and how they prove it."""
+
+    email: Email
+    password: str = Field(max_length=1000, repr=False)
+
+
+class SignUp(LogIn):
+    """A new account."""
+
+    password: str = Field(min_length=12, max_length=1000, repr=False)
+
+
+class Account(BaseModel):
+    """An account, without its password."""
+
+    id: str
+    email: str
+
+
+class LoggedIn(BaseModel):
+    """Send the token as ``Authorization: Bearer <session_token>``."""
+
+    session_token: str
+
+
+@router.post("/signup", status_code=201, responses={409: {"description": "The email address has an account"}})
+async def sign_up(new: SignUp, database: Database) -> Account:
+    """Make an account."""
+    user = User(email=new.email, password_hash=await hash_password(new.password))
+    database.add(user)
+    try:
+        await database.commit()
+    except IntegrityError:
+        raise HTTPException(409, "This email address has an account already.") from None
+    return Account(id=user.id, email=user.email)
+
+
+@router.post("/login", responses={401: {"description": "Email or password is wrong"}})
+async def log_in(who: LogIn, database: Database, response: Response) -> LoggedIn:
+    """Start a session. A wrong password and an unknown email address get the same answer, after the same time."""
+    user = (await database.exec(select(User).where(User.email == who.email))).first()
+    await database.close()  # others may have the connection while the hash is computed
+    is_right = await verify_password(user.password_hash if user else None, who.password)
+    if user is None or not is_right:
+        raise HTTPException(401, "Email or password is wrong.")
+    response.headers["Cache-Control"] = "no-store"
+    return LoggedIn(session_token=await auth.sessions.create(user.id))
+
+
+@router.post("/logout", status_code=204, dependencies=[Depends(auth.require_session)])
+async def log_out(request: Request) -> None:
+    """End the session that the request was made with."""
+    await auth.sessions.revoke(auth.session_token(request) or "")

@@ -1,0 +1,101 @@
+"""What the product sells. Every route says which credentials it wants; fastapi-keyauth does the rest."""
+
+import json
+from collections.abc import Iterator
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Security, WebSocket
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, Field
+from sqlmodel import col, select
+
+from example_app.auth import auth
+from example_app.database import Database, Note
+from fastapi_keyauth import KeyPrincipal, SessionPrincipal
+
+router = APIRouter(prefix="/v1", tags=["Models"])
+
+
+class Model(BaseModel):
+    """A model."""
+
+    id: str
+
+
+class ModelList(BaseModel):
+    """The models that there are."""
+
+    data: list[Model]
+
+
+class Prompt(BaseModel):
+    """What to ask a model."""
+
+    prompt: str = Field(min_length=1, max_length=4000)
+
+
+class NewNote(BaseModel):
+    """A note to keep."""
+
+    text: str = Field(min_length=1, max_length=4000, pattern=r"^[^\x00]*$")
+
+
+class NoteOut(BaseModel):
+    """A note."""
+
+    id: int
+    text: str
+
+
+@router.get("/models", dependencies=[Depends(auth.require_key)])
+async def list_models() -> ModelList:
+    """The models. Any API key will do."""
+    return ModelList(data=[Model(id="parrot-1")])
+
+
+@router.post(
+    "/completions",
+    dependencies=[Security(auth.require_key, scopes=["completions:write"])],
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/event-stream": {}}}},
+)
+async def complete(asked: Prompt) -> StreamingResponse:
+    """Ask the model: it says every word back, one event each. The key needs the scope ``completions:write``."""
+    return StreamingResponse(say_back(asked.prompt), media_type="text/event-stream")
+
+
+def say_back(prompt: str) -> Iterator[str]:
+    """The model, a parrot."""
+    for word in prompt.split():
+        yield f"data: {json.dumps({'text': word})}\n\n"
+    yield "data: [DONE]\n\n"
+
+
+@router.get("/notes")
+async def list_notes(
+    key: Annotated[KeyPrincipal, Security(auth.require_key, scopes=["notes:read"])], database: Database
+) -> list[NoteOut]:
+    """The latest notes of the key's owner."""
+    latest = select(Note).where(Note.user_id == key.owner_id).order_by(col(Note.id).desc()).limit(100)
+    return [NoteOut.model_validate(note, from_attributes=True) for note in await database.exec(latest)]
+
+
+@router.post("/notes", status_code=201)
+async def add_note(
+    new: NewNote,
+    user: Annotated[SessionPrincipal, Security(auth.require_key_and_session, scopes=["notes:write"])],
+    database: Database,
+) -> NoteOut:
+    """Keep a note. An API key says which program writes, the session which user: both are wanted."""
+    note = Note(user_id=user.user_id, text=new.text)
+    database.add(note)
+    await database.commit()
+    return NoteOut.model_validate(note, from_attributes=True)
+
+
+@router.websocket("/echo")
+async def echo(websocket: WebSocket, key: Annotated[KeyPrincipal, Depends(auth.require_key)]) -> None:
+    """Every message comes back. Without a key the connection is refused before it is accepted."""
+    await websocket.accept()
+    async for message in websocket.iter_text():
+        await websocket.send_text(f"{key.name}: {message}")

@@ -1,0 +1,28 @@
+"""The application: ``uvicorn example_app.app:app``."""
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+
+from example_app import accounts, api
+from example_app.auth import auth
+from example_app.database import lifespan
+
+app = FastAPI(title="fastapi-keyauth example", lifespan=lifespan)
+auth.install(app)
+app.include_router(accounts.router)
+app.include_router(api.router)
+app.include_router(auth.keys_router, prefix="/api-keys")
+
+
+@app.get("/health", tags=["Health"])
+async def health() -> dict[str, str]:
+    """Whether the server answers. No credentials wanted."""
+    return {"status": "ok"}
+
+
+@app.exception_handler(RequestValidationError)
+async def refuse_input(_request: Request, error: RequestValidationError) -> JSONResponse:
+    """FastAPI's 422 without its ``input``: that repeats what was sent, and here that may be a password."""
+    complaints = [{name: complaint[name] for name in ("type", "loc", "msg")} for complaint in error.errors()]
+    return JSONResponse({"detail": complaints}, status_code=422)

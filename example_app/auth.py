@@ -1,0 +1,20 @@
+"""API keys and sessions of this product: the one KeyAuth that every route uses."""
+
+from fastapi_keyauth import KeyAuth, KeyAuthSettings
+
+
+class Settings(KeyAuthSettings):
+    """Variables ``KEYAUTH_*`` and a ``.env`` file go before the defaults here."""
+
+    database_url: str = "sqlite+aiosqlite:///./demo.db"
+
+
+auth = KeyAuth(
+    Settings(
+        scopes={
+            "completions:write": "Ask the model",
+            "notes:read": "Read the notes of the key's owner",
+            "notes:write": "Add notes (wants a session, too)",
+        }
+    )
+)

@@ -1,0 +1,107 @@
+"""What ``make demo`` starts with: a user, two keys, and the lines to try them with."""
+
+import secrets
+from dataclasses import dataclass
+
+from sqlmodel import select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from example_app.app import app
+from example_app.auth import auth
+from example_app.database import User
+from example_app.passwords import hash_password
+
+EMAIL = "demo@example.com"
+TINY_LIMIT = 3
+_NAME = "made by make demo"
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """What was made, in clear; nothing of it can be read again later."""
+
+    password: str
+    key: str
+    tiny_key: str
+
+
+async def seed() -> Seeds:
+    """Give the demo user a new password and new keys. Those of the last start no longer work.
+
+    Raises:
+        SetupError: the database or Redis does not answer.
+    """
+    password = secrets.token_urlsafe(12)
+    async with app.router.lifespan_context(app), AsyncSession(app.state.engine) as database:
+        user = (await database.exec(select(User).where(User.email == EMAIL))).first()
+        user = user or User(email=EMAIL, password_hash="")
+        user.password_hash = await hash_password(password)
+        owner_id = user.id
+        database.add(user)
+        await database.commit()
+        await auth.sessions.revoke_all(owner_id)
+        for old in (await auth.keys.list(owner_id, status="active", q=_NAME)).items:
+            await auth.keys.revoke(old.id)
+        key = await auth.keys.create(owner_id, _NAME)
+        tiny_key = await auth.keys.create(owner_id, f"{_NAME}, tiny", hourly_limit=TINY_LIMIT)
+    return Seeds(password, key.token, tiny_key.token)
+
+
+def walkthrough(url: str, seeds: Seeds) -> str:
+    """What to print: lines for a shell, in the order in which they tell the story."""
+    numbers = " ".join(str(n + 1) for n in range(TINY_LIMIT))
+    # Comments hold no quotes, brackets or other signs: zsh runs them, too, when they are pasted.
+    return f"""\
+fastapi-keyauth example
+
+  address   {url}
+  docs      {url}/docs
+  log-in    {EMAIL}  {seeds.password}
+  key       {seeds.key}
+  tiny key  {seeds.tiny_key}  ({TINY_LIMIT} requests an hour)
+
+Paste this into another terminal, a line at a time or all at once:
+
+URL={url}
+KEY={seeds.key}
+TINY_KEY={seeds.tiny_key}
+
+# 200, the key is enough
+curl -iw '\\n' $URL/v1/models -H "api-key: $KEY"
+
+# 401, no key
+curl -iw '\\n' $URL/v1/models
+
+# log in and keep the session token
+SESSION=$(curl -s $URL/login -H 'content-type: application/json' \\
+  -d '{{"email": "{EMAIL}", "password": "{seeds.password}"}}' | sed -E 's/.*"session_token":"([^"]+)".*/\\1/')
+
+# 403, notes want the session as well
+curl -iw '\\n' $URL/v1/notes -H "api-key: $KEY" -H 'content-type: application/json' -d '{{"text": "Hello"}}'
+
+# 201, key and session
+curl -iw '\\n' $URL/v1/notes -H "api-key: $KEY" -H "Authorization: Bearer $SESSION" \\
+  -H 'content-type: application/json' -d '{{"text": "Hello"}}'
+
+# 200 until the tiny key is used up, then 429 until the next hour
+for n in {numbers}; do curl -si $URL/v1/models -H "api-key: $TINY_KEY" | head -n 1; done
+curl -iw '\\n' $URL/v1/models -H "api-key: $TINY_KEY"
+
+# make a key that may only ask the model and lives for an hour
+CREATED=$(curl -s $URL/api-keys -H "Authorization: Bearer $SESSION" -H 'content-type: application/json' \\
+  -d '{{"name": "local-dev", "scopes": ["completions:write"], "expires_in_s": 3600}}')
+NEW_ID=$(echo "$CREATED" | sed -E 's/.*"id":"([^"]+)".*/\\1/')
+NEW_KEY=$(echo "$CREATED" | sed -E 's/.*"token":"([^"]+)".*/\\1/')
+
+# 200, a streamed answer
+curl -iw '\\n' $URL/v1/completions -H "Authorization: Bearer $NEW_KEY" \\
+  -H 'content-type: application/json' -d '{{"prompt": "Polly wants a cracker"}}'
+
+# 204, revoke it
+curl -iw '\\n' -X DELETE $URL/api-keys/$NEW_ID -H "Authorization: Bearer $SESSION"
+
+# 401, revoked
+curl -iw '\\n' $URL/v1/models -H "api-key: $NEW_KEY"
+
+Stop the server with Ctrl-C.
+"""

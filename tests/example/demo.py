@@ -1,0 +1,103 @@
+"""`python -m example_app` as a user starts it, and what it has printed."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from tests.processes import free_port, kill_tree, launch
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+START_DEADLINE_S = 45.0
+STOP_DEADLINE_S = 15.0
+POLL_S = 0.02
+
+
+class Demo:
+    """The running demo. `url`, `key`, `tiny_key`, `email`, `password` and `script` are what it has printed."""
+
+    def __init__(self, folder: Path, workers: int = 1, **env: str) -> None:
+        self._log = folder / "demo.log"
+        self._log.write_bytes(b"")
+        self._workers = workers
+        self.port = free_port()
+        self.process = launch(
+            command("--port", str(self.port), "--workers", str(workers)),
+            self._log,
+            death_signal=signal.SIGTERM,
+            cwd=folder,
+            env=environment(**env),
+        )
+        try:
+            self._wait_until_ready()
+            self.url = self._printed(r"address +(\S+)")
+            self.key = self._printed(r"key +(ka_\S+)")
+            self.tiny_key = self._printed(r"tiny key +(ka_\S+)")
+            self.email = self._printed(r"log-in +(\S+)")
+            self.password = self._printed(r"log-in +\S+ +(\S+)")
+            self.script = self._printed(r"(URL=[\s\S]*?)Stop the server")
+        except BaseException:
+            kill_tree(self.process)
+            raise
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + START_DEADLINE_S
+        while time.monotonic() < deadline and self.process.poll() is None:
+            if self.log().count("Application startup complete.") >= self._workers:
+                return
+            time.sleep(POLL_S)
+        raise RuntimeError(f"the demo does not start:\n{self.log()}")
+
+    def _printed(self, pattern: str) -> str:
+        found = re.search(rf"(?m)^ *{pattern}", self.log())
+        assert found, f"no {pattern} in:\n{self.log()}"
+        return found[1]
+
+    def log(self) -> str:
+        """All that it has printed."""
+        return self._log.read_text(errors="replace")
+
+    def connected_workers(self) -> set[int]:
+        """The processes that hold a client's connection."""
+        return {
+            child.pid
+            for child in psutil.Process(self.process.pid).children(recursive=True)
+            for connection in child.net_connections("tcp")
+            if connection.status == psutil.CONN_ESTABLISHED and connection.laddr.port == self.port
+        }
+
+    def press_ctrl_c(self) -> int:
+        """SIGINT to all of its processes, as a terminal sends it. Returns the exit code once all have ended."""
+        family = psutil.Process(self.process.pid).children(recursive=True)
+        os.killpg(self.process.pid, signal.SIGINT)
+        code = self.process.wait(timeout=STOP_DEADLINE_S)
+        _, alive = psutil.wait_procs(family, timeout=STOP_DEADLINE_S)
+        assert not alive
+        return code
+
+    def close(self) -> None:
+        """End it for good."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(timeout=STOP_DEADLINE_S)
+            except subprocess.TimeoutExpired:
+                kill_tree(self.process)
+
+
+def command(*options: str) -> list[str]:
+    """The command line of the demo."""
+    return [sys.executable, "-m", "example_app", *options]
+
+
+def environment(**env: str) -> dict[str, str]:
+    """The environment of the demo: nothing of the caller's own settings."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("KEYAUTH_")}
+    return {**inherited, "PYTHONPATH": str(ROOT), **env}

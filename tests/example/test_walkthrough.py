@@ -1,0 +1,145 @@
+"""`make demo`: what it prints works when it is pasted into a shell, and where it cannot start it says why."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from tests.example.demo import ROOT, Demo, command, environment
+
+StartDemo = Callable[..., Demo]
+BASH = shutil.which("bash")
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    """The demo as `make demo` starts it, for the tests that leave its data as it is."""
+    running = Demo(tmp_path_factory.mktemp("demo"))
+    yield running
+    running.close()
+
+
+def run(command_line: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command_line, capture_output=True, text=True, check=False, timeout=40, **options)
+
+
+def statuses(output: str) -> list[int]:
+    return [int(status) for status in re.findall(r"(?m)^HTTP/1\.1 (\d+)", output)]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.skipif(BASH is None, reason="bash is not installed")
+def test_printed_lines_show_what_they_promise(demo: Demo, stay_within_the_hour: Callable[[], None]) -> None:
+    stay_within_the_hour()
+    shell = run([str(BASH), "-eu"], input=demo.script)
+    assert shell.returncode == 0, shell.stderr
+    assert statuses(shell.stdout) == [200, 401, 403, 201, 200, 200, 200, 429, 200, 204, 401]
+    codes = ["missing_api_key", "session_required", "rate_limit_exceeded", "revoked_api_key"]
+    assert re.findall(r'"code": ?"(\w+)"', shell.stdout) == codes
+    assert re.findall(r'data: {"text": "(\w+)"}', shell.stdout) == ["Polly", "wants", "a", "cracker"]
+
+
+def test_comments_of_the_printed_lines_are_harmless_where_a_shell_runs_them(demo: Demo) -> None:
+    comments = [line for line in demo.script.splitlines() if line.startswith("#")]
+    assert comments
+    assert not re.search(r"[^\w ,#]", "".join(comments))
+
+
+def test_log_says_why_and_holds_no_token(demo: Demo) -> None:
+    httpx.get(f"{demo.url}/v1/models", headers={"api-key": demo.key + "x"})
+    httpx.get(f"{demo.url}/v1/models", headers={"api-key": demo.key})
+    log = demo.log().partition("Stop the server")[2]
+    assert "refused: MalformedApiKey" in log
+    assert demo.key not in log
+
+
+def test_another_start_replaces_password_and_keys(start_demo: StartDemo) -> None:
+    before = start_demo()
+    before.close()
+    after = start_demo()
+    with httpx.Client(base_url=after.url) as client:
+        old, new = (client.get("/v1/models", headers={"api-key": demo.key}) for demo in (before, after))
+        assert (old.json()["code"], new.status_code) == ("revoked_api_key", 200)
+        logins = [
+            client.post("/login", json={"email": demo.email, "password": demo.password}).status_code
+            for demo in (before, after)
+        ]
+        assert logins == [401, 200]
+
+
+def test_forged_address_does_not_help(start_demo: StartDemo) -> None:
+    demo = start_demo(KEYAUTH_BLOCK_AFTER_FAILURES="2")
+    forged = [
+        httpx.get(f"{demo.url}/v1/models", headers={"api-key": "guess", "X-Forwarded-For": f"203.0.113.{n}"})
+        for n in range(3)
+    ]
+    assert [answer.status_code for answer in forged] == [401, 401, 429]
+
+
+def test_websocket_wants_a_key(demo: Demo) -> None:
+    address = f"ws{demo.url.removeprefix('http')}/v1/echo"
+    with connect(address, additional_headers={"api-key": demo.key}, proxy=None) as websocket:
+        websocket.send("hello")
+        assert websocket.recv(timeout=10) == "made by make demo: hello"
+    with pytest.raises(InvalidStatus) as refused, connect(address, proxy=None):
+        pass
+    assert refused.value.response.status_code == 401
+    assert b"missing_api_key" in (refused.value.response.body or b"")
+
+
+def test_ctrl_c_is_no_error(start_demo: StartDemo) -> None:
+    demo = start_demo()
+    assert demo.press_ctrl_c() == 0
+    assert "Application shutdown complete." in demo.log()
+    assert "Traceback" not in demo.log()
+
+
+@pytest.mark.parametrize(
+    ("options", "env", "sentence"),
+    [
+        ("--workers 4", {}, "Several workers count together only in Redis: set KEYAUTH_REDIS_URL."),
+        ("--workers 0", {}, "At least one worker is needed: --workers 1."),
+        ("", {"KEYAUTH_BLOCK_FOR_S": "-1"}, "Setting block_for_s (KEYAUTH_BLOCK_FOR_S) is wrong: "),
+        ("", {"KEYAUTH_DATABASE_URL": "sqlite:////no/such/folder/x.db"}, "The database at sqlite"),
+        ("", {"KEYAUTH_DATABASE_URL": "postgresql://u:hush@127.0.0.1:1/x"}, "The database at postgresql"),
+        ("--workers 4", {"KEYAUTH_REDIS_URL": "redis://:hush@127.0.0.1:1"}, "The Redis server at redis://:***@"),
+        ("--port 65536", {}, "Port 65536 cannot be had: choose another one with --port."),
+    ],
+)
+def test_what_cannot_start_says_why_in_one_sentence(
+    tmp_path: Path, options: str, env: dict[str, str], sentence: str
+) -> None:
+    demo = run(command(*options.split()), cwd=tmp_path, env=environment(**env))
+    assert (demo.returncode, demo.stdout) == (2, "")
+    assert demo.stderr.startswith(sentence)
+    assert demo.stderr.endswith(".\n")
+    assert demo.stderr.count("\n") == 1
+    assert "hush" not in demo.stderr
+
+
+def test_taken_port_is_said_before_anything_is_made(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        demo = run(command("--port", str(port)), cwd=tmp_path, env=environment())
+    assert (demo.returncode, demo.stderr) == (2, f"Port {port} cannot be had: choose another one with --port.\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_demo_needs_nothing_but_its_own_dependencies() -> None:
+    """What `make demo` installs has no httpx, asyncpg or the like."""
+    missing = ("asyncpg", "email_validator", "httpx", "jwt", "pytest")
+    hide = "".join(f"sys.modules[{name!r}] = None; " for name in missing)
+    code = f"import sys; {hide}import example_app.demo, example_app.__main__"
+    imported = run([sys.executable, "-c", code], cwd=ROOT, env=environment())
+    assert imported.returncode == 0, imported.stderr

@@ -1,0 +1,147 @@
+"""Four workers on Valkey and PostgreSQL keep the promises that one process keeps."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import ssl
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import httpx
+import pytest
+
+from tests.example.demo import Demo
+from tests.session import Servers
+from tests.workers import Workers
+
+WORKERS = 4
+CLIENTS = 20
+CONNECTIONS_EACH = 5
+OPEN_DEADLINE_S = 20.0
+ENOUGH = 500
+
+
+class Crowd:
+    """Many clients, whose connections reach every worker."""
+
+    def __init__(self, clients: list[httpx.AsyncClient]) -> None:
+        self._clients = clients
+
+    async def statuses(self, token: str, count: int) -> Counter[int]:
+        """What so many requests at once are answered."""
+        answers = await asyncio.gather(*(self.ask(token, number) for number in range(count)))
+        return Counter(answers)
+
+    async def ask(self, token: str, number: int) -> int:
+        """The status of one request of client ``number``."""
+        client = self._clients[number % CLIENTS]
+        return (await client.get("/v1/models", headers={"api-key": token})).status_code
+
+
+@pytest.fixture(scope="module")
+def demo(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    with servers.fresh_postgres_url() as database_url:
+        running = Demo(
+            tmp_path_factory.mktemp("demo"),
+            WORKERS,
+            KEYAUTH_DATABASE_URL=database_url,
+            KEYAUTH_REDIS_URL=servers.fresh_redis_url("valkey"),
+            KEYAUTH_DEFAULT_HOURLY_LIMIT="1000000",
+            KEYAUTH_TRUSTED_PROXIES="127.0.0.1",  # so that a test may come from an address of its own
+        )
+        try:
+            yield running
+            assert running.press_ctrl_c() == 0
+            assert running.log().count("Application shutdown complete.") == WORKERS
+            assert "Traceback" not in running.log()
+        finally:
+            running.close()
+
+
+@pytest.fixture
+async def user(demo: Demo) -> AsyncIterator[httpx.AsyncClient]:
+    """The demo user, logged in."""
+    async with httpx.AsyncClient(base_url=demo.url, timeout=30) as client:
+        answer = await client.post("/login", json={"email": demo.email, "password": demo.password})
+        client.headers["Authorization"] = f"Bearer {answer.json()['session_token']}"
+        yield client
+
+
+@asynccontextmanager
+async def crowd_at_every_worker(demo: Demo, address: str) -> AsyncIterator[Crowd]:
+    """Opens connections until all workers have some: which one accepts a connection is chance."""
+    deadline = time.monotonic() + OPEN_DEADLINE_S
+    limits = httpx.Limits(max_connections=CONNECTIONS_EACH, max_keepalive_connections=CONNECTIONS_EACH)
+    headers, context = {"X-Forwarded-For": address}, ssl.create_default_context()
+    while time.monotonic() < deadline:
+        async with AsyncExitStack() as cleanup:
+            clients = [
+                await cleanup.enter_async_context(
+                    httpx.AsyncClient(base_url=demo.url, headers=headers, limits=limits, verify=context, timeout=30)
+                )
+                for _ in range(CLIENTS)
+            ]
+            await asyncio.gather(*(client.get("/health") for client in clients for _ in range(CONNECTIONS_EACH)))
+            if len(demo.connected_workers()) == WORKERS:
+                yield Crowd(clients)
+                return
+    raise TimeoutError("no connection to some worker")
+
+
+async def test_cap_of_100_admits_100_of_400_requests(
+    demo: Demo, user: httpx.AsyncClient, stay_within_the_hour: Callable[[], None]
+) -> None:
+    created = await user.post("/api-keys", json={"name": "capped", "hourly_limit": 100})
+    stay_within_the_hour()
+    async with crowd_at_every_worker(demo, "203.0.113.1") as crowd:
+        assert await crowd.statuses(created.json()["token"], 400) == {200: 100, 429: 300}
+
+
+async def test_key_revoked_through_one_worker_is_refused_by_all(demo: Demo, user: httpx.AsyncClient) -> None:
+    key = (await user.post("/api-keys", json={"name": "doomed"})).json()
+    revoked_at = math.inf
+    before: list[int] = []
+    after: list[int] = []
+    is_in_use = asyncio.Event()
+
+    async def hammer(crowd: Crowd, number: int) -> None:
+        while len(after) < ENOUGH:
+            started_at = time.monotonic()
+            status = await crowd.ask(key["token"], number)
+            (after if started_at > revoked_at else before).append(status)
+            if len(before) >= ENOUGH:
+                is_in_use.set()
+
+    async with (
+        asyncio.timeout(40),
+        crowd_at_every_worker(demo, "203.0.113.2") as crowd,
+        asyncio.TaskGroup() as group,
+    ):
+        for number in range(CLIENTS * CONNECTIONS_EACH):
+            group.create_task(hammer(crowd, number))
+        await is_in_use.wait()
+        admitted = set(before)
+        revoked = await user.delete(f"/api-keys/{key['id']}")
+        revoked_at = time.monotonic()
+    assert (admitted, revoked.status_code) == ({200}, 204)
+    assert set(after) == {401}
+
+
+async def test_failed_attempts_are_counted_over_all_workers(demo: Demo) -> None:
+    async with crowd_at_every_worker(demo, "203.0.113.3") as crowd:
+        assert await crowd.statuses("guess", 60) == {401: 10, 429: 50}
+        assert await crowd.statuses(demo.key, 200) == {429: 200}, "blocked for some workers alone"
+    async with crowd_at_every_worker(demo, "203.0.113.4") as crowd:
+        assert await crowd.statuses(demo.key, 200) == {200: 200}
+
+
+def test_workers_that_start_together_make_the_tables_once(
+    database_url: str, start_workers: Callable[..., Workers]
+) -> None:
+    workers = start_workers("example_app.app:app", WORKERS, {"KEYAUTH_DATABASE_URL": database_url})
+    account = {"email": "alice@example.com", "password": "correct horse battery"}
+    assert httpx.post(f"{workers.base_url}/signup", json=account, timeout=30).status_code == 201
+    assert "Traceback" not in workers.log()

@@ -1,0 +1,132 @@
+"""Attacks that worked once, and must not again."""
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from fastapi_keyauth import KeyAuth, SessionPrincipal
+from fastapi_keyauth.middleware import Exemptions
+from fastapi_keyauth.tokens import format_token, new_key_id, new_secret, new_session_token, redact
+from tests.unit.test_freshness import Gate, store_of
+
+MakeAuth = Callable[..., KeyAuth]
+Build = Callable[..., tuple[KeyAuth, httpx.AsyncClient]]
+pytestmark = pytest.mark.parametrize("stack", ["sqlite-memory"], indirect=True)
+
+
+@pytest.fixture
+def build(make_auth: MakeAuth, make_client: Any) -> Build:
+    def built(**options: Any) -> tuple[KeyAuth, httpx.AsyncClient]:
+        auth = make_auth(**options)
+        app = FastAPI()
+        auth.install(app)
+        app.include_router(auth.keys_router, prefix="/api-keys")
+        return auth, make_client(app)
+
+    return built
+
+
+@pytest.mark.parametrize("user_id", [None, "", 7, "a" * 256, "a\x00b"])
+async def test_a_resolver_that_names_no_user_lets_nobody_in(build: Build, user_id: Any) -> None:
+    async def resolve(_token: str, _connection: Any) -> SessionPrincipal:
+        return SessionPrincipal(user_id=user_id)
+
+    auth, client = build(session_resolver=resolve)
+    async with auth:
+        created = await auth.keys.create(owner_id="victim", name="k")
+        for method, path in (("GET", ""), ("DELETE", f"/{created.key.id}"), ("POST", f"/{created.key.id}/rotate")):
+            answer = await client.request(method, f"/api-keys{path}", headers={"authorization": "Bearer x"})
+            assert (answer.status_code, answer.json()["code"]) == (401, "invalid_session")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("metadata", {"a": [[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]}),
+        ("allowed_ips", ["fe80::1%" + "A" * 1000]),
+        ("allowed_ips", ["fe80::1%eth0"]),
+    ],
+)
+async def test_what_would_spoil_a_list_is_not_stored(build: Build, field: str, value: Any) -> None:
+    auth, client = build()
+    async with auth:
+        session = {"authorization": f"Bearer {await auth.sessions.create('a')}"}
+        answer = await client.post("/api-keys", json={"name": "n", field: value}, headers=session)
+        assert answer.status_code == 422
+        assert answer.json()["detail"][0]["loc"][:2] == ["body", field]
+
+
+async def test_a_large_body_is_refused_before_it_is_parsed_and_never_repeated(build: Build) -> None:
+    auth, client = build()
+    async with auth:
+        session = {"authorization": f"Bearer {await auth.sessions.create('a')}"}
+        for content in (
+            b'{"name":"x","zz":[' + b"[]," * 1_000_000 + b"1]}",
+            b'{"name":"x","zz":[' + b"[]," * 20_000 + b"1]}",
+        ):
+            answer = await client.post("/api-keys", content=content, headers=session)
+            assert answer.status_code == 422
+            assert len(answer.content) < 1000
+
+
+async def test_a_422_repeats_no_token(build: Build) -> None:
+    auth, client = build()
+    async with auth:
+        session = {"authorization": f"Bearer {await auth.sessions.create('a')}"}
+        made = (await client.post("/api-keys", json={"name": "n"}, headers=session)).json()
+        answer = await client.patch(f"/api-keys/{made['id']}", json=made, headers=session)
+        assert answer.status_code == 422
+        assert made["token"][20:60] not in answer.text
+
+
+async def test_made_up_origins_cost_one_read(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    auth, client = build()
+    async with auth:
+        reads = Gate(monkeypatch, store_of(auth), "origins_of_active_keys")
+        reads.opened.set()
+        for number in range(50):
+            await client.get("/nowhere", headers={"origin": f"https://{number}.example"})
+        assert reads.calls == 1
+
+
+@pytest.mark.parametrize("before", ["", "x_", "é", "/", "key=", "a"])
+def test_no_token_gets_past_redaction(stack: Any, before: str) -> None:
+    for token in (format_token("ka", "live", new_key_id(), new_secret()), new_session_token()):
+        assert token[-40:] not in redact(f"{before}{token}/b")
+
+
+@pytest.mark.parametrize(
+    ("path", "exempt"),
+    [
+        ("/health", True),
+        ("/docs", True),
+        ("/docs/", True),
+        ("/docs/oauth2-redirect", True),
+        ("/docs/..", False),
+        ("/docs/../items", False),
+        ("/docs/./items", False),
+        ("/docs//items", False),
+        ("/docs/%2e%2e/items", False),
+        ("/docs/..;/items", False),
+        ("/docs\\..\\items", False),
+        ("/docsx", False),
+        ("/Health", False),
+        ("/health/", False),
+        ("//health", False),
+        ("", False),
+    ],
+)
+def test_only_what_every_server_reads_alike_is_exempt(stack: Any, path: str, exempt: bool) -> None:
+    assert Exemptions(["/health", "/docs/*"]).covers(path) is exempt
+
+
+async def test_one_is_not_true(build: Build) -> None:
+    auth, _ = build()
+    async with auth:
+        created = await auth.keys.create(owner_id="a", name="n", metadata={"a": 1})
+        changed = await auth.keys.update(created.key.id, metadata={"a": True})
+        assert changed.metadata["a"] is True
+        assert (await auth.keys.get(created.key.id)).metadata["a"] is True
