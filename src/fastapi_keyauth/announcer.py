@@ -40,6 +40,7 @@ class Announcer:
         self._store = store
         self._is_shared = is_shared
         self._now = now
+        self._untold: set[str] = set()
 
     async def announce(self, key_id: str, pending: int | None) -> None:
         """Announce one change.
@@ -50,6 +51,8 @@ class Announcer:
         try:
             await self._limiter.changed(key_id)
         except LimiterUnavailable:
+            # The row is for the case that this worker dies; this, that the database does.
+            self._untold.add(key_id)
             raise ChangePending(HOLDS_WITHIN_S) from None
         if pending is not None and self._is_shared:
             try:
@@ -60,6 +63,9 @@ class Announcer:
     async def announce_pending(self) -> None:
         """Announce what was left, by this worker or another. Twice does no harm: the row is read once more."""
         try:
+            for key_id in list(self._untold):
+                await self._limiter.changed(key_id)
+                self._untold.discard(key_id)
             changes = await self._store.pending_changes(_BATCH)
             if not self._is_shared:
                 if changes:

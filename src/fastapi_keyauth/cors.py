@@ -17,6 +17,8 @@ RawHeaders = list[tuple[bytes, bytes]]
 
 REMEMBER_S = 3.0
 """Seconds for which the origins of all active keys are remembered; a change shows within 5 s."""
+WAIT_S = 0.5
+"""Seconds that responses wait for a reading; then those that were read last count."""
 PREFLIGHT_MAX_AGE_S = 5
 """Seconds for which a browser may remember a preflight (also its default)."""
 
@@ -45,6 +47,7 @@ class CorsRules:
         self._of_keys: frozenset[str] = frozenset()
         self._read_at: float | None = None
         self._reading: asyncio.Task[None] | None = None
+        self._wait_until = 0.0
         mode = settings.rate_limit_headers
         names: Iterable[str] = _EXPOSED["ietf"] + _EXPOSED["legacy"] if mode == "both" else _EXPOSED[mode]
         self._exposed = ", ".join((*names, "Retry-After")).encode()
@@ -86,7 +89,9 @@ class CorsRules:
         if self._read_at is None or self._monotonic() - self._read_at >= REMEMBER_S:
             if self._reading is None:
                 self._reading = asyncio.create_task(self._read(), name="keyauth-origins")
-            await asyncio.shield(self._reading)
+                self._wait_until = time.monotonic() + WAIT_S
+            # No response waits long for a database that hangs; asyncio.wait leaves the reading alone.
+            await asyncio.wait([self._reading], timeout=max(0.0, self._wait_until - time.monotonic()))
         return origin in self._of_keys
 
     async def _read(self) -> None:

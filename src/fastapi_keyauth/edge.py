@@ -11,7 +11,7 @@ from fastapi_keyauth.addresses import AddressResolver, ClientAddress
 from fastapi_keyauth.authenticator import Authenticator, Visit
 from fastapi_keyauth.cors import CorsRules, RawHeaders
 from fastapi_keyauth.credentials import CredentialReader, Headers
-from fastapi_keyauth.errors import KeyAuthError, TemporarilyUnavailable
+from fastapi_keyauth.errors import KeyAuthError
 from fastapi_keyauth.limiter.base import HOUR_S
 from fastapi_keyauth.problems import Problems
 from fastapi_keyauth.tokens import redact
@@ -83,10 +83,7 @@ class Edge:
             scope.get("method", "WEBSOCKET"),
             redact(scope["path"]),
         )
-        if isinstance(error, TemporarilyUnavailable):
-            logger.warning("unavailable: %s key=%s address=%s %s %r", *facts)
-        else:
-            logger.info("refused: %s key=%s address=%s %s %r", *facts)
+        logger.info("refused: %s key=%s address=%s %s %r", *facts)
         return self._problems.response(error, visit)
 
     async def refuse(self, error: KeyAuthError, visit: Visit, scope: Scope, receive: Receive, send: Send) -> None:

@@ -218,6 +218,8 @@ class KeyAuth:
             self._housekeeping = None
         try:
             await self._usage.flush()
+            if lost := self._usage.count_lost():
+                logger.error("usage of %d keys is lost: the database is unavailable", lost)
         finally:
             await self._limiter.close()
             await self._database.close()

@@ -140,7 +140,7 @@ class Keys:
         Raises:
             KeyNotFound: there is none.
         """
-        await self._recorder.flush()
+        await self._recorder.flush_soon()
         return await self._store.get(check_key_id(id), self._now(), owner_id)
 
     async def list(
@@ -176,7 +176,7 @@ class Keys:
                 raise InvalidField("unused_for_days", "must be from 0 to 36500")
             unused_since = now - timedelta(days=unused_for_days)
         after = None if cursor is None else read_cursor(cursor)
-        await self._recorder.flush()
+        await self._recorder.flush_soon()
         keys = await self._store.find_page(now, owner_id, status, q, unused_since, after, limit + 1)
         more = len(keys) > limit
         return KeyPage(keys[:limit], write_cursor(keys[limit - 1]) if more else None)

@@ -11,6 +11,7 @@ from fastapi_keyauth.store import Usage, UsageStore
 
 logger = logging.getLogger("fastapi_keyauth")
 
+FLUSH_WAIT_S = 0.5
 MAX_COUNTS = 200_000  # (key, hour) pairs kept while the database is away
 
 
@@ -56,6 +57,14 @@ class UsageRecorder:
         """Get ready in this event loop."""
         self._lock = asyncio.Lock()
 
+    async def flush_soon(self) -> None:
+        """As :meth:`flush`, but wait for it only a moment: a reader can do without the last few requests."""
+        await asyncio.wait([asyncio.create_task(self.flush())], timeout=FLUSH_WAIT_S)
+
+    def count_lost(self) -> int:
+        """Keys whose usage is still unwritten."""
+        return len(self._pending.keys_used)
+
     async def flush(self) -> None:
         """Write what has come together. Where the database is away it is kept for the next time."""
         # A flush that is cancelled half way must not leave in doubt what was written: the writing itself goes on.
@@ -71,7 +80,6 @@ class UsageRecorder:
                 await self._store.add(usage)
             except StoreUnavailable:
                 self._take_back(usage)
-                logger.warning("usage not written, kept: the database is unavailable")
             except BaseException:
                 self._take_back(usage)
                 raise

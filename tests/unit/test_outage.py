@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import pytest
+from redis.asyncio import Redis
 
 from fastapi_keyauth import (
     ChangePending,
@@ -16,6 +17,7 @@ from fastapi_keyauth import (
     RateLimitExceeded,
     RevokedApiKey,
     SetupError,
+    StoreUnavailable,
 )
 from tests.servers import Server
 from tests.unit.test_freshness import authenticate, make_key
@@ -167,3 +169,52 @@ async def test_a_change_without_redis_is_heard_by_workers_that_have_it(database_
         await worker._announcer.announce_pending()
         with pytest.raises(RevokedApiKey):
             await authenticate(worker, created.token)
+
+
+async def test_what_was_proven_before_an_outage_is_not_believed_after_it(database_url: str, redis: Server) -> None:
+    """Redis refuses writes for a while without losing a connection or a word: it was not told of a change."""
+    admin: Redis = Redis.from_url(redis.url)
+    async with build(database_url, redis) as here, build(database_url, redis) as there:
+        created = await make_key(here)
+        for _ in range(3):
+            await authenticate(there, created.token)
+        await admin.replicaof("127.0.0.1", 1)
+        with pytest.raises(ChangePending):
+            await here.keys.revoke(created.key.id)
+        await there._announcer.announce_pending()  # its housekeeping notices the outage, no request does
+        assert there._limiter._probe is not None  # type: ignore[attr-defined]  # of the OutageLimiter that it is
+        for auth in (here, there):
+            auth._announcer.announce_pending = _say_nothing  # type: ignore[method-assign]  # as if it came too late
+        await admin.replicaof("NO", "ONE")
+        await until(lambda: _is_recovered(there))
+        with pytest.raises(RevokedApiKey):
+            await authenticate(there, created.token)
+    await admin.aclose()
+
+
+async def _say_nothing() -> None:
+    return
+
+
+async def test_a_change_is_told_though_the_database_died_after_it(
+    start_postgres: Callable[..., Server], redis: Server
+) -> None:
+    postgres = start_postgres()
+    admin: Redis = Redis.from_url(redis.url)
+    async with build(postgres.url, redis) as here, build(postgres.url, redis) as there:
+        created = await make_key(here)
+        for _ in range(3):
+            await authenticate(there, created.token)
+        await admin.replicaof("127.0.0.1", 1)
+        with pytest.raises(ChangePending):
+            await here.keys.revoke(created.key.id)
+        await here._usage.flush()
+        await there._usage.flush()
+        postgres.kill()
+        await admin.replicaof("NO", "ONE")
+        await until(lambda: _is_recovered(here))
+        await here._announcer.announce_pending()
+        with pytest.raises(StoreUnavailable):
+            await authenticate(there, created.token)
+        postgres.restart()
+    await admin.aclose()

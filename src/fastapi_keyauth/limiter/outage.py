@@ -87,5 +87,6 @@ class OutageLimiter:
     async def _wait_for_return(self) -> None:
         while not await self._primary.is_writable():  # noqa: ASYNC110  # asks another machine: no event can tell
             await asyncio.sleep(PROBE_EVERY_S)
+        self._primary.doubt()
         self._probe = None
         logger.warning("redis is back")

@@ -75,8 +75,13 @@ class RedisLimiter:
         return client
 
     async def _connected(self, connection: AbstractConnection) -> None:
-        """A server that we lost sight of may have lost changes (a failover, a restart): prove every row anew."""
         await connection.on_connect()
+        self.doubt()
+
+    def doubt(self) -> None:
+        """Take no row for current that was proven before: a server that we lost sight of may have lost changes (a
+        failover, a restart), or may not have been told of them.
+        """
         self._epoch += 1
 
     async def start(self) -> None:

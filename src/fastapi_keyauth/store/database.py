@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import sqlite3
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -20,9 +21,10 @@ from fastapi_keyauth.settings import masked_url
 
 logger = logging.getLogger("fastapi_keyauth")
 
-CONNECT_TIMEOUT_S = 5.0
+CONNECT_TIMEOUT_S = 2.0
 COMMAND_TIMEOUT_S = 10.0
-POOL_TIMEOUT_S = 5.0
+POOL_TIMEOUT_S = 2.0
+LOG_EVERY_S = 5.0
 _SETUP_LOCK = 0x6B657961757468  # "keyauth": PostgreSQL's advisory lock while tables are made
 _WRITES = "keyauth_writes"
 
@@ -43,6 +45,9 @@ class Database:
     def __init__(self, url: str) -> None:
         self._url = url
         self._engine: AsyncEngine | None = None
+        self._writer = asyncio.Lock()
+        self._logged_at = -LOG_EVERY_S
+        self._unlogged = 0
 
     @property
     def is_sqlite(self) -> bool:
@@ -57,6 +62,7 @@ class Database:
         """
         try:
             self._engine = _create_engine(self._url)
+            self._writer = asyncio.Lock()
             if self.is_sqlite:
                 await asyncio.to_thread(_probe_sqlite, self._engine)
             async with self.write() as connection:
@@ -100,8 +106,22 @@ class Database:
         Raises:
             StoreUnavailable: the database cannot answer, or the commit did not go through.
         """
-        async with self._connect(writes=True) as connection:
-            yield connection
+        if not self.is_sqlite:
+            async with self._connect(writes=True) as connection:
+                yield connection
+            return
+        # SQLite has one writer. Those that wait for their turn wait here, so that readers find connections.
+        try:
+            async with asyncio.timeout(POOL_TIMEOUT_S):
+                await self._writer.acquire()
+        except TimeoutError as error:
+            self._log_outage(error)
+            raise StoreUnavailable from error
+        try:
+            async with self._connect(writes=True) as connection:
+                yield connection
+        finally:
+            self._writer.release()
 
     @asynccontextmanager
     async def _connect(self, writes: bool) -> AsyncIterator[AsyncConnection]:
@@ -116,8 +136,18 @@ class Database:
         except _MISTAKES:
             raise
         except _OUTAGES as error:
-            logger.warning("database unavailable: %s", _describe(error))
+            self._log_outage(error)
             raise StoreUnavailable from error
+
+    def _log_outage(self, error: Exception) -> None:
+        """One line every few seconds, however many requests fail."""
+        now = time.monotonic()
+        if now - self._logged_at < LOG_EVERY_S:
+            self._unlogged += 1
+            return
+        logger.warning("database unavailable: %s (%d more since the last line)", _describe(error), self._unlogged)
+        self._logged_at = now
+        self._unlogged = 0
 
 
 def _create_engine(url: str) -> AsyncEngine:
@@ -167,4 +197,4 @@ def _describe(error: Exception) -> str:
     """Type and first line of the root of an error; parameters are hidden by the engine."""
     root = getattr(error, "orig", None) or error
     lines = str(root).splitlines()
-    return f"{type(root).__name__}: {lines[0] if lines else ''}"
+    return f"{type(root).__name__}: {lines[0] if lines else 'no answer in time'}"
