@@ -7,11 +7,12 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import UTC, datetime
+from functools import cached_property
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from weakref import WeakKeyDictionary
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
@@ -67,7 +68,6 @@ class KeyAuth:
         require_session: dependency -> ``SessionPrincipal``; no key wanted.
         require_key_and_session: dependency -> ``SessionPrincipal`` whose ``key`` is the key.
         optional_key: dependency -> ``KeyPrincipal`` or None.
-        keys_router: the management routes; mount them with ``app.include_router(auth.keys_router, prefix=...)``.
 
     Raises:
         SetupError: a setting cannot be right.
@@ -115,8 +115,7 @@ class KeyAuth:
         self.require_session = dependencies.RequireSession(*parts)
         self.require_key_and_session = dependencies.RequireKeyAndSession(*parts)
         self.optional_key = dependencies.OptionalKey(*parts)
-        manager = dependencies.RequireManager(*parts)
-        self.keys_router = build_keys_router(self.keys, settings, self.require_key, manager, self._edge.client_address)
+        self._require_manager = dependencies.RequireManager(*parts)
         self._exemptions: WeakKeyDictionary[Any, Exemptions | None] = WeakKeyDictionary()
         self._users = 0
         self._housekeeping: asyncio.Task[None] | None = None
@@ -124,6 +123,13 @@ class KeyAuth:
 
     def __repr__(self) -> str:
         return f"KeyAuth({self.settings!r})"
+
+    @cached_property
+    def keys_router(self) -> APIRouter:
+        """The management routes; mount them with ``app.include_router(auth.keys_router, prefix="/api-keys")``."""
+        return build_keys_router(
+            self.keys, self.settings, self.require_key, self._require_manager, self._edge.client_address
+        )
 
     def install(self, app: Starlette) -> None:
         """Join an application: its lifespan (beside its own), its error handlers, its responses and its OpenAPI.

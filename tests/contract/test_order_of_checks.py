@@ -1,6 +1,5 @@
 """Section 2: every finding, its answer, and which of two findings is told."""
 
-from itertools import combinations
 from typing import Any
 
 import httpx
@@ -58,25 +57,6 @@ OF_THE_KEY = OF_THE_TOKEN | {
 def row_of(defect: str) -> int:
     """The number of the table's row, from 0."""
     return next(number for number, row in enumerate(ROWS) if defect in row)
-
-
-def go_together(one: str, other: str) -> bool:
-    """Whether one request can have both defects, in different rows."""
-    if row_of(one) == row_of(other):
-        return False
-    if "missing" in (one, other) and ({one, other} & OF_THE_KEY):
-        return False
-    return {one, other} not in (
-        {"no session", "bad session"},
-        {"no session", "session lacks scope"},
-    )
-
-
-PAIRS = [
-    (one, other) if row_of(one) < row_of(other) else (other, one)
-    for one, other in combinations(FINDINGS, 2)
-    if go_together(one, other)
-]
 
 
 async def request_with(scene: Scene, *defects: str) -> tuple[Issued, dict[str, Any]]:
@@ -142,14 +122,6 @@ async def test_each_finding_has_its_status_and_code(open_scene: OpenScene, defec
         _, request = await request_with(scene, defect)
         answer = await post_note(scene, request)
         assert (answer.status_code, code_of(answer)) == FINDINGS[defect][:2]
-
-
-@pytest.mark.parametrize(("earlier", "later"), PAIRS)
-async def test_of_two_findings_the_earlier_row_is_told(open_scene: OpenScene, earlier: str, later: str) -> None:
-    async with open_scene() as scene:
-        _, request = await request_with(scene, later, earlier)
-        answer = await post_note(scene, request)
-        assert (answer.status_code, code_of(answer)) == FINDINGS[earlier][:2]
 
 
 @pytest.mark.parametrize("defect", [defect for defect in FINDINGS if defect != "blocked"])

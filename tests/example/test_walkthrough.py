@@ -120,7 +120,7 @@ def test_ctrl_c_is_no_error(start_demo: StartDemo) -> None:
 def test_what_cannot_start_says_why_in_one_sentence(
     tmp_path: Path, options: str, env: dict[str, str], sentence: str
 ) -> None:
-    demo = run(command(*options.split()), cwd=tmp_path, env=environment(**env))
+    demo = run(command(*f"--port 0 {options}".split()), cwd=tmp_path, env=environment(**env))
     assert (demo.returncode, demo.stdout) == (2, "")
     assert demo.stderr.startswith(sentence)
     assert demo.stderr.endswith(".\n")

@@ -1,0 +1,38 @@
+"""Section 2, the order itself: of any two findings that can go together, the earlier row is told."""
+
+from itertools import combinations
+
+import pytest
+
+from .stage import OpenScene, code_of
+from .test_order_of_checks import FINDINGS, OF_THE_KEY, post_note, request_with, row_of
+
+# Each finding alone is tried on both stores and both limiters; their order is the authenticator's.
+STACKS = ("postgres-valkey",)
+
+
+def go_together(one: str, other: str) -> bool:
+    """Whether one request can have both defects, in different rows."""
+    if row_of(one) == row_of(other):
+        return False
+    if "missing" in (one, other) and ({one, other} & OF_THE_KEY):
+        return False
+    return {one, other} not in (
+        {"no session", "bad session"},
+        {"no session", "session lacks scope"},
+    )
+
+
+PAIRS = [
+    (one, other) if row_of(one) < row_of(other) else (other, one)
+    for one, other in combinations(FINDINGS, 2)
+    if go_together(one, other)
+]
+
+
+@pytest.mark.parametrize(("earlier", "later"), PAIRS)
+async def test_of_two_findings_the_earlier_row_is_told(open_scene: OpenScene, earlier: str, later: str) -> None:
+    async with open_scene() as scene:
+        _, request = await request_with(scene, later, earlier)
+        answer = await post_note(scene, request)
+        assert (answer.status_code, code_of(answer)) == FINDINGS[earlier][:2]
