@@ -1,21 +1,20 @@
 """What may be done to keys: the operations, for code and scripts. Who may do it is in ``grants.py``."""
 
-import builtins
 import json
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from fastapi_keyauth.announcer import Announcer
-from fastapi_keyauth.cursors import check_key_id, read_cursor, read_event_cursor, write_cursor
+from fastapi_keyauth.cursors import check_key_id
 from fastapi_keyauth.errors import ChangePending, InvalidField, KeyNotActive
 from fastapi_keyauth.fields import KeyPatch, NewKey, check_catalogue, check_future
 from fastapi_keyauth.hashing import Hasher
-from fastapi_keyauth.limiter.base import HOUR_S
+from fastapi_keyauth.lookups import KeyLookups
 from fastapi_keyauth.names import check_owner_id
-from fastapi_keyauth.records import SYSTEM, Actor, CreatedKey, EventPage, Key, KeyPage, Status, UsageHour
+from fastapi_keyauth.records import SYSTEM, Actor, CreatedKey, Key
 from fastapi_keyauth.settings import KeyAuthSettings
 from fastapi_keyauth.store import KeyStore, UsageStore
 from fastapi_keyauth.tokens import format_token, new_key_id, new_secret, secret_tag
@@ -23,15 +22,13 @@ from fastapi_keyauth.usage import UsageRecorder
 
 MAX_OVERLAP = timedelta(days=7)
 DEFAULT_OVERLAP = timedelta(days=1)
-MAX_USAGE_HOURS = 168
-MAX_PAGE = 200
 Check = Callable[[Key], None]
 """Looks at the locked key before a change and raises to stop it."""
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-class Keys:
+class Keys(KeyLookups):
     """``auth.keys``: make, look at, change, rotate and revoke keys.
 
     Trusted code calls this: no caller's bounds apply, and ``max_keys_per_owner`` does not either. Every method may
@@ -49,13 +46,10 @@ class Keys:
         announcer: Announcer,
         now: Callable[[], datetime],
     ) -> None:
+        super().__init__(store, usage_store, recorder, now)
         self._settings = settings
-        self._store = store
-        self._usage = usage_store
-        self._recorder = recorder
         self._hasher = hasher
         self._announcer = announcer
-        self._now = now
 
     async def create(
         self,
@@ -103,7 +97,7 @@ class Keys:
         self,
         new: NewKey,
         owner_id: str,
-        scopes: builtins.list[str],
+        scopes: list[str],
         hourly_limit: int | None,
         actor: Actor = SYSTEM,
         max_keys: int | None = None,
@@ -133,53 +127,6 @@ class Keys:
             **new.model_dump(include={"name", "allowed_origins", "allowed_ips", "metadata"}),
         }
         return CreatedKey(token, await self._store.create(values, secret, now, actor, max_keys))
-
-    async def get(self, id: str, owner_id: str | None = None) -> Key:
-        """One key; with ``owner_id`` only that owner's.
-
-        Raises:
-            KeyNotFound: there is none.
-        """
-        await self._recorder.flush_soon()
-        return await self._store.get(check_key_id(id), self._now(), owner_id)
-
-    async def list(
-        self,
-        owner_id: str | None = None,
-        status: Status | None = None,
-        q: str | None = None,
-        unused_for_days: int | None = None,
-        cursor: str | None = None,
-        limit: int = 50,
-    ) -> KeyPage:
-        """Keys, newest first.
-
-        Args:
-            owner_id: only this owner's.
-            status: only ``active``, ``disabled``, ``expired`` or ``revoked`` ones.
-            q: only those whose name contains this, in any case.
-            unused_for_days: only those not used for so many days; never used: since they were made.
-            cursor: ``next_cursor`` of the page before.
-            limit: 1 to 200.
-
-        Raises:
-            InvalidField: a cursor that is none of ours, or a number out of bounds.
-        """
-        now = self._now()
-        if not 1 <= limit <= MAX_PAGE:
-            raise InvalidField("limit", f"must be from 1 to {MAX_PAGE}")
-        if q is not None and "\0" in q:
-            return KeyPage([], None)  # no name holds it, and PostgreSQL takes none
-        unused_since = None
-        if unused_for_days is not None:
-            if not 0 <= unused_for_days <= 36_500:
-                raise InvalidField("unused_for_days", "must be from 0 to 36500")
-            unused_since = now - timedelta(days=unused_for_days)
-        after = None if cursor is None else read_cursor(cursor)
-        await self._recorder.flush_soon()
-        keys = await self._store.find_page(now, owner_id, status, q, unused_since, after, limit + 1)
-        more = len(keys) > limit
-        return KeyPage(keys[:limit], write_cursor(keys[limit - 1]) if more else None)
 
     async def update(self, id: str, **fields: Any) -> Key:
         """Change fields of a key: name, enabled, expires_at, scopes, hourly_limit, allowed_origins, allowed_ips,
@@ -288,42 +235,6 @@ class Keys:
                 await change.update({"revoked_at": now}, "revoked", actor, {})
         # Also for one revoked before: that answer may have been lost before the others were told.
         await self._announcer.announce(id, change.pending)
-
-    async def usage(self, id: str, hours: int = 24, owner_id: str | None = None) -> builtins.list[UsageHour]:
-        """Requests of a key in each of the last hours, oldest first, the current one last; at most 10 s old.
-
-        Args:
-            id: the key.
-            hours: 1 to 168.
-            owner_id: only if the key is this owner's.
-
-        Raises:
-            KeyNotFound: there is none.
-            InvalidField: hours out of bounds.
-        """
-        if not 1 <= hours <= MAX_USAGE_HOURS:
-            raise InvalidField("hours", f"must be from 1 to {MAX_USAGE_HOURS}")
-        await self.get(id, owner_id)
-        last = int(self._now().timestamp()) // HOUR_S
-        counts = await self._usage.of_key(id, last - hours + 1, last)
-        return [
-            UsageHour(datetime.fromtimestamp(hour * HOUR_S, UTC), *counts.get(hour, (0, 0)))
-            for hour in range(last - hours + 1, last + 1)
-        ]
-
-    async def events(
-        self, id: str, cursor: str | None = None, limit: int = 50, owner_id: str | None = None
-    ) -> EventPage:
-        """What was done to a key, newest first; with ``owner_id`` only to that owner's.
-
-        Raises:
-            KeyNotFound: there is none.
-            InvalidField: a cursor that is none of ours, or a limit not from 1 to 200.
-        """
-        if not 1 <= limit <= MAX_PAGE:
-            raise InvalidField("limit", f"must be from 1 to {MAX_PAGE}")
-        await self._store.get(check_key_id(id), self._now(), owner_id)
-        return await self._store.events(id, None if cursor is None else read_event_cursor(cursor), limit)
 
     async def _new_secret(self, environment: str, key_id: str) -> tuple[str, dict[str, Any]]:
         secret = new_secret()

@@ -14,7 +14,8 @@ from fastapi_keyauth.addresses import ClientAddress
 from fastapi_keyauth.dependencies import RequireKey, RequireManager
 from fastapi_keyauth.fields import KeyPatch, NewKey, OwnerId
 from fastapi_keyauth.grants import Caller
-from fastapi_keyauth.management import MAX_PAGE, MAX_USAGE_HOURS, Keys
+from fastapi_keyauth.lookups import MAX_PAGE, MAX_USAGE_HOURS
+from fastapi_keyauth.management import Keys
 from fastapi_keyauth.principals import KEYS_READ, KEYS_WRITE, KeyPrincipal, SessionPrincipal
 from fastapi_keyauth.records import Actor, EventPage, Key, KeyPage, Status
 from fastapi_keyauth.routers.schemas import (

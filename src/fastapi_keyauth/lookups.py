@@ -1,0 +1,109 @@
+"""What may be found out about keys, for code and scripts: one, many, their usage and their history."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from fastapi_keyauth.cursors import check_key_id, read_cursor, read_event_cursor, write_cursor
+from fastapi_keyauth.errors import InvalidField
+from fastapi_keyauth.limiter.base import HOUR_S
+from fastapi_keyauth.records import EventPage, Key, KeyPage, Status, UsageHour
+from fastapi_keyauth.store import KeyStore, UsageStore
+from fastapi_keyauth.usage import UsageRecorder
+
+MAX_USAGE_HOURS = 168
+MAX_PAGE = 200
+
+
+class KeyLookups:
+    """The reading half of ``auth.keys``. Every method may raise ``StoreUnavailable``."""
+
+    def __init__(
+        self, store: KeyStore, usage_store: UsageStore, recorder: UsageRecorder, now: Callable[[], datetime]
+    ) -> None:
+        self._store = store
+        self._usage = usage_store
+        self._recorder = recorder
+        self._now = now
+
+    async def get(self, id: str, owner_id: str | None = None) -> Key:
+        """One key; with ``owner_id`` only that owner's.
+
+        Raises:
+            KeyNotFound: there is none.
+        """
+        await self._recorder.flush_soon()
+        return await self._store.get(check_key_id(id), self._now(), owner_id)
+
+    async def usage(self, id: str, hours: int = 24, owner_id: str | None = None) -> list[UsageHour]:
+        """Requests of a key in each of the last hours, oldest first, the current one last; at most 10 s old.
+
+        Args:
+            id: the key.
+            hours: 1 to 168.
+            owner_id: only if the key is this owner's.
+
+        Raises:
+            KeyNotFound: there is none.
+            InvalidField: hours out of bounds.
+        """
+        if not 1 <= hours <= MAX_USAGE_HOURS:
+            raise InvalidField("hours", f"must be from 1 to {MAX_USAGE_HOURS}")
+        await self.get(id, owner_id)
+        last = int(self._now().timestamp()) // HOUR_S
+        counts = await self._usage.of_key(id, last - hours + 1, last)
+        return [
+            UsageHour(datetime.fromtimestamp(hour * HOUR_S, UTC), *counts.get(hour, (0, 0)))
+            for hour in range(last - hours + 1, last + 1)
+        ]
+
+    async def events(
+        self, id: str, cursor: str | None = None, limit: int = 50, owner_id: str | None = None
+    ) -> EventPage:
+        """What was done to a key, newest first; with ``owner_id`` only to that owner's.
+
+        Raises:
+            KeyNotFound: there is none.
+            InvalidField: a cursor that is none of ours, or a limit not from 1 to 200.
+        """
+        if not 1 <= limit <= MAX_PAGE:
+            raise InvalidField("limit", f"must be from 1 to {MAX_PAGE}")
+        await self._store.get(check_key_id(id), self._now(), owner_id)
+        return await self._store.events(id, None if cursor is None else read_event_cursor(cursor), limit)
+
+    async def list(
+        self,
+        owner_id: str | None = None,
+        status: Status | None = None,
+        q: str | None = None,
+        unused_for_days: int | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> KeyPage:
+        """Keys, newest first.
+
+        Args:
+            owner_id: only this owner's.
+            status: only ``active``, ``disabled``, ``expired`` or ``revoked`` ones.
+            q: only those whose name contains this, in any case.
+            unused_for_days: only those not used for so many days; never used: since they were made.
+            cursor: ``next_cursor`` of the page before.
+            limit: 1 to 200.
+
+        Raises:
+            InvalidField: a cursor that is none of ours, or a number out of bounds.
+        """
+        now = self._now()
+        if not 1 <= limit <= MAX_PAGE:
+            raise InvalidField("limit", f"must be from 1 to {MAX_PAGE}")
+        if q is not None and "\0" in q:
+            return KeyPage([], None)  # no name holds it, and PostgreSQL takes none
+        unused_since = None
+        if unused_for_days is not None:
+            if not 0 <= unused_for_days <= 36_500:
+                raise InvalidField("unused_for_days", "must be from 0 to 36500")
+            unused_since = now - timedelta(days=unused_for_days)
+        after = None if cursor is None else read_cursor(cursor)
+        await self._recorder.flush_soon()
+        keys = await self._store.find_page(now, owner_id, status, q, unused_since, after, limit + 1)
+        more = len(keys) > limit
+        return KeyPage(keys[:limit], write_cursor(keys[limit - 1]) if more else None)
