@@ -39,11 +39,19 @@ class HostApp(FastAPI):
         self._keys_router_of: KeyAuth | None = auth
         auth.install(self)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        auth = self._keys_router_of
-        if auth is not None and scope.get("path", "").startswith(("/api-keys", "/openapi")):
-            self.include_router(auth.keys_router, prefix="/api-keys")
+    def _take_in_keys_router(self) -> None:
+        if self._keys_router_of is not None:
+            self.include_router(self._keys_router_of.keys_router, prefix="/api-keys")
             self._keys_router_of = None
+
+    def openapi(self) -> dict[str, Any]:
+        """All routes, those that nobody asked for yet included."""
+        self._take_in_keys_router()
+        return super().openapi()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get("path", "").startswith("/api-keys"):
+            self._take_in_keys_router()
         await super().__call__(scope, receive, send)
 
 
