@@ -163,7 +163,7 @@ class Authenticator:
     async def _authenticate_key(self, visit: Visit) -> KeyPrincipal:
         credentials = visit.credentials
         if not credentials.has_token:
-            raise MissingApiKey
+            raise MissingApiKey(credentials.has_session)
         bucket = None if visit.address is None else visit.address.bucket
         token, problem = None, credentials.token_problem
         if credentials.token is not None:

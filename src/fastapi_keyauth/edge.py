@@ -1,7 +1,8 @@
 """What the ASGI middleware and the FastAPI dependencies of one KeyAuth share: visits, refusals, headers."""
 
 import logging
-from typing import Literal
+from typing import Any, Literal
+from weakref import WeakSet
 
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
@@ -27,6 +28,7 @@ class Edge:
 
     Attributes:
         scope_key: the name under which a request's visit lies in its ASGI scope.
+        installed_on: the applications that turn refusals into responses.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Edge:
         rate_limit_headers: RateLimitHeaders,
     ) -> None:
         self.scope_key = scope_key
+        self.installed_on: WeakSet[Any] = WeakSet()
         self.authenticator = authenticator
         self.cors = cors
         self._problems = problems
@@ -70,7 +73,8 @@ class Edge:
             RuntimeError: the application was not installed on.
         """
         visit: Visit | None = connection.scope.get(self.scope_key)
-        if visit is None:
+        if visit is None or connection.scope.get("app") not in self.installed_on:
+            # Also for an app that is mounted in one that knows it: nobody would turn its refusals into responses.
             raise RuntimeError("This app does not know its KeyAuth: call auth.install(app) once, where it is made.")
         return visit
 

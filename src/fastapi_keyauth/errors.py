@@ -62,7 +62,15 @@ class KeyRefusal(Refusal):
 
 
 class MissingApiKey(KeyRefusal):
-    """No API token was sent. Not a failed attempt."""
+    """No API token was sent. Not a failed attempt.
+
+    Attributes:
+        sent_session: whether a Bearer value was sent that is no API token.
+    """
+
+    def __init__(self, sent_session: bool = False) -> None:
+        super().__init__()
+        self.sent_session = sent_session
 
 
 class MalformedApiKey(KeyRefusal):

@@ -140,6 +140,7 @@ class KeyAuth:
         if app in self._exemptions:
             return
         self._exemptions[app] = None
+        self._edge.installed_on.add(app)
         inner_lifespan = app.router.lifespan_context
 
         @contextlib.asynccontextmanager

@@ -20,6 +20,8 @@ class Exemptions:
     """Paths that need no key: exact, or everything below with ``/*`` at the end (and the path before it)."""
 
     def __init__(self, paths: Iterable[str]) -> None:
+        if isinstance(paths, str):
+            raise TypeError("exempt is a list of paths")
         exact, below = set(), []
         for path in paths:
             if not path.startswith("/") or "*" in path.removesuffix("/*"):

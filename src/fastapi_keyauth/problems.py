@@ -32,9 +32,14 @@ class Row:
     detail: Callable[[Any, KeyAuthSettings], str]
 
 
-def _missing_key(_error: Any, settings: KeyAuthSettings) -> str:
+def _missing_key(error: Any, settings: KeyAuthSettings) -> str:
     bearer = " or as 'Authorization: Bearer <key>'" if settings.accept_bearer_keys else ""
-    return f"Send your API key in the '{settings.header_name}' header{bearer}."
+    sentence = f"Send your API key in the '{settings.header_name}' header{bearer}"
+    if settings.accept_bearer_keys and getattr(error, "sent_session", False):
+        sentence += (
+            f"; the Bearer value that was sent does not start with '{settings.key_prefix}_', so it is no API key"
+        )
+    return sentence + "."
 
 
 def _malformed_key(error: errors.MalformedApiKey, settings: KeyAuthSettings) -> str:

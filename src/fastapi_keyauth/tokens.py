@@ -153,10 +153,12 @@ class TokenParser:
         """The likeliest mistake, in words, for the person at the other end."""
         if value[:1] in "\"'`" or value[-1:] in "\"'`":
             return "it is wrapped in quotes"
+        if value[:7].lower() == "bearer ":
+            return "it starts with 'Bearer', which only the Authorization header has"
+        if value.startswith(f"{SESSION_PREFIX}_"):
+            return "it is a session token, which goes into the Authorization header after 'Bearer'"
         if any(character.isspace() for character in value):
             return "there is white space inside it"
-        if value[:7].lower() == "bearer ":
-            return "it starts with 'Bearer'"
         if not value.isascii() or not value.isprintable():
             return "it holds characters that no key has"
         if not value.startswith(self._start):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from uvicorn.main import main as uvicorn_command
 
-from fastapi_keyauth import KeyAuthSettings
+from fastapi_keyauth import TOKEN_PATTERN, KeyAuthSettings
 from tests.docs.pages import PAGES, README, ROOT, Block, find_blocks, name_of
 from tests.workers import Workers
 
@@ -58,6 +58,20 @@ def test_a_shell_block_is_one_that_a_shell_understands(block: Block) -> None:
     assert checked.returncode == 0, checked.stderr
 
 
+SESSION_SCRIPT = """
+import asyncio
+from main import auth
+
+
+async def make() -> None:
+    async with auth:
+        print((await auth.keys.create(owner_id="ada", name="n")).key.id, await auth.sessions.create("ada"))
+
+
+asyncio.run(make())
+"""
+
+
 def test_every_option_of_uvicorn_exists() -> None:
     options = {name for option in uvicorn_command.params for name in (*option.opts, *option.secondary_opts)}
     commands = [line.split() for block in SHELL_BLOCKS for line in block.source.splitlines()]
@@ -89,28 +103,45 @@ def test_the_demo_takes_the_options_that_are_named() -> None:
 
 
 @pytest.mark.skipif(not (BASH and shutil.which("curl")), reason="needs curl and bash")
-def test_the_first_minute_of_the_readme_works(tmp_path: Path) -> None:
-    """The README's two files and its commands, against a real server."""
-    app, script = [block.source for block in find_blocks(README, "python")][:2]
-    (call,) = [block.source for block in find_blocks(README, "bash") if "curl" in block.source]
-    tmp_path.joinpath("main.py").write_text(app)
+def test_the_first_minutes_of_the_readme_work(tmp_path: Path) -> None:
+    """The README's two files, its router and its commands, against a real server."""
+    app, script, router = [block.source for block in find_blocks(README, "python")][:3]
+    call, manage = [block.source for block in find_blocks(README, "bash") if "curl" in block.source]
+    tmp_path.joinpath("main.py").write_text(app + router)
     python_path = os.pathsep.join([str(tmp_path), str(ROOT / "src")])
+    environment = {
+        **os.environ,
+        "PYTHONPATH": python_path,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+    }
     folder = tmp_path / "served"
     server = Workers("main:app", folder, 1, {"PYTHONPATH": python_path}, ())
-    try:
-        folder.joinpath("make_key.py").write_text(script)
+
+    def run(commands: str, **variables: str) -> str:
+        commands = commands.replace("http://127.0.0.1:8000", server.base_url)
         shell = subprocess.run(
-            [BASH, "-euo", "pipefail", "-c", call.replace("http://127.0.0.1:8000", server.base_url)],
+            [BASH, "-euo", "pipefail", "-c", commands],
             cwd=folder,
-            env={
-                **os.environ,
-                "PYTHONPATH": python_path,
-                "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-            },
+            env={**environment, **variables},
             text=True,
             capture_output=True,
             check=False,
         )
+        assert shell.returncode == 0, shell.stderr
+        return shell.stdout
+
+    try:
+        folder.joinpath("make_key.py").write_text(script)
+        assert run(call) == '{"hello":"local-dev-alice"}' * 2
+        folder.joinpath("make_session.py").write_text(SESSION_SCRIPT)
+        key_id, session = run("python make_session.py").split()
+        made, rotated = TOKEN_PATTERN.findall(run(manage, ID=key_id, SESSION=session))
+        assert key_id in rotated
+        assert key_id not in made
+        assert '"revoked"' in run(
+            'curl -s "http://127.0.0.1:8000/api-keys/$ID" -H "$AUTHORIZATION"',
+            ID=key_id,
+            AUTHORIZATION=f"Authorization: Bearer {session}",
+        )
     finally:
         server.close()
-    assert (shell.returncode, shell.stdout) == (0, '{"hello":"local-dev-alice"}' * 2), shell.stderr

@@ -130,3 +130,46 @@ async def test_one_is_not_true(build: Build) -> None:
         changed = await auth.keys.update(created.key.id, metadata={"a": True})
         assert changed.metadata["a"] is True
         assert (await auth.keys.get(created.key.id)).metadata["a"] is True
+
+
+async def test_a_parameter_in_the_wrong_place_is_refused_and_does_nothing(build: Build) -> None:
+    auth, client = build()
+    async with auth:
+        session = {"authorization": f"Bearer {await auth.sessions.create('a')}"}
+        made = (await client.post("/api-keys", json={"name": "n"}, headers=session)).json()
+        path = f"/api-keys/{made['id']}"
+        for method, url in (
+            ("POST", f"{path}/rotate?overlap_s=0"),
+            ("GET", "/api-keys?unused_days=90"),
+            ("DELETE", f"{path}?x=1"),
+        ):
+            answer = await client.request(method, url, headers=session)
+            assert answer.status_code == 422
+            assert answer.json()["detail"][0]["loc"][0] == "query"
+            assert (await client.request(method, url)).status_code == 401
+        key = (await client.get(path, headers=session)).json()
+        assert (key["hint"], key["status"]) == (made["hint"], "active")
+
+
+@pytest.mark.parametrize(
+    ("header", "value", "says"),
+    [
+        ("authorization", 'Bearer "{token}"', "does not start with 'ka_'"),
+        ("authorization", "Bearer Bearer {token}", "does not start with 'ka_'"),
+        ("api-key", "Bearer {token}", "starts with 'Bearer'"),
+        ("api-key", '"{token}"', "quotes"),
+        ("api-key", "{session}", "session token"),
+        ("api-key", "{token} x", "white space"),
+        ("api-key", "{token}x", "wrong form"),
+        ("api-key", "sk_live_abc", "does not start with 'ka_'"),
+    ],
+)
+async def test_the_usual_mistakes_are_named(build: Build, header: str, value: str, says: str) -> None:
+    auth, client = build()
+    async with auth:
+        created = await auth.keys.create(owner_id="a", name="n")
+        sent = value.format(token=created.token, session=new_session_token())
+        answer = await client.get("/api-keys/current", headers={header: sent})
+        assert answer.status_code == 401
+        assert says in answer.json()["detail"]
+        assert created.token[25:] not in answer.text

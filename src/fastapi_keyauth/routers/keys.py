@@ -55,8 +55,10 @@ def build_keys_router(
     async def find_writer(principal: Annotated[_Principal, Security(manager, scopes=[KEYS_WRITE])]) -> Caller:
         return caller_of(principal)
 
-    async def authenticate_writer(request: Request) -> object:
-        return await manager(request, SecurityScopes([KEYS_WRITE]))
+    async def authenticate(request: Request) -> object:
+        if request.url.path.endswith("/current"):
+            return await require_key(request, SecurityScopes())
+        return await manager(request, SecurityScopes([KEYS_READ if request.method == "GET" else KEYS_WRITE]))
 
     def actor_of(caller: Caller, request: Request) -> Actor:
         address = client_address(request)
@@ -64,7 +66,7 @@ def build_keys_router(
 
     reader = Annotated[Caller, Depends(find_reader)]
     writer = Annotated[Caller, Depends(find_writer)]
-    router = APIRouter(route_class=strict_json_route(authenticate_writer), tags=["API keys"])
+    router = APIRouter(route_class=strict_json_route(authenticate), tags=["API keys"])
 
     @router.post("", status_code=201, responses=_CONFLICT)
     async def create_key(new: NewKey, caller: writer, request: Request, response: Response) -> CreatedKeyOut:

@@ -23,16 +23,18 @@ MAX_INPUT_CHARACTERS = 200
 
 
 def strict_json_route(authenticate: Callable[[Request], Awaitable[object]]) -> type[APIRoute]:
-    """A route class. ``authenticate`` is awaited before a body is read; it raises to refuse the caller."""
+    """A route class. ``authenticate`` is awaited before anything else is looked at; it raises to refuse the caller."""
 
     class StrictJsonRoute(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             handler = super().get_route_handler()
             takes_body = self.body_field is not None
+            known = {field.alias for field in self.dependant.query_params}
 
             async def checked(request: Request) -> Response:
+                await authenticate(request)
+                check_query(request, known)
                 if takes_body:
-                    await authenticate(request)
                     body = await read_body(request)
                     check_json(body)
                     request = Request(request.scope, _replay(body))
@@ -47,6 +49,18 @@ def strict_json_route(authenticate: Callable[[Request], Awaitable[object]]) -> t
             return checked
 
     return StrictJsonRoute
+
+
+def check_query(request: Request, known: set[str]) -> None:
+    """No query parameter may be one that the route does not know: ``?overlap_s=0`` must not be taken for the body's.
+
+    Raises:
+        RequestValidationError: a 422 that names it.
+    """
+    unknown = [name for name in request.query_params if name not in known]
+    if unknown:
+        problem = {"type": "extra_forbidden", "loc": ("query", redact(unknown[0][:100])), "msg": "No such parameter"}
+        raise RequestValidationError([problem])
 
 
 async def read_body(request: Request) -> bytes:

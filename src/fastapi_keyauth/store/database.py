@@ -70,7 +70,8 @@ class Database:
                     await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _SETUP_LOCK})
                 await connection.run_sync(metadata.create_all)
         except ModuleNotFoundError as error:
-            raise SetupError(f"The database driver {error.name} is not installed.") from None
+            hint = ": install the extra 'postgres', or asyncpg itself" if error.name == "asyncpg" else ""
+            raise SetupError(f"The database driver {error.name} is not installed{hint}.") from None
         except sqlite3.Error as error:
             await self.close()
             raise SetupError(f"The database at {masked_url(self._url)} does not answer ({error}).") from None
@@ -80,7 +81,7 @@ class Database:
             raise SetupError(f"The database at {masked_url(self._url)} cannot be used as told ({detail}).") from None
         except StoreUnavailable as error:
             await self.close()
-            cause = type(error.__cause__).__name__
+            cause = _describe(error.__cause__ or error).removesuffix(".")
             raise SetupError(f"The database at {masked_url(self._url)} does not answer ({cause}).") from None
 
     async def close(self) -> None:
@@ -193,7 +194,7 @@ def _configure_sqlite(engine: AsyncEngine) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _describe(error: Exception) -> str:
+def _describe(error: BaseException) -> str:
     """Type and first line of the root of an error; parameters are hidden by the engine."""
     root = getattr(error, "orig", None) or error
     lines = str(root).splitlines()
