@@ -68,7 +68,7 @@ class KeyLookups:
         if not 1 <= limit <= MAX_PAGE:
             raise InvalidField("limit", f"must be from 1 to {MAX_PAGE}")
         await self._store.get(check_key_id(id), self._now(), owner_id)
-        return await self._store.events(id, None if cursor is None else read_event_cursor(cursor), limit)
+        return await self._store.events(id, read_event_cursor(cursor) if cursor else None, limit)
 
     async def list(
         self,
@@ -102,7 +102,7 @@ class KeyLookups:
             if not 0 <= unused_for_days <= 36_500:
                 raise InvalidField("unused_for_days", "must be from 0 to 36500")
             unused_since = now - timedelta(days=unused_for_days)
-        after = None if cursor is None else read_cursor(cursor)
+        after = read_cursor(cursor) if cursor else None
         await self._recorder.flush_soon()
         keys = await self._store.find_page(now, owner_id, status, q, unused_since, after, limit + 1)
         more = len(keys) > limit
