@@ -42,7 +42,7 @@ $(MADE): pyproject.toml
 	$(CREATE)
 	@touch $@
 
-# The demo alone needs a sixth of what the tests need, and is what a newcomer waits for.
+# The demo alone needs a sixth of what the tests need, and somebody waits for it.
 $(VENV)/.demo: $(MADE)
 	$(INSTALL) --editable . --group demo
 	@touch $@
