@@ -56,9 +56,11 @@ def build_keys_router(
         return caller_of(principal)
 
     async def authenticate(request: Request) -> object:
+        if request.method != "GET":
+            return await manager(request, SecurityScopes([KEYS_WRITE]))
         if request.url.path.endswith("/current"):
             return await require_key(request, SecurityScopes())
-        return await manager(request, SecurityScopes([KEYS_READ if request.method == "GET" else KEYS_WRITE]))
+        return await manager(request, SecurityScopes([KEYS_READ]))
 
     def actor_of(caller: Caller, request: Request) -> Actor:
         address = client_address(request)
