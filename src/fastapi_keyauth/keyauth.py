@@ -170,6 +170,7 @@ class KeyAuth:
 
         Raises:
             ValueError: an exempt path of another form.
+            TypeError: one string in place of a list of paths.
         """
         exemptions = Exemptions(exempt)
         if isinstance(app, Starlette):

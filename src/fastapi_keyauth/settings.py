@@ -294,6 +294,6 @@ def _sentence(error: ValidationError) -> str:
     message = first["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     if not first["loc"]:
-        return f"{message[:1].upper()}{message[1:]}."
+        return f"Setting {message}."
     name = str(first["loc"][0])
     return f"Setting {name} (KEYAUTH_{name.upper()}) is wrong: {message}."

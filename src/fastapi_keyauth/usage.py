@@ -63,7 +63,7 @@ class UsageRecorder:
 
     def count_lost(self) -> int:
         """Keys whose usage is still unwritten."""
-        return len(self._pending.keys_used)
+        return len({key_id for key_id, _ in self._pending.counts})
 
     async def flush(self) -> None:
         """Write what has come together. Where the database is away it is kept for the next time."""
