@@ -23,6 +23,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from starlette.requests import HTTPConnection
 
@@ -49,7 +50,7 @@ from fastapi_keyauth.limiter import Ask, Decision, Limiter, Verdict
 from fastapi_keyauth.principals import KeyPrincipal, SessionPrincipal
 from fastapi_keyauth.records import StoredKey
 from fastapi_keyauth.sessions import SessionGate
-from fastapi_keyauth.tokens import ParsedToken, TokenFormError, TokenParser
+from fastapi_keyauth.tokens import ParsedToken, TokenFormError, TokenParser, token_digest
 from fastapi_keyauth.usage import UsageRecorder
 from fastapi_keyauth.verifier import VerifiedKey, Verifier
 
@@ -119,11 +120,12 @@ class Authenticator:
         outcome = visit._key_outcome
         if outcome is None:
             try:
-                outcome = await self._authenticate_key(visit)
+                outcome = await self._admit(visit)
             except KeyAuthError as error:
-                outcome = error
+                visit._key_outcome = error
+                raise
             visit._key_outcome = outcome
-        if isinstance(outcome, KeyAuthError):
+        elif isinstance(outcome, KeyAuthError):
             raise outcome
         return outcome
 
@@ -160,48 +162,70 @@ class Authenticator:
         if missing:
             raise InsufficientScope(missing, key_id=principal.id if isinstance(principal, KeyPrincipal) else None)
 
-    async def _authenticate_key(self, visit: Visit) -> KeyPrincipal:
+    async def _admit(self, visit: Visit) -> KeyPrincipal:
+        """Checks 1 to 7 for a token that was verified before in this process: one trip to the limiter and no other."""
         credentials = visit.credentials
-        if not credentials.has_token:
-            raise MissingApiKey(credentials.has_session)
-        bucket = None if visit.address is None else visit.address.bucket
-        token, problem = None, credentials.token_problem
-        if credentials.token is not None:
-            try:
-                token = self._parser.parse(credentials.token)
-            except TokenFormError as error:
-                problem = str(error)
-        if token is None:
-            await self._count_failure(bucket)
-            raise MalformedApiKey(problem or "")
-        return await self._admit(visit, token, bucket)
+        if credentials.token is None:
+            raise await self._unreadable(credentials, visit)
+        bucket = self._looked_at(visit)
+        if bucket is not None:
+            blocked_s = self._limiter.known_block_s(bucket)
+            if blocked_s is not None:
+                raise AddressBlocked(blocked_s)
+        digest = token_digest(credentials.token)
+        verified = self._verifier.find_verified(digest)
+        if verified is None:
+            return await self._admit_unseen(visit, credentials.token, digest)
+        visit.key = verified.key
+        finding = self._find_fault(verified.key, visit)
+        seen = await self._limiter.take(self._ask_for(verified, bucket, finding, self._verifier.age_s(verified)))
+        if seen.verdict is not Verdict.STALE:
+            return self._conclude(visit, verified.key, finding, seen)
+        visit.key = None
+        return await self._admit_by_row(visit, self._parser.parse(credentials.token), digest, seen)
 
-    async def _admit(self, visit: Visit, token: ParsedToken, bucket: str | None) -> KeyPrincipal:
-        if self._verifier.is_known_wrong(token):
-            await self._count_failure(bucket)
-            raise InvalidApiKey(token.key_id)
-        looked_at = None if self._block_spares_valid_keys else bucket
-        verified = self._verifier.find_verified(token)
-        if verified is None:
-            # The block before the database, and the generation before the row.
-            seen = await self._ask(Ask(token.key_id, looked_at))
+    async def _admit_unseen(self, visit: Visit, text: str, digest: bytes) -> KeyPrincipal:
+        """The same for any other token: the block before the database, and the generation before the row."""
+        known_wrong = self._verifier.find_known_wrong(digest)
+        if known_wrong is not None:
+            await self._count_failure(visit)
+            raise InvalidApiKey(known_wrong)
+        try:
+            token = self._parser.parse(text)
+        except TokenFormError as error:
+            problem = str(error)
         else:
-            visit.key = verified.key
-            finding = self._find_fault(verified.key, visit)
-            seen = await self._ask(self._ask_for(verified, looked_at, finding, self._verifier.age_s(verified)))
-            if seen.verdict is not Verdict.STALE:
-                return self._conclude(visit, verified.key, finding, seen)
-            visit.key = None
-        verified = await self._verifier.read(token, seen.generation)
+            seen = await self._limiter.take(Ask(token.key_id, self._looked_at(visit)))
+            if seen.verdict is Verdict.BLOCKED:
+                raise AddressBlocked(seen.wait_s)
+            return await self._admit_by_row(visit, token, digest, seen)
+        await self._count_failure(visit)
+        raise MalformedApiKey(problem)
+
+    async def _admit_by_row(self, visit: Visit, token: ParsedToken, digest: bytes, seen: Decision) -> KeyPrincipal:
+        """Checks 4 to 7 by the key's row, read now."""
+        verified = await self._verifier.read(token, digest, seen.generation)
         if verified is None:
-            await self._count_failure(bucket)
+            await self._count_failure(visit)
             raise InvalidApiKey(token.key_id)
         visit.key = verified.key
         finding = self._find_fault(verified.key, visit)
-        if finding is not None:
-            return self._conclude(visit, verified.key, finding, seen)
-        decision = await self._ask(self._ask_for(verified, looked_at, None, age_s=0, is_fresh=True))
-        return self._conclude(visit, verified.key, None, decision)
+        if finding is None:
+            seen = await self._limiter.take(
+                self._ask_for(verified, self._looked_at(visit), None, age_s=0, is_fresh=True)
+            )
+        return self._conclude(visit, verified.key, finding, seen)
+
+    async def _unreadable(self, credentials: Credentials, visit: Visit) -> KeyRefusal:
+        """Why there is no token to look at: none was sent, or several."""
+        if credentials.token_problem is None:
+            return MissingApiKey(credentials.has_session)
+        await self._count_failure(visit)
+        return MalformedApiKey(credentials.token_problem)
+
+    def _looked_at(self, visit: Visit) -> str | None:
+        """What a block is looked up under; None where none would count."""
+        return None if visit.address is None or self._block_spares_valid_keys else visit.address.bucket
 
     @staticmethod
     def _ask_for(
@@ -211,16 +235,10 @@ class Authenticator:
         units = 1 if finding is None else 0
         return Ask(key.id, bucket, key.hourly_limit, units, verified.generation, age_s, is_fresh)
 
-    async def _ask(self, ask: Ask) -> Decision:
-        decision = await self._limiter.take(ask)
-        if decision.verdict is Verdict.BLOCKED:
-            raise AddressBlocked(decision.wait_s)
-        return decision
-
-    async def _count_failure(self, bucket: str | None) -> None:
-        if bucket is None:
+    async def _count_failure(self, visit: Visit) -> None:
+        if visit.address is None:
             return
-        blocked_s = await self._limiter.fail(bucket)
+        blocked_s = await self._limiter.fail(visit.address.bucket)
         if blocked_s is not None:
             raise AddressBlocked(blocked_s)
 
@@ -238,7 +256,9 @@ class Authenticator:
         return None
 
     def _conclude(self, visit: Visit, key: StoredKey, finding: KeyRefusal | None, decision: Decision) -> KeyPrincipal:
-        """Refuse with the finding, or for the cap, or admit."""
+        """Refuse for the block, with the finding, or for the cap; or admit."""
+        if decision.verdict is Verdict.BLOCKED:
+            raise AddressBlocked(decision.wait_s)
         if finding is not None:
             self._usage.refused(key, decision.hour)
             raise finding
@@ -247,16 +267,22 @@ class Authenticator:
             self._usage.refused(key, decision.hour)
             raise RateLimitExceeded(decision.wait_s, key.hourly_limit or 0, key.id)
         self._usage.admitted(key, decision.hour)
-        capped = decision.remaining is not None
-        return KeyPrincipal(
-            id=key.id,
-            name=key.name,
-            owner_id=key.owner_id,
-            environment=key.environment,
-            scopes=key.scopes,
-            metadata=json.loads(key.metadata_json) if key.metadata_json else {},
-            expires_at=key.expires_at,
-            hourly_limit=key.hourly_limit,
-            remaining=decision.remaining,
-            reset_at=datetime.fromtimestamp(decision.reset_at_s, UTC) if capped else None,
+        return KeyPrincipal.of_fields(
+            {
+                "id": key.id,
+                "name": key.name,
+                "owner_id": key.owner_id,
+                "environment": key.environment,
+                "scopes": key.scopes,
+                "metadata": json.loads(key.metadata_json) if key.metadata_json else {},
+                "expires_at": key.expires_at,
+                "hourly_limit": key.hourly_limit,
+                "remaining": decision.remaining,
+                "reset_at": None if decision.remaining is None else _utc(decision.reset_at_s),
+            }
         )
+
+
+@lru_cache(maxsize=8)
+def _utc(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

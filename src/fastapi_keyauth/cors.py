@@ -19,9 +19,11 @@ REMEMBER_S = 3.0
 """Seconds for which the origins of all active keys are remembered; a change shows within 5 s."""
 WAIT_S = 0.5
 """Seconds that responses wait for a reading; then those that were read last count."""
+
 PREFLIGHT_MAX_AGE_S = 5
 """Seconds for which a browser may remember a preflight (also its default)."""
 
+_VARY = (b"vary", b"Origin")
 _EXPOSED = {
     "ietf": ("RateLimit", "RateLimit-Policy"),
     "legacy": ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"),
@@ -66,8 +68,7 @@ class CorsRules:
         return answer
 
     async def add_headers(self, headers: RawHeaders, visit: Visit) -> None:
-        """Complete the headers of a response. What the application set itself stays."""
-        _add_vary(headers, b"Origin")
+        """Complete the headers of a response to a request with ``Origin``. What the application set itself stays."""
         if visit.origin is None or any(name == b"access-control-allow-origin" for name, _ in headers):
             return
         if visit.key is None:
@@ -105,8 +106,9 @@ class CorsRules:
             self._reading = None
 
 
-def _add_vary(headers: RawHeaders, name: bytes) -> None:
+def add_vary(headers: RawHeaders) -> None:
+    """Say that the response depends on ``Origin``, where it does not say so yet."""
     for present, value in headers:
-        if present == b"vary" and (value == b"*" or name.lower() in value.lower().replace(b" ", b"").split(b",")):
+        if present == b"vary" and (value == b"*" or b"origin" in value.lower().replace(b" ", b"").split(b",")):
             return
-    headers.append((b"vary", name))
+    headers.append(_VARY)

@@ -1,7 +1,6 @@
 """What a request sends to say who it is. Reads headers, decides nothing."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 
 from fastapi_keyauth.tokens import is_same_secret
 
@@ -9,9 +8,10 @@ Headers = Sequence[tuple[bytes, bytes]]
 _WHITE_SPACE = b" \t"  # RFC 9110 section 5.6.3
 
 
-@dataclass(frozen=True, slots=True)
 class Credentials:
     """API token and session token of one request, unchecked. The repr shows neither.
+
+    A plain class and no dataclass, as one is made for every request.
 
     Attributes:
         token: the API token, or None where none was sent.
@@ -21,11 +21,21 @@ class Credentials:
         session_is_ambiguous: whether several were sent.
     """
 
-    token: str | None = field(repr=False)
-    token_problem: str | None
-    token_is_bearer: bool
-    session: str | None = field(repr=False)
-    session_is_ambiguous: bool
+    __slots__ = ("session", "session_is_ambiguous", "token", "token_is_bearer", "token_problem")
+
+    def __init__(
+        self,
+        token: str | None = None,
+        token_problem: str | None = None,
+        token_is_bearer: bool = False,
+        session: str | None = None,
+        session_is_ambiguous: bool = False,
+    ) -> None:
+        self.token = token
+        self.token_problem = token_problem
+        self.token_is_bearer = token_is_bearer
+        self.session = session
+        self.session_is_ambiguous = session_is_ambiguous
 
     @property
     def has_token(self) -> bool:
@@ -73,6 +83,13 @@ class CredentialReader:
             session=sessions[0] if len(sessions) == 1 else None,
             session_is_ambiguous=len(sessions) > 1,
         )
+
+    def read_unique(self, found: Mapping[bytes, bytes]) -> Credentials:
+        """The same for a request in which no header comes twice: most are."""
+        if b"authorization" in found:
+            return self.read([(name, found[name]) for name in (self._header_name, b"authorization") if name in found])
+        value = found.get(self._header_name)
+        return Credentials(None if value is None else _text(value) or None)
 
     def _one_token(self, in_header: list[str], as_bearer: list[str]) -> tuple[str | None, str | None]:
         if not any(in_header):

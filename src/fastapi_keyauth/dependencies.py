@@ -31,12 +31,6 @@ class _Requirement(SecurityBase):
         else:
             self.model = APIKey(**{"in": APIKeyIn.header}, name=header_name)
 
-    async def _key(self, visit: Visit, scopes: SecurityScopes) -> KeyPrincipal:
-        principal = await self._authenticator.authenticate_key(visit)
-        if scopes.scopes:
-            self._authenticator.check_scopes(scopes.scopes, principal)
-        return principal
-
 
 class RequireKey(_Requirement):
     """Dependency: an API key that is admitted.
@@ -52,19 +46,25 @@ class RequireKey(_Requirement):
         """See the class."""
         visit = self._visit(connection)
         visit.takes_key = True
-        return await self._key(visit, scopes)
+        principal = await self._authenticator.authenticate_key(visit)
+        if scopes.scopes:
+            self._authenticator.check_scopes(scopes.scopes, principal)
+        return principal
 
 
-class OptionalKey(_Requirement):
+class OptionalKey(RequireKey):
     """Dependency: an API key that is admitted, or None where no token was sent. A bad one is still refused."""
 
     scheme = OPTIONAL_KEY
 
-    async def __call__(self, connection: HTTPConnection, scopes: SecurityScopes) -> KeyPrincipal | None:
+    # It does give less: no key.
+    async def __call__(  # type: ignore[override]
+        self, connection: HTTPConnection, scopes: SecurityScopes
+    ) -> KeyPrincipal | None:
         """See the class."""
         visit = self._visit(connection)
         visit.takes_key = True
-        return await self._key(visit, scopes) if visit.credentials.has_token else None
+        return await super().__call__(connection, scopes) if visit.credentials.has_token else None
 
 
 class RequireSession(_Requirement):

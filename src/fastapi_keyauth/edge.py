@@ -1,8 +1,8 @@
 """What the ASGI middleware and the FastAPI dependencies of one KeyAuth share: visits, refusals, headers."""
 
 import logging
+from functools import lru_cache
 from typing import Any, Literal
-from weakref import WeakSet
 
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from fastapi_keyauth.addresses import AddressResolver, ClientAddress
 from fastapi_keyauth.authenticator import Authenticator, Visit
-from fastapi_keyauth.cors import CorsRules, RawHeaders
+from fastapi_keyauth.cors import CorsRules, RawHeaders, add_vary
 from fastapi_keyauth.credentials import CredentialReader, Headers
 from fastapi_keyauth.errors import KeyAuthError
 from fastapi_keyauth.limiter.base import HOUR_S
@@ -42,7 +42,7 @@ class Edge:
         rate_limit_headers: RateLimitHeaders,
     ) -> None:
         self.scope_key = scope_key
-        self.installed_on: WeakSet[Any] = WeakSet()
+        self.installed_on: set[Any] = set()
         self.authenticator = authenticator
         self.cors = cors
         self._problems = problems
@@ -53,13 +53,13 @@ class Edge:
     def open_visit(self, scope: Scope) -> Visit:
         """A visit for this request, laid into its scope."""
         headers: Headers = scope["headers"]
-        origin = find_header(headers, b"origin")
-        visit = Visit(
-            self._credentials.read(headers),
-            self._addresses.resolve(scope.get("client"), headers),
-            origin.decode("latin-1") if origin else None,
-        )
-        scope[self.scope_key] = visit
+        found = dict(headers)
+        if len(found) == len(headers):
+            origin, credentials = found.get(b"origin"), self._credentials.read_unique(found)
+        else:
+            origin, credentials = find_header(headers, b"origin"), self._credentials.read(headers)
+        address = self._addresses.resolve(scope.get("client"), headers)
+        visit = scope[self.scope_key] = Visit(credentials, address, origin.decode("latin-1") if origin else None)
         return visit
 
     def client_address(self, connection: HTTPConnection) -> ClientAddress | None:
@@ -80,15 +80,20 @@ class Edge:
 
     def respond(self, error: KeyAuthError, visit: Visit, scope: Scope) -> Response:
         """The response to an error; why goes to the log, what was sent does not."""
-        facts = (
-            type(error).__name__,
-            getattr(error, "key_id", None),
-            None if visit.address is None else visit.address.text,
-            scope.get("method", "WEBSOCKET"),
-            redact(scope["path"]),
-        )
-        logger.info("refused: %s key=%s address=%s %s %r", *facts)
-        return self._problems.response(error, visit)
+        if logger.isEnabledFor(logging.INFO):
+            facts = (
+                type(error).__name__,
+                getattr(error, "key_id", None),
+                None if visit.address is None else visit.address.text,
+                scope.get("method", "WEBSOCKET"),
+                redact(scope["path"]),
+            )
+            logger.info("refused: %s key=%s address=%s %s %r", *facts)
+        response = self._problems.response(error, visit)
+        # The visit keeps the error, and the traceback all frames, the visit's among them: a circle for the garbage
+        # collector at every refusal.
+        error.__traceback__ = None
+        return response
 
     async def refuse(self, error: KeyAuthError, visit: Visit, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the refusal; to a WebSocket as an HTTP response where the server can, else by closing it."""
@@ -99,23 +104,23 @@ class Edge:
             await receive()  # websocket.connect; nothing may be sent before it
             await send({"type": "websocket.close", "code": WS_POLICY_VIOLATION, "reason": ""})
 
-    async def complete(self, headers: RawHeaders, visit: Visit) -> None:
-        """Add rate-limit and CORS headers to a response."""
-        self._add_rate_limit(headers, visit)
-        await self.cors.add_headers(headers, visit)
+    def complete(self, headers: RawHeaders, visit: Visit) -> None:
+        """Add the headers of the rate limit, and ``Vary``, to a response."""
+        decision, key, mode = visit.decision, visit.key, self._rate_limit_headers
+        if decision is not None and decision.remaining is not None and key is not None and key.hourly_limit is not None:
+            if mode in ("ietf", "both"):
+                headers.append(_policy_header(key.hourly_limit))
+                headers.append((b"ratelimit", b'"hour";r=%d;t=%d' % (decision.remaining, decision.wait_s)))
+            if mode in ("legacy", "both"):
+                headers.append((b"x-ratelimit-limit", b"%d" % key.hourly_limit))
+                headers.append((b"x-ratelimit-remaining", b"%d" % decision.remaining))
+                headers.append((b"x-ratelimit-reset", b"%d" % decision.reset_at_s))
+        add_vary(headers)
 
-    def _add_rate_limit(self, headers: RawHeaders, visit: Visit) -> None:
-        key, decision, mode = visit.key, visit.decision, self._rate_limit_headers
-        if decision is None or key is None or key.hourly_limit is None or decision.remaining is None or mode == "none":
-            return
-        limit, remaining = key.hourly_limit, decision.remaining
-        if mode != "legacy":
-            headers.append((b"ratelimit-policy", b'"hour";q=%d;w=%d' % (limit, HOUR_S)))
-            headers.append((b"ratelimit", b'"hour";r=%d;t=%d' % (remaining, decision.wait_s)))
-        if mode != "ietf":
-            headers.append((b"x-ratelimit-limit", b"%d" % limit))
-            headers.append((b"x-ratelimit-remaining", b"%d" % remaining))
-            headers.append((b"x-ratelimit-reset", b"%d" % decision.reset_at_s))
+
+@lru_cache(maxsize=256)
+def _policy_header(limit: int) -> tuple[bytes, bytes]:
+    return b"ratelimit-policy", b'"hour";q=%d;w=%d' % (limit, HOUR_S)
 
 
 def can_answer_upgrade(scope: Scope) -> bool:

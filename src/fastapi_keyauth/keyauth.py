@@ -32,7 +32,7 @@ from fastapi_keyauth.lifespan import WithLifespan
 from fastapi_keyauth.limiter import Limiter, MemoryLimiter, OutageLimiter, RedisLimiter
 from fastapi_keyauth.limiter.base import Policy
 from fastapi_keyauth.management import Keys
-from fastapi_keyauth.middleware import Exemptions, KeyAuthMiddleware
+from fastapi_keyauth.middleware import Exemptions, Guard, KeyAuthMiddleware
 from fastapi_keyauth.openapi import complete_schema
 from fastapi_keyauth.problems import Problems
 from fastapi_keyauth.routers.keys import build_keys_router
@@ -116,7 +116,7 @@ class KeyAuth:
         self.require_key_and_session = dependencies.RequireKeyAndSession(*parts)
         self.optional_key = dependencies.OptionalKey(*parts)
         self._require_manager = dependencies.RequireManager(*parts)
-        self._exemptions: WeakKeyDictionary[Any, Exemptions | None] = WeakKeyDictionary()
+        self._guards: WeakKeyDictionary[Any, Guard] = WeakKeyDictionary()
         self._users = 0
         self._housekeeping: asyncio.Task[None] | None = None
         self._start_lock = asyncio.Lock()
@@ -137,9 +137,9 @@ class KeyAuth:
         Call it once on every FastAPI app whose routes use the dependencies, also on those that are mounted. A second
         call does nothing.
         """
-        if app in self._exemptions:
+        if app in self._guards:
             return
-        self._exemptions[app] = None
+        guard = self._guards[app] = Guard()
         self._edge.installed_on.add(app)
         inner_lifespan = app.router.lifespan_context
 
@@ -151,9 +151,9 @@ class KeyAuth:
         app.router.lifespan_context = lifespan
         # Starlette's annotation wants a handler of Exception; this one is only ever given its own kind.
         app.add_exception_handler(KeyAuthError, self._handle_error)  # type: ignore[arg-type]
-        app.add_middleware(KeyAuthMiddleware, edge=self._edge, exemptions=lambda: self._exemptions[app])
+        app.add_middleware(KeyAuthMiddleware, edge=self._edge, guard=guard)
         if isinstance(app, FastAPI):
-            self._complete_openapi(app)
+            self._complete_openapi(app, guard)
 
     def protect(self, app: App, exempt: Iterable[str] = ()) -> App:
         """Want an API key for everything but the exempt paths, before routing.
@@ -175,9 +175,9 @@ class KeyAuth:
         exemptions = Exemptions(exempt)
         if isinstance(app, Starlette):
             self.install(app)
-            self._exemptions[app] = exemptions
+            self._guards[app].exemptions = exemptions
             return app
-        protected = KeyAuthMiddleware(app, edge=self._edge, exemptions=lambda: exemptions)
+        protected = KeyAuthMiddleware(app, edge=self._edge, guard=Guard(exemptions))
         return WithLifespan(self, protected)  # type: ignore[return-value]  # an ASGI app for an ASGI app
 
     async def __aenter__(self) -> Self:
@@ -265,11 +265,11 @@ class KeyAuth:
                 return None
         return response
 
-    def _complete_openapi(self, app: FastAPI) -> None:
+    def _complete_openapi(self, app: FastAPI, guard: Guard) -> None:
         make_schema = app.openapi
 
         def openapi() -> dict[str, Any]:
-            exemptions = self._exemptions[app]
+            exemptions = guard.exemptions
 
             def is_protected(path: str) -> bool:
                 return exemptions is not None and not exemptions.covers(path)

@@ -3,7 +3,8 @@
 Pure ASGI: streamed responses and WebSockets pass through untouched.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.middleware.cors import CORSMiddleware
@@ -43,19 +44,30 @@ class Exemptions:
         return not path.endswith(("/.", "/..")) and not {".", "..", ""} & set(path.split("/")[1:-1])
 
 
+@dataclass(slots=True)
+class Guard:
+    """What the middleware wants a key for. It may change while the application is being put together.
+
+    Attributes:
+        exemptions: the paths that need no key; None where only dependencies protect.
+    """
+
+    exemptions: Exemptions | None = None
+
+
 class KeyAuthMiddleware:
     """See the module.
 
     Args:
         app: the application inside.
         edge: what it shares with the dependencies.
-        exemptions: called for each request; gives the paths that need no key, or None where only dependencies protect.
+        guard: which paths want a key.
     """
 
-    def __init__(self, app: ASGIApp, edge: Edge, exemptions: Callable[[], Exemptions | None]) -> None:
+    def __init__(self, app: ASGIApp, edge: Edge, guard: Guard) -> None:
         self._app = app
         self._edge = edge
-        self._exemptions = exemptions
+        self._guard = guard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI application."""
@@ -69,7 +81,7 @@ class KeyAuthMiddleware:
                 return
             visit = edge.open_visit(scope)
             send = _completing(send, edge, visit)
-        exemptions = self._exemptions()
+        exemptions = self._guard.exemptions
         if exemptions is not None and not exemptions.covers(_path(scope)):
             visit.takes_key = True
             try:
@@ -113,11 +125,17 @@ def _has_cors_middleware(app: Any) -> bool:
 def _completing(send: Send, edge: Edge, visit: Visit) -> Send:
     """``send``, with our headers on the response's start."""
 
-    async def send_completed(message: Message) -> None:
+    def send_completed(message: Message) -> Awaitable[None]:
         if message["type"] in ("http.response.start", "websocket.http.response.start"):
             headers = list(message.get("headers", ()))
-            await edge.complete(headers, visit)
+            edge.complete(headers, visit)
             message = {**message, "headers": headers}
+            if visit.origin is not None:
+                return send_cross_origin(message)
+        return send(message)  # and no coroutine of our own around it, for every part of a stream
+
+    async def send_cross_origin(message: Message) -> None:
+        await edge.cors.add_headers(message["headers"], visit)
         await send(message)
 
     return send_completed

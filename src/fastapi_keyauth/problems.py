@@ -13,6 +13,7 @@ from fastapi_keyauth.settings import KeyAuthSettings
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:fastapi-keyauth:"
+_CONTENT_TYPE = (b"content-type", MEDIA_TYPE.encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +187,8 @@ class Problems:
 
     def __init__(self, settings: KeyAuthSettings) -> None:
         self._settings = settings
-        self._key_challenge = f'{settings.header_name} realm="{settings.realm}"'
-        self._bearer_challenge = f'Bearer realm="{settings.realm}"'
+        self._key_challenge = f'{settings.header_name} realm="{settings.realm}"'.encode()
+        self._bearer_challenge = f'Bearer realm="{settings.realm}"'.encode()
 
     def response(self, error: errors.KeyAuthError, visit: Visit) -> Response:
         """The problem response to an error, with its challenges and ``Retry-After``.
@@ -196,34 +197,41 @@ class Problems:
             KeyAuthError: the error itself, where it is none that a client should see (a wrong setting).
         """
         row = find_row(error)
-        detail = row.detail(error, self._settings)
-        body = {
-            "type": TYPE_PREFIX + row.code,
-            "title": row.title,
-            "status": row.status,
-            "detail": detail,
-            "code": row.code,
-        }
+        evidence = []
         # ``token``: that of a rotation which is stored but does not hold everywhere yet, and is lost if not told here.
-        for evidence in ("retry_after_s", "missing_scopes", "holds_within_s", "token"):
-            value = getattr(error, evidence, None)
+        for name in ("retry_after_s", "missing_scopes", "holds_within_s", "token"):
+            value = getattr(error, name, None)
             if value is not None:
-                body[evidence] = value
-        response = Response(json.dumps(body).encode(), row.status, media_type=MEDIA_TYPE)
-        if "token" in body:
-            response.headers["Cache-Control"] = "no-store"
-        if "retry_after_s" in body:
-            response.headers["Retry-After"] = str(body["retry_after_s"])
+                evidence.append((name, value))
+        response = Response(status_code=row.status)
+        body = response.body = _body(row, row.detail(error, self._settings), evidence)
+        headers = [(b"content-length", b"%d" % len(body)), _CONTENT_TYPE]
+        for name, value in evidence:
+            if name == "token":
+                headers.append((b"cache-control", b"no-store"))
+            elif name == "retry_after_s":
+                headers.append((b"retry-after", b"%d" % value))
         if row.status == 401:
-            for challenge in self._challenges(error, visit):
-                response.headers.append("WWW-Authenticate", challenge)
+            headers += [(b"www-authenticate", challenge) for challenge in self._challenges(error, visit)]
+        response.raw_headers = headers
         return response
 
-    def _challenges(self, error: errors.KeyAuthError, visit: Visit) -> list[str]:
+    def _challenges(self, error: errors.KeyAuthError, visit: Visit) -> list[bytes]:
         """What the route accepts, a line each. ``error`` only where a Bearer value was sent (RFC 6750 section 3.1)."""
         lines = [self._key_challenge] if visit.takes_key else []
         if visit.takes_session or (visit.takes_key and self._settings.accept_bearer_keys):
             key_was_bearer = isinstance(error, errors.KeyRefusal) and visit.credentials.token_is_bearer
             failed = isinstance(error, errors.InvalidSession) or key_was_bearer
-            lines.append(self._bearer_challenge + (', error="invalid_token"' if failed else ""))
+            lines.append(self._bearer_challenge + (b', error="invalid_token"' if failed else b""))
         return lines
+
+
+def _body(row: Row, detail: str, evidence: list[tuple[str, Any]]) -> bytes:
+    body = {
+        "type": TYPE_PREFIX + row.code,
+        "title": row.title,
+        "status": row.status,
+        "detail": detail,
+        "code": row.code,
+    }
+    return json.dumps(body | dict(evidence)).encode()

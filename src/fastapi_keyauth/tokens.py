@@ -44,8 +44,6 @@ class ParsedToken:
     environment: str
     key_id: str
     secret: str = field(repr=False)
-    digest: bytes = field(repr=False)
-    """SHA-256 of the whole token: what caches use as its name."""
 
 
 class TokenFormError(ValueError):
@@ -99,6 +97,11 @@ def is_session_token(value: str) -> bool:
     return value.isascii() and value[3:].isalnum() and checksum(body) == crc
 
 
+def token_digest(value: str) -> bytes:
+    """SHA-256 of a whole token, well-formed or not: what caches know it by."""
+    return hashlib.sha256(value.encode("utf-8")).digest()
+
+
 def secret_tag(secret: str) -> str:
     """First 32 bits of the secret's SHA-256, in hex: turns wrong secrets away before Argon2 runs."""
     return hashlib.sha256(secret.encode("ascii")).hexdigest()[:8]
@@ -147,7 +150,7 @@ class TokenParser:
             raise TokenFormError(self._diagnose(value))
         if checksum(value[:-CRC_LENGTH]) != value[-CRC_LENGTH:]:
             raise TokenFormError("its checksum is wrong, so it was mistyped or cut off")
-        return ParsedToken(match[1], match[2], match[3], hashlib.sha256(value.encode("ascii")).digest())
+        return ParsedToken(match[1], match[2], match[3])
 
     def _diagnose(self, value: str) -> str:
         """The likeliest mistake, in words, for the person at the other end."""

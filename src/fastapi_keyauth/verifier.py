@@ -45,35 +45,38 @@ class Verifier:
         self._cache_size = cache_size
         self._monotonic = monotonic
         self._verified: OrderedDict[bytes, VerifiedKey] = OrderedDict()
-        self._known_wrong: OrderedDict[bytes, float] = OrderedDict()
+        self._known_wrong: OrderedDict[bytes, tuple[float, str]] = OrderedDict()
+        """Digest to (until when, key id)."""
         self._running: dict[tuple[bytes, int], asyncio.Task[bool]] = {}
 
-    def find_verified(self, token: ParsedToken) -> VerifiedKey | None:
-        """The key if this token was verified before. No I/O."""
-        verified = self._verified.get(token.digest)
+    def find_verified(self, digest: bytes) -> VerifiedKey | None:
+        """The key if the token with this digest was verified before. No I/O."""
+        verified = self._verified.get(digest)
         if verified is not None:
-            self._verified.move_to_end(token.digest)
+            self._verified.move_to_end(digest)
         return verified
 
     def age_s(self, verified: VerifiedKey) -> float:
         """Seconds since the row was read."""
         return self._monotonic() - verified.read_at
 
-    def is_known_wrong(self, token: ParsedToken) -> bool:
-        """Whether this very token was found wrong a moment ago. No I/O."""
-        until = self._known_wrong.get(token.digest)
-        if until is None:
-            return False
+    def find_known_wrong(self, digest: bytes) -> str | None:
+        """The key id in a token that was found wrong a moment ago; None for any other token. No I/O."""
+        known = self._known_wrong.get(digest)
+        if known is None:
+            return None
+        until, key_id = known
         if until <= self._monotonic():
-            del self._known_wrong[token.digest]
-            return False
-        return True
+            del self._known_wrong[digest]
+            return None
+        return key_id
 
-    async def read(self, token: ParsedToken, generation: str) -> VerifiedKey | None:
+    async def read(self, token: ParsedToken, digest: bytes, generation: str) -> VerifiedKey | None:
         """Read the key's row and verify the secret; Argon2 runs only for a secret not verified in this process yet.
 
         Args:
             token: what the client sent.
+            digest: of the whole of it.
             generation: given out by the limiter before this call.
 
         Returns:
@@ -89,40 +92,40 @@ class Verifier:
                 continue  # a token of this key with another environment was never given out
             verified = VerifiedKey(key, generation, read_at)
             # A row of secrets is never changed, so one that was verified stays verified.
-            before = self._verified.get(token.digest)
+            before = self._verified.get(digest)
             is_known = before is not None and before.key.secret_id == key.secret_id
-            if is_known or await self._verify(token, verified, key.secret_hash):
-                return self._remember(token, verified)
-        self._remember_wrong(token)
+            if is_known or await self._verify(token.secret, digest, verified, key.secret_hash):
+                return self._remember(digest, verified)
+        self._remember_wrong(digest, token.key_id)
         return None
 
-    async def _verify(self, token: ParsedToken, verified: VerifiedKey, secret_hash: str) -> bool:
+    async def _verify(self, secret: str, digest: bytes, verified: VerifiedKey, secret_hash: str) -> bool:
         """Argon2, once for all requests that wait for the same answer."""
-        name = (token.digest, verified.key.secret_id)
+        name = (digest, verified.key.secret_id)
         running = self._running.get(name)
         if running is None:
-            running = asyncio.create_task(self._hash(token, verified, secret_hash), name="keyauth-verify")
+            running = asyncio.create_task(self._hash(secret, digest, verified, secret_hash), name="keyauth-verify")
             self._running[name] = running
             running.add_done_callback(lambda _: self._running.pop(name, None))
         # A request that goes away must not take the answer from the others.
         return await asyncio.shield(running)
 
-    async def _hash(self, token: ParsedToken, verified: VerifiedKey, secret_hash: str) -> bool:
-        is_right = await self._hasher.verify(secret_hash, token.secret)
+    async def _hash(self, secret: str, digest: bytes, verified: VerifiedKey, secret_hash: str) -> bool:
+        is_right = await self._hasher.verify(secret_hash, secret)
         if is_right:
             # Before this task ends: whoever comes next finds the task or its result, never neither.
-            self._remember(token, verified)
+            self._remember(digest, verified)
         return is_right
 
-    def _remember(self, token: ParsedToken, verified: VerifiedKey) -> VerifiedKey:
-        self._verified[token.digest] = verified
-        self._verified.move_to_end(token.digest)
+    def _remember(self, digest: bytes, verified: VerifiedKey) -> VerifiedKey:
+        self._verified[digest] = verified
+        self._verified.move_to_end(digest)
         while len(self._verified) > self._cache_size:
             self._verified.popitem(last=False)
         return verified
 
-    def _remember_wrong(self, token: ParsedToken) -> None:
-        self._verified.pop(token.digest, None)
-        self._known_wrong[token.digest] = self._monotonic() + KNOWN_WRONG_S
+    def _remember_wrong(self, digest: bytes, key_id: str) -> None:
+        self._verified.pop(digest, None)
+        self._known_wrong[digest] = (self._monotonic() + KNOWN_WRONG_S, key_id)
         while len(self._known_wrong) > MAX_KNOWN_WRONG:
             self._known_wrong.popitem(last=False)

@@ -234,7 +234,7 @@ class TestRedisAlone:
         admin: Redis = Redis.from_url(redis_server_url)
         await limiter.take(ask())
         before = (await admin.info("commandstats"))["cmdstat_evalsha"]["calls"]
-        tasks = [asyncio.create_task(limiter.take(ask(limit=1000))) for _ in range(100)]
+        tasks = [asyncio.ensure_future(limiter.take(ask(limit=1000))) for _ in range(100)]
         await asyncio.sleep(0)
         for task in tasks[10:20]:
             task.cancel()

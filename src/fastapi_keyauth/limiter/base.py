@@ -1,8 +1,9 @@
 """What every limiter answers, and the policy that all of them keep."""
 
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from fastapi_keyauth.settings import KeyAuthSettings
 
@@ -23,8 +24,7 @@ class Verdict(IntEnum):
     """The key may have changed since its row was read: read it again. Nothing was used."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """One question for one request: is the address blocked, has the key changed, is there a unit of its hour left?
 
     Attributes:
@@ -47,8 +47,7 @@ class Ask:
     is_fresh: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """The answer to an :class:`Ask`.
 
     Attributes:
@@ -97,8 +96,11 @@ class Limiter(Protocol):
     async def close(self) -> None:
         """Let go of connections and tasks."""
 
-    async def take(self, ask: Ask) -> Decision:
+    def take(self, ask: Ask) -> Awaitable[Decision]:
         """Answer one question, atomically."""
+
+    def known_block_s(self, bucket: str) -> int | None:
+        """Whole seconds for which the address is blocked, as far as is known here without asking anybody; or None."""
 
     async def fail(self, bucket: str) -> int | None:
         """Count a failed attempt. None: counted; a number: not counted, blocked for that many seconds already."""

@@ -1,65 +1,16 @@
-"""One script call for all that wait: what arrives while a call is on the wire goes out together in the next."""
+"""One call for all that wait: what arrives while a call is on the wire goes out together in the next."""
 
 import asyncio
-import hashlib
-from collections.abc import Awaitable, Callable, Sequence
-from importlib.resources import files
-from typing import Any, Generic, TypeVar
-
-from redis.asyncio import Redis
-from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import NoScriptError, RedisError
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
 
 from fastapi_keyauth.errors import LimiterUnavailable
 
 MAX_BATCH = 128  # questions in one script call: keeps it well under a millisecond on the server
 
-
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
-Prepared = tuple[Sequence[str], Sequence[str | int]]
-"""Names of keys, and arguments, of one script call."""
-
-
-class Script:
-    """A Lua script, called by its SHA-1 and loaded where the server does not know it (restart, SCRIPT FLUSH)."""
-
-    def __init__(self, client: Redis, name: str, timeout_s: float) -> None:
-        self._pool = client.connection_pool
-        self._timeout_s = timeout_s
-        self._source = files("fastapi_keyauth.limiter").joinpath("scripts", f"{name}.lua").read_text("utf-8")
-        # Redis names scripts by SHA-1; nothing is protected by it.
-        self._sha = hashlib.sha1(self._source.encode(), usedforsecurity=False).hexdigest()
-
-    async def run(self, prepare: Callable[[], Prepared]) -> Any:
-        """Call it with what ``prepare`` gives. That is asked once the connection stands, and no later one is used.
-
-        Raises:
-            LimiterUnavailable: the server does not answer in time, or cannot run the script.
-        """
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]  # untyped in redis-py
-                try:
-                    keys, args = prepare()
-                    try:
-                        return await self._call(connection, "EVALSHA", self._sha, len(keys), *keys, *args)
-                    except NoScriptError:
-                        return await self._call(connection, "EVAL", self._source, len(keys), *keys, *args)
-                except BaseException:
-                    # A connection whose answer never came must not give it to the next caller.
-                    await connection.disconnect(nowait=True)
-                    raise
-                finally:
-                    await self._pool.release(connection)
-        except (RedisError, OSError, TimeoutError) as error:
-            # What the server says ("NOPERM ...") helps whoever reads the log; it repeats no argument of ours.
-            said = str(error).splitlines()[:1]
-            raise LimiterUnavailable(f"{type(error).__name__}: {said[0]}" if said else type(error).__name__) from error
-
-    async def _call(self, connection: AbstractConnection, *command: str | int) -> Any:
-        await connection.send_command(*command)
-        return await connection.read_response()
+Landed = Callable[[Sequence[Answer] | LimiterUnavailable], None]
 
 
 class Batcher(Generic[Question, Answer]):
@@ -68,50 +19,49 @@ class Batcher(Generic[Question, Answer]):
     A question whose asker went away is answered all the same, into nothing; it disturbs no other in its batch.
 
     Args:
-        send: asks a batch and gives as many answers, in order.
+        send: asks a batch; calls what it was given with as many answers, in order, or with why there are none.
     """
 
-    def __init__(self, send: Callable[[list[Question]], Awaitable[Sequence[Answer]]]) -> None:
+    def __init__(self, send: Callable[[list[Question], Landed[Answer]], None]) -> None:
         self._send = send
-        self._waiting: list[tuple[Question, asyncio.Future[Answer]]] = []
-        self._flight: asyncio.Task[None] | None = None
+        self._questions: list[Question] = []
+        self._futures: list[asyncio.Future[Answer]] = []
+        self._on_the_wire: list[asyncio.Future[Answer]] = []
 
-    async def ask(self, question: Question) -> Answer:
+    def ask(self, question: Question) -> asyncio.Future[Answer]:
         """The answer to one question."""
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append((question, future))
-        if self._flight is None:
-            self._flight = asyncio.create_task(self._fly(), name="keyauth-batch")
-        return await future
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Answer] = loop.create_future()
+        if not self._futures and not self._on_the_wire:
+            # Not at once, but with all that this turn of the loop brings: they are here already.
+            loop.call_soon(self._depart)
+        self._questions.append(question)
+        self._futures.append(future)
+        return future
 
-    async def _fly(self) -> None:
-        try:
-            while self._waiting:
-                batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
-                try:
-                    answers = await self._send([question for question, _ in batch])
-                except LimiterUnavailable as error:
-                    # Those behind would wait as long for the same: they fail now.
-                    self._fail(batch + self._waiting, error)
-                    self._waiting = []
-                    continue
-                except BaseException as error:
-                    self._fail(batch + self._waiting, LimiterUnavailable(type(error).__name__))
-                    self._waiting = []
-                    raise
-                for (_, future), answer in zip(batch, answers, strict=True):
-                    if not future.done():
-                        future.set_result(answer)
-        finally:
-            self._flight = None
+    def _depart(self) -> None:
+        batch, self._questions = self._questions[:MAX_BATCH], self._questions[MAX_BATCH:]
+        self._on_the_wire, self._futures = self._futures[:MAX_BATCH], self._futures[MAX_BATCH:]
+        if batch:
+            self._send(batch, self._land)
 
-    def _fail(self, batch: list[tuple[Question, asyncio.Future[Answer]]], error: LimiterUnavailable) -> None:
-        for _, future in batch:
+    def _land(self, answers: Sequence[Answer] | LimiterUnavailable) -> None:
+        landed, self._on_the_wire = self._on_the_wire, []
+        if isinstance(answers, LimiterUnavailable):
+            # Those behind would wait as long for the same: they fail now.
+            behind, self._futures, self._questions = self._futures, [], []
+            for future in landed + behind:
+                if not future.done():
+                    # One exception object for each: a shared one would collect every asker's traceback.
+                    future.set_exception(LimiterUnavailable(*answers.args))
+            return
+        if self._futures:
+            self._depart()
+        for future, answer in zip(landed, answers, strict=True):
             if not future.done():
-                # One exception object for each: a shared one would collect every asker's traceback.
-                future.set_exception(LimiterUnavailable(*error.args))
+                future.set_result(answer)
 
     async def close(self) -> None:
         """Wait for what is on the wire."""
-        if self._flight is not None:
-            await asyncio.wait([self._flight])
+        if self._on_the_wire:
+            await asyncio.wait(self._on_the_wire)

@@ -67,7 +67,7 @@ class MemoryLimiter:
         """See :class:`Limiter`. No await inside, so nothing comes between looking and counting."""
         now_ms = int(self._clock() * 1000)
         hour = now_ms // HOUR_MS
-        if ask.bucket is not None:
+        if ask.bucket is not None and ask.bucket in self._attempts:
             blocked_ms = self._blocked_ms(ask.bucket, now_ms)
             if blocked_ms:
                 return Decision(Verdict.BLOCKED, wait_s=ceil_s(blocked_ms), hour=hour)
@@ -103,6 +103,13 @@ class MemoryLimiter:
             return Decision(Verdict.LIMITED, quota.generation, 0, reset_at_s, ceil_s(wait_ms), hour)
         quota.current += 1
         return Decision(Verdict.ADMITTED, quota.generation, room // HOUR_MS, reset_at_s, ceil_s(left_ms), hour)
+
+    def known_block_s(self, bucket: str) -> int | None:
+        """See :class:`Limiter`."""
+        if bucket not in self._attempts:
+            return None
+        blocked_ms = self._blocked_ms(bucket, int(self._clock() * 1000))
+        return ceil_s(blocked_ms) if blocked_ms else None
 
     async def fail(self, bucket: str) -> int | None:
         """See :class:`Limiter`."""

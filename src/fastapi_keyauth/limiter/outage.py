@@ -53,6 +53,12 @@ class OutageLimiter:
                 self._open(error)
         return await self._local().take(ask)
 
+    def known_block_s(self, bucket: str) -> int | None:
+        """See :class:`Limiter`."""
+        if self._probe is None:
+            return self._primary.known_block_s(bucket)
+        return None if self._fallback is None else self._fallback.known_block_s(bucket)
+
     async def fail(self, bucket: str) -> int | None:
         """See :class:`Limiter`."""
         if self._probe is None:

@@ -3,7 +3,7 @@
 import math
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from redis.asyncio import Redis
@@ -14,7 +14,9 @@ from redis.exceptions import RedisError
 
 from fastapi_keyauth.errors import LimiterUnavailable, SetupError
 from fastapi_keyauth.limiter.base import HOUR_S, Ask, Decision, Policy, Verdict, ceil_s
-from fastapi_keyauth.limiter.batch import Batcher, Prepared, Script
+from fastapi_keyauth.limiter.batch import Batcher, Landed
+from fastapi_keyauth.limiter.calls import Caller, Prepared, Script
+from fastapi_keyauth.limiter.wire import Wire
 from fastapi_keyauth.settings import masked_url
 
 KEEP_S = 7200
@@ -23,6 +25,7 @@ KNOWN_BLOCK_S = 5.0
 """Seconds for which a worker remembers a block, so that a flood from a blocked address costs no trips. Short, so that
 a block that is lifted is soon lifted everywhere."""
 _MAX_KNOWN_BLOCKS = 10_000
+_VERDICTS = tuple(Verdict)
 
 
 class RedisLimiter:
@@ -56,16 +59,16 @@ class RedisLimiter:
             self._control = self._client()
         except (RedisError, ValueError):
             raise SetupError(f"The Redis URL {masked_url(self._url)} cannot be understood.") from None
-        self._take = Script(self._units, "take", self._timeout_s)
-        self._fail = Script(self._control, "fail", self._timeout_s)
-        self._changed = Script(self._control, "changed", self._timeout_s)
+        self._take = Wire(self._units, Script("take"), self._timeout_s)
+        self._fail = Wire(self._control, Script("fail"), self._timeout_s)
+        self._changed = Caller(self._control, Script("changed"), self._timeout_s)
         self._asks: Batcher[Ask, Decision] = Batcher(self._send_asks)
         self._failures: Batcher[str, int] = Batcher(self._send_failures)
 
     def _client(self, **options: Any) -> Redis:
         client: Redis = Redis.from_url(
             self._url,
-            socket_timeout=self._timeout_s,
+            socket_timeout=None,  # calls.py takes the time, once for all that a call does
             socket_connect_timeout=self._timeout_s,
             retry=Retry(NoBackoff(), 0),  # what to do about an outage is decided in one place: outage.py
             decode_responses=True,
@@ -97,6 +100,8 @@ class RedisLimiter:
         """See :class:`Limiter`."""
         await self._asks.close()
         await self._failures.close()
+        self._take.close()
+        self._fail.close()
         await self._units.aclose()
         await self._control.aclose()
 
@@ -111,20 +116,13 @@ class RedisLimiter:
     async def _touch(self) -> None:
         await self._changed.run(lambda: ([f"{self._namespace}:probe"], ["-", 1]))
 
-    async def take(self, ask: Ask) -> Decision:
+    def take(self, ask: Ask) -> Awaitable[Decision]:
         """See :class:`Limiter`."""
-        if ask.bucket is not None:
-            blocked_s = self._known_block(ask.bucket)
-            if blocked_s is not None:
-                return Decision(Verdict.BLOCKED, wait_s=blocked_s)
-        decision = await self._asks.ask(ask)
-        if decision.verdict is Verdict.BLOCKED and ask.bucket is not None:
-            self._remember_block(ask.bucket, decision.wait_s)
-        return decision
+        return self._asks.ask(ask)
 
     async def fail(self, bucket: str) -> int | None:
         """See :class:`Limiter`."""
-        blocked_s = self._known_block(bucket)
+        blocked_s = self.known_block_s(bucket)
         if blocked_s is None:
             blocked_ms = await self._failures.ask(bucket)
             if not blocked_ms:
@@ -137,10 +135,20 @@ class RedisLimiter:
         """See :class:`Limiter`."""
         await self._changed.run(lambda: ([self._key_name(key_id)], [secrets.token_hex(8), KEEP_S]))
 
-    async def _send_asks(self, asks: list[Ask]) -> Sequence[Decision]:
-        reply = await self._take.run(lambda: self._prepare(asks))
-        epoch = f"{self._epoch}:"
-        return [_decision(epoch, *reply[at : at + 5]) for at in range(0, len(reply), 5)]
+    def _send_asks(self, asks: list[Ask], landed: Landed[Decision]) -> None:
+        def received(reply: Any) -> None:
+            if isinstance(reply, LimiterUnavailable):
+                landed(reply)
+                return
+            epoch = f"{self._epoch}:"
+            fields = iter(reply)
+            decisions = [_decision(epoch, *of) for of in zip(fields, fields, fields, fields, fields, strict=True)]
+            for ask, decision in zip(asks, decisions, strict=True):
+                if decision.verdict is Verdict.BLOCKED and ask.bucket is not None:
+                    self._remember_block(ask.bucket, decision.wait_s)
+            landed(decisions)
+
+        self._take.call(lambda: self._prepare(asks), received)
 
     def _prepare(self, asks: list[Ask]) -> Prepared:
         names: list[str] = []
@@ -157,11 +165,11 @@ class RedisLimiter:
             args += (generation or "-", limit, ask.units, row, int(ask.bucket is not None))
         return names, args
 
-    async def _send_failures(self, buckets: list[str]) -> Sequence[int]:
+    def _send_failures(self, buckets: list[str], landed: Landed[int]) -> None:
         policy = self._policy
+        names = [self._address_name(bucket) for bucket in buckets]
         args = [self._now_ms(), policy.block_after_failures, policy.failure_window_ms, policy.block_for_ms]
-        reply: Sequence[int] = await self._fail.run(lambda: ([self._address_name(bucket) for bucket in buckets], args))
-        return reply
+        self._fail.call(lambda: (names, args), landed)
 
     def _key_name(self, key_id: str) -> str:
         return f"{self._namespace}:{{{key_id}}}"
@@ -175,8 +183,8 @@ class RedisLimiter:
     def _local_now(self) -> float:
         return time.monotonic() if self._clock is None else self._clock()
 
-    def _known_block(self, bucket: str) -> int | None:
-        """Whole seconds left of a block that this worker knows of, or None."""
+    def known_block_s(self, bucket: str) -> int | None:
+        """See :class:`Limiter`."""
         known = self._known_blocks.get(bucket)
         if known is None:
             return None
@@ -201,10 +209,10 @@ class RedisLimiter:
 def _decision(epoch: str, verdict: int, generation: str, remaining: int, hour: int, wait_ms: int) -> Decision:
     """A decision from one answer of ``scripts/take.lua``."""
     return Decision(
-        verdict=Verdict(verdict),
-        generation=epoch + generation if generation else "",
-        remaining=None if remaining < 0 else remaining,
-        reset_at_s=(hour + 1) * HOUR_S,
-        wait_s=ceil_s(wait_ms),
-        hour=hour,
+        _VERDICTS[verdict],
+        epoch + generation if generation else "",
+        None if remaining < 0 else remaining,
+        (hour + 1) * HOUR_S,
+        ceil_s(wait_ms),
+        hour,
     )

@@ -1,0 +1,86 @@
+"""Lua scripts, and calls of them that are seldom made."""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from typing import Any
+
+import hiredis
+from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import NoScriptError, RedisError
+
+from fastapi_keyauth.errors import LimiterUnavailable
+
+Prepared = tuple[Sequence[str], Sequence[str | int]]
+"""Names of keys, and arguments, of one script call."""
+Prepare = Callable[[], Prepared]
+"""Gives them once the connection stands, and no later one is used."""
+
+
+class Script:
+    """A Lua script: called by its SHA-1, or with its source where the server has forgotten it."""
+
+    def __init__(self, name: str) -> None:
+        self._source = files("fastapi_keyauth.limiter").joinpath("scripts", f"{name}.lua").read_bytes()
+        # Redis names scripts by SHA-1; nothing is protected by it.
+        self._sha = hashlib.sha1(self._source, usedforsecurity=False).hexdigest()
+
+    def pack(self, prepared: Prepared, *, with_source: bool = False) -> bytes:
+        """A call of the script as it goes over the wire."""
+        keys, args = prepared
+        command = ("EVAL", self._source) if with_source else ("EVALSHA", self._sha)
+        # By hiredis itself: redis-py's own packing takes longer than the call.
+        packed: bytes = hiredis.pack_command((*command, len(keys), *keys, *args))
+        return packed
+
+
+class Caller:
+    """Calls a script by any connection of a client; several calls may run at once.
+
+    Args:
+        client: has the connections. Without ``socket_timeout``: the time is taken here, once for the whole call.
+        script: what is called.
+        timeout_s: seconds for a call, connecting included.
+    """
+
+    def __init__(self, client: Redis, script: Script, timeout_s: float) -> None:
+        self._pool = client.connection_pool
+        self._script = script
+        self._timeout_s = timeout_s
+
+    async def run(self, prepare: Prepare) -> Any:
+        """Call it with what ``prepare`` gives.
+
+        Raises:
+            LimiterUnavailable: the server does not answer in time, or cannot run the script.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]  # untyped in redis-py
+                try:
+                    return await self._call(connection, prepare())
+                except BaseException:
+                    # A connection whose answer never came must not give it to the next caller.
+                    await connection.disconnect(nowait=True)
+                    raise
+                finally:
+                    await self._pool.release(connection)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise unavailable(error) from error
+
+    async def _call(self, connection: AbstractConnection, prepared: Prepared) -> Any:
+        await connection.send_packed_command(self._script.pack(prepared))
+        try:
+            return await connection.read_response()
+        except NoScriptError:
+            await connection.send_packed_command(self._script.pack(prepared, with_source=True))
+            return await connection.read_response()
+
+
+def unavailable(error: BaseException) -> LimiterUnavailable:
+    """What an error of the connection or of the server means for who asked."""
+    # What the server says ("NOPERM ...") helps whoever reads the log; it repeats no argument of ours.
+    said = str(error).splitlines()[:1]
+    return LimiterUnavailable(f"{type(error).__name__}: {said[0]}" if said else type(error).__name__)
