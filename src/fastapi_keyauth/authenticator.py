@@ -47,12 +47,12 @@ from fastapi_keyauth.errors import (
     SessionRequired,
 )
 from fastapi_keyauth.limiter import Ask, Decision, Limiter, Verdict
-from fastapi_keyauth.principals import KeyPrincipal, SessionPrincipal
+from fastapi_keyauth.principals import KeyPrincipal, KeyPrincipalDraft, SessionPrincipal
 from fastapi_keyauth.records import StoredKey
 from fastapi_keyauth.sessions import SessionGate
 from fastapi_keyauth.tokens import ParsedToken, TokenFormError, TokenParser, token_digest
 from fastapi_keyauth.usage import UsageRecorder
-from fastapi_keyauth.verifier import VerifiedKey, Verifier
+from fastapi_keyauth.verifier import Verifier
 
 
 class Visit:
@@ -177,10 +177,14 @@ class Authenticator:
         if verified is None:
             return await self._admit_unseen(visit, credentials.token, digest)
         visit.key = verified.key
-        finding = self._find_fault(verified.key, visit)
-        seen = await self._limiter.take(self._ask_for(verified, bucket, finding, self._verifier.age_s(verified)))
+        finding = self._find_fault(verified.key, visit) if verified.has_conditions else None
+        units = 1 if finding is None else 0
+        key, age_s = verified.key, self._verifier.age_s(verified)
+        seen = await self._limiter.take(
+            Ask(key.id, bucket, key.hourly_limit, units, verified.generation, age_s, is_fresh=False)
+        )
         if seen.verdict is not Verdict.STALE:
-            return self._conclude(visit, verified.key, finding, seen)
+            return self._conclude(visit, key, finding, seen)
         visit.key = None
         return await self._admit_by_row(visit, self._parser.parse(credentials.token), digest, seen)
 
@@ -204,17 +208,17 @@ class Authenticator:
 
     async def _admit_by_row(self, visit: Visit, token: ParsedToken, digest: bytes, seen: Decision) -> KeyPrincipal:
         """Checks 4 to 7 by the key's row, read now."""
-        verified = await self._verifier.read(token, digest, seen.generation)
+        verified = await self._verifier.read(token, digest, seen.generation, seen.share_s)
         if verified is None:
             await self._count_failure(visit)
             raise InvalidApiKey(token.key_id)
-        visit.key = verified.key
-        finding = self._find_fault(verified.key, visit)
+        visit.key = key = verified.key
+        finding = self._find_fault(key, visit)
         if finding is None:
             seen = await self._limiter.take(
-                self._ask_for(verified, self._looked_at(visit), None, age_s=0, is_fresh=True)
+                Ask(key.id, self._looked_at(visit), key.hourly_limit, 1, verified.generation, age_s=0, is_fresh=True)
             )
-        return self._conclude(visit, verified.key, finding, seen)
+        return self._conclude(visit, key, finding, seen)
 
     async def _unreadable(self, credentials: Credentials, visit: Visit) -> KeyRefusal:
         """Why there is no token to look at: none was sent, or several."""
@@ -226,14 +230,6 @@ class Authenticator:
     def _looked_at(self, visit: Visit) -> str | None:
         """What a block is looked up under; None where none would count."""
         return None if visit.address is None or self._block_spares_valid_keys else visit.address.bucket
-
-    @staticmethod
-    def _ask_for(
-        verified: VerifiedKey, bucket: str | None, finding: KeyRefusal | None, age_s: float, is_fresh: bool = False
-    ) -> Ask:
-        key = verified.key
-        units = 1 if finding is None else 0
-        return Ask(key.id, bucket, key.hourly_limit, units, verified.generation, age_s, is_fresh)
 
     async def _count_failure(self, visit: Visit) -> None:
         if visit.address is None:
@@ -267,20 +263,18 @@ class Authenticator:
             self._usage.refused(key, decision.hour)
             raise RateLimitExceeded(decision.wait_s, key.hourly_limit or 0, key.id)
         self._usage.admitted(key, decision.hour)
-        return KeyPrincipal.of_fields(
-            {
-                "id": key.id,
-                "name": key.name,
-                "owner_id": key.owner_id,
-                "environment": key.environment,
-                "scopes": key.scopes,
-                "metadata": json.loads(key.metadata_json) if key.metadata_json else {},
-                "expires_at": key.expires_at,
-                "hourly_limit": key.hourly_limit,
-                "remaining": decision.remaining,
-                "reset_at": None if decision.remaining is None else _utc(decision.reset_at_s),
-            }
-        )
+        return KeyPrincipalDraft(
+            key.id,
+            key.name,
+            key.owner_id,
+            key.environment,
+            key.scopes,
+            json.loads(key.metadata_json) if key.metadata_json else {},
+            key.expires_at,
+            key.hourly_limit,
+            decision.remaining,
+            None if decision.remaining is None else _utc(decision.reset_at_s),
+        ).freeze()
 
 
 @lru_cache(maxsize=8)

@@ -1,6 +1,6 @@
 """What a request sends to say who it is. Reads headers, decides nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from fastapi_keyauth.tokens import is_same_secret
 
@@ -63,6 +63,19 @@ class CredentialReader:
 
     def read(self, headers: Headers) -> Credentials:
         """The credentials of a request. An empty header, which an unset variable sends, is none."""
+        token, others, wanted = None, False, self._header_name
+        for name, value in headers:
+            if name == wanted:
+                others = others or token is not None
+                token = value
+            elif name == b"authorization":
+                others = True
+        if others:
+            return self._read_all(headers)
+        # Most requests: one header at most, and that one once.
+        return Credentials(token.strip(_WHITE_SPACE).decode("latin-1") or None) if token else _NOTHING
+
+    def _read_all(self, headers: Headers) -> Credentials:
         in_header: list[str] = []
         bearers: list[str] = []
         for name, value in headers:
@@ -84,13 +97,6 @@ class CredentialReader:
             session_is_ambiguous=len(sessions) > 1,
         )
 
-    def read_unique(self, found: Mapping[bytes, bytes]) -> Credentials:
-        """The same for a request in which no header comes twice: most are."""
-        if b"authorization" in found:
-            return self.read([(name, found[name]) for name in (self._header_name, b"authorization") if name in found])
-        value = found.get(self._header_name)
-        return Credentials(None if value is None else _text(value) or None)
-
     def _one_token(self, in_header: list[str], as_bearer: list[str]) -> tuple[str | None, str | None]:
         if not any(in_header):
             in_header = []
@@ -102,6 +108,9 @@ class CredentialReader:
             return None, f"the {self._header_name.decode()} header and the Bearer value hold different keys"
         tokens = in_header or as_bearer
         return (tokens[0], None) if tokens else (None, None)
+
+
+_NOTHING = Credentials()
 
 
 def _text(value: bytes) -> str:

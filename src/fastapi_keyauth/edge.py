@@ -53,12 +53,9 @@ class Edge:
     def open_visit(self, scope: Scope) -> Visit:
         """A visit for this request, laid into its scope."""
         headers: Headers = scope["headers"]
-        found = dict(headers)
-        if len(found) == len(headers):
-            origin, credentials = found.get(b"origin"), self._credentials.read_unique(found)
-        else:
-            origin, credentials = find_header(headers, b"origin"), self._credentials.read(headers)
+        credentials = self._credentials.read(headers)
         address = self._addresses.resolve(scope.get("client"), headers)
+        origin = find_header(headers, b"origin")
         visit = scope[self.scope_key] = Visit(credentials, address, origin.decode("latin-1") if origin else None)
         return visit
 
@@ -130,5 +127,8 @@ def can_answer_upgrade(scope: Scope) -> bool:
 
 def find_header(headers: Headers, name: bytes) -> bytes | None:
     """A header's value; several are joined, so that a doubled one equals none that is allowed. None where absent."""
-    values = [value for present, value in headers if present == name]
-    return b", ".join(values) if values else None
+    found = None
+    for present, value in headers:
+        if present == name:
+            found = value if found is None else found + b", " + value
+    return found

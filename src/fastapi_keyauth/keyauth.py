@@ -87,7 +87,7 @@ class KeyAuth:
         self._limiter = self._build_limiter()
         store = KeyStore(self._database, settings)
         usage_store = UsageStore(self._database)
-        self._usage = UsageRecorder(usage_store, self._now)
+        self._usage = UsageRecorder(usage_store, time.time if clock is None else clock)
         self._announcer = Announcer(self._limiter, store, settings.redis_url is not None, self._now)
         self.keys = Keys(settings, store, usage_store, self._usage, self._hasher, self._announcer, self._now)
         self.sessions = Sessions(SessionStore(self._database), settings.session_ttl_s, self._now)

@@ -16,6 +16,8 @@ from fastapi_keyauth.credentials import Headers
 from fastapi_keyauth.edge import Edge, find_header
 from fastapi_keyauth.errors import KeyAuthError
 
+_STARTS = frozenset({"http.response.start", "websocket.http.response.start"})
+
 
 class Exemptions:
     """Paths that need no key: exact, or everything below with ``/*`` at the end (and the path before it)."""
@@ -126,16 +128,17 @@ def _completing(send: Send, edge: Edge, visit: Visit) -> Send:
     """``send``, with our headers on the response's start."""
 
     def send_completed(message: Message) -> Awaitable[None]:
-        if message["type"] in ("http.response.start", "websocket.http.response.start"):
+        if message["type"] in _STARTS:
             headers = list(message.get("headers", ()))
             edge.complete(headers, visit)
             message = {**message, "headers": headers}
             if visit.origin is not None:
-                return send_cross_origin(message)
+                return _send_cross_origin(message, send, edge, visit)
         return send(message)  # and no coroutine of our own around it, for every part of a stream
 
-    async def send_cross_origin(message: Message) -> None:
-        await edge.cors.add_headers(message["headers"], visit)
-        await send(message)
-
     return send_completed
+
+
+async def _send_cross_origin(message: Message, send: Send, edge: Edge, visit: Visit) -> None:
+    await edge.cors.add_headers(message["headers"], visit)
+    await send(message)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from starlette.responses import Response
@@ -13,10 +14,12 @@ from fastapi_keyauth.settings import KeyAuthSettings
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:fastapi-keyauth:"
+# ``token``: that of a rotation which is stored but does not hold everywhere yet, and is lost if not told here.
+_EVIDENCE = ("missing_scopes", "holds_within_s", "token")
 _CONTENT_TYPE = (b"content-type", MEDIA_TYPE.encode())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Row:
     """A row of the table of answers.
 
@@ -197,20 +200,20 @@ class Problems:
             KeyAuthError: the error itself, where it is none that a client should see (a wrong setting).
         """
         row = find_row(error)
-        evidence = []
-        # ``token``: that of a rotation which is stored but does not hold everywhere yet, and is lost if not told here.
-        for name in ("retry_after_s", "missing_scopes", "holds_within_s", "token"):
-            value = getattr(error, name, None)
-            if value is not None:
-                evidence.append((name, value))
+        detail = row.detail(error, self._settings)
+        headers = []
+        retry_after_s = getattr(error, "retry_after_s", None)
+        if retry_after_s is not None:
+            headers.append((b"retry-after", b"%d" % retry_after_s))
+        evidence = {name: getattr(error, name) for name in _EVIDENCE if getattr(error, name, None) is not None}
+        if "token" in evidence:
+            headers.append((b"cache-control", b"no-store"))
         response = Response(status_code=row.status)
-        body = response.body = _body(row, row.detail(error, self._settings), evidence)
-        headers = [(b"content-length", b"%d" % len(body)), _CONTENT_TYPE]
-        for name, value in evidence:
-            if name == "token":
-                headers.append((b"cache-control", b"no-store"))
-            elif name == "retry_after_s":
-                headers.append((b"retry-after", b"%d" % value))
+        if evidence:
+            response.body = _body(row, detail, retry_after_s, evidence)
+        else:
+            response.body = _plain_body(row, detail, retry_after_s)
+        headers += [(b"content-length", b"%d" % len(response.body)), _CONTENT_TYPE]
         if row.status == 401:
             headers += [(b"www-authenticate", challenge) for challenge in self._challenges(error, visit)]
         response.raw_headers = headers
@@ -226,12 +229,21 @@ class Problems:
         return lines
 
 
-def _body(row: Row, detail: str, evidence: list[tuple[str, Any]]) -> bytes:
-    body = {
-        "type": TYPE_PREFIX + row.code,
-        "title": row.title,
-        "status": row.status,
+def _body(row: Row, detail: str, retry_after_s: int | None, evidence: dict[str, Any]) -> bytes:
+    code, title, status = row.code, row.title, row.status
+    body: dict[str, Any] = {
+        "type": TYPE_PREFIX + code,
+        "title": title,
+        "status": status,
         "detail": detail,
-        "code": row.code,
+        "code": code,
     }
-    return json.dumps(body | dict(evidence)).encode()
+    if retry_after_s is not None:
+        body["retry_after_s"] = retry_after_s
+    return json.dumps(body | evidence).encode()
+
+
+@lru_cache(maxsize=512)
+def _plain_body(row: Row, detail: str, retry_after_s: int | None) -> bytes:
+    """A body without evidence, remembered: floods of refusals are all alike, and JSON is half of what one costs."""
+    return _body(row, detail, retry_after_s, {})

@@ -143,7 +143,13 @@ class StoredKey:
     revoked_at: datetime | None
     secret_id: int
     secret_expires_at: datetime | None
-    secret_hash: str = field(repr=False)
+
+    @property
+    def has_conditions(self) -> bool:
+        """Whether a request with the right secret may be refused because of the row. False for most keys."""
+        ends = self.expires_at is not None or self.secret_expires_at is not None
+        lists = self.allowed_origins or self.allowed_ips
+        return bool(ends or lists or self.revoked_at is not None or not self.enabled)
 
     def status(self, now: datetime) -> Status:
         """The status of key and secret together: a replaced secret whose overlap is over is expired."""

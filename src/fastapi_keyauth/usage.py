@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 
 from fastapi_keyauth.errors import StoreUnavailable
 from fastapi_keyauth.records import StoredKey
@@ -12,11 +12,10 @@ from fastapi_keyauth.store import Usage, UsageStore
 logger = logging.getLogger("fastapi_keyauth")
 
 FLUSH_WAIT_S = 0.5
-MAX_COUNTS = 200_000  # (key, hour) pairs kept while the database is away
+MAX_COUNTS = 200_000  # (secret, hour) pairs kept while the database is away
 
-
-def _no_usage() -> Usage:
-    return Usage(counts={}, keys_used={}, secrets_used={})
+Rows = dict[tuple[str, int, int], list[float]]
+"""(key id, secret id, hours since 1970) -> [admitted, refused, last used in seconds since 1970]."""
 
 
 class UsageRecorder:
@@ -24,34 +23,31 @@ class UsageRecorder:
 
     Args:
         store: where it goes.
-        now: the time, UTC.
+        clock: seconds since 1970.
     """
 
-    def __init__(self, store: UsageStore, now: Callable[[], datetime]) -> None:
+    def __init__(self, store: UsageStore, clock: Callable[[], float]) -> None:
         self._store = store
-        self._now = now
-        self._pending = _no_usage()
+        self._clock = clock
+        self._pending: Rows = {}
         self._lock = asyncio.Lock()
 
     def admitted(self, key: StoredKey, hour: int) -> None:
         """A unit was used."""
-        self._count(key.id, hour, 0)
-        now = self._now()
-        self._pending.keys_used[key.id] = now
-        self._pending.secrets_used[key.secret_id] = now
+        row = self._pending.get((key.id, key.secret_id, hour)) or self._new_row(key, hour)
+        row[0] += 1
+        row[2] = self._clock()
 
     def refused(self, key: StoredKey, hour: int) -> None:
         """The right secret was sent and no unit was used."""
-        self._count(key.id, hour, 1)
+        row = self._pending.get((key.id, key.secret_id, hour)) or self._new_row(key, hour)
+        row[1] += 1
 
-    def _count(self, key_id: str, hour: int, which: int) -> None:
-        counts = self._pending.counts
-        row = counts.get((key_id, hour))
-        if row is None:
-            if len(counts) >= MAX_COUNTS:
-                return
-            row = counts[key_id, hour] = [0, 0]
-        row[which] += 1
+    def _new_row(self, key: StoredKey, hour: int) -> list[float]:
+        row: list[float] = [0, 0, 0]
+        if len(self._pending) < MAX_COUNTS:
+            self._pending[key.id, key.secret_id, hour] = row
+        return row
 
     def start(self) -> None:
         """Get ready in this event loop."""
@@ -63,7 +59,7 @@ class UsageRecorder:
 
     def count_lost(self) -> int:
         """Keys whose usage is still unwritten."""
-        return len({key_id for key_id, _ in self._pending.counts})
+        return len({key_id for key_id, _, _ in self._pending})
 
     async def flush(self) -> None:
         """Write what has come together. Where the database is away it is kept for the next time."""
@@ -72,24 +68,36 @@ class UsageRecorder:
 
     async def _flush(self) -> None:
         async with self._lock:
-            usage = self._pending
-            if not usage.counts and not usage.keys_used:
+            rows = self._pending
+            if not rows:
                 return
-            self._pending = _no_usage()
+            self._pending = {}
             try:
-                await self._store.add(usage)
+                await self._store.add(_sum_up(rows))
             except StoreUnavailable:
-                self._take_back(usage)
+                self._take_back(rows)
             except BaseException:
-                self._take_back(usage)
+                self._take_back(rows)
                 raise
 
-    def _take_back(self, usage: Usage) -> None:
-        newer = self._pending
-        for name, (admitted, refused) in newer.counts.items():
-            row = usage.counts.setdefault(name, [0, 0])
+    def _take_back(self, rows: Rows) -> None:
+        for name, (admitted, refused, used_at) in self._pending.items():
+            row = rows.setdefault(name, [0, 0, 0])
             row[0] += admitted
             row[1] += refused
-        usage.keys_used |= newer.keys_used
-        usage.secrets_used |= newer.secrets_used
-        self._pending = usage
+            row[2] = max(row[2], used_at)
+        self._pending = rows
+
+
+def _sum_up(rows: Rows) -> Usage:
+    """Counts by key and hour, and the last use of each key and each secret."""
+    usage = Usage(counts={}, keys_used={}, secrets_used={})
+    for (key_id, secret_id, hour), (admitted, refused, used_at) in rows.items():
+        counts = usage.counts.setdefault((key_id, hour), [0, 0])
+        counts[0] += int(admitted)
+        counts[1] += int(refused)
+        if used_at:
+            at = datetime.fromtimestamp(used_at, UTC)
+            usage.keys_used[key_id] = max(at, usage.keys_used.get(key_id, at))
+            usage.secrets_used[secret_id] = max(at, usage.secrets_used.get(secret_id, at))
+    return usage

@@ -1,11 +1,13 @@
 """From a token to a verified key: the tag, the hash, and the cache of keys that were verified before."""
 
 import asyncio
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from fastapi_keyauth.errors import TemporarilyUnavailable
 from fastapi_keyauth.hashing import Hasher
 from fastapi_keyauth.records import StoredKey
 from fastapi_keyauth.store import KeyStore
@@ -13,6 +15,8 @@ from fastapi_keyauth.tokens import ParsedToken, secret_tag
 
 KNOWN_WRONG_S = 5.0
 """Seconds for which a wrong token is remembered, so that a client that repeats it costs no reads."""
+LOOK_AGAIN_S = 1.0
+"""Seconds for which it is still taken for wrong while one request looks again."""
 MAX_KNOWN_WRONG = 4096
 
 
@@ -22,11 +26,13 @@ class VerifiedKey:
 
     Attributes:
         key: the row.
+        has_conditions: of the row; looked up once for all requests.
         generation: what the limiter gave out before the row was read, so that a later change shows.
         read_at: when the row was read, on the monotonic clock.
     """
 
     key: StoredKey
+    has_conditions: bool
     generation: str
     read_at: float
 
@@ -48,6 +54,8 @@ class Verifier:
         self._known_wrong: OrderedDict[bytes, tuple[float, str]] = OrderedDict()
         """Digest to (until when, key id)."""
         self._running: dict[tuple[bytes, int], asyncio.Task[bool]] = {}
+        self._readings: dict[tuple[bytes, str], tuple[float, asyncio.Task[VerifiedKey | None]]] = {}
+        """Digest and generation to when it began, and the reading."""
 
     def find_verified(self, digest: bytes) -> VerifiedKey | None:
         """The key if the token with this digest was verified before. No I/O."""
@@ -66,18 +74,25 @@ class Verifier:
         if known is None:
             return None
         until, key_id = known
-        if until <= self._monotonic():
-            del self._known_wrong[digest]
+        now = self._monotonic()
+        if until <= now:
+            # Who asks first looks again; those who come meanwhile need not.
+            self._known_wrong[digest] = (now + LOOK_AGAIN_S, key_id)
             return None
         return key_id
 
-    async def read(self, token: ParsedToken, digest: bytes, generation: str) -> VerifiedKey | None:
+    async def read(
+        self, token: ParsedToken, digest: bytes, generation: str, share_s: float = 0.0
+    ) -> VerifiedKey | None:
         """Read the key's row and verify the secret; Argon2 runs only for a secret not verified in this process yet.
+
+        A key in heavy use that was changed, or has grown old, is read once for all requests that wait for it.
 
         Args:
             token: what the client sent.
             digest: of the whole of it.
             generation: given out by the limiter before this call.
+            share_s: how long ago a reading under the same generation may have begun that will do.
 
         Returns:
             None for an unknown id or a wrong secret.
@@ -85,16 +100,38 @@ class Verifier:
         Raises:
             StoreUnavailable: the database cannot answer.
         """
+        if not generation or not share_s:
+            return await self._read(token, digest, generation)
+        name = (digest, generation)
+        began, reading = self._readings.get(name, (-math.inf, None))
+        if reading is None or self._monotonic() - began > share_s:
+            reading = asyncio.create_task(self._read(token, digest, generation), name="keyauth-read")
+            self._readings[name] = (self._monotonic(), reading)
+            reading.add_done_callback(lambda done: self._forget_reading(name, done))
+        try:
+            # A request that goes away must not take the row from the others.
+            return await asyncio.shield(reading)
+        except TemporarilyUnavailable as error:
+            # One exception object for each: a shared one would collect every asker's traceback.
+            raise type(error)(*error.args) from None
+
+    def _forget_reading(self, name: tuple[bytes, str], reading: asyncio.Task[VerifiedKey | None]) -> None:
+        if self._readings.get(name, (0, None))[1] is reading:
+            del self._readings[name]
+        if not reading.cancelled():
+            reading.exception()  # so that asyncio does not complain where all who waited have gone
+
+    async def _read(self, token: ParsedToken, digest: bytes, generation: str) -> VerifiedKey | None:
         read_at = self._monotonic()
         tag = secret_tag(token.secret)
-        for key in await self._store.find_for_token(token.key_id, tag):
+        for key, secret_hash in await self._store.find_for_token(token.key_id, tag):
             if key.environment != token.environment:
                 continue  # a token of this key with another environment was never given out
-            verified = VerifiedKey(key, generation, read_at)
+            verified = VerifiedKey(key, key.has_conditions, generation, read_at)
             # A row of secrets is never changed, so one that was verified stays verified.
             before = self._verified.get(digest)
             is_known = before is not None and before.key.secret_id == key.secret_id
-            if is_known or await self._verify(token.secret, digest, verified, key.secret_hash):
+            if is_known or await self._verify(token.secret, digest, verified, secret_hash):
                 return self._remember(digest, verified)
         self._remember_wrong(digest, token.key_id)
         return None
@@ -118,6 +155,7 @@ class Verifier:
         return is_right
 
     def _remember(self, digest: bytes, verified: VerifiedKey) -> VerifiedKey:
+        self._known_wrong.pop(digest, None)
         self._verified[digest] = verified
         self._verified.move_to_end(digest)
         while len(self._verified) > self._cache_size:

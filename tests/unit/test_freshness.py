@@ -11,7 +11,7 @@ from fastapi_keyauth import CreatedKey, KeyAuth, LimiterUnavailable, RevokedApiK
 from fastapi_keyauth.addresses import ClientAddress
 from fastapi_keyauth.authenticator import Visit
 from fastapi_keyauth.credentials import Credentials
-from fastapi_keyauth.errors import ChangePending, DisabledApiKey, ExpiredApiKey, HasherUnavailable
+from fastapi_keyauth.errors import ChangePending, DisabledApiKey, ExpiredApiKey, HasherUnavailable, StoreUnavailable
 from fastapi_keyauth.limiter import OutageLimiter
 from fastapi_keyauth.principals import KeyPrincipal
 from fastapi_keyauth.store import KeyStore
@@ -95,6 +95,63 @@ async def test_a_warm_key_is_neither_hashed_nor_read_again(
         for _ in range(20):
             await authenticate(auth, created.token)
         assert (reads.calls, hashes.calls) == (0, 0)
+
+
+async def test_the_row_of_a_changed_key_is_read_once_for_all_that_wait(
+    make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with make_auth(max_staleness_s=3600) as auth:
+        created = await make_key(auth)
+        for _ in range(3):
+            await authenticate(auth, created.token)
+        await auth.keys.update(created.key.id, name="other")
+        reads = Gate(monkeypatch, store_of(auth), "find_for_token")
+        tasks = [asyncio.create_task(authenticate(auth, created.token)) for _ in range(30)]
+        await reads.reached.wait()
+        tasks[0].cancel()
+        reads.opened.set()
+        seen = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(seen[0], asyncio.CancelledError)
+        assert {answer.name for answer in seen[1:] if isinstance(answer, KeyPrincipal)} == {"other"}
+        assert len(seen) == 30
+        assert reads.calls == 1
+
+
+async def test_a_reading_is_not_shared_across_a_change(make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with make_auth(max_staleness_s=3600) as auth:
+        created = await make_key(auth)
+        for _ in range(3):
+            await authenticate(auth, created.token)
+        await auth.keys.update(created.key.id, name="other")
+        reads = Gate(monkeypatch, store_of(auth), "find_for_token")
+        slow = asyncio.create_task(authenticate(auth, created.token))
+        await reads.reached.wait()
+        await auth.keys.revoke(created.key.id)
+        with pytest.raises(RevokedApiKey):
+            await authenticate(auth, created.token)
+        assert reads.calls == 2
+        reads.opened.set()
+        await asyncio.gather(slow, return_exceptions=True)
+        with pytest.raises(RevokedApiKey):
+            await authenticate(auth, created.token)
+
+
+async def test_a_database_that_fails_fails_all_that_wait_each_with_an_error_of_its_own(
+    make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with make_auth(max_staleness_s=3600) as auth:
+        created = await make_key(auth)
+        for _ in range(3):
+            await authenticate(auth, created.token)
+        await auth.keys.update(created.key.id, name="other")
+
+        async def fail(*_: object) -> None:
+            raise StoreUnavailable
+
+        monkeypatch.setattr(store_of(auth), "find_for_token", fail)
+        seen = await asyncio.gather(*(authenticate(auth, created.token) for _ in range(5)), return_exceptions=True)
+        assert [type(answer) for answer in seen] == [StoreUnavailable] * 5
+        assert len({id(answer) for answer in seen}) == 5
 
 
 async def test_argon2_runs_once_for_all_that_wait_and_once_per_process(

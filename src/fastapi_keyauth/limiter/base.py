@@ -57,6 +57,8 @@ class Decision(NamedTuple):
         reset_at_s: when the window ends, in seconds since 1970, on the limiter's clock.
         wait_s: whole seconds, at least 1, until it is worth trying again, or until the window ends (ADMITTED).
         hour: the window, in hours since 1970.
+        share_s: for how many seconds a reading of the row that began under this generation may serve other requests
+            that are told the same generation. 0: each must read for itself.
     """
 
     verdict: Verdict
@@ -65,6 +67,7 @@ class Decision(NamedTuple):
     reset_at_s: int = 0
     wait_s: int = 0
     hour: int = 0
+    share_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,8 @@ class MemoryLimiter:
         if not ask.is_fresh and (quota is None or self._is_stale(ask, quota)):
             if quota is None and ask.age_s is not None:
                 quota = self._add_quota(ask.key_id, hour)
-            return Decision(Verdict.STALE, generation=quota.generation if quota else "", hour=hour)
+            generation = quota.generation if quota else ""
+            return Decision(Verdict.STALE, generation, hour=hour, share_s=self._max_age_s)
         if quota is None:
             if not ask.units:
                 return Decision(Verdict.ADMITTED, hour=hour)
@@ -91,9 +92,10 @@ class MemoryLimiter:
         """Count and compare. ``scripts/take.lua`` does the same arithmetic, in the same units."""
         hour, limit = quota.hour, ask.limit
         reset_at_s = (hour + 1) * HOUR_S
-        left_ms = max(1, reset_at_s * 1000 - now_ms)
+        left_ms = reset_at_s * 1000 - now_ms
+        wait_s = -(-left_ms // 1000)
         if limit is None or not ask.units:
-            return Decision(Verdict.ADMITTED, quota.generation, None, reset_at_s, ceil_s(left_ms), hour)
+            return Decision(Verdict.ADMITTED, quota.generation, None, reset_at_s, wait_s, hour)
         weighted = quota.current * HOUR_MS
         if self._policy.algorithm == "sliding_window":
             weighted += quota.previous * min(left_ms, HOUR_MS)
@@ -102,7 +104,7 @@ class MemoryLimiter:
             wait_ms = left_ms if self._policy.algorithm == "fixed_window" else _sliding_wait(quota, limit, left_ms)
             return Decision(Verdict.LIMITED, quota.generation, 0, reset_at_s, ceil_s(wait_ms), hour)
         quota.current += 1
-        return Decision(Verdict.ADMITTED, quota.generation, room // HOUR_MS, reset_at_s, ceil_s(left_ms), hour)
+        return Decision(Verdict.ADMITTED, quota.generation, room // HOUR_MS, reset_at_s, wait_s, hour)
 
     def known_block_s(self, bucket: str) -> int | None:
         """See :class:`Limiter`."""

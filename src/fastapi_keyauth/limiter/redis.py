@@ -1,5 +1,6 @@
 """The limiter of many workers on many hosts: Redis or Valkey, from 6.2 on."""
 
+import itertools
 import math
 import secrets
 import time
@@ -47,6 +48,8 @@ class RedisLimiter:
         self._timeout_s = timeout_s
         self._clock = clock
         self._epoch = 0
+        self._nonce = secrets.token_hex(8)
+        self._numbers = itertools.count()
         self._known_blocks: dict[str, tuple[float, float]] = {}
         """Bucket to (believed until, blocked until), on the local clock."""
         self._open()
@@ -142,10 +145,22 @@ class RedisLimiter:
                 return
             epoch = f"{self._epoch}:"
             fields = iter(reply)
-            decisions = [_decision(epoch, *of) for of in zip(fields, fields, fields, fields, fields, strict=True)]
-            for ask, decision in zip(asks, decisions, strict=True):
-                if decision.verdict is Verdict.BLOCKED and ask.bucket is not None:
-                    self._remember_block(ask.bucket, decision.wait_s)
+            decisions = [
+                Decision(
+                    _VERDICTS[verdict],
+                    epoch + generation if generation else "",
+                    None if remaining < 0 else remaining,
+                    (hour + 1) * HOUR_S,
+                    wait_s,
+                    hour,
+                    math.inf,  # no change escapes a generation of Redis
+                )
+                for verdict, generation, remaining, hour, wait_s in zip(*[fields] * 5, strict=True)
+            ]
+            if Verdict.BLOCKED in reply[::5]:
+                for ask, decision in zip(asks, decisions, strict=True):
+                    if decision.verdict is Verdict.BLOCKED and ask.bucket is not None:
+                        self._remember_block(ask.bucket, decision.wait_s)
             landed(decisions)
 
         self._take.call(lambda: self._prepare(asks), received)
@@ -153,16 +168,18 @@ class RedisLimiter:
     def _prepare(self, asks: list[Ask]) -> Prepared:
         names: list[str] = []
         algorithm = "s" if self._policy.algorithm == "sliding_window" else "f"
-        args: list[str | int] = [self._now_ms(), secrets.token_hex(8), algorithm, KEEP_S]
+        # Another one each time, on whatever worker; nobody has to be kept from guessing it.
+        fresh = f"{self._nonce}{next(self._numbers):x}"
+        args: list[str | int] = [self._now_ms(), fresh, algorithm, KEEP_S]
         epoch = f"{self._epoch}:"
-        for ask in asks:
-            name = self._key_name(ask.key_id)
-            names += (name if ask.bucket is None else self._address_name(ask.bucket), name)
+        length = len(epoch)
+        for key_id, bucket, limit, units, generation, age_s, is_fresh in asks:
+            name = f"{self._namespace}:{{{key_id}}}"
+            names += (name if bucket is None else f"{self._namespace}:{{{bucket}}}", name)
             # A generation from before a reconnect proves nothing; "-" equals none that is ever given out.
-            generation = ask.generation.removeprefix(epoch) if ask.generation.startswith(epoch) else "-"
-            limit = -1 if ask.limit is None else ask.limit
-            row = 2 if ask.is_fresh else int(ask.age_s is not None)
-            args += (generation or "-", limit, ask.units, row, int(ask.bucket is not None))
+            proof = generation[length:] if generation[:length] == epoch else "-"
+            row = 2 if is_fresh else 0 if age_s is None else 1
+            args += (proof or "-", -1 if limit is None else limit, units, row, 0 if bucket is None else 1)
         return names, args
 
     def _send_failures(self, buckets: list[str], landed: Landed[int]) -> None:
@@ -204,15 +221,3 @@ class RedisLimiter:
             del self._known_blocks[next(iter(self._known_blocks))]
         now = self._local_now()
         self._known_blocks[bucket] = (now + believed_s, now + blocked_s)
-
-
-def _decision(epoch: str, verdict: int, generation: str, remaining: int, hour: int, wait_ms: int) -> Decision:
-    """A decision from one answer of ``scripts/take.lua``."""
-    return Decision(
-        _VERDICTS[verdict],
-        epoch + generation if generation else "",
-        None if remaining < 0 else remaining,
-        (hour + 1) * HOUR_S,
-        ceil_s(wait_ms),
-        hour,
-    )

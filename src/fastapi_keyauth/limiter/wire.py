@@ -128,15 +128,16 @@ class _Link(asyncio.Protocol):
         # close the transport with itself, lives on here.
         self._writer: asyncio.StreamWriter = connection._writer
         connection._writer = connection._reader = None
-        self._writer.transport.set_protocol(self)
+        self._transport = self._writer.transport
+        self._transport.set_protocol(self)
 
     def send(self, packed: bytes) -> None:
         """Send one packed call."""
-        self._writer.write(packed)
+        self._transport.write(packed)
 
     def abort(self) -> None:
         """Close at once; whatever still comes is not looked at."""
-        self._writer.transport.abort()
+        self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """The event loop's."""
@@ -144,7 +145,7 @@ class _Link(asyncio.Protocol):
             self._answers.feed(data)
             answer = self._answers.gets()
         except hiredis.HiredisError as error:
-            self._writer.transport.abort()
+            self._transport.abort()
             self._wire.lost(self, error)
             return
         if answer is not _UNFINISHED:

@@ -35,8 +35,8 @@ class KeyStore:
         self._database = database
         self._views = Views(settings)
 
-    async def find_for_token(self, key_id: str, tag: str) -> list[StoredKey]:
-        """The key, once for each of its secrets with this tag: nearly always one or none.
+    async def find_for_token(self, key_id: str, tag: str) -> list[tuple[StoredKey, str]]:
+        """The key and the secret's hash, once for each of its secrets with this tag: nearly always one or none.
 
         An unknown id and a wrong secret both find nothing, in one statement, and so take the same time.
         """
@@ -48,7 +48,8 @@ class KeyStore:
             .order_by(secrets.c.id.desc())
         )
         async with self._database.read() as connection:
-            return [self._views.stored_key(row) for row in await connection.execute(statement)]
+            rows = await connection.execute(statement)
+            return [(self._views.stored_key(row), row.secret_hash) for row in rows]
 
     async def get(self, key_id: str, now: datetime, owner_id: str | None = None) -> Key:
         """One key; with ``owner_id`` only if it is that owner's.

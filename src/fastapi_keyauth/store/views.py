@@ -86,5 +86,4 @@ class Views:
             revoked_at=row.revoked_at,
             secret_id=row.secret_id,
             secret_expires_at=row.secret_expires_at,
-            secret_hash=row.secret_hash,
         )

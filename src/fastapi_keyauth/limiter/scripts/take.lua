@@ -9,7 +9,7 @@
 --       then per question: generation of the row, cap (-1: none), units (0 or 1),
 --       row (0: the asker has none, 1: remembered, 2: read for this request), look at block (0 or 1)
 -- Gives per question five integers and strings: verdict (0 admitted, 1 limited, 2 blocked, 3 stale),
---       generation, remaining (-1: no cap), hour, wait in ms
+--       generation, remaining (-1: no cap), hour, wait in whole seconds, at least 1
 local HOUR = 3600000
 local now = tonumber(ARGV[1])
 if not now then
@@ -19,8 +19,8 @@ end
 local this_hour = math.floor(now / HOUR)
 local reply = {}
 
-local function answer(verdict, generation, remaining, hour, wait)
-  local n = #reply
+local function answer(verdict, generation, remaining, hour, wait_ms)
+  local n, wait = #reply, math.max(1, math.ceil(wait_ms / 1000))
   reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4], reply[n + 5] = verdict, generation, remaining, hour, wait
 end
 

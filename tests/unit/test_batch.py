@@ -1,0 +1,94 @@
+"""What comes together in one call, and what must not."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from fastapi_keyauth.errors import LimiterUnavailable
+from fastapi_keyauth.limiter.batch import MAX_BATCH, Batcher, Landed
+
+
+class Wire:
+    """Keeps what is sent until the test answers it."""
+
+    def __init__(self) -> None:
+        self.sent: list[list[str]] = []
+        self._landed: list[Landed[str]] = []
+
+    def __call__(self, questions: list[str], landed: Landed[str]) -> None:
+        self.sent.append(questions)
+        self._landed.append(landed)
+
+    def answer(self, answers: Sequence[str] | LimiterUnavailable | None = None) -> None:
+        questions, landed = self.sent[-1], self._landed.pop()
+        landed([f"to {question}" for question in questions] if answers is None else answers)
+
+
+async def turn() -> None:
+    """Let everything run that is ready to."""
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def wire() -> Wire:
+    return Wire()
+
+
+@pytest.fixture
+def batcher(wire: Wire) -> Batcher[str, str]:
+    return Batcher(wire)
+
+
+async def test_a_question_does_not_join_a_call_that_is_on_the_wire(wire: Wire, batcher: Batcher[str, str]) -> None:
+    first = batcher.ask("a")
+    await turn()
+    second = batcher.ask("b")
+    await turn()
+    assert wire.sent == [["a"]]
+    wire.answer()
+    assert (await first, second.done(), wire.sent) == ("to a", False, [["a"], ["b"]])
+    wire.answer()
+    assert await second == "to b"
+
+
+async def test_questions_of_one_turn_go_out_together(wire: Wire, batcher: Batcher[str, str]) -> None:
+    futures = [batcher.ask(str(number)) for number in range(5)]
+    await turn()
+    assert wire.sent == [["0", "1", "2", "3", "4"]]
+    wire.answer()
+    assert await asyncio.gather(*futures) == [f"to {number}" for number in range(5)]
+
+
+async def test_a_call_carries_a_bounded_number(wire: Wire, batcher: Batcher[str, str]) -> None:
+    futures = [batcher.ask("q") for _ in range(MAX_BATCH + 1)]
+    await turn()
+    wire.answer()
+    wire.answer()
+    assert [len(batch) for batch in wire.sent] == [MAX_BATCH, 1]
+    assert len(await asyncio.gather(*futures)) == MAX_BATCH + 1
+
+
+async def test_a_call_that_fails_fails_those_behind_it_too_each_with_an_error_of_its_own(
+    wire: Wire, batcher: Batcher[str, str]
+) -> None:
+    first = batcher.ask("a")
+    await turn()
+    second = batcher.ask("b")
+    wire.answer(LimiterUnavailable("gone"))
+    seen = await asyncio.gather(first, second, return_exceptions=True)
+    assert [str(error) for error in seen] == ["gone", "gone"]
+    assert seen[0] is not seen[1]
+    third = batcher.ask("c")
+    await turn()
+    wire.answer()
+    assert await third == "to c"
+
+
+async def test_an_asker_that_goes_away_disturbs_nobody(wire: Wire, batcher: Batcher[str, str]) -> None:
+    gone, stays = batcher.ask("a"), batcher.ask("b")
+    await turn()
+    gone.cancel()
+    wire.answer()
+    assert await stays == "to b"
