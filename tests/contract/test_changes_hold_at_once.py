@@ -1,0 +1,204 @@
+"""Section 7, "Revocation is immediate": once a change was answered, no worker admits what it took away.
+
+Four workers are asked over and over with one key, on connections that stay open, while the change is made through one
+of them. What counts is when a request was sent: before the change was, or after its answer had come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence, Set
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from itertools import count
+from typing import Any
+
+import pytest
+
+from tests.session import Servers
+from tests.workers import Workers
+
+from .fleet import BUSY_EACH, MORE, WARM_UP, WORKERS, Answer, Fleet, Outcome, connected_to_every_worker, outcomes
+from .stage import eventually
+
+WRITTEN_WITHIN_S = 10.0
+
+ADMITTED: Outcome = (200, None)
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A logged-in user, who manages keys through one worker after the other."""
+
+    fleet: Fleet
+    session: Mapping[str, str]
+
+    async def make_key(self, turn: int, scopes: Sequence[str] = ("*",)) -> dict[str, Any]:
+        """A key; every other one has a cap far off, the others have none."""
+        limit = {"hourly_limit": 1_000_000} if turn % 2 else {}
+        body = {"name": f"key {turn}", "scopes": list(scopes), "metadata": {"turn": turn}, **limit}
+        made = await self.send(turn, "POST", "", body)
+        assert made.status == 201
+        key: dict[str, Any] = made.body
+        return key
+
+    async def send(self, turn: int, method: str, below: str, body: Any = None) -> Answer:
+        """A management request."""
+        return await self.fleet.manage(turn, method, f"/api-keys{below}", self.session, body)
+
+    @asynccontextmanager
+    async def change_on(self, below: str, turns: Sequence[int]) -> AsyncIterator[None]:
+        """Other changes, one after another through some workers, before, in and after the block, which revokes."""
+        is_under_way, is_over = asyncio.Event(), asyncio.Event()
+
+        async def keep_changing(turn: int) -> Outcome:
+            for number in count():
+                is_last = is_over.is_set()
+                changed = await self.send(turn, "PATCH", below, {"metadata": {"turn": turn, "number": number}})
+                is_under_way.set()
+                if is_last:
+                    break
+            return changed.outcome
+
+        async with asyncio.TaskGroup() as group:
+            changing = [group.create_task(keep_changing(turn)) for turn in turns]
+            if changing:
+                await is_under_way.wait()
+            yield
+            is_over.set()
+        assert [task.result() for task in changing] == [(409, "key_not_active")] * len(turns)
+
+    async def read(self, turn: int, key_id: str) -> dict[str, Any]:
+        """A key as its row is now."""
+        found: dict[str, Any] = (await self.send(turn, "GET", f"/{key_id}")).body
+        return found
+
+    async def has_counted(self, key_id: str, answers: list[Answer]) -> bool:
+        """Whether every worker has written what it knows of the key's use."""
+        hours = (await self.send(0, "GET", f"/{key_id}/usage?hours=2")).body["items"]
+        admitted = sum(answer.outcome == ADMITTED for answer in answers)
+        written = [sum(hour[which] for hour in hours) for which in ("admitted", "refused")]
+        return written == [admitted, len(answers) - admitted]
+
+
+def check(change: Answer, answers: list[Answer], fleet: Fleet, *, was: Outcome, became: Outcome) -> None:
+    """Every worker gave the one answer before the change was sent, and the other to all that began after its answer."""
+    before = [answer for answer in answers if answer.ended_at < change.began_at]
+    after = [answer for answer in answers if answer.began_at > change.ended_at]
+    late = [round((answer.began_at - change.ended_at) * 1000, 1) for answer in after if answer.outcome != became]
+    assert len(before) >= WORKERS * BUSY_EACH * WARM_UP
+    assert outcomes(before) == fleet.everywhere(was)
+    assert len(after) >= WORKERS * (1 + BUSY_EACH * MORE)
+    assert outcomes(after) == fleet.everywhere(became), f"sent so many ms after the answer to the change: {late}"
+    assert {answer.outcome for answer in answers} == {was, became}
+
+
+def without_use(key: Mapping[str, Any], besides: Set[str] = frozenset()) -> dict[str, Any]:
+    """The row without what using the key writes, and without some other fields."""
+    secrets = [{**secret, "last_used_at": None} for secret in key["secrets"]]
+    return {name: value for name, value in key.items() if name not in {"last_used_at", *besides}} | {"secrets": secrets}
+
+
+@pytest.fixture(scope="module")
+def workers(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
+    with servers.fresh_postgres_url() as database_url:
+        env = {
+            "KEYAUTH_DATABASE_URL": database_url,
+            "KEYAUTH_REDIS_URL": servers.fresh_redis_url("valkey"),
+            "KEYAUTH_REDIS_TIMEOUT_S": "10",  # a busy machine is no outage
+            "KEYAUTH_DEFAULT_HOURLY_LIMIT": "none",
+            "KEYAUTH_ARGON2_MEMORY_KIB": "8",
+            "KEYAUTH_ARGON2_TIME_COST": "1",
+        }
+        options = ("--no-access-log", "--timeout-keep-alive", "60")
+        folder = tmp_path_factory.mktemp("changes") / "uvicorn"
+        group = Workers("tests.contract.workers_app:app", folder, WORKERS, env, options)
+        try:
+            yield group
+            assert "Traceback" not in group.log()
+        finally:
+            group.close()
+
+
+@pytest.fixture
+async def fleet(workers: Workers) -> AsyncIterator[Fleet]:
+    async with connected_to_every_worker(workers.base_url) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+async def owner(fleet: Fleet, request: pytest.FixtureRequest) -> Owner:
+    """A user of this test's own."""
+    made = await fleet.manage(0, "POST", f"/log-in/{request.function.__name__}")
+    return Owner(fleet, {"authorization": f"Bearer {made.body['session_token']}"})
+
+
+@pytest.mark.parametrize(("keys", "others"), [(50, 0), (12, 2)], ids=["alone", "amid other changes"])
+async def test_revoked_key_is_refused_by_every_worker_and_stays_revoked(
+    fleet: Fleet, owner: Owner, keys: int, others: int
+) -> None:
+    """Other changes, made through other workers meanwhile, have all of them read the row anew just then."""
+    refused = (401, "revoked_api_key")
+    seen: list[tuple[str, dict[str, Any], list[Answer]]] = []
+    for turn in range(keys):
+        key = await owner.make_key(turn)
+        path = f"/{key['id']}"
+        async with (
+            fleet.load(turn, "/models", key["token"]) as answers,
+            owner.change_on(path, range(turn + 1, turn + 1 + others)),
+        ):
+            revoked = await owner.send(turn, "DELETE", path)
+            answers += await fleet.ask_every_worker("/models", key["token"])
+        assert revoked.status == 204
+        check(revoked, answers, fleet, was=ADMITTED, became=refused)
+        row = await owner.read(turn + 1, key["id"])
+        assert row["status"] == "revoked"
+        assert row["revoked_at"] is not None
+        changed = {"status", "revoked_at", "metadata"} if others else {"status", "revoked_at"}
+        assert without_use(row, changed) == without_use(key, changed | {"token"})
+        seen.append((key["token"], row, answers))
+    for turn, (token, row, answers) in enumerate(seen):
+        assert await eventually(partial(owner.has_counted, row["id"], answers), WRITTEN_WITHIN_S)
+        written = await owner.read(turn, row["id"])
+        assert without_use(written) == without_use(row)
+        assert datetime.fromisoformat(written["last_used_at"]) > datetime.fromisoformat(row["created_at"])
+        assert outcomes(await fleet.ask_every_worker("/models", token)) == fleet.everywhere(refused)
+
+
+async def test_scope_that_was_taken_away_is_missing_at_every_worker(fleet: Fleet, owner: Owner) -> None:
+    for turn in range(12):
+        key = await owner.make_key(turn, ["items:read", "items:write"])
+        async with fleet.load(turn, "/items", key["token"]) as answers:
+            narrowed = await owner.send(turn, "PATCH", f"/{key['id']}", {"scopes": ["items:write"]})
+            answers += await fleet.ask_every_worker("/items", key["token"])
+            elsewhere = await fleet.ask_every_worker("/models", key["token"])
+        assert narrowed.status == 200
+        check(narrowed, answers, fleet, was=ADMITTED, became=(403, "insufficient_scope"))
+        assert outcomes(elsewhere) == fleet.everywhere(ADMITTED)
+        assert (await owner.read(turn + 1, key["id"]))["scopes"] == ["items:write"]
+
+
+async def test_rotation_without_overlap_swaps_the_tokens_at_every_worker(fleet: Fleet, owner: Owner) -> None:
+    for turn in range(12):
+        key = await owner.make_key(turn)
+        async with fleet.load(turn, "/models", key["token"]) as answers:
+            rotated = await owner.send(turn, "POST", f"/{key['id']}/rotate", {"overlap_s": 0})
+            answers += await fleet.ask_every_worker("/models", key["token"])
+            renewed = await fleet.ask_every_worker("/models", rotated.body["token"])
+        assert rotated.status == 201
+        check(rotated, answers, fleet, was=ADMITTED, became=(401, "expired_api_key"))
+        assert outcomes(renewed) == fleet.everywhere(ADMITTED)
+
+
+async def test_disabled_key_is_refused_by_every_worker_until_it_is_enabled(fleet: Fleet, owner: Owner) -> None:
+    disabled = (401, "disabled_api_key")
+    for turn in range(12):
+        key = await owner.make_key(turn)
+        for enabled, was, became in ((False, ADMITTED, disabled), (True, disabled, ADMITTED)):
+            async with fleet.load(turn, "/models", key["token"]) as answers:
+                changed = await owner.send(turn + enabled, "PATCH", f"/{key['id']}", {"enabled": enabled})
+                answers += await fleet.ask_every_worker("/models", key["token"])
+            assert changed.status == 200
+            check(changed, answers, fleet, was=was, became=became)
