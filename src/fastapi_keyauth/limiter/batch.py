@@ -30,20 +30,17 @@ class Batcher(Generic[Question, Answer]):
 
     def ask(self, question: Question) -> asyncio.Future[Answer]:
         """The answer to one question."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Answer] = loop.create_future()
-        if not self._futures and not self._on_the_wire:
-            # Not at once, but with all that this turn of the loop brings: they are here already.
-            loop.call_soon(self._depart)
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._questions.append(question)
         self._futures.append(future)
+        if not self._on_the_wire:
+            self._depart()
         return future
 
     def _depart(self) -> None:
         batch, self._questions = self._questions[:MAX_BATCH], self._questions[MAX_BATCH:]
         self._on_the_wire, self._futures = self._futures[:MAX_BATCH], self._futures[MAX_BATCH:]
-        if batch:
-            self._send(batch, self._land)
+        self._send(batch, self._land)
 
     def _land(self, answers: Sequence[Answer] | LimiterUnavailable) -> None:
         landed, self._on_the_wire = self._on_the_wire, []

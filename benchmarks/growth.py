@@ -1,0 +1,154 @@
+"""How the cost grows: with keys in the table, and with keys that a worker has in its cache."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import secrets
+import sqlite3
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from benchmarks import load
+from benchmarks.environments import find_python
+from benchmarks.servers import PATH, AppServer
+from benchmarks.subjects import ours
+from fastapi_keyauth import KeyAuth, KeyAuthSettings
+from fastapi_keyauth.addresses import ClientAddress
+from fastapi_keyauth.authenticator import Visit
+from fastapi_keyauth.credentials import Credentials
+from fastapi_keyauth.tokens import format_token, new_key_id, new_secret, secret_tag
+
+TABLES = (100, 10_000, 1_000_000)
+WARM = (1, 100, 10_000, 100_000)
+_CHEAP = {"argon2_time_cost": 1, "argon2_memory_kib": 8}
+
+
+def settings(database: Path, **values: object) -> KeyAuthSettings:
+    """Settings for a SQLite file, reading nothing from the surroundings."""
+    url = f"sqlite+aiosqlite:///{database}"
+    return KeyAuthSettings(_env_file=None, database_url=url, **values)
+
+
+def fill(database: Path, count: int) -> list[str]:
+    """Copies the one key in a database until there are so many; every copy has a secret of its own. Their tokens."""
+    tokens: list[str] = []
+    with sqlite3.connect(database) as connection:
+        connection.row_factory = sqlite3.Row
+        key = dict(connection.execute("SELECT * FROM keyauth_keys").fetchone())
+        secret = dict(connection.execute("SELECT * FROM keyauth_secrets").fetchone())
+        del secret["id"]
+
+        def keys() -> Iterator[dict[str, object]]:
+            for number in range(count - 1):
+                key_id, value = new_key_id(), new_secret()
+                tokens.append(format_token("ka", "live", key_id, value))
+                secret_rows.append({**secret, "key_id": key_id, "tag": secret_tag(value)})
+                yield {**key, "id": key_id, "name": f"key {number}", "owner_id": f"owner-{number % 1000}"}
+
+        secret_rows: list[dict[str, object]] = []
+        for table, first, rows in (("keyauth_keys", key, keys()), ("keyauth_secrets", secret, iter(secret_rows))):
+            names = ", ".join(first)
+            marks = ", ".join(f":{name}" for name in first)
+            connection.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", rows)  # noqa: S608  # our own names
+    return tokens
+
+
+async def one_key(database: Path) -> None:
+    """Make a database with one key in it."""
+    async with KeyAuth(settings(database, **_CHEAP)) as auth:
+        await auth.keys.create(owner_id="owner", name="first")
+
+
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """With so many keys in the table: requests per second as a share of those with the fewest."""
+
+    keys: int
+    warm: float
+    read: float
+
+
+def by_table(folder: Path, redis_url: str, rounds: int, duration_s: int) -> list[TableRow]:
+    """Warm keys, and requests that each read the table (a new wrong key), with 100 to a million keys in it."""
+    shares: dict[tuple[str, int], list[float]] = {}
+    with ExitStack() as stack:
+        servers: dict[tuple[str, int], AppServer] = {}
+        for count in TABLES:
+            database = folder / f"{count}.db"
+            asyncio.run(one_key(database))
+            fill(database, count)
+            for kind, credentials, status in (("warm", "valid", 200), ("read", "guesses", 401)):
+                subject = ours(f"{kind}-{count}", "", "redis-dependency", credentials, status)
+                extra = {"BENCH_DATABASE": str(database), "BENCH_FREEZE": "1"}
+                server = AppServer(subject, find_python(""), folder / subject.name, redis_url, extra)
+                stack.callback(server.close)
+                servers[kind, count] = server
+        for number in range(rounds + 1):
+            for kind in ("warm", "read"):
+                seen: dict[int, float] = {}
+                for count in TABLES:
+                    server = servers[kind, count]
+                    sample = load.run(server.url, PATH, server.headers, 16, duration_s, server.process.pid)
+                    seen[count] = sample.per_s
+                for count in TABLES:
+                    if number:  # the first round warms up
+                        shares.setdefault((kind, count), []).append(seen[count] / seen[TABLES[0]])
+    median = {name: statistics.median(values) for name, values in shares.items()}
+    return [TableRow(count, median["warm", count], median["read", count]) for count in TABLES]
+
+
+@dataclass(frozen=True, slots=True)
+class CacheRow:
+    """With so many warm keys in one worker: bytes for each, and CPU for a request, in microseconds."""
+
+    keys: int
+    bytes_each: float
+    request_us: float
+
+
+def by_cache(folder: Path) -> list[CacheRow]:
+    """Memory of the whole process for each warm key, and what a request costs among so many."""
+    rows = []
+    for count in WARM:
+        database = folder / f"cache-{count}.db"
+        asyncio.run(one_key(database))
+        tokens = fill(database, count + 1)
+        rows.append(asyncio.run(_warm(database, tokens)))
+    return rows
+
+
+async def _warm(database: Path, tokens: list[str]) -> CacheRow:
+    address = ClientAddress("127.0.0.1", "127.0.0.1", None)
+    values = {"cache_size": 1_000_000, "max_staleness_s": 3600, "default_hourly_limit": 1_000_000, **_CHEAP}
+    async with KeyAuth(settings(database, **values)) as auth:
+        authenticator = auth._edge.authenticator
+
+        async def verify_nothing(phc: str, secret: str) -> bool:
+            return True
+
+        # The copies share the first key's hash; here only what is remembered counts.
+        auth._hasher.verify = verify_nothing  # type: ignore[method-assign]  # the one part that is replaced
+        await authenticator.authenticate_key(Visit(Credentials(tokens[0]), address, None))
+        await auth._usage.flush()
+        gc.collect()
+        before = psutil.Process().memory_info().rss
+        for token in tokens:
+            await authenticator.authenticate_key(Visit(Credentials(token), address, None))
+        await auth._usage.flush()
+        gc.collect()
+        used = psutil.Process().memory_info().rss - before
+        picked = [secrets.choice(tokens) for _ in range(2000)]
+        costs = []
+        for _ in range(5):
+            began = time.process_time()
+            for token in picked:
+                await authenticator.authenticate_key(Visit(Credentials(token), address, None))
+            costs.append((time.process_time() - began) / len(picked) * 1e6)
+        return CacheRow(len(tokens), used / len(tokens), min(costs))

@@ -1,0 +1,86 @@
+"""One run of wrk against one server."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+LOAD_CPU = 1
+"""The core of wrk and of Redis; the server under test has core 0 for itself."""
+_SCRIPT = Path(__file__).with_name("load.lua")
+_OUTLIVES_S = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What one run of wrk saw.
+
+    Attributes:
+        per_s: requests answered per second.
+        cpu_us: CPU time of the server per request, user and system, in microseconds.
+        p50_us, p99_us: latency.
+        refused: answers of 400 and above.
+        requests: answers in all.
+    """
+
+    per_s: float
+    cpu_us: float
+    p50_us: int
+    p99_us: int
+    refused: int
+    requests: int
+
+
+class LoadError(RuntimeError):
+    """wrk did not run, or requests got no answer."""
+
+
+def find_wrk() -> str:
+    """The path of wrk. Raises LoadError with what to do."""
+    found = shutil.which("wrk")
+    if found is None:
+        raise LoadError("The benchmark needs wrk: apt-get install wrk (or brew install wrk).")
+    return found
+
+
+def run(
+    url: str, path: str, headers: Sequence[Mapping[str, str]], connections: int, duration_s: int, server_pid: int
+) -> Sample:
+    """Load ``url`` for a while over so many connections and say what came of it.
+
+    Raises:
+        LoadError: wrk failed, or some request had no answer.
+    """
+    sets = ["\t".join(f"{name}={value}" for name, value in one.items()) for one in headers]
+    command = ["taskset", "-c", str(LOAD_CPU), find_wrk(), "-t1", f"-c{connections}", f"-d{duration_s}s"]
+    server = psutil.Process(server_pid)
+    before = server.cpu_times()
+    finished = subprocess.run(
+        [*command, "-s", str(_SCRIPT), url, "--", path, *sets],
+        capture_output=True,
+        text=True,
+        timeout=duration_s + _OUTLIVES_S,
+        check=False,
+    )
+    after = server.cpu_times()
+    line = next((line for line in finished.stdout.splitlines() if line.startswith("RESULT ")), None)
+    if line is None:
+        raise LoadError(f"wrk failed: {finished.stdout}{finished.stderr}")
+    result = json.loads(line.removeprefix("RESULT "))
+    if result["failed"] or not result["requests"]:
+        raise LoadError(f"requests without an answer: {result}")
+    cpu_s = after.user + after.system - before.user - before.system
+    return Sample(
+        per_s=result["requests"] / result["duration_us"] * 1e6,
+        cpu_us=cpu_s / result["requests"] * 1e6,
+        p50_us=result["p50_us"],
+        p99_us=result["p99_us"],
+        refused=result["refused"],
+        requests=result["requests"],
+    )

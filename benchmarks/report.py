@@ -1,0 +1,204 @@
+"""From figures to docs/benchmarks.md and its plot."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PAGE = DOCS / "benchmarks.md"
+PLOT = DOCS / "images" / "benchmarks.svg"
+_TEXT = Path(__file__).with_name("report.md")
+
+Results = Mapping[str, Any]
+
+
+def write(results: Results) -> list[Path]:
+    """Write the page and the plot."""
+    PLOT.parent.mkdir(exist_ok=True)
+    PLOT.write_text(plot(results))
+    PAGE.write_text(page(results))
+    return [PAGE, PLOT]
+
+
+def page(results: Results) -> str:
+    """The page: the text of ``report.md`` with the tables in their places."""
+    places = {
+        "machine": _machine(results["machine"], results["rounds"]),
+        "goals": _goals(results),
+        "ours": _figures(results["figures"], "ours"),
+        "refused": _figures(results["figures"], "refused"),
+        "peers": _figures(results["figures"], "peers"),
+        "thawed": _thawed(results),
+        "tables": _table(
+            ("keys in the table", "warm keys", "each request reads the table"),
+            [(f"{row['keys']:,}", f"{row['warm']:.2f}", f"{row['read']:.2f}") for row in results["tables"]],
+        ),
+        "caches": _table(
+            ("warm keys in a worker", "bytes for each", "CPU us for a request, without FastAPI"),
+            [
+                (
+                    f"{row['keys']:,}",
+                    f"{row['bytes_each']:,.0f}" if row["keys"] >= 10_000 else "-",
+                    f"{row['request_us']:.0f}",
+                )
+                for row in results["caches"]
+            ],
+        ),
+        "inside": _inside(results),
+    }
+    text = _TEXT.read_text()
+    for name, table in places.items():
+        text = text.replace(f"<!-- {name} -->\n", table)
+    return text
+
+
+def find(figures: Sequence[Mapping[str, Any]], name: str, connections: int) -> Mapping[str, Any]:
+    """The figure of a subject at so many connections."""
+    return next(row for row in figures if row["name"] == name and row["connections"] == connections)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _machine(machine: Mapping[str, str], rounds: int) -> str:
+    return _table(("", ""), [*machine.items(), ("rounds", str(rounds))])
+
+
+def _figures(figures: Sequence[Mapping[str, Any]], group: str) -> str:
+    rows = []
+    for name, label in dict.fromkeys((row["name"], row["label"]) for row in figures if row["group"] == group):
+        seen = {row["connections"]: row for row in figures if row["name"] == name}
+        shares = " / ".join(_share(seen[count]["share"]) if count in seen else "-" for count in (1, 16, 64))
+        main = seen.get(16) or seen[1]
+        spread = f"{main['lowest']:.2f}-{main['highest']:.2f}" if main["share"] > 0.02 else "-"
+        rows.append(
+            (label, shares, spread, f"{main['cpu_us']:,.0f}", f"{main['above_us']:+,.0f}", f"{main['p99_ratio']:.1f}")
+        )
+    head = ("", "share of bare at 1 / 16 / 64", "lowest-highest at 16", "CPU us", "above bare", "p99, times bare")
+    return _table(head, rows)
+
+
+def _bytes(row: Mapping[str, Any]) -> str:
+    return f"{row['bytes_each']:,.0f}" if row["keys"] >= 10_000 else "-"  # with few, it is the process that grows
+
+
+def _share(share: float) -> str:
+    return f"{share:.2f}" if share >= 0.01 else f"{share:.4f}"
+
+
+def _thawed(results: Results) -> str:
+    rows = []
+    for row in results["thawed"]:
+        frozen = find(results["figures"], row["name"], 16)
+        p99 = f"{row['p99_ms']:.0f} ({row['bare_p99_ms']:.0f})", f"{frozen['p99_ms']:.0f} ({frozen['bare_p99_ms']:.0f})"
+        rows.append((row["label"], f"{row['share']:.2f}", f"{frozen['share']:.2f}", *p99))
+    return _table(
+        ("at 16 connections", "share, as it comes", "share, frozen", "p99 ms (bare), as it comes", "frozen"), rows
+    )
+
+
+def _goals(results: Results) -> str:
+    figures = results["figures"]
+
+    def share(name: str, connections: int) -> float:
+        return float(find(figures, name, connections)["share"])
+
+    def over(name: str, other: str, connections: int) -> float:
+        return float(find(figures, name, connections)["per_s"] / find(figures, other, connections)["per_s"])
+
+    above = [
+        find(figures, "redis", count)["above_us"] - find(figures, "dictionary", count)["above_us"] for count in (16, 64)
+    ]
+    ratio = min(share("memory", count) / share("dictionary", count) for count in (1, 16, 64))
+    million = next(row for row in results["tables"] if row["keys"] == 1_000_000)
+    warm = next(row for row in results["caches"] if row["keys"] == 100_000)
+    hashing = results["hashing"]
+    at_least: list[tuple[str, float, float]] = [
+        ("Redis, dependency, 16 connections: share of bare", 0.65, share("redis", 16)),
+        ("the same at 64", 0.65, share("redis", 64)),
+        ("the same at 1", 0.45, share("redis", 1)),
+        ("Redis, middleware, 16 connections: share of bare", 0.80, share("protect", 16)),
+        ("the same at 64", 0.80, share("protect", 64)),
+        ("memory limiter: share of header + dictionary, lowest of three", 0.85, ratio),
+        ("times keysigil on Redis, 16 connections", 2.5, over("redis", "keysigil", 16)),
+        ("times limits on Redis, 16 connections", 1.4, over("redis", "limits", 16)),
+        ("wrong key, unknown id, 16 connections: share of bare", 0.65, share("unknown", 16)),
+        ("wrong key, known id, 16 connections: share of bare", 0.65, share("wrong", 16)),
+        ("blocked address by dependency, 16 connections: share of bare", 0.85, share("blocked", 16)),
+        ("blocked address by middleware, 16 connections: share of bare", 0.85, share("blocked-protect", 16)),
+        ("warm keys with 1,000,000 in the table, share of those with 100", 0.90, million["warm"]),
+    ]
+    at_most: list[tuple[str, float, float]] = [
+        ("Redis, dependency: CPU us above header + dictionary, worse of 16 and 64", 90, max(above)),
+        ("p99 at 16 connections, Redis, dependency: times bare", 2, find(figures, "redis", 16)["p99_ratio"]),
+        ("p99 at 16 connections, Redis, middleware: times bare", 2, find(figures, "protect", 16)["p99_ratio"]),
+        ("p99 at 16 connections, memory limiter: times bare", 2, find(figures, "memory", 16)["p99_ratio"]),
+        ("bytes of memory for a warm key", 1536, warm["bytes_each"]),
+        ("bytes in Redis for an active key", 300, results["redis_bytes"]),
+        ("ms that hashing stalled the event loop, 200 new keys at once", 20, hashing["worst_stall_ms"]),
+    ]
+    rows = [(text, f"at least {goal:g}", f"{seen:.2f}", _met(seen >= goal)) for text, goal, seen in at_least]
+    rows += [(text, f"at most {goal:g}", f"{seen:,.1f}", _met(seen <= goal)) for text, goal, seen in at_most]
+    return _table(("", "goal", "measured", ""), rows)
+
+
+def _met(is_met: bool) -> str:
+    return "reached" if is_met else "missed"
+
+
+def _inside(results: Results) -> str:
+    hashing, hops = results["hashing"], results["hops"]
+    rows = [
+        ("one Argon2 hash at the default settings, with its wait for a thread", f"{hashing['each_ms']:.0f} ms"),
+        ("200 keys seen for the first time at once, until all are admitted", f"{hashing['took_s']:.1f} s"),
+        ("longest stall of the event loop once all wait for their hash", f"{hashing['worst_stall_ms']:.1f} ms"),
+        ("longest stall in the burst before that", f"{hashing['burst_stall_ms']:.1f} ms"),
+        ("threads that hash", str(hashing["threads"])),
+        ("memory that hashing adds to the same burst (allowed)", _growth(hashing)),
+        ("bytes in Redis for an active key", f"{results['redis_bytes']:.0f}"),
+        ("Python calls of this package for a warm request, dependency", _hops(hops["dependency"])),
+        ("Python calls of this package for a warm request, middleware", _hops(hops["middleware"])),
+    ]
+    return _table(("", ""), rows)
+
+
+def _growth(hashing: Mapping[str, float]) -> str:
+    return f"{hashing['memory_mib']:.0f} MiB ({hashing['allowed_mib']:.0f} MiB)"
+
+
+def _hops(hops: Mapping[str, int]) -> str:
+    return f"{hops['calls']}; {hops['depth']} coroutines deep"
+
+
+def plot(results: Results) -> str:
+    """Bars: share of bare at 16 connections (at 1 where that is all there is)."""
+    rows: list[tuple[str, float, str]] = [("bare route", 1.0, "#9aa3af")]
+    for group, color in (("ours", "#2563eb"), ("peers", "#d97706")):
+        names = dict.fromkeys((row["name"], row["label"]) for row in results["figures"] if row["group"] == group)
+        for name, label in names:
+            seen = {row["connections"]: row for row in results["figures"] if row["name"] == name}
+            is_ours = group == "ours" and name != "dictionary"
+            text = f"fastapi-keyauth, {label}" if is_ours else label
+            rows.append((text, (seen.get(16) or seen[1])["share"], color if is_ours or group == "peers" else "#9aa3af"))
+    left, width, bar, gap, top = 290, 400, 18, 8, 34
+    height = top + len(rows) * (bar + gap) + 12
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + width + 60} {height}" role="img" '
+        'font-family="system-ui, sans-serif" font-size="13">',
+        "<title>Requests per second as a share of a bare FastAPI route, 16 connections</title>",
+        f'<rect width="{left + width + 60}" height="{height}" fill="#ffffff"/>',
+        '<text x="10" y="20" font-weight="600" fill="#111827">Requests per second, share of a bare route</text>',
+    ]
+    for number, (label, share, color) in enumerate(rows):
+        y = top + number * (bar + gap)
+        parts.append(
+            f'<text x="{left - 8}" y="{y + 13}" text-anchor="end" fill="#111827">{html.escape(label)}</text>'
+            f'<rect x="{left}" y="{y}" width="{max(1.0, width * share):.1f}" height="{bar}" rx="3" fill="{color}"/>'
+            f'<text x="{left + max(1.0, width * share) + 6:.1f}" y="{y + 13}" fill="#111827">{_share(share)}</text>'
+        )
+    return "\n".join([*parts, "</svg>"]) + "\n"
