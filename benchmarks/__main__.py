@@ -7,7 +7,7 @@ import asyncio
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,6 +24,14 @@ from benchmarks.subjects import DICTIONARY, OURS, PEERS, REFUSED, Subject
 from tests.session import Servers
 
 RESULTS = Path(__file__).with_name("results.json")
+PARTS = {
+    "ours": "our modes and refusals",
+    "peers": "other packages",
+    "thawed": "without gc.freeze()",
+    "tables": "growth of the table",
+    "caches": "growth of the cache",
+    "inside": "inside one process",
+}
 
 
 @contextmanager
@@ -53,29 +61,31 @@ def compare(subjects: tuple[Subject, ...], folder: Path, url: str, rounds: int, 
     ]
 
 
-def measure(rounds: int) -> dict[str, Any]:
-    """Everything, in the order of the report."""
+def measure(parts: Collection[str], rounds: int, results: dict[str, Any]) -> dict[str, Any]:
+    """The parts asked for, in the order of the report; the others stay as they were."""
     with tempfile.TemporaryDirectory(prefix="keyauth-bench-") as name, redis_server() as (url, version):
         folder = Path(name)
-        results: dict[str, Any] = {"machine": describe(version), "rounds": rounds}
-        print("our modes and refusals", flush=True)
-        results["figures"] = compare((DICTIONARY, *OURS, *REFUSED), folder / "ours", url, rounds, freeze=True)
-        print("other packages", flush=True)
-        results["figures"] += compare(PEERS, folder / "peers", url, max(1, rounds // 2), freeze=True)
-        print("without gc.freeze()", flush=True)
-        thawed = tuple(replace(subject, connections=(16,)) for subject in (DICTIONARY, *OURS))
-        results["thawed"] = compare(thawed, folder / "thawed", url, rounds, freeze=False)
-        print("growth of the table", flush=True)
-        results["tables"] = [asdict(row) for row in growth.by_table(folder, url, rounds, duration_s=1)]
-        print("growth of the cache", flush=True)
-        results["caches"] = [asdict(row) for row in growth.by_cache(folder)]
-        print("inside one process", flush=True)
-        results["hashing"] = asdict(asyncio.run(inside.hashing(folder, url)))
-        results["hops"] = {
-            shape: asdict(asyncio.run(inside.hops(folder, url, shape == "middleware")))
-            for shape in ("dependency", "middleware")
-        }
-        results["redis_bytes"] = asyncio.run(inside.redis_bytes(folder, url))
+        results |= {"machine": describe(version), "rounds": rounds}
+        for part in parts:
+            print(PARTS[part], flush=True)
+            if part == "ours":
+                results["ours"] = compare((DICTIONARY, *OURS, *REFUSED), folder / part, url, rounds, freeze=True)
+            elif part == "peers":
+                results["peers"] = compare(PEERS, folder / part, url, max(1, rounds // 2), freeze=True)
+            elif part == "thawed":
+                at_16 = tuple(replace(subject, connections=(16,)) for subject in (DICTIONARY, *OURS))
+                results["thawed"] = compare(at_16, folder / part, url, rounds, freeze=False)
+            elif part == "tables":
+                results["tables"] = [asdict(row) for row in growth.by_table(folder, url, rounds, duration_s=1)]
+            elif part == "caches":
+                results["caches"] = [asdict(row) for row in growth.by_cache(folder)]
+            else:
+                results["hashing"] = asdict(asyncio.run(inside.hashing(folder, url)))
+                results["hops"] = {
+                    shape: asdict(asyncio.run(inside.hops(folder, url, shape == "middleware")))
+                    for shape in ("dependency", "middleware")
+                }
+                results["redis_bytes"] = asyncio.run(inside.redis_bytes(folder, url))
         return results
 
 
@@ -83,12 +93,17 @@ def main() -> None:
     """See the module. Exits with 2 and a sentence where something that it needs is missing."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default: 5, about 25 minutes)")
+    parser.add_argument("--only", help=f"measure some parts again: {', '.join(PARTS)}", metavar="PART,PART")
     parser.add_argument("--report-only", action="store_true", help="write the report from the last results")
     options = parser.parse_args()
     try:
         if not options.report_only:
             find_wrk(), taskset()
-            RESULTS.write_text(json.dumps(measure(options.rounds), indent=1) + "\n")
+            parts = options.only.split(",") if options.only else list(PARTS)
+            if not set(parts) <= set(PARTS):
+                parser.error(f"there are the parts {', '.join(PARTS)}")
+            results = json.loads(RESULTS.read_text()) if options.only else {}
+            RESULTS.write_text(json.dumps(measure(parts, options.rounds, results), indent=1) + "\n")
     except LoadError as error:
         print(error, file=sys.stderr)
         sys.exit(2)

@@ -18,6 +18,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     async with database.lifespan(app):
         gc.collect()
         gc.freeze()
+        gc.set_threshold(10_000)
         yield
 
 

@@ -1,0 +1,21 @@
+"""The page of benchmarks and the README say what was measured, and nothing else."""
+
+import json
+
+from benchmarks import report
+from benchmarks.__main__ import RESULTS
+from benchmarks.subjects import OURS, PEERS, REFUSED
+
+
+def test_page_plot_and_readme_come_from_the_results() -> None:
+    results = json.loads(RESULTS.read_text())
+    assert report.PAGE.read_text() == report.page(results)
+    assert report.PLOT.read_text() == report.plot(results)
+    readme = report.README.read_text()
+    assert readme == report.with_summary(readme, results)
+
+
+def test_every_subject_was_measured() -> None:
+    results = json.loads(RESULTS.read_text())
+    measured = {row["name"] for row in results["ours"] + results["peers"]}
+    assert measured == {"dictionary", *(subject.name for subject in (*OURS, *REFUSED, *PEERS))}
