@@ -163,11 +163,11 @@ class Authenticator:
             raise InsufficientScope(missing, key_id=principal.id if isinstance(principal, KeyPrincipal) else None)
 
     async def _admit(self, visit: Visit) -> KeyPrincipal:
-        """Checks 1 to 7 for a token that was verified before in this process: one trip to the limiter and no other."""
+        """Checks 1 to 7. A token that this process has verified before costs one trip to the limiter and no other."""
         credentials = visit.credentials
         if credentials.token is None:
-            raise await self._unreadable(credentials, visit)
-        bucket = self._looked_at(visit)
+            raise await self._refuse_unreadable(credentials, visit)
+        bucket = self._bucket_of(visit)
         if bucket is not None:
             blocked_s = self._limiter.known_block_s(bucket)
             if blocked_s is not None:
@@ -199,7 +199,7 @@ class Authenticator:
         except TokenFormError as error:
             problem = str(error)
         else:
-            seen = await self._limiter.take(Ask(token.key_id, self._looked_at(visit)))
+            seen = await self._limiter.take(Ask(token.key_id, self._bucket_of(visit)))
             if seen.verdict is Verdict.BLOCKED:
                 raise AddressBlocked(seen.wait_s)
             return await self._admit_by_row(visit, token, digest, seen)
@@ -216,18 +216,18 @@ class Authenticator:
         finding = self._find_fault(key, visit)
         if finding is None:
             seen = await self._limiter.take(
-                Ask(key.id, self._looked_at(visit), key.hourly_limit, 1, verified.generation, age_s=0, is_fresh=True)
+                Ask(key.id, self._bucket_of(visit), key.hourly_limit, 1, verified.generation, age_s=0, is_fresh=True)
             )
         return self._conclude(visit, key, finding, seen)
 
-    async def _unreadable(self, credentials: Credentials, visit: Visit) -> KeyRefusal:
+    async def _refuse_unreadable(self, credentials: Credentials, visit: Visit) -> KeyRefusal:
         """Why there is no token to look at: none was sent, or several."""
         if credentials.token_problem is None:
             return MissingApiKey(credentials.has_session)
         await self._count_failure(visit)
         return MalformedApiKey(credentials.token_problem)
 
-    def _looked_at(self, visit: Visit) -> str | None:
+    def _bucket_of(self, visit: Visit) -> str | None:
         """What a block is looked up under; None where none would count."""
         return None if visit.address is None or self._block_spares_valid_keys else visit.address.bucket
 

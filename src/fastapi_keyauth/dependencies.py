@@ -52,19 +52,20 @@ class RequireKey(_Requirement):
         return principal
 
 
-class OptionalKey(RequireKey):
+class OptionalKey(_Requirement):
     """Dependency: an API key that is admitted, or None where no token was sent. A bad one is still refused."""
 
     scheme = OPTIONAL_KEY
 
-    # It does give less: no key.
-    async def __call__(  # type: ignore[override]
-        self, connection: HTTPConnection, scopes: SecurityScopes
-    ) -> KeyPrincipal | None:
+    async def __call__(self, connection: HTTPConnection, scopes: SecurityScopes) -> KeyPrincipal | None:
         """See the class."""
         visit = self._visit(connection)
         visit.takes_key = True
-        return await super().__call__(connection, scopes) if visit.credentials.has_token else None
+        if not visit.credentials.has_token:
+            return None
+        principal = await self._authenticator.authenticate_key(visit)
+        self._authenticator.check_scopes(scopes.scopes, principal)
+        return principal
 
 
 class RequireSession(_Requirement):

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Self, TypeVar
-from weakref import WeakKeyDictionary
 
 from fastapi import APIRouter, FastAPI
 from starlette.applications import Starlette
@@ -116,7 +115,7 @@ class KeyAuth:
         self.require_key_and_session = dependencies.RequireKeyAndSession(*parts)
         self.optional_key = dependencies.OptionalKey(*parts)
         self._require_manager = dependencies.RequireManager(*parts)
-        self._guards: WeakKeyDictionary[Any, Guard] = WeakKeyDictionary()
+        self._guards: dict[Any, Guard] = {}
         self._users = 0
         self._housekeeping: asyncio.Task[None] | None = None
         self._start_lock = asyncio.Lock()

@@ -198,6 +198,8 @@ class KeyAuthSettings(BaseSettings):
             return None
         if not value.startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("must start with redis://, rediss:// or unix://")
+        if re.search(r"[?&]protocol=", value):
+            raise ValueError("must not choose a protocol: it is RESP2, which all servers speak")
         return MaskedUrl(value)
 
     @field_validator("header_name")

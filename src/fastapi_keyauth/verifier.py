@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from fastapi_keyauth.errors import TemporarilyUnavailable
 from fastapi_keyauth.hashing import Hasher
@@ -18,6 +19,9 @@ KNOWN_WRONG_S = 5.0
 LOOK_AGAIN_S = 1.0
 """Seconds for which it is still taken for wrong while one request looks again."""
 MAX_KNOWN_WRONG = 4096
+
+
+Outcome = TypeVar("Outcome")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,7 @@ class VerifiedKey:
 
 
 class Verifier:
-    """Verifies tokens and remembers what it verified, by the SHA-256 of the token, least recently used out first.
+    """Verifies tokens and remembers what it verified, by the token's digest, least recently used out first.
 
     What it remembers is no proof that the row is current: the caller has the limiter compare generations.
     """
@@ -108,12 +112,7 @@ class Verifier:
             reading = asyncio.create_task(self._read(token, digest, generation), name="keyauth-read")
             self._readings[name] = (self._monotonic(), reading)
             reading.add_done_callback(lambda done: self._forget_reading(name, done))
-        try:
-            # A request that goes away must not take the row from the others.
-            return await asyncio.shield(reading)
-        except TemporarilyUnavailable as error:
-            # One exception object for each: a shared one would collect every asker's traceback.
-            raise type(error)(*error.args) from None
+        return await _outcome_of(reading)
 
     def _forget_reading(self, name: tuple[bytes, str], reading: asyncio.Task[VerifiedKey | None]) -> None:
         if self._readings.get(name, (0, None))[1] is reading:
@@ -124,7 +123,12 @@ class Verifier:
     async def _read(self, token: ParsedToken, digest: bytes, generation: str) -> VerifiedKey | None:
         read_at = self._monotonic()
         tag = secret_tag(token.secret)
-        for key, secret_hash in await self._store.find_for_token(token.key_id, tag):
+        try:
+            found = await self._store.find_for_token(token.key_id, tag)
+        except TemporarilyUnavailable:
+            self._known_wrong.pop(digest, None)  # what nobody could look up again is not known
+            raise
+        for key, secret_hash in found:
             if key.environment != token.environment:
                 continue  # a token of this key with another environment was never given out
             verified = VerifiedKey(key, key.has_conditions, generation, read_at)
@@ -144,8 +148,7 @@ class Verifier:
             running = asyncio.create_task(self._hash(secret, digest, verified, secret_hash), name="keyauth-verify")
             self._running[name] = running
             running.add_done_callback(lambda _: self._running.pop(name, None))
-        # A request that goes away must not take the answer from the others.
-        return await asyncio.shield(running)
+        return await _outcome_of(running)
 
     async def _hash(self, secret: str, digest: bytes, verified: VerifiedKey, secret_hash: str) -> bool:
         is_right = await self._hasher.verify(secret_hash, secret)
@@ -167,3 +170,12 @@ class Verifier:
         self._known_wrong[digest] = (self._monotonic() + KNOWN_WRONG_S, key_id)
         while len(self._known_wrong) > MAX_KNOWN_WRONG:
             self._known_wrong.popitem(last=False)
+
+
+async def _outcome_of(task: asyncio.Task[Outcome]) -> Outcome:
+    """What a task comes to that several requests wait for. One that goes away must not take it from the others."""
+    try:
+        return await asyncio.shield(task)
+    except TemporarilyUnavailable as error:
+        # One exception object for each: a shared one would collect every asker's traceback.
+        raise type(error)(*error.args) from None

@@ -20,6 +20,10 @@ class Wire:
         self.sent.append(questions)
         self._landed.append(landed)
 
+    def answer_with(self, answers: Sequence[str]) -> None:
+        """As `answer`, and what was asked may be answered again."""
+        self._landed[-1](answers)
+
     def answer(self, answers: Sequence[str] | LimiterUnavailable | None = None) -> None:
         questions, landed = self.sent[-1], self._landed.pop()
         landed([f"to {question}" for question in questions] if answers is None else answers)
@@ -90,3 +94,27 @@ async def test_an_asker_that_goes_away_disturbs_nobody(wire: Wire, batcher: Batc
     wire.answer()
     wire.answer()
     assert (await first, await stays) == ("to a", "to c")
+
+
+async def test_an_answer_of_another_length_is_refused_before_anything_is_given_out(
+    wire: Wire, batcher: Batcher[str, str]
+) -> None:
+    asked = batcher.ask("a")
+    with pytest.raises(ValueError, match="not as many"):
+        wire.answer_with(["x", "y"])
+    assert not asked.done()
+    wire.answer(LimiterUnavailable("unreadable"))
+    with pytest.raises(LimiterUnavailable):
+        await asked
+
+
+async def test_closing_waits_for_all_that_was_asked(wire: Wire, batcher: Batcher[str, str]) -> None:
+    futures = [batcher.ask(str(number)) for number in range(4)]
+    closing = asyncio.create_task(batcher.close())
+    await turn()
+    wire.answer()
+    await turn()
+    assert not closing.done()
+    wire.answer()
+    await closing
+    assert all(future.done() for future in futures)

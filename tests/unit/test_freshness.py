@@ -45,6 +45,24 @@ class Gate:
         return answer
 
 
+class CountedCalls:
+    """Lets a coroutine function work as it does, and tells when it was called so many times."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> None:
+        self._calls = asyncio.Semaphore(0)
+        self._real = getattr(owner, name)
+        monkeypatch.setattr(owner, name, self)
+
+    async def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self._calls.release()
+        return await self._real(*args, **kwargs)
+
+    async def reach(self, count: int) -> None:
+        """Wait until it was called so often."""
+        for _ in range(count):
+            await self._calls.acquire()
+
+
 def store_of(auth: KeyAuth) -> KeyStore:
     return auth.keys._store
 
@@ -106,8 +124,11 @@ async def test_the_row_of_a_changed_key_is_read_once_for_all_that_wait(
             await authenticate(auth, created.token)
         await auth.keys.update(created.key.id, name="other")
         reads = Gate(monkeypatch, store_of(auth), "find_for_token")
+        verifier = auth._edge.authenticator._verifier
+        waiting = CountedCalls(monkeypatch, verifier, "read")
         tasks = [asyncio.create_task(authenticate(auth, created.token)) for _ in range(30)]
         await reads.reached.wait()
+        await waiting.reach(30)
         tasks[0].cancel()
         reads.opened.set()
         seen = await asyncio.gather(*tasks, return_exceptions=True)

@@ -43,22 +43,25 @@ class Batcher(Generic[Question, Answer]):
         self._send(batch, self._land)
 
     def _land(self, answers: Sequence[Answer] | LimiterUnavailable) -> None:
-        landed, self._on_the_wire = self._on_the_wire, []
-        if isinstance(answers, LimiterUnavailable):
-            # Those behind would wait as long for the same: they fail now.
-            behind, self._futures, self._questions = self._futures, [], []
-            for future in landed + behind:
+        if not isinstance(answers, LimiterUnavailable):
+            if len(answers) != len(self._on_the_wire):
+                raise ValueError("not as many answers as questions")
+            landed, self._on_the_wire = self._on_the_wire, []
+            for future, answer in zip(landed, answers, strict=True):
                 if not future.done():
-                    # One exception object for each: a shared one would collect every asker's traceback.
-                    future.set_exception(LimiterUnavailable(*answers.args))
+                    future.set_result(answer)
+            if self._futures:
+                self._depart()
             return
-        if self._futures:
-            self._depart()
-        for future, answer in zip(landed, answers, strict=True):
+        # Those behind would wait as long for the same: they fail now.
+        failed = self._on_the_wire + self._futures
+        self._on_the_wire, self._futures, self._questions = [], [], []
+        for future in failed:
             if not future.done():
-                future.set_result(answer)
+                # One exception object for each: a shared one would collect every asker's traceback.
+                future.set_exception(LimiterUnavailable(*answers.args))
 
     async def close(self) -> None:
-        """Wait for what is on the wire."""
-        if self._on_the_wire:
+        """Wait for what was asked so far."""
+        while self._on_the_wire:
             await asyncio.wait(self._on_the_wire)

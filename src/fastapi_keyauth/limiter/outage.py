@@ -30,13 +30,16 @@ class OutageLimiter:
         self._primary = primary
         self._fallback = fallback
         self._probe: asyncio.Task[None] | None = None
+        self._is_closed = False
 
     async def start(self) -> None:
         """See :class:`Limiter`."""
+        self._is_closed = False
         await self._primary.start()
 
     async def close(self) -> None:
         """See :class:`Limiter`."""
+        self._is_closed = True
         if self._probe is not None:
             self._probe.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -84,7 +87,7 @@ class OutageLimiter:
         return self._fallback
 
     def _open(self, error: LimiterUnavailable) -> None:
-        if self._probe is not None:
+        if self._probe is not None or self._is_closed:
             return
         policy = "denying requests" if self._fallback is None else "each worker limits by itself"
         logger.error("redis unavailable (%s): %s until it is back", error, policy)

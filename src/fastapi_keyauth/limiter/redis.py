@@ -48,14 +48,15 @@ class RedisLimiter:
         self._timeout_s = timeout_s
         self._clock = clock
         self._epoch = 0
-        self._nonce = secrets.token_hex(8)
-        self._numbers = itertools.count()
         self._known_blocks: dict[str, tuple[float, float]] = {}
         """Bucket to (believed until, blocked until), on the local clock."""
         self._open()
 
     def _open(self) -> None:
         """Clients that have not connected yet. Made anew at each start, as they belong to one event loop."""
+        # Here and not above: workers that are forked from one process must not give out the same generations.
+        self._nonce = secrets.token_hex(8)
+        self._numbers = itertools.count()
         try:
             # Units go over a connection of their own: when that one is made anew, the server may be another one.
             self._units = self._client(redis_connect_func=self._connected)
@@ -71,7 +72,7 @@ class RedisLimiter:
     def _client(self, **options: Any) -> Redis:
         client: Redis = Redis.from_url(
             self._url,
-            socket_timeout=None,  # calls.py takes the time, once for all that a call does
+            socket_timeout=None,  # wire.py and calls.py take the time, once for all that a call does
             socket_connect_timeout=self._timeout_s,
             retry=Retry(NoBackoff(), 0),  # what to do about an outage is decided in one place: outage.py
             decode_responses=True,

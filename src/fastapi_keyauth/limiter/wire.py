@@ -6,24 +6,36 @@ redis-py's pool, timeouts and streams for each call costs the process three time
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import hiredis
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from fastapi_keyauth.errors import LimiterUnavailable
 from fastapi_keyauth.limiter.calls import Prepare, Script, unavailable
 
 Done = Callable[[Any], None]
-"""Called once with the answer, or with a LimiterUnavailable."""
+"""Called with the answer, or with a LimiterUnavailable; with the latter too where the answer makes it raise."""
 _UNFINISHED = object()
+
+
+@dataclass(slots=True)
+class _Call:
+    """The call that waits for its answer."""
+
+    prepare: Prepare
+    done: Done
+    timer: asyncio.TimerHandle
+    is_sent_again: bool = False
 
 
 class Wire:
     """Calls one script, one call at a time, over a connection that is made when there is none.
 
-    A call that finds its connection closed (by the server, for lying idle) is sent once more over a new one.
+    A call whose connection is lost before the answer has come is sent once more over a new one: most often the server
+    had closed it while it lay idle. If it was carried out all the same, its units are counted twice; never more is
+    admitted by that, and an outage, in which each worker counts for itself, is not called for one cut connection.
 
     Args:
         client: makes connections; without ``socket_timeout``, as the time is taken here.
@@ -37,48 +49,36 @@ class Wire:
         self._timeout_s = timeout_s
         self._link: _Link | None = None
         self._opening: asyncio.Task[None] | None = None
-        self._call: tuple[Prepare, Done, asyncio.TimerHandle] | None = None
+        self._call: _Call | None = None
+        self._is_closed = False
 
     def call(self, prepare: Prepare, done: Done) -> None:
         """Call the script with what ``prepare`` gives, once a connection stands."""
         timer = asyncio.get_running_loop().call_later(self._timeout_s, self._time_out)
-        self._call = (prepare, done, timer)
-        if self._link is None:
+        self._call = _Call(prepare, done, timer)
+        if self._is_closed:
+            self._finish(LimiterUnavailable("closed"))
+        elif self._link is None:
             self._open()
         else:
-            self._link.send(self._script.pack(prepare()))
+            self._send(self._link)
 
     def close(self) -> None:
-        """Let go of the connection; a call that waits fails."""
+        """Let go of the connection; a call that waits fails, and so does every later one."""
+        self._is_closed = True
         self._drop()
         self._finish(LimiterUnavailable("closed"))
 
-    def _open(self) -> None:
-        self._opening = asyncio.get_running_loop().create_task(self._connect(), name="keyauth-connect")
-
-    async def _connect(self) -> None:
-        connection = self._pool.make_connection()  # type: ignore[no-untyped-call]  # untyped in redis-py
-        try:
-            await connection.connect()
-            link = _Link(self, connection)
-        except (RedisError, OSError, TimeoutError) as error:
-            self._finish(unavailable(error))
-        else:
-            self._link = link
-            if self._call is not None:
-                link.send(self._script.pack(self._call[0]()))
-        finally:
-            # Where it was taken over nothing of it is left to close; where the time ran out, all of it.
-            await connection.disconnect(nowait=True)
-
-    def received(self, answer: Any) -> None:
+    def received(self, link: "_Link", answer: Any) -> None:
         """The link's: an answer has come."""
-        if self._call is None or self._link is None:
+        if link is not self._link:
             return
-        if not isinstance(answer, hiredis.ReplyError):
+        if self._call is None:
+            self._drop()  # to what? Whatever comes next over this connection cannot be trusted
+        elif not isinstance(answer, hiredis.ReplyError):
             self._finish(answer)
         elif str(answer).startswith("NOSCRIPT"):
-            self._link.send(self._script.pack(self._call[0](), with_source=True))
+            self._send(link, with_source=True)
         else:
             # Read-only, out of memory, loading: the next call finds out over a new connection, perhaps elsewhere.
             self._drop()
@@ -89,11 +89,38 @@ class Wire:
         if link is not self._link:
             return
         self._link = None
+        if self._call is None:
+            return
+        if self._call.is_sent_again or not link.has_answered:
+            self._finish(unavailable(error or ConnectionError("closed by the server")))
+        else:
+            self._call.is_sent_again = True
+            self._open()
+
+    def _open(self) -> None:
+        self._opening = asyncio.get_running_loop().create_task(self._connect(), name="keyauth-connect")
+
+    async def _connect(self) -> None:
+        connection = self._pool.make_connection()  # type: ignore[no-untyped-call]  # untyped in redis-py
+        try:
+            await connection.connect()
+            if self._opening is asyncio.current_task():
+                self._link = _Link(self, connection)
+                if self._call is not None:
+                    self._send(self._link)
+        except Exception as error:  # redis-py's own, the system's, or what no Redis has answered
+            if self._opening is asyncio.current_task():
+                self._finish(unavailable(error))
+        finally:
+            # Where it was taken over nothing of it is left to close; where the time ran out, all of it.
+            await connection.disconnect(nowait=True)
+
+    def _send(self, link: "_Link", *, with_source: bool = False) -> None:
         if self._call is not None:
-            if link.has_answered:
-                self._open()
-            else:
-                self._finish(unavailable(error or ConnectionError("closed by the server")))
+            try:
+                link.send(self._script.pack(self._call.prepare(), with_source=with_source))
+            except Exception as error:  # whatever it is, who asked must hear of it
+                self._finish(unavailable(error))
 
     def _time_out(self) -> None:
         # A connection whose answer never came must not give it to the next call.
@@ -101,19 +128,22 @@ class Wire:
         self._finish(LimiterUnavailable("TimeoutError"))
 
     def _drop(self) -> None:
-        if self._opening is not None:
-            self._opening.cancel()
-            self._opening = None
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            opening.cancel()
         link, self._link = self._link, None
         if link is not None:
             link.abort()
 
     def _finish(self, outcome: Any) -> None:
-        if self._call is not None:
-            _, done, timer = self._call
-            self._call = None
-            timer.cancel()
-            done(outcome)
+        call, self._call = self._call, None
+        if call is None:
+            return
+        call.timer.cancel()
+        try:
+            call.done(outcome)
+        except Exception as error:  # an answer of another shape: something that is no Redis
+            call.done(unavailable(error))
 
 
 class _Link(asyncio.Protocol):
@@ -144,13 +174,16 @@ class _Link(asyncio.Protocol):
         try:
             self._answers.feed(data)
             answer = self._answers.gets()
-        except hiredis.HiredisError as error:
+            if answer is not _UNFINISHED and self._answers.has_data():
+                raise hiredis.ProtocolError("more than one answer")
+        except (hiredis.HiredisError, UnicodeError) as error:
+            self.has_answered = False  # it speaks another protocol: asking it again is no use
             self._transport.abort()
             self._wire.lost(self, error)
             return
         if answer is not _UNFINISHED:
             self.has_answered = True
-            self._wire.received(answer)
+            self._wire.received(self, answer)
 
     def connection_lost(self, error: Exception | None) -> None:
         """The event loop's."""

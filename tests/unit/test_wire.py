@@ -1,0 +1,151 @@
+"""The held connection to Redis: whatever the other end does, who asked hears of it, and the next one is served."""
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator, Awaitable
+
+import pytest
+
+from fastapi_keyauth.errors import LimiterUnavailable
+from fastapi_keyauth.limiter import Ask, RedisLimiter, Verdict
+from fastapi_keyauth.limiter.base import Policy
+from fastapi_keyauth.principals import KeyPrincipal, KeyPrincipalDraft
+
+ADMITTED = b"*5\r\n:0\r\n$1\r\ng\r\n:4\r\n:500000\r\n:60\r\n"
+Answers = list[bytes | None]
+"""To one script call after another; None closes the connection."""
+
+
+class FakeRedis:
+    """Answers script calls as the test says, and everything else with OK. Counts both."""
+
+    def __init__(self) -> None:
+        self.answers: Answers = []
+        self.calls = 0
+        self.connections = 0
+        self.port = 0
+        self.in_pieces = True
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                count = int((await reader.readuntil(b"\r\n"))[1:])
+                words = []
+                for _ in range(count):
+                    size = int((await reader.readuntil(b"\r\n"))[1:])
+                    words.append((await reader.readexactly(size + 2))[:-2])
+                answer: bytes | None = b"+OK\r\n"
+                if words[0].startswith(b"EVAL"):
+                    self.calls += 1
+                    answer = self.answers.pop(0) if self.answers else ADMITTED
+                if answer is None:
+                    break
+                for piece in [bytes([byte]) for byte in answer] if self.in_pieces else [answer]:
+                    writer.write(piece)
+                    await writer.drain()
+        writer.close()
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[FakeRedis]:
+    fake = FakeRedis()
+    listening = await asyncio.start_server(fake.serve, "127.0.0.1", 0)
+    fake.port = listening.sockets[0].getsockname()[1]
+    yield fake
+    listening.close()
+
+
+@pytest.fixture
+async def limiter(server: FakeRedis) -> AsyncIterator[RedisLimiter]:
+    policy = Policy(3, 60_000, 60_000, "fixed_window")
+    made = RedisLimiter(f"redis://127.0.0.1:{server.port}/0", policy, "t", 1.0)
+    yield made
+    await made.close()
+
+
+def take(limiter: RedisLimiter) -> Awaitable[object]:
+    return limiter.take(Ask("k", None, 5, 1, "", 0.0, True))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"+OK\r\n",
+        b":1\r\n",
+        b"*0\r\n",
+        b"*4\r\n:0\r\n:0\r\n:0\r\n:0\r\n",
+        b"-ERR odd\r\n",
+        b"HTTP/1.1 400\r\n",
+        b"*5\r\n:9\r\n$1\r\ng\r\n:4\r\n:5\r\n:6\r\n",
+        b"$2\r\n\xff\xfe\r\n",
+    ],
+)
+async def test_an_odd_answer_fails_the_call_and_the_next_is_served(
+    server: FakeRedis, limiter: RedisLimiter, answer: bytes
+) -> None:
+    server.answers = [answer]
+    with pytest.raises(LimiterUnavailable):
+        await take(limiter)
+    decision = await limiter.take(Ask("k", None, 5, 1, "", 0.0, True))
+    assert decision.verdict is Verdict.ADMITTED
+
+
+async def test_an_answer_that_comes_twice_is_not_taken_for_the_next_one(
+    server: FakeRedis, limiter: RedisLimiter
+) -> None:
+    other = ADMITTED.replace(b":4", b":3")
+    server.answers = [ADMITTED + ADMITTED, other]
+    server.in_pieces = False
+    with pytest.raises(LimiterUnavailable):
+        await take(limiter)
+    decision = await limiter.take(Ask("k", None, 5, 1, "", 0.0, True))
+    assert decision.remaining == 3
+
+
+async def test_a_call_that_lost_its_connection_is_sent_once_more_and_not_again(
+    server: FakeRedis, limiter: RedisLimiter
+) -> None:
+    await take(limiter)
+    server.answers = [None]
+    await take(limiter)
+    assert (server.calls, server.connections) == (3, 2)
+    server.answers = [None, None]
+    with pytest.raises(LimiterUnavailable):
+        await take(limiter)
+    assert server.calls == 5
+
+
+async def test_a_server_that_forgets_the_script_and_dies_at_the_source_is_not_hammered(
+    server: FakeRedis, limiter: RedisLimiter
+) -> None:
+    await take(limiter)
+    server.answers = [b"-NOSCRIPT none\r\n", None] * 20
+    with pytest.raises(LimiterUnavailable):
+        await take(limiter)
+    assert server.connections <= 3
+
+
+async def test_a_call_after_closing_fails_at_once(server: FakeRedis, limiter: RedisLimiter) -> None:
+    await take(limiter)
+    await limiter.close()
+    with pytest.raises(LimiterUnavailable):
+        await take(limiter)
+
+
+async def test_workers_forked_from_one_process_give_out_generations_of_their_own(redis_server_url: str) -> None:
+    policy = Policy(3, 60_000, 60_000, "fixed_window")
+    limiter = RedisLimiter(redis_server_url, policy, "t", 5.0)
+    given = set()
+    for key_id in ("a", "b"):  # a fork shares all that was made before the start
+        await limiter.start()
+        given.add((await limiter.take(Ask(key_id, None, 5, 1, "", 0.0, True))).generation.partition(":")[2])
+        await limiter.close()
+    nonces = {generation[:16] for generation in given}
+    assert len(nonces) == 2
+
+
+def test_a_draft_has_the_fields_of_a_principal_in_their_order() -> None:
+    drafted, final = dataclasses.fields(KeyPrincipalDraft), dataclasses.fields(KeyPrincipal)
+    assert [field.name for field in drafted] == [field.name for field in final]
