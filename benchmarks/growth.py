@@ -17,9 +17,8 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks import load
 from benchmarks.environments import find_python
-from benchmarks.servers import PATH, AppServer
+from benchmarks.servers import AppServer
 from benchmarks.subjects import ours
 from fastapi_keyauth import KeyAuth, KeyAuthSettings
 from fastapi_keyauth.addresses import ClientAddress
@@ -97,8 +96,7 @@ def by_table(folder: Path, redis_url: str, rounds: int, duration_s: int) -> list
                 seen: dict[int, float] = {}
                 for count in TABLES:
                     server = servers[kind, count]
-                    sample = load.run(server.url, PATH, server.headers, 16, duration_s, server.process.pid)
-                    seen[count] = sample.per_s
+                    seen[count] = server.load(16, duration_s).per_s
                 for count in TABLES:
                     if number:  # the first round warms up
                         shares.setdefault((kind, count), []).append(seen[count] / seen[TABLES[0]])

@@ -30,7 +30,8 @@ class Hashing:
 
     Attributes:
         worst_stall_ms: the longest that the event loop was late once all of them were waiting for their hash.
-        burst_stall_ms: the longest in the burst before that: it has nothing to do with hashing.
+        burst_stall_ms: the longest in the burst before that, while the first of them are hashed already.
+        plain_stall_ms: the longest in the same burst with hashing left out.
         took_s: until all were admitted.
         each_ms: one hash by itself.
         threads: most that hashed at once.
@@ -40,6 +41,7 @@ class Hashing:
 
     worst_stall_ms: float
     burst_stall_ms: float
+    plain_stall_ms: float
     took_s: float
     each_ms: float
     threads: int
@@ -157,6 +159,7 @@ async def hashing(folder: Path, redis_url: str) -> Hashing:
         return Hashing(
             worst_stall_ms=seen.stalls_s["hashing"] * 1000,
             burst_stall_ms=seen.stalls_s["burst"] * 1000,
+            plain_stall_ms=max(without.stalls_s.values()) * 1000,
             took_s=seen.took_s,
             each_ms=each_ms,
             threads=seen.threads,

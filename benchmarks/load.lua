@@ -1,17 +1,19 @@
 -- Sends GET requests, each with the next of the given headers, and prints what came of it as one line of JSON.
--- Arguments: path, then per request its headers as "name=value" joined by tabs. One set goes out as fast as wrk can.
+-- Arguments: path, a file with a line for each request (its headers as "name=value", joined by tabs), and how many of
+-- them to skip at first.
 
 local requests, turn = {}, 0
 
 function init(args)
-  for i = 2, math.max(2, #args) do
+  for line in io.lines(args[2]) do
     local headers = {}
-    for pair in (args[i] or ""):gmatch("[^\t]+") do
+    for pair in line:gmatch("[^\t]+") do
       local name, value = pair:match("^(.-)=(.*)$")
       headers[name] = value
     end
     requests[#requests + 1] = wrk.format("GET", args[1], headers)
   end
+  turn = tonumber(args[3])
 end
 
 function request()

@@ -49,20 +49,27 @@ def find_wrk() -> str:
     return found
 
 
-def run(
-    url: str, path: str, headers: Sequence[Mapping[str, str]], connections: int, duration_s: int, server_pid: int
-) -> Sample:
+def write_requests(file: Path, headers: Sequence[Mapping[str, str]]) -> None:
+    """Write what ``run`` sends: the headers of one request after the other."""
+    lines = ["\t".join(f"{name}={value}" for name, value in one.items()) for one in headers]
+    file.write_text("".join(f"{line}\n" for line in lines))
+
+
+def run(url: str, path: str, requests: Path, skip: int, connections: int, duration_s: int, server_pid: int) -> Sample:
     """Load ``url`` for a while over so many connections and say what came of it.
+
+    Args:
+        requests: what ``write_requests`` wrote; after the last of them comes the first again.
+        skip: how many of them to leave out at first, so that one run does not repeat another.
 
     Raises:
         LoadError: wrk failed, or some request had no answer.
     """
-    sets = ["\t".join(f"{name}={value}" for name, value in one.items()) for one in headers]
     command = ["taskset", "-c", str(LOAD_CPU), find_wrk(), "-t1", f"-c{connections}", f"-d{duration_s}s"]
     server = psutil.Process(server_pid)
     before = server.cpu_times()
     finished = subprocess.run(
-        [*command, "-s", str(_SCRIPT), url, "--", path, *sets],
+        [*command, "-s", str(_SCRIPT), url, "--", path, str(requests), str(skip)],
         capture_output=True,
         text=True,
         timeout=duration_s + _OUTLIVES_S,

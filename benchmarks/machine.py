@@ -21,7 +21,7 @@ def describe(redis_version: str) -> dict[str, str]:
     return {
         "day": datetime.now(UTC).date().isoformat(),
         "cores": f"{os.cpu_count()} x {cpu[1] if cpu else platform.processor()}",
-        "system": f"{platform.system()} {platform.machine()}, a virtual machine shared with others",
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": f"CPython {platform.python_version()}",
         "packages": ", ".join(f"{name} {version(name)}" for name in _PACKAGES),
         "server": redis_version,

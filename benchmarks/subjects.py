@@ -39,9 +39,8 @@ def ours(
     name: str, label: str, variant: str, credentials: str = "valid", status: int = 200, group: str = "ours"
 ) -> Subject:
     """One of our own modes."""
-    return Subject(
-        name, label, "ours", variables={"BENCH_VARIANT": variant}, credentials=credentials, status=status, group=group
-    )
+    variables = {"BENCH_VARIANT": variant, "BENCH_GUESSES": "1" if credentials == "guesses" else "0"}
+    return Subject(name, label, "ours", variables=variables, credentials=credentials, status=status, group=group)
 
 
 def bare(environment: str = "") -> Subject:
@@ -62,8 +61,8 @@ REFUSED = (
     ours("guesses", "a new wrong key each time, dependency", "redis-dependency", "guesses", 401, "refused"),
     ours("blocked", "blocked address, dependency", "redis-blocked", "valid", 429, "refused"),
     ours("blocked-protect", "blocked address, middleware", "redis-blockedmiddleware", "valid", 429, "refused"),
-    ours("cold", "first sight of a key (Argon2), dependency", "redis-cold", "many", 200, "refused"),
 )
+COLD = ours("cold", "first sight of a key (Argon2), dependency", "redis-cold", "many", 200, "refused")
 PEERS = (
     Subject("limits", "limits 5.8, async, Redis", "peer_limits", "limits"),
     Subject("fastapi-limiter", "fastapi-limiter 0.2, Redis", "peer_fastapi_limiter", "fastapi-limiter"),
@@ -87,4 +86,3 @@ PEERS = (
         connections=(1,),
     ),
 )
-SUBJECTS = (bare(), DICTIONARY, *OURS, *REFUSED, *PEERS)

@@ -4,7 +4,7 @@ import json
 
 from benchmarks import report
 from benchmarks.__main__ import RESULTS
-from benchmarks.subjects import OURS, PEERS, REFUSED
+from benchmarks.subjects import COLD, OURS, PEERS, REFUSED
 
 
 def test_page_plot_and_readme_come_from_the_results() -> None:
@@ -18,4 +18,4 @@ def test_page_plot_and_readme_come_from_the_results() -> None:
 def test_every_subject_was_measured() -> None:
     results = json.loads(RESULTS.read_text())
     measured = {row["name"] for row in results["ours"] + results["peers"]}
-    assert measured == {"dictionary", *(subject.name for subject in (*OURS, *REFUSED, *PEERS))}
+    assert measured == {"dictionary", *(subject.name for subject in (*OURS, *REFUSED, COLD, *PEERS))}

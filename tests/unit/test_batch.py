@@ -118,3 +118,12 @@ async def test_closing_waits_for_all_that_was_asked(wire: Wire, batcher: Batcher
     wire.answer()
     await closing
     assert all(future.done() for future in futures)
+
+
+async def test_closing_does_not_wait_for_askers_that_went_away(wire: Wire, batcher: Batcher[str, str]) -> None:
+    asked = [batcher.ask(str(number)) for number in range(3)]
+    for future in asked:
+        future.cancel()
+    async with asyncio.timeout(5):
+        await batcher.close()
+    assert wire.sent == [["0"]]

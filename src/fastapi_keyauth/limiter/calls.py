@@ -9,6 +9,7 @@ from typing import Any
 import hiredis
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError
 
 from fastapi_keyauth.errors import LimiterUnavailable
@@ -37,7 +38,7 @@ class Script:
 
 
 class Caller:
-    """Calls a script by any connection of a client; several calls may run at once.
+    """Calls a script by any connection of a client; several calls may run at once. The script may run twice.
 
     Args:
         client: has the connections. Without ``socket_timeout``: the time is taken here, once for the whole call.
@@ -58,17 +59,23 @@ class Caller:
         """
         try:
             async with asyncio.timeout(self._timeout_s):
-                connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]  # untyped in redis-py
                 try:
-                    return await self._call(connection, prepare())
-                except BaseException:
-                    # A connection whose answer never came must not give it to the next caller.
-                    await connection.disconnect(nowait=True)
-                    raise
-                finally:
-                    await self._pool.release(connection)
+                    return await self._run(prepare)
+                except (RedisConnectionError, OSError):
+                    return await self._run(prepare)  # a connection that was closed while it lay idle: once more
         except (RedisError, OSError, TimeoutError) as error:
             raise unavailable(error) from error
+
+    async def _run(self, prepare: Prepare) -> Any:
+        connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]  # untyped in redis-py
+        try:
+            return await self._call(connection, prepare())
+        except BaseException:
+            # A connection whose answer never came must not give it to the next caller.
+            await connection.disconnect(nowait=True)
+            raise
+        finally:
+            await self._pool.release(connection)
 
     async def _call(self, connection: AbstractConnection, prepared: Prepared) -> Any:
         await connection.send_packed_command(self._script.pack(prepared))

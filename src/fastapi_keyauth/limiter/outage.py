@@ -94,8 +94,11 @@ class OutageLimiter:
         self._probe = asyncio.create_task(self._wait_for_return(), name="keyauth-probe")
 
     async def _wait_for_return(self) -> None:
-        while not await self._primary.is_writable():  # noqa: ASYNC110  # asks another machine: no event can tell
+        while True:
+            # Also before the first look: where the look succeeds and requests fail, this keeps them from taking turns.
             await asyncio.sleep(PROBE_EVERY_S)
+            if await self._primary.is_writable():
+                break
         self._primary.doubt()
         self._probe = None
         logger.warning("redis is back")

@@ -118,7 +118,9 @@ class RedisLimiter:
         return True
 
     async def _touch(self) -> None:
+        """See that both work: a change over any connection, and a question over the one that requests wait for."""
         await self._changed.run(lambda: ([f"{self._namespace}:probe"], ["-", 1]))
+        await self._asks.ask(Ask("probe", "probe"))
 
     def take(self, ask: Ask) -> Awaitable[Decision]:
         """See :class:`Limiter`."""
