@@ -141,6 +141,7 @@ async def test_without_settings_they_come_from_the_environment(
 BAD_SETTINGS: list[tuple[str, Any]] = [
     ("database_url", "nonsense"),
     ("redis_url", "http://localhost:6379"),
+    ("redis_url", "redis://localhost:6379/0?protocol=3"),
     ("header_name", "api key"),
     ("header_name", ""),
     ("header_name", "api-key\r\nx"),

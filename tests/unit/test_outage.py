@@ -218,3 +218,13 @@ async def test_a_change_is_told_though_the_database_died_after_it(
             await authenticate(there, created.token)
         postgres.restart()
     await admin.aclose()
+
+
+async def test_a_server_that_forbids_what_requests_need_stops_the_start(database_url: str, redis: Server) -> None:
+    async with Redis.from_url(redis.url) as admin:
+        await admin.execute_command("ACL", "SETUSER", "api", "on", ">pw", "~keyauth:*", "+@all", "-hmget")
+    place = redis.url.partition("@")[2]
+    auth = KeyAuth(KeyAuthSettings(_env_file=None, database_url=database_url, redis_url=f"redis://api:pw@{place}"))
+    with pytest.raises(SetupError):
+        async with auth:
+            pass

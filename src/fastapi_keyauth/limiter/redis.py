@@ -139,7 +139,7 @@ class RedisLimiter:
 
     async def changed(self, key_id: str) -> None:
         """See :class:`Limiter`."""
-        await self._changed.run(lambda: ([self._key_name(key_id)], [secrets.token_hex(8), KEEP_S]))
+        await self._changed.run(lambda: ([self._name(key_id)], [secrets.token_hex(8), KEEP_S]))
 
     def _send_asks(self, asks: list[Ask], landed: Landed[Decision]) -> None:
         def received(reply: Any) -> None:
@@ -187,15 +187,13 @@ class RedisLimiter:
 
     def _send_failures(self, buckets: list[str], landed: Landed[int]) -> None:
         policy = self._policy
-        names = [self._address_name(bucket) for bucket in buckets]
+        names = [self._name(bucket) for bucket in buckets]
         args = [self._now_ms(), policy.block_after_failures, policy.failure_window_ms, policy.block_for_ms]
         self._fail.call(lambda: (names, args), landed)
 
-    def _key_name(self, key_id: str) -> str:
-        return f"{self._namespace}:{{{key_id}}}"
-
-    def _address_name(self, bucket: str) -> str:
-        return f"{self._namespace}:{{{bucket}}}"
+    def _name(self, tag: str) -> str:
+        """The hash of a key or of an address; its tag keeps it in one slot of a cluster."""
+        return f"{self._namespace}:{{{tag}}}"
 
     def _now_ms(self) -> str | int:
         return "" if self._clock is None else int(self._clock() * 1000)
