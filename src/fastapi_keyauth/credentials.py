@@ -63,16 +63,11 @@ class CredentialReader:
 
     def read(self, headers: Headers) -> Credentials:
         """The credentials of a request. An empty header, which an unset variable sends, is none."""
-        token, others, wanted = None, False, self._header_name
-        for name, value in headers:
-            if name == wanted:
-                others = others or token is not None
-                token = value
-            elif name == b"authorization":
-                others = True
-        if others:
+        by_name = dict(headers)
+        if len(by_name) != len(headers) or b"authorization" in by_name:
             return self._read_all(headers)
-        # Most requests: one header at most, and that one once.
+        # Most requests: no header twice, and one of ours at most.
+        token = by_name.get(self._header_name)
         return Credentials(token.strip(_WHITE_SPACE).decode("latin-1") or None) if token else _NOTHING
 
     def _read_all(self, headers: Headers) -> Credentials:

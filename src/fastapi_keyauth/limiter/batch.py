@@ -22,12 +22,19 @@ class Batcher(Generic[Question, Answer]):
 
     Args:
         send: asks a batch; calls what it was given with as many answers, in order, or with why there are none.
+        rescue: is asked, one by one, what a batch that failed was asked. Where left out, each of them fails.
     """
 
-    def __init__(self, send: Callable[[list[Question], Landed[Answer]], None]) -> None:
+    def __init__(
+        self,
+        send: Callable[[list[Question], Landed[Answer]], None],
+        rescue: Callable[[Question, LimiterUnavailable], Answer] | None = None,
+    ) -> None:
         self._send = send
+        self._rescue = rescue
         self._questions: list[Question] = []
         self._futures: list[asyncio.Future[Answer]] = []
+        self._asked: list[Question] = []
         self._on_the_wire: list[asyncio.Future[Answer]] = []
 
     def ask(self, question: Question) -> asyncio.Future[Answer]:
@@ -40,9 +47,9 @@ class Batcher(Generic[Question, Answer]):
         return future
 
     def _depart(self) -> None:
-        batch, self._questions = self._questions[:MAX_BATCH], self._questions[MAX_BATCH:]
+        self._asked, self._questions = self._questions[:MAX_BATCH], self._questions[MAX_BATCH:]
         self._on_the_wire, self._futures = self._futures[:MAX_BATCH], self._futures[MAX_BATCH:]
-        self._send(batch, self._land)
+        self._send(self._asked, self._land)
 
     def _land(self, answers: Sequence[Answer] | LimiterUnavailable) -> None:
         if not isinstance(answers, LimiterUnavailable):
@@ -56,12 +63,19 @@ class Batcher(Generic[Question, Answer]):
                 self._depart()
             return
         # Those behind would wait as long for the same: they fail now.
-        failed = self._on_the_wire + self._futures
-        self._on_the_wire, self._futures, self._questions = [], [], []
-        for future in failed:
-            if not future.done():
-                # One exception object for each: a shared one would collect every asker's traceback.
-                future.set_exception(LimiterUnavailable(*answers.args))
+        failed = zip(self._on_the_wire + self._futures, self._asked + self._questions, strict=True)
+        self._on_the_wire, self._futures, self._asked, self._questions = [], [], [], []
+        for future, question in failed:
+            if future.done():
+                continue
+            # One exception object for each: a shared one would collect every asker's traceback.
+            error = LimiterUnavailable(*answers.args)
+            try:
+                if self._rescue is None:
+                    raise error
+                future.set_result(self._rescue(question, error))
+            except LimiterUnavailable as final:
+                future.set_exception(final)
 
     async def close(self) -> None:
         """Wait for what was asked so far."""

@@ -64,7 +64,11 @@ class MemoryLimiter:
         """Nothing to let go of."""
 
     async def take(self, ask: Ask) -> Decision:
-        """See :class:`Limiter`. No await inside, so nothing comes between looking and counting."""
+        """See :class:`Limiter`."""
+        return self.decide(ask)
+
+    def decide(self, ask: Ask) -> Decision:
+        """What :meth:`take` answers. Nothing is waited for, so nothing comes between looking and counting."""
         now_ms = int(self._clock() * 1000)
         hour = now_ms // HOUR_MS
         if ask.bucket is not None and ask.bucket in self._attempts:

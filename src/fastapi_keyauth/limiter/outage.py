@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+from collections.abc import Awaitable
 
 from fastapi_keyauth.errors import LimiterUnavailable
 from fastapi_keyauth.limiter.base import Ask, Decision
@@ -28,6 +29,7 @@ class OutageLimiter:
 
     def __init__(self, primary: RedisLimiter, fallback: MemoryLimiter | None) -> None:
         self._primary = primary
+        primary.rescue = self._rescue
         self._fallback = fallback
         self._probe: asyncio.Task[None] | None = None
         self._is_closed = False
@@ -47,14 +49,13 @@ class OutageLimiter:
             self._probe = None
         await self._primary.close()
 
-    async def take(self, ask: Ask) -> Decision:
+    def take(self, ask: Ask) -> Awaitable[Decision]:
         """See :class:`Limiter`."""
-        if self._probe is None:
-            try:
-                return await self._primary.take(ask)
-            except LimiterUnavailable as error:
-                self._open(error)
-        return await self._local().take(ask)
+        return self._primary.take(ask) if self._probe is None else self._local().take(ask)
+
+    def _rescue(self, ask: Ask, error: LimiterUnavailable) -> Decision:
+        self._open(error)
+        return self._local().decide(ask)
 
     def known_block_s(self, bucket: str) -> int | None:
         """See :class:`Limiter`."""

@@ -6,8 +6,8 @@
 -- ARGV  [1] now in ms since 1970, or '' for this server's clock
 --       [2] a fresh generation, for keys that have none   [3] 's' sliding window, 'f' fixed window
 --       [4] seconds for which a key's hash is kept
---       then per question: generation of the row, cap (-1: none), units (0 or 1),
---       row (0: the asker has none, 1: remembered, 2: read for this request), look at block (0 or 1)
+--       then per question: generation of the row, cap (-1: none), and in one number the sum of
+--       the row (0: the asker has none, 1: remembered, 2: read for this request), 3 to use a unit, 6 to look at the block
 -- Gives per question five integers and strings: verdict (0 admitted, 1 limited, 2 blocked, 3 stale),
 --       generation, remaining (-1: no cap), hour, wait in whole seconds, at least 1
 local HOUR = 3600000
@@ -47,15 +47,17 @@ local function use(key, generation, hour, n, p, limit)
 end
 
 local function question(address, key, at)
-  if ARGV[at + 4] == '1' then
+  local how = tonumber(ARGV[at + 2])
+  local has_row, fresh, units, looks = how % 3 > 0, how % 3 == 2, how % 6 >= 3, how >= 6
+  if looks then
     local blocked_until = tonumber(redis.call('HGET', address, 'b') or 0)
     if blocked_until > now then
       return answer(2, '', -1, this_hour, blocked_until - now)
     end
   end
   local row = redis.call('HMGET', key, 'g', 'h', 'n', 'p')
-  local generation, units, fresh = row[1], ARGV[at + 2] == '1', ARGV[at + 3] == '2'
-  if not generation and ARGV[at + 3] ~= '0' then
+  local generation = row[1]
+  if not generation and has_row then
     -- Only for who has the key's row, so that strangers cannot fill this server with keys.
     generation = ARGV[2]
     redis.call('HSET', key, 'g', generation)
@@ -79,6 +81,6 @@ local function question(address, key, at)
 end
 
 for i = 1, #KEYS / 2 do
-  question(KEYS[2 * i - 1], KEYS[2 * i], 5 * i)
+  question(KEYS[2 * i - 1], KEYS[2 * i], 3 * i + 2)
 end
 return reply
