@@ -154,6 +154,10 @@ class KeyAuth:
         if isinstance(app, FastAPI):
             self._complete_openapi(app, guard)
 
+    def is_installed_on(self, app: ASGIApp) -> bool:
+        """Whether :meth:`install` or :meth:`protect` was called with this application."""
+        return app in self._guards
+
     def protect(self, app: App, exempt: Iterable[str] = ()) -> App:
         """Want an API key for everything but the exempt paths, before routing.
 

@@ -1,0 +1,142 @@
+# Annotations stay real objects in this module: FastAPI reads them.
+"""What users import in their own tests: a frozen clock, settings that cost nothing, principals without keys.
+
+The fixtures of ``fastapi_keyauth.pytest_plugin`` are made of these.
+"""
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.security import SecurityScopes
+
+from fastapi_keyauth.authenticator import Authenticator
+from fastapi_keyauth.keyauth import KeyAuth
+from fastapi_keyauth.principals import ALL, KeyPrincipal, SessionPrincipal
+from fastapi_keyauth.settings import KeyAuthSettings
+
+__all__ = ["FrozenClock", "cheap_settings", "key_principal", "signed_in"]
+
+_HALF_PAST = datetime(2030, 1, 1, 12, 30, tzinfo=UTC)
+
+
+class FrozenClock:
+    """A clock that stands until it is moved: ``KeyAuth(settings, clock=FrozenClock())``.
+
+    Args:
+        at: where it stands first. Where left out it is half past twelve, so that no hour ends by chance.
+
+    Raises:
+        ValueError: a time without a time zone.
+    """
+
+    def __init__(self, at: datetime = _HALF_PAST) -> None:
+        self.move_to(at)
+
+    def __call__(self) -> float:
+        """Seconds since 1970."""
+        return self._now.timestamp()
+
+    def __repr__(self) -> str:
+        return f"FrozenClock({self._now.isoformat()})"
+
+    @property
+    def now(self) -> datetime:
+        """Where it stands, UTC."""
+        return self._now
+
+    def move(self, by: timedelta | float) -> None:
+        """Let time go by: a timedelta, or seconds."""
+        self._now += by if isinstance(by, timedelta) else timedelta(seconds=by)
+
+    def move_to(self, at: datetime) -> None:
+        """Put it to a time.
+
+        Raises:
+            ValueError: a time without a time zone.
+        """
+        if at.tzinfo is None:
+            raise ValueError("a clock needs a time with a time zone, such as datetime(..., tzinfo=UTC)")
+        self._now = at.astimezone(UTC)
+
+
+def cheap_settings(**changes: Any) -> KeyAuthSettings:
+    """Settings for tests: defaults, but hashing that costs nothing and a database in memory.
+
+    ``KEYAUTH_*`` variables and ``.env`` are left out of it, so that a test means the same on every machine.
+
+    Raises:
+        SetupError: a change that cannot be right.
+    """
+    fields = KeyAuthSettings.model_fields
+    defaults = {name: field.get_default(call_default_factory=True) for name, field in fields.items()}
+    cheap = {
+        "database_url": "sqlite+aiosqlite://",
+        "argon2_time_cost": 1,
+        "argon2_memory_kib": 8,
+        "argon2_parallelism": 1,
+    }
+    return KeyAuthSettings(_env_file=None, **{**defaults, **cheap, **changes})
+
+
+def key_principal(**fields: Any) -> KeyPrincipal:
+    """A principal of a key that does not exist: every field has a value, and ``fields`` change some."""
+    defaults: dict[str, Any] = {
+        "id": "TestKey00000",
+        "name": "test key",
+        "owner_id": "test-owner",
+        "environment": "test",
+        "scopes": {ALL},
+        "metadata": {},
+        "expires_at": None,
+        "hourly_limit": None,
+        "remaining": None,
+        "reset_at": None,
+    }
+    values = {**defaults, **fields}
+    return KeyPrincipal(**{**values, "scopes": frozenset(values["scopes"])})
+
+
+@contextmanager
+def signed_in(
+    app: FastAPI, auth: KeyAuth, key: KeyPrincipal | None = None, session: SessionPrincipal | None = None
+) -> Iterator[None]:
+    """Let every request in as this key, this user, or both, with nothing sent and nothing looked up.
+
+    Works by ``app.dependency_overrides``, so neither a database nor Redis is needed, and no cap and no block counts.
+    Scopes are checked all the same. What ``auth.protect`` guards is not opened: send it the token of a real key.
+
+    Args:
+        app: the application under test.
+        auth: the KeyAuth whose dependencies its routes use.
+        key: whom ``require_key`` and ``optional_key`` give.
+        session: whom ``require_session`` gives; with ``key`` also whom ``require_key_and_session`` gives.
+    """
+    overrides: dict[Callable[..., Any], Callable[..., Any]] = {}
+    if key is not None:
+        overrides[auth.require_key] = overrides[auth.optional_key] = _giving(key)
+    if session is not None:
+        overrides[auth.require_session] = _giving(session)
+    if key is not None and session is not None:
+        overrides[auth.require_key_and_session] = _giving(replace(session, key=key), key)
+    before = dict(app.dependency_overrides)
+    app.dependency_overrides.update(overrides)
+    try:
+        yield
+    finally:
+        app.dependency_overrides.clear()
+        app.dependency_overrides.update(before)
+
+
+def _giving(
+    principal: KeyPrincipal | SessionPrincipal, *others: KeyPrincipal
+) -> Callable[[SecurityScopes], Awaitable[KeyPrincipal | SessionPrincipal]]:
+    async def give(scopes: SecurityScopes) -> KeyPrincipal | SessionPrincipal:
+        for holder in (*others, principal):
+            Authenticator.check_scopes(scopes.scopes, holder)
+        return principal
+
+    return give

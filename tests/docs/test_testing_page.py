@@ -1,0 +1,41 @@
+"""docs/testing.md as its reader uses it: its files, and pytest in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.docs.pages import DOCS, find_blocks
+
+
+def test_the_files_of_the_page_pass(tmp_path: Path) -> None:
+    for block in find_blocks(DOCS / "testing.md", "python"):
+        first, _, _ = block.source.partition("\n")
+        if first.startswith("# ") and first.endswith(".py"):
+            (tmp_path / first.removeprefix("# ")).write_text(block.source, "utf-8")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "conftest.py",
+        "main.py",
+        "test_notes.py",
+        "test_routes.py",
+    ]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--strict-markers", "."]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "8 passed" in done.stdout
+
+
+def test_an_app_of_another_keyauth_is_an_error_that_says_so(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "import pytest\n"
+        "from fastapi import FastAPI\n"
+        'pytest_plugins = ["fastapi_keyauth.pytest_plugin"]\n'
+        "@pytest.fixture\n"
+        "def keyauth_app(): return FastAPI()\n"
+        "def test_it(keyauth_client): pass\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == 1
+    assert "override the fixture keyauth" in done.stdout

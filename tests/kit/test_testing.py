@@ -1,0 +1,83 @@
+"""`fastapi_keyauth.testing`: what it promises where the page's own tests do not show it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import pytest
+from fastapi import Depends, FastAPI, Security
+from fastapi.testclient import TestClient
+
+from fastapi_keyauth import KeyAuth, KeyPrincipal, SessionPrincipal, SetupError
+from fastapi_keyauth.testing import FrozenClock, cheap_settings, key_principal, signed_in
+
+auth = KeyAuth(cheap_settings())
+app = FastAPI()
+auth.install(app)
+
+
+@app.get("/both")
+async def both(user: Annotated[SessionPrincipal, Security(auth.require_key_and_session, scopes=["a"])]) -> list[str]:
+    return [user.user_id, user.key.owner_id if user.key else ""]
+
+
+@app.get("/maybe")
+async def maybe(key: Annotated[KeyPrincipal | None, Depends(auth.optional_key)]) -> str | None:
+    return key.owner_id if key else None
+
+
+def test_the_clock_stands_until_it_is_moved() -> None:
+    clock = FrozenClock(datetime(2030, 1, 1, tzinfo=UTC))
+    assert (clock(), clock()) == (clock.now.timestamp(), 1_893_456_000.0)
+    clock.move(90)
+    clock.move(timedelta(hours=1))
+    assert clock.now == datetime(2030, 1, 1, 1, 1, 30, tzinfo=UTC)
+
+
+def test_a_clock_wants_a_time_zone() -> None:
+    with pytest.raises(ValueError, match="time zone"):
+        FrozenClock(datetime(2030, 1, 1))  # noqa: DTZ001  # the mistake that is tested
+
+
+def test_cheap_settings_look_at_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEYAUTH_HEADER_NAME", "x-from-outside")
+    assert cheap_settings().header_name == "api-key"
+    assert cheap_settings(header_name="x-mine").header_name == "x-mine"
+
+
+def test_a_setting_that_is_none_is_refused() -> None:
+    with pytest.raises(SetupError, match="no_such"):
+        cheap_settings(no_such=1)
+
+
+def test_key_and_session_are_both_given() -> None:
+    with signed_in(app, auth, key=key_principal(owner_id="acme"), session=SessionPrincipal("alice")):
+        assert TestClient(app).get("/both").json() == ["alice", "acme"]
+
+
+@pytest.mark.parametrize("who", ["key", "session"])
+def test_a_scope_must_be_held_by_both(who: str) -> None:
+    key = key_principal(scopes=["b"] if who == "key" else ["a"])
+    session = SessionPrincipal("alice", frozenset({"b"} if who == "session" else {"a"}))
+    with signed_in(app, auth, key=key, session=session):
+        assert TestClient(app).get("/both").json()["missing_scopes"] == ["a"]
+
+
+def test_a_key_alone_does_not_stand_for_a_session() -> None:
+    with signed_in(app, auth, key=key_principal()):
+        assert TestClient(app).get("/both").json()["code"] == "missing_api_key"
+
+
+def test_the_optional_key_is_given_too() -> None:
+    with signed_in(app, auth, key=key_principal()):
+        assert TestClient(app).get("/maybe").json() == "test-owner"
+
+
+def test_afterwards_everything_is_as_before() -> None:
+    app.dependency_overrides[both] = maybe
+    with signed_in(app, auth, key=key_principal()):
+        assert len(app.dependency_overrides) == 3
+    assert app.dependency_overrides == {both: maybe}
+    app.dependency_overrides.clear()
+    assert TestClient(app).get("/both").status_code == 401
