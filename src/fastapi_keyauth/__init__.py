@@ -1,5 +1,6 @@
 """API-key authentication for FastAPI: keys, sessions, quotas and blocking, on one dependency."""
 
+from fastapi_keyauth.blocks import Block
 from fastapi_keyauth.errors import (
     AddressBlocked,
     AddressNotAllowed,
@@ -39,6 +40,7 @@ __all__ = [
     "TOKEN_PATTERN",
     "AddressBlocked",
     "AddressNotAllowed",
+    "Block",
     "ChangePending",
     "CreatedKey",
     "DisabledApiKey",

@@ -125,16 +125,17 @@ class AddressResolver:
             furthest = ip
             if not is_in(ip, self._trusted):
                 break
-        return peer if furthest is None else self._describe(furthest)
+        return peer if furthest is None else self.describe(furthest)
 
     def _describe_host(self, host: str) -> ClientAddress | None:
         ip = parse_ip(host)
         if ip is not None:
-            return self._describe(ip)
+            return self.describe(ip)
         # Test clients give a name where servers give an address; a socket's path is neither.
         return ClientAddress(host, host.lower(), None) if _HOST_NAME.fullmatch(host) else None
 
-    def _describe(self, ip: IPAddress) -> ClientAddress:
+    def describe(self, ip: IPAddress) -> ClientAddress:
+        """What an address is counted under."""
         text = str(ip)
         if isinstance(ip, IPv4Address):
             return ClientAddress(text, text, ip)

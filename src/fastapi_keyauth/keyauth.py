@@ -22,6 +22,7 @@ from fastapi_keyauth import dependencies
 from fastapi_keyauth.addresses import AddressResolver
 from fastapi_keyauth.announcer import LOOK_EVERY_S, Announcer
 from fastapi_keyauth.authenticator import Authenticator
+from fastapi_keyauth.blocks import Blocks
 from fastapi_keyauth.cors import CorsRules
 from fastapi_keyauth.credentials import CredentialReader
 from fastapi_keyauth.edge import WS_POLICY_VIOLATION, Edge, can_answer_upgrade
@@ -63,6 +64,7 @@ class KeyAuth:
         settings: the settings.
         keys: make and change keys from code; see :class:`Keys`.
         sessions: start and end the built-in sessions; see :class:`Sessions`.
+        blocks: see and lift the blocks of addresses; see :class:`Blocks`.
         require_key: dependency -> ``KeyPrincipal``.
         require_session: dependency -> ``SessionPrincipal``; no key wanted.
         require_key_and_session: dependency -> ``SessionPrincipal`` whose ``key`` is the key.
@@ -100,10 +102,12 @@ class KeyAuth:
             now=self._now,
             block_spares_valid_keys=settings.block_spares_valid_keys,
         )
+        addresses = AddressResolver(settings.trusted_proxies, settings.ipv6_prefix_length)
+        self.blocks = Blocks(self._limiter, addresses)
         self._edge = Edge(
             scope_key=f"fastapi_keyauth.{secrets.token_hex(4)}",
             credentials=CredentialReader(settings.header_name, settings.key_prefix, settings.accept_bearer_keys),
-            addresses=AddressResolver(settings.trusted_proxies, settings.ipv6_prefix_length),
+            addresses=addresses,
             authenticator=authenticator,
             cors=CorsRules(settings, store, self._now, monotonic),
             problems=Problems(settings),
@@ -184,10 +188,10 @@ class KeyAuth:
         return WithLifespan(self, protected)  # type: ignore[return-value]  # an ASGI app for an ASGI app
 
     async def __aenter__(self) -> Self:
-        """Start: connect, create missing tables. Nested uses share one start.
+        """Start: connect, and make the tables where there are none. Nested uses share one start.
 
         Raises:
-            SetupError: the database or Redis does not answer.
+            SetupError: the database or Redis does not answer, or the tables want an upgrade.
         """
         async with self._start_lock:
             if self._users == 0:
@@ -207,6 +211,21 @@ class KeyAuth:
     def session_token(self, connection: HTTPConnection) -> str | None:
         """The session token that a request carries, unchecked: what a log-out hands to ``auth.sessions.revoke``."""
         return self._edge.find_visit(connection).credentials.session
+
+    async def upgrade(self) -> list[str]:
+        """Bring the database's tables to the newest revision: after a new version was installed, before the start.
+
+        One transaction; where several processes do it at once, they take turns.
+
+        Returns:
+            The revisions that were applied, oldest first; empty where there was nothing to do.
+
+        Raises:
+            SetupError: the database does not answer or refuses; nothing was changed.
+        """
+        from fastapi_keyauth.store.upgrade import upgrade  # noqa: PLC0415  # Alembic: 60 ms that no start needs
+
+        return await upgrade(self.settings.database_url)
 
     async def _start(self) -> None:
         for danger in self.settings.dangers():

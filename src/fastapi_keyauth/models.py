@@ -1,9 +1,12 @@
-"""The tables. Their own metadata, so that an application's ``SQLModel.metadata`` is left alone."""
+"""The tables. Their own metadata, so that an application's ``SQLModel.metadata`` is left alone.
+
+Every change here wants a revision in ``migrations/versions``; a test compares the two.
+"""
 
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from sqlalchemy import JSON, BigInteger, Column, DateTime, Index, Integer, MetaData, String, Table, TypeDecorator
+from sqlalchemy import JSON, BigInteger, Column, DateTime, Index, Integer, MetaData, String, Table, TypeDecorator, text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
@@ -65,7 +68,17 @@ class SecretRow(_Base, table=True):
     """A secret of a key: one, or two while a rotation overlaps. Replaced ones stay, so that they are recognised."""
 
     __tablename__ = "keyauth_secrets"
-    __table_args__ = (Index("ix_keyauth_secrets_key", "key_id", "tag"),)
+    __table_args__ = (
+        Index("ix_keyauth_secrets_key", "key_id", "tag"),
+        # Only the few that have one are in it, so it costs the others nothing.
+        Index(
+            "ux_keyauth_secrets_lookup",
+            "lookup",
+            unique=True,
+            postgresql_where=text("lookup IS NOT NULL"),
+            sqlite_where=text("lookup IS NOT NULL"),
+        ),
+    )
 
     id: int | None = Field(default=None, sa_column=Column(_Serial, primary_key=True, autoincrement=True))
     key_id: str = Field(sa_column=Column(String(12), nullable=False))
@@ -75,12 +88,20 @@ class SecretRow(_Base, table=True):
     created_at: datetime = Field(sa_column=Column(UTCDateTime, nullable=False))
     expires_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime))
     last_used_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime))
+    scheme: str | None = Field(default=None, sa_column=Column(String(16)))
+    """How ``hash`` was made, where it was made elsewhere (an imported key); None: by us, Argon2id."""
+    lookup: str | None = Field(default=None, sa_column=Column(String(64)))
+    """What a token of another form is found by: a SHA-256 in hex, of the token or of its public part. ``hash`` is then
+    of the whole token. None: a token of our own form, found by key id and tag. Unique: one token opens one key, and
+    no token costs more than one hash."""
 
 
 class OriginRow(_Base, table=True):
     """A key's allowed origins once more, a row each, so that a preflight finds one among a million keys."""
 
     __tablename__ = "keyauth_origins"
+    # Every new key and every change of a list looks for the rows of one key.
+    __table_args__ = (Index("ix_keyauth_origins_key", "key_id"),)
 
     origin: str = Field(sa_column=Column(String(300), primary_key=True))
     key_id: str = Field(sa_column=Column(String(12), primary_key=True))

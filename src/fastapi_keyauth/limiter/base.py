@@ -111,6 +111,12 @@ class Limiter(Protocol):
     async def changed(self, key_id: str) -> None:
         """Give the key another generation. When this returns, no older row is taken for current anywhere."""
 
+    async def blocks(self) -> dict[str, int]:
+        """What is blocked: bucket to whole seconds left, at least 1."""
+
+    async def unblock(self, bucket: str) -> bool:
+        """Forget a block and failed attempts. Whether there was a block."""
+
 
 def ceil_s(milliseconds: int) -> int:
     """Whole seconds that cover a duration, at least 1: what ``Retry-After`` wants."""

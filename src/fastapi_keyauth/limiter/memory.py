@@ -143,6 +143,18 @@ class MemoryLimiter:
         if quota is not None:
             quota.generation = secrets.token_hex(8)
 
+    async def blocks(self) -> dict[str, int]:
+        """See :class:`Limiter`."""
+        now_ms = int(self._clock() * 1000)
+        left = {bucket: self._blocked_ms(bucket, now_ms) for bucket in self._attempts}
+        return {bucket: ceil_s(left_ms) for bucket, left_ms in left.items() if left_ms}
+
+    async def unblock(self, bucket: str) -> bool:
+        """See :class:`Limiter`."""
+        was_blocked = self._blocked_ms(bucket, int(self._clock() * 1000)) > 0
+        self._attempts.pop(bucket, None)
+        return was_blocked
+
     def _blocked_ms(self, bucket: str, now_ms: int) -> int:
         attempts = self._attempts.get(bucket)
         return max(0, attempts.blocked_until_ms - now_ms) if attempts is not None else 0

@@ -82,6 +82,28 @@ class OutageLimiter:
             self._open(error)
             raise
 
+    async def blocks(self) -> dict[str, int]:
+        """See :class:`Limiter`. Those of all workers, or none: the fallback's are this process's own."""
+        if self._probe is not None:
+            raise LimiterUnavailable("outage")
+        try:
+            return await self._primary.blocks()
+        except LimiterUnavailable as error:
+            self._open(error)
+            raise
+
+    async def unblock(self, bucket: str) -> bool:
+        """See :class:`Limiter`. Also what this process has counted by itself during an outage."""
+        if self._fallback is not None:
+            await self._fallback.unblock(bucket)
+        if self._probe is not None:
+            raise LimiterUnavailable("outage")
+        try:
+            return await self._primary.unblock(bucket)
+        except LimiterUnavailable as error:
+            self._open(error)
+            raise
+
     def _local(self) -> MemoryLimiter:
         if self._fallback is None:
             raise LimiterUnavailable("outage")

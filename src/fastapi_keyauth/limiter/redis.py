@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from fastapi_keyauth.errors import LimiterUnavailable, SetupError
 from fastapi_keyauth.limiter.base import HOUR_S, Ask, Decision, Policy, Verdict, ceil_s
 from fastapi_keyauth.limiter.batch import Batcher, Landed
+from fastapi_keyauth.limiter.blocks import RedisBlocks
 from fastapi_keyauth.limiter.calls import Caller, Prepared, Script
 from fastapi_keyauth.limiter.wire import Wire
 from fastapi_keyauth.settings import masked_url
@@ -73,6 +74,7 @@ class RedisLimiter:
         self._take = Wire(self._units, Script("take"), self._timeout_s)
         self._fail = Wire(self._control, Script("fail"), self._timeout_s)
         self._changed = Caller(self._control, Script("changed"), self._timeout_s)
+        self._blocks = RedisBlocks(self._control, self._namespace, self._timeout_s, self._clock)
         self._asks: Batcher[Ask, Decision] = Batcher(self._send_asks, self._rescue)
         self._failures: Batcher[str, int] = Batcher(self._send_failures)
 
@@ -152,6 +154,16 @@ class RedisLimiter:
     async def changed(self, key_id: str) -> None:
         """See :class:`Limiter`."""
         await self._changed.run(lambda: ([self._name(key_id)], [secrets.token_hex(8), KEEP_S]))
+
+    async def blocks(self) -> dict[str, int]:
+        """See :class:`Limiter`."""
+        return await self._blocks.find()
+
+    async def unblock(self, bucket: str) -> bool:
+        """See :class:`Limiter`."""
+        was_blocked = await self._blocks.lift(self._name(bucket))
+        self._known_blocks.pop(bucket, None)
+        return was_blocked
 
     def _send_asks(self, asks: list[Ask], landed: Landed[Decision]) -> None:
         def received(reply: Any) -> None:

@@ -16,8 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from fastapi_keyauth.errors import SetupError, StoreUnavailable
-from fastapi_keyauth.models import metadata
 from fastapi_keyauth.settings import masked_url
+from fastapi_keyauth.store import schema
 
 logger = logging.getLogger("fastapi_keyauth")
 
@@ -40,10 +40,16 @@ else:
 
 
 class Database:
-    """One SQLAlchemy engine. Use it from one event loop, between :meth:`start` and :meth:`close`."""
+    """One SQLAlchemy engine. Use it from one event loop, between :meth:`start` and :meth:`close`.
 
-    def __init__(self, url: str) -> None:
+    Args:
+        url: of the database.
+        timeout_s: seconds for a statement, waiting for locks included.
+    """
+
+    def __init__(self, url: str, timeout_s: float = COMMAND_TIMEOUT_S) -> None:
         self._url = url
+        self._timeout_s = timeout_s
         self._engine: AsyncEngine | None = None
         self._writer = asyncio.Lock()
         self._logged_at = -LOG_EVERY_S
@@ -55,34 +61,54 @@ class Database:
         return self._url.startswith("sqlite")
 
     async def start(self) -> None:
-        """Connect, and create the tables that are missing.
+        """Connect, and make the tables where there are none.
 
         Raises:
-            SetupError: the database does not answer, or the driver is not installed.
+            SetupError: the database does not answer, its tables are of an older version, or the driver is not
+                installed.
+        """
+        async with self.opening():
+            async with self.read() as connection:
+                revision = await connection.run_sync(schema.find_revision)
+            if revision is None:
+                async with self.changing_tables() as connection:
+                    revision = await connection.run_sync(schema.create)
+            if revision in schema.REVISIONS[:-1]:
+                raise SetupError(
+                    f"The tables in {masked_url(self._url)} are of an older version (revision {revision}, wanted is"
+                    f" {schema.NEWEST}): run `keyauth db upgrade`, or await auth.upgrade(), and start again."
+                )
+            if revision != schema.NEWEST:
+                # A newer version only adds, so that servers can be replaced one by one.
+                logger.warning("the tables are of a newer version (revision %s, known is %s)", revision, schema.NEWEST)
+
+    @asynccontextmanager
+    async def opening(self) -> AsyncIterator[None]:
+        """Make an engine. Where the block fails it is closed, and what went wrong becomes a sentence.
+
+        Raises:
+            SetupError: the database does not answer or refuses, or the driver is not installed.
         """
         try:
-            self._engine = _create_engine(self._url)
+            self._engine = _create_engine(self._url, self._timeout_s)
             self._writer = asyncio.Lock()
             if self.is_sqlite:
                 await asyncio.to_thread(_probe_sqlite, self._engine)
-            async with self.write() as connection:
-                if not self.is_sqlite:
-                    await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _SETUP_LOCK})
-                await connection.run_sync(metadata.create_all)
-        except ModuleNotFoundError as error:
-            hint = ": install the extra 'postgres', or asyncpg itself" if error.name == "asyncpg" else ""
-            raise SetupError(f"The database driver {error.name} is not installed{hint}.") from None
-        except sqlite3.Error as error:
+            yield
+        except BaseException as error:
             await self.close()
-            raise SetupError(f"The database at {masked_url(self._url)} does not answer ({error}).") from None
-        except (TypeError, ValueError) as error:
-            await self.close()
-            detail = type(error).__name__
-            raise SetupError(f"The database at {masked_url(self._url)} cannot be used as told ({detail}).") from None
-        except StoreUnavailable as error:
-            await self.close()
-            cause = _describe(error.__cause__ or error).removesuffix(".")
-            raise SetupError(f"The database at {masked_url(self._url)} does not answer ({cause}).") from None
+            sentence = _sentence(error, f"The database at {masked_url(self._url)}")
+            if sentence is None:
+                raise
+            raise SetupError(sentence) from None
+
+    @asynccontextmanager
+    async def changing_tables(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that no other process's of this kind runs beside."""
+        async with self.write() as connection:
+            if not self.is_sqlite:  # which has one writer anyway
+                await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _SETUP_LOCK})
+            yield connection
 
     async def close(self) -> None:
         """Close every connection."""
@@ -151,19 +177,19 @@ class Database:
         self._unlogged = 0
 
 
-def _create_engine(url: str) -> AsyncEngine:
+def _create_engine(url: str, timeout_s: float) -> AsyncEngine:
     parsed = make_url(url)
     # Parameters of statements (hashes, names) stay out of error messages and logs.
     options: dict[str, Any] = {"hide_parameters": True, "pool_timeout": POOL_TIMEOUT_S}
     if parsed.get_backend_name() == "sqlite":
-        options["connect_args"] = {"timeout": COMMAND_TIMEOUT_S}
+        options["connect_args"] = {"timeout": timeout_s}
         if parsed.database in (None, "", ":memory:"):
             # A database in memory lives as long as its one connection, which transactions must not share.
             options |= {"poolclass": AsyncAdaptedQueuePool, "pool_size": 1, "max_overflow": 0}
         engine = create_async_engine(parsed, **options)
         _configure_sqlite(engine)
         return engine
-    options["connect_args"] = {"timeout": CONNECT_TIMEOUT_S, "command_timeout": COMMAND_TIMEOUT_S}
+    options["connect_args"] = {"timeout": CONNECT_TIMEOUT_S, "command_timeout": timeout_s}
     return create_async_engine(parsed, pool_pre_ping=True, **options)
 
 
@@ -192,6 +218,22 @@ def _configure_sqlite(engine: AsyncEngine) -> None:
         # IMMEDIATE: a transaction that reads and then writes would else fail when another one wrote in between.
         writes = connection.get_execution_options().get(_WRITES, False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _sentence(error: BaseException, where: str) -> str | None:
+    """What went wrong at the start, for people; None for what is no fault of the database."""
+    if isinstance(error, SetupError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError):
+        hint = ": install the extra 'postgres', or asyncpg itself" if error.name == "asyncpg" else ""
+        return f"The database driver {error.name} is not installed{hint}."
+    if isinstance(error, StoreUnavailable | sqlite3.Error):
+        return f"{where} does not answer ({_describe(error.__cause__ or error).removesuffix('.')})."
+    if isinstance(error, DBAPIError):  # such as a role that may not make tables
+        return f"{where} refuses ({_describe(error).removesuffix('.')})."
+    if isinstance(error, TypeError | ValueError):
+        return f"{where} cannot be used as told ({type(error).__name__})."
+    return None
 
 
 def _describe(error: BaseException) -> str:

@@ -1,0 +1,97 @@
+"""Bringing the tables to the newest revision."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, text
+
+from fastapi_keyauth.errors import SetupError
+from fastapi_keyauth.store import schema
+from fastapi_keyauth.store.database import Database
+
+UPGRADE_TIMEOUT_S = 3600.0
+"""Seconds for one statement, which may build an index on a big table or wait for another upgrade to end."""
+TABLE_LOCK_TIMEOUT_S = 5
+"""Seconds to wait for a table that others use (PostgreSQL). Whoever comes later waits behind us, so this is how long
+a service may stand still; after it the upgrade gives up, and nothing was changed."""
+_POLL_S = 0.02
+
+OnStep = Callable[[str, str], None]
+"""Is told of each revision as it is applied: its name, and what it does."""
+
+# Alembic keeps what it works on in variables of its modules, for the whole process.
+_one_at_a_time = threading.Lock()
+
+
+async def upgrade(url: str, on_step: OnStep | None = None) -> list[str]:
+    """Bring the tables to the newest revision, in one transaction. Several processes at once take turns.
+
+    Args:
+        url: of the database.
+        on_step: is told of each revision.
+
+    Returns:
+        The revisions that were applied, oldest first; empty where the newest was there already.
+
+    Raises:
+        SetupError: the database does not answer or refuses, its tables are in use for too long, or they are newer
+            than this version knows.
+    """
+    database = Database(url, UPGRADE_TIMEOUT_S)
+    async with database.opening(), _alone(), database.changing_tables() as connection:
+        if not database.is_sqlite:
+            # After the advisory lock, whose holder may well take longer.
+            await connection.execute(text(f"SET LOCAL lock_timeout = '{TABLE_LOCK_TIMEOUT_S}s'"))
+        applied = await connection.run_sync(_run, on_step)
+    await database.close()
+    return applied
+
+
+async def find_revision(url: str) -> str | None:
+    """The revision of the tables of a database; None where there are none.
+
+    Raises:
+        SetupError: the database does not answer.
+    """
+    database = Database(url)
+    async with database.opening(), database.read() as connection:
+        revision = await connection.run_sync(schema.find_revision)
+    await database.close()
+    return revision
+
+
+@asynccontextmanager
+async def _alone() -> AsyncIterator[None]:
+    # An asyncio.Event is of one loop, this lock is of all threads.
+    while not _one_at_a_time.acquire(blocking=False):  # noqa: ASYNC110
+        await asyncio.sleep(_POLL_S)
+    try:
+        yield
+    finally:
+        _one_at_a_time.release()
+
+
+def _run(connection: Connection, on_step: OnStep | None) -> list[str]:
+    revision = schema.find_revision(connection)
+    if revision is not None and revision not in schema.REVISIONS:
+        raise SetupError(
+            f"The tables are of a newer version (revision {revision}) than this one, which knows {schema.NEWEST}."
+        )
+    if revision == schema.FIRST:
+        schema.mark(connection, revision)  # where they were made before there was a version table
+    applied: list[str] = []
+
+    def on_version_apply(*, step: Any, **_: Any) -> None:
+        applied.append(step.up_revision_id)
+        if on_step is not None:
+            on_step(step.up_revision_id, step.up_revision.doc)
+
+    config = Config(attributes={"connection": connection, "on_version_apply": on_version_apply})
+    config.set_main_option("script_location", "fastapi_keyauth:migrations")
+    command.upgrade(config, "head")
+    return applied
