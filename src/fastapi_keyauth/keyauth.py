@@ -213,9 +213,7 @@ class KeyAuth:
         return self._edge.find_visit(connection).credentials.session
 
     async def upgrade(self) -> list[str]:
-        """Bring the database's tables to the newest revision: after a new version was installed, before the start.
-
-        One transaction; where several processes do it at once, they take turns.
+        """Bring the tables to the newest revision, in one transaction: after an update, before the start.
 
         Returns:
             The revisions that were applied, oldest first; empty where there was nothing to do.
