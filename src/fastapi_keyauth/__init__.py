@@ -30,20 +30,24 @@ from fastapi_keyauth.errors import (
     TemporarilyUnavailable,
     TooManyKeys,
 )
+from fastapi_keyauth.events import AuthEvent, EventKind
 from fastapi_keyauth.keyauth import KeyAuth
 from fastapi_keyauth.principals import KeyPrincipal, SessionPrincipal
 from fastapi_keyauth.records import CreatedKey, EventPage, Key, KeyEvent, KeyPage, Secret, UsageHour
 from fastapi_keyauth.settings import KeyAuthSettings
+from fastapi_keyauth.telemetry import Telemetry
 from fastapi_keyauth.tokens import TOKEN_PATTERN, redact, token_pattern
 
 __all__ = [
     "TOKEN_PATTERN",
     "AddressBlocked",
     "AddressNotAllowed",
+    "AuthEvent",
     "Block",
     "ChangePending",
     "CreatedKey",
     "DisabledApiKey",
+    "EventKind",
     "EventPage",
     "ExpiredApiKey",
     "HasherUnavailable",
@@ -74,6 +78,7 @@ __all__ = [
     "SessionRequired",
     "SetupError",
     "StoreUnavailable",
+    "Telemetry",
     "TemporarilyUnavailable",
     "TooManyKeys",
     "UsageHour",

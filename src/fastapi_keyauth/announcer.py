@@ -58,7 +58,10 @@ class Announcer:
             try:
                 await self._store.forget_changes([pending])
             except StoreUnavailable:
-                logger.info("an announced change stays noted and will be announced once more")
+                logger.info(
+                    "an announced change stays noted and will be announced once more",
+                    extra={"keyauth_event": "change_noted", "key_id": key_id},
+                )
 
     async def announce_pending(self) -> None:
         """Announce what was left, by this worker or another. Twice does no harm: the row is read once more."""

@@ -46,6 +46,7 @@ from fastapi_keyauth.errors import (
     RevokedApiKey,
     SessionRequired,
 )
+from fastapi_keyauth.instruments import Counts
 from fastapi_keyauth.limiter import Ask, Decision, Limiter, Verdict
 from fastapi_keyauth.principals import KeyPrincipal, KeyPrincipalDraft, SessionPrincipal
 from fastapi_keyauth.records import StoredKey
@@ -90,7 +91,11 @@ class Visit:
 
 
 class Authenticator:
-    """Runs the checks of this module, in its order."""
+    """Runs the checks of this module, in its order.
+
+    Attributes:
+        limiter: answers the questions; whoever starts it may put another around it.
+    """
 
     def __init__(
         self,
@@ -101,14 +106,16 @@ class Authenticator:
         usage: UsageRecorder,
         now: Callable[[], datetime],
         block_spares_valid_keys: bool,
+        counts: Counts,
     ) -> None:
+        self.limiter = limiter
         self._parser = parser
         self._verifier = verifier
-        self._limiter = limiter
         self._sessions = sessions
         self._usage = usage
         self._now = now
         self._block_spares_valid_keys = block_spares_valid_keys
+        self._counts = counts
 
     async def authenticate_key(self, visit: Visit) -> KeyPrincipal:
         """Checks 1 to 7.
@@ -169,7 +176,7 @@ class Authenticator:
             raise await self._refuse_unreadable(credentials, visit)
         bucket = self._bucket_of(visit)
         if bucket is not None:
-            blocked_s = self._limiter.known_block_s(bucket)
+            blocked_s = self.limiter.known_block_s(bucket)
             if blocked_s is not None:
                 raise AddressBlocked(blocked_s)
         digest = token_digest(credentials.token)
@@ -180,11 +187,14 @@ class Authenticator:
         finding = self._find_fault(verified.key, visit) if verified.has_conditions else None
         units = 1 if finding is None else 0
         key, age_s = verified.key, self._verifier.age_s(verified)
-        seen = await self._limiter.take(
+        seen = await self.limiter.take(
             Ask(key.id, bucket, key.hourly_limit, units, verified.generation, age_s, is_fresh=False)
         )
         if seen.verdict is not Verdict.STALE:
-            return self._conclude(visit, key, finding, seen)
+            principal = self._conclude(visit, key, finding, seen)
+            self._counts.admitted_from_memory += 1
+            return principal
+        self._counts.stale += 1
         visit.key = None
         return await self._admit_by_row(visit, self._parser.parse(credentials.token), digest, seen)
 
@@ -192,51 +202,53 @@ class Authenticator:
         """The same for any other token: the block before the database, and the generation before the row."""
         known_wrong = self._verifier.find_known_wrong(digest)
         if known_wrong is not None:
-            await self._count_failure(visit)
-            raise InvalidApiKey(known_wrong)
+            raise InvalidApiKey(known_wrong, begins_block=await self._count_failure(visit))
         try:
             token = self._parser.parse(text)
         except TokenFormError as error:
             problem = str(error)
         else:
-            seen = await self._limiter.take(Ask(token.key_id, self._bucket_of(visit)))
+            seen = await self.limiter.take(Ask(token.key_id, self._bucket_of(visit)))
             if seen.verdict is Verdict.BLOCKED:
                 raise AddressBlocked(seen.wait_s)
+            self._counts.missed += 1
             return await self._admit_by_row(visit, token, digest, seen)
-        await self._count_failure(visit)
-        raise MalformedApiKey(problem)
+        raise MalformedApiKey(problem, begins_block=await self._count_failure(visit))
 
     async def _admit_by_row(self, visit: Visit, token: ParsedToken, digest: bytes, seen: Decision) -> KeyPrincipal:
         """Checks 4 to 7 by the key's row, read now."""
         verified = await self._verifier.read(token, digest, seen.generation, seen.share_s)
         if verified is None:
-            await self._count_failure(visit)
-            raise InvalidApiKey(token.key_id)
+            raise InvalidApiKey(token.key_id, begins_block=await self._count_failure(visit))
         visit.key = key = verified.key
         finding = self._find_fault(key, visit)
         if finding is None:
-            seen = await self._limiter.take(
+            seen = await self.limiter.take(
                 Ask(key.id, self._bucket_of(visit), key.hourly_limit, 1, verified.generation, age_s=0, is_fresh=True)
             )
-        return self._conclude(visit, key, finding, seen)
+        principal = self._conclude(visit, key, finding, seen)
+        self._counts.admitted_by_row += 1
+        return principal
 
     async def _refuse_unreadable(self, credentials: Credentials, visit: Visit) -> KeyRefusal:
         """Why there is no token to look at: none was sent, or several."""
         if credentials.token_problem is None:
             return MissingApiKey(credentials.has_session)
-        await self._count_failure(visit)
-        return MalformedApiKey(credentials.token_problem)
+        begins_block = await self._count_failure(visit)
+        return MalformedApiKey(credentials.token_problem, begins_block=begins_block)
 
     def _bucket_of(self, visit: Visit) -> str | None:
         """What a block is looked up under; None where none would count."""
         return None if visit.address is None or self._block_spares_valid_keys else visit.address.bucket
 
-    async def _count_failure(self, visit: Visit) -> None:
+    async def _count_failure(self, visit: Visit) -> bool:
+        """Count a failed attempt. Whether it is the one that blocks the address."""
         if visit.address is None:
-            return
-        blocked_s = await self._limiter.fail(visit.address.bucket)
-        if blocked_s is not None:
+            return False
+        blocked_s = await self.limiter.fail(visit.address.bucket)
+        if blocked_s:
             raise AddressBlocked(blocked_s)
+        return blocked_s is not None
 
     def _find_fault(self, key: StoredKey, visit: Visit) -> KeyRefusal | None:
         """Checks 5 and 6 on a row."""

@@ -100,7 +100,10 @@ class CorsRules:
         try:
             self._of_keys = await self._store.origins_of_active_keys(self._now())
         except StoreUnavailable:
-            logger.warning("origins of keys not read, the last ones stay: the database is unavailable")
+            logger.warning(
+                "origins of keys not read, the last ones stay: the database is unavailable",
+                extra={"keyauth_event": "origins_not_read"},
+            )
         finally:
             self._read_at = began
             self._reading = None

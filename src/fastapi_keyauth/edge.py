@@ -1,6 +1,5 @@
 """What the ASGI middleware and the FastAPI dependencies of one KeyAuth share: visits, refusals, headers."""
 
-import logging
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -14,10 +13,9 @@ from fastapi_keyauth.cors import CorsRules, RawHeaders, add_vary
 from fastapi_keyauth.credentials import CredentialReader, Headers
 from fastapi_keyauth.errors import KeyAuthError
 from fastapi_keyauth.limiter.base import HOUR_S
-from fastapi_keyauth.problems import Problems
-from fastapi_keyauth.tokens import redact
-
-logger = logging.getLogger("fastapi_keyauth")
+from fastapi_keyauth.observer import Observer
+from fastapi_keyauth.peers import PeerWatch
+from fastapi_keyauth.problems import Problems, find_row
 
 WS_POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1
 RateLimitHeaders = Literal["ietf", "legacy", "both", "none"]
@@ -40,6 +38,8 @@ class Edge:
         cors: CorsRules,
         problems: Problems,
         rate_limit_headers: RateLimitHeaders,
+        observer: Observer,
+        peers: PeerWatch | None,
     ) -> None:
         self.scope_key = scope_key
         self.installed_on: set[Any] = set()
@@ -49,9 +49,13 @@ class Edge:
         self._credentials = credentials
         self._addresses = addresses
         self._rate_limit_headers = rate_limit_headers
+        self._observer = observer
+        self._peers = peers
 
     def open_visit(self, scope: Scope) -> Visit:
         """A visit for this request, laid into its scope."""
+        if self._peers is not None and not self._peers.look(scope):
+            self._peers = None
         headers: Headers = scope["headers"]
         credentials = self._credentials.read(headers)
         address = self._addresses.resolve(scope.get("client"), headers)
@@ -76,17 +80,9 @@ class Edge:
         return visit
 
     def respond(self, error: KeyAuthError, visit: Visit, scope: Scope) -> Response:
-        """The response to an error; why goes to the log, what was sent does not."""
-        if logger.isEnabledFor(logging.INFO):
-            facts = (
-                type(error).__name__,
-                getattr(error, "key_id", None),
-                None if visit.address is None else visit.address.text,
-                scope.get("method", "WEBSOCKET"),
-                redact(scope["path"]),
-            )
-            logger.info("refused: %s key=%s address=%s %s %r", *facts)
+        """The response to an error."""
         response = self._problems.response(error, visit)
+        self._observer.refused(error, find_row(error).code, visit, scope)
         # The visit keeps the error, and the traceback all frames, the visit's among them: a circle for the garbage
         # collector at every refusal.
         error.__traceback__ = None

@@ -7,7 +7,9 @@
     ├── InvalidField                  a value for a key that cannot be right (also a ValueError)
     ├── Refusal                       a request is refused
     │   ├── KeyRefusal                  because of its API key
-    │   │   ├── MissingApiKey, MalformedApiKey, InvalidApiKey
+    │   │   ├── MissingApiKey
+    │   │   ├── FailedAttempt                 (never raised itself)
+    │   │   │   └── MalformedApiKey, InvalidApiKey
     │   │   ├── DisabledApiKey, RevokedApiKey, ExpiredApiKey
     │   │   └── OriginNotAllowed, AddressNotAllowed
     │   ├── SessionRefusal              because of its session
@@ -73,20 +75,32 @@ class MissingApiKey(KeyRefusal):
         self.sent_session = sent_session
 
 
-class MalformedApiKey(KeyRefusal):
-    """What was sent is no token: wrong form, wrong checksum, or two different ones. A failed attempt.
+class FailedAttempt(KeyRefusal):
+    """What was sent opens nothing: it counts towards blocking the address. Never raised itself.
+
+    Attributes:
+        begins_block: whether this is the attempt that blocks the address.
+    """
+
+    def __init__(self, key_id: str | None = None, *, begins_block: bool = False) -> None:
+        super().__init__(key_id)
+        self.begins_block = begins_block
+
+
+class MalformedApiKey(FailedAttempt):
+    """What was sent is no token: wrong form, wrong checksum, or two different ones.
 
     Attributes:
         reason: half a sentence on what is wrong; never holds the value.
     """
 
-    def __init__(self, reason: str) -> None:
-        super().__init__()
+    def __init__(self, reason: str, *, begins_block: bool = False) -> None:
+        super().__init__(begins_block=begins_block)
         self.reason = reason
 
 
-class InvalidApiKey(KeyRefusal):
-    """Unknown id or wrong secret: one answer for both. A failed attempt."""
+class InvalidApiKey(FailedAttempt):
+    """Unknown id or wrong secret: one answer for both."""
 
 
 class DisabledApiKey(KeyRefusal):

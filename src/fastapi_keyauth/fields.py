@@ -160,13 +160,18 @@ class KeyPatch(BaseModel):
         return {name: getattr(self, name) for name in self.model_fields_set}
 
 
+def known_scopes(catalogue: dict[str, str]) -> set[str]:
+    """The names that can be granted where the application has a catalogue of scopes."""
+    return {*catalogue, ALL, ADMIN, KEYS_READ, KEYS_WRITE}
+
+
 def check_catalogue(scopes: Sequence[str], catalogue: dict[str, str]) -> None:
     """Where the application has a catalogue of scopes, only those and the built-in ones exist.
 
     Raises:
         InvalidField: one is not in it.
     """
-    known = {*catalogue, ALL, ADMIN, KEYS_READ, KEYS_WRITE}
+    known = known_scopes(catalogue)
     if catalogue and not known.issuperset(scopes):
         raise InvalidField("scopes", f"only these exist: {', '.join(sorted(known))}")
 

@@ -23,22 +23,27 @@ from fastapi_keyauth.addresses import AddressResolver
 from fastapi_keyauth.announcer import LOOK_EVERY_S, Announcer
 from fastapi_keyauth.authenticator import Authenticator
 from fastapi_keyauth.blocks import Blocks
+from fastapi_keyauth.catalogue import find_unknown_scopes
 from fastapi_keyauth.cors import CorsRules
 from fastapi_keyauth.credentials import CredentialReader
 from fastapi_keyauth.edge import WS_POLICY_VIOLATION, Edge, can_answer_upgrade
 from fastapi_keyauth.errors import KeyAuthError
 from fastapi_keyauth.hashing import Hasher
+from fastapi_keyauth.hook import EventHook, OnEvent
+from fastapi_keyauth.housekeeping import Housekeeping
 from fastapi_keyauth.lifespan import WithLifespan
-from fastapi_keyauth.limiter import Limiter, MemoryLimiter, OutageLimiter, RedisLimiter
-from fastapi_keyauth.limiter.base import Policy
+from fastapi_keyauth.limiter.build import build_limiter
 from fastapi_keyauth.management import Keys
 from fastapi_keyauth.middleware import Exemptions, Guard, KeyAuthMiddleware
-from fastapi_keyauth.openapi import complete_schema
+from fastapi_keyauth.observer import Observer
+from fastapi_keyauth.openapi import replace_schema
+from fastapi_keyauth.peers import PeerWatch
 from fastapi_keyauth.problems import Problems
 from fastapi_keyauth.routers.keys import build_keys_router
 from fastapi_keyauth.sessions import SessionGate, SessionResolver, Sessions
 from fastapi_keyauth.settings import KeyAuthSettings
 from fastapi_keyauth.store import Database, KeyStore, SessionStore, UsageStore
+from fastapi_keyauth.telemetry import Telemetry, build_instruments
 from fastapi_keyauth.tokens import TokenParser
 from fastapi_keyauth.usage import UsageRecorder
 from fastapi_keyauth.verifier import Verifier
@@ -59,6 +64,10 @@ class KeyAuth:
         settings: where left out, they come from ``KEYAUTH_*`` and ``.env``.
         session_resolver: ``async (token, connection) -> SessionPrincipal | None`` in place of the built-in sessions.
         clock: seconds since 1970, for tests; it then rules on Redis, too.
+        on_event: called with an :class:`AuthEvent` for what happens to keys, addresses, Redis and the database: a
+            function, which is called in a thread, or a coroutine function. Never called by a request itself.
+        telemetry: True: metrics and spans go to OpenTelemetry's global providers, if it is installed and they are set.
+            A :class:`Telemetry`: to those. False: nowhere.
 
     Attributes:
         settings: the settings.
@@ -80,27 +89,33 @@ class KeyAuth:
         *,
         session_resolver: SessionResolver | None = None,
         clock: Clock | None = None,
+        on_event: OnEvent | None = None,
+        telemetry: Telemetry | bool = True,
     ) -> None:
         self.settings = settings = KeyAuthSettings() if settings is None else settings
         self._clock = clock
+        self._instruments = instruments = build_instruments(settings.key_prefix, telemetry)
+        self._hook = None if on_event is None else EventHook(on_event, instruments.counts)
+        self._observer = Observer(instruments, self._hook, self._now)
         self._database = Database(settings.database_url)
-        self._hasher = Hasher(settings)
-        self._limiter = self._build_limiter()
-        store = KeyStore(self._database, settings)
+        self._hasher = Hasher(settings, instruments)
+        self._limiter = build_limiter(settings, clock, self._observer)
+        store = KeyStore(self._database, settings, self._observer)
         usage_store = UsageStore(self._database)
         self._usage = UsageRecorder(usage_store, time.time if clock is None else clock)
         self._announcer = Announcer(self._limiter, store, settings.redis_url is not None, self._now)
         self.keys = Keys(settings, store, usage_store, self._usage, self._hasher, self._announcer, self._now)
         self.sessions = Sessions(SessionStore(self._database), settings.session_ttl_s, self._now)
         monotonic = time.monotonic if clock is None else clock
-        authenticator = Authenticator(
+        self._authenticator = authenticator = Authenticator(
             parser=TokenParser(settings.key_prefix),
-            verifier=Verifier(store, self._hasher, settings.cache_size, monotonic),
+            verifier=Verifier(store, self._hasher, settings.cache_size, instruments, monotonic),
             limiter=self._limiter,
             sessions=SessionGate(session_resolver or self.sessions.resolve, self._now),
             usage=self._usage,
             now=self._now,
             block_spares_valid_keys=settings.block_spares_valid_keys,
+            counts=instruments.counts,
         )
         addresses = AddressResolver(settings.trusted_proxies, settings.ipv6_prefix_length)
         self.blocks = Blocks(self._limiter, addresses)
@@ -112,6 +127,9 @@ class KeyAuth:
             cors=CorsRules(settings, store, self._now, monotonic),
             problems=Problems(settings),
             rate_limit_headers=settings.rate_limit_headers,
+            observer=self._observer,
+            # With trusted proxies a server that rewrites by the same ones does no harm.
+            peers=None if settings.trusted_proxies else PeerWatch(),
         )
         parts = (authenticator, self._edge.find_visit, settings.header_name)
         self.require_key = dependencies.RequireKey(*parts)
@@ -121,7 +139,7 @@ class KeyAuth:
         self._require_manager = dependencies.RequireManager(*parts)
         self._guards: dict[Any, Guard] = {}
         self._users = 0
-        self._housekeeping: asyncio.Task[None] | None = None
+        self._housekeeping = Housekeeping(LOOK_EVERY_S, self._announcer.announce_pending, self._usage.flush)
         self._start_lock = asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -156,7 +174,7 @@ class KeyAuth:
         app.add_exception_handler(KeyAuthError, self._handle_error)  # type: ignore[arg-type]
         app.add_middleware(KeyAuthMiddleware, edge=self._edge, guard=guard)
         if isinstance(app, FastAPI):
-            self._complete_openapi(app, guard)
+            replace_schema(app, self.settings.header_name, guard.wants_key)
 
     def is_installed_on(self, app: ASGIApp) -> bool:
         """Whether :meth:`install` or :meth:`protect` was called with this application."""
@@ -226,55 +244,46 @@ class KeyAuth:
         return await upgrade(self.settings.database_url)
 
     async def _start(self) -> None:
-        for danger in self.settings.dangers():
-            logger.warning(danger)
+        requirements = (self.require_key, self.optional_key, self.require_key_and_session)
+        for danger in (
+            *self.settings.find_dangers(),
+            *find_unknown_scopes(self._guards, requirements, self.settings.scopes),
+        ):
+            danger.warn()
         await self._database.start()
         try:
             await self._limiter.start()
         except BaseException:
             await self._database.close()
             raise
+        for danger in await self._limiter.find_dangers():
+            danger.warn()
+        if self._hook is not None:
+            self._hook.start()
+        self._instruments.start()
+        if self.settings.redis_url is not None:
+            self._authenticator.limiter = self._instruments.traced(self._limiter)
         self._hasher.start()
         self._usage.start()
-        self._housekeeping = asyncio.create_task(self._keep_house(), name="keyauth-housekeeping")
+        self._housekeeping.start()
 
     async def _stop(self) -> None:
-        if self._housekeeping is not None:
-            self._housekeeping.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._housekeeping
-            self._housekeeping = None
+        await self._housekeeping.close()
         try:
             await self._usage.flush()
             if lost := self._usage.count_lost():
-                logger.error("usage of %d keys is lost: the database is unavailable", lost)
+                logger.error(
+                    "usage of %d keys is lost: the database is unavailable", lost, extra={"keyauth_event": "usage_lost"}
+                )
         finally:
             await self._limiter.close()
             await self._database.close()
             self._hasher.close()
-
-    async def _keep_house(self) -> None:
-        """Every few seconds: write usage, announce what was left unannounced."""
-        while True:
-            await asyncio.sleep(LOOK_EVERY_S)
-            for work in (self._announcer.announce_pending, self._usage.flush):
-                try:
-                    await work()
-                except Exception:  # whatever it was, the next work and the next round must come; it is in the log
-                    logger.exception("housekeeping failed, will try again")
+            if self._hook is not None:
+                await self._hook.close()
 
     def _now(self) -> datetime:
         return datetime.now(UTC) if self._clock is None else datetime.fromtimestamp(self._clock(), UTC)
-
-    def _build_limiter(self) -> Limiter:
-        settings, policy = self.settings, Policy.of(self.settings)
-        clock = time.time if self._clock is None else self._clock
-        if settings.redis_url is None:
-            return MemoryLimiter(policy, settings.max_staleness_s, clock)
-        namespace = f"keyauth:{settings.key_prefix}"
-        primary = RedisLimiter(settings.redis_url, policy, namespace, settings.redis_timeout_s, self._clock)
-        fallback = MemoryLimiter(policy, 0, clock) if settings.on_limiter_outage == "local" else None
-        return OutageLimiter(primary, fallback)
 
     async def _handle_error(self, connection: HTTPConnection, error: KeyAuthError) -> Response | None:
         response = self._edge.respond(error, self._edge.find_visit(connection), connection.scope)
@@ -284,17 +293,3 @@ class KeyAuth:
                 await connection.close(WS_POLICY_VIOLATION)
                 return None
         return response
-
-    def _complete_openapi(self, app: FastAPI, guard: Guard) -> None:
-        make_schema = app.openapi
-
-        def openapi() -> dict[str, Any]:
-            exemptions = guard.exemptions
-
-            def is_protected(path: str) -> bool:
-                return exemptions is not None and not exemptions.covers(path)
-
-            return complete_schema(make_schema(), self.settings.header_name, is_protected)
-
-        # FastAPI documents this replacement ("Extending OpenAPI").
-        app.openapi = openapi  # type: ignore[method-assign]

@@ -56,6 +56,10 @@ class Guard:
 
     exemptions: Exemptions | None = None
 
+    def wants_key(self, path: str) -> bool:
+        """Whether the middleware wants a key for this path."""
+        return self.exemptions is not None and not self.exemptions.covers(path)
+
 
 class KeyAuthMiddleware:
     """See the module.

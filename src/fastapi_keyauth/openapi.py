@@ -7,6 +7,8 @@ module puts the real requirement in their place: both schemes in one object wher
 from collections.abc import Callable
 from typing import Any
 
+from fastapi import FastAPI
+
 from fastapi_keyauth.problems import MEDIA_TYPE
 
 KEY = "ApiKey"
@@ -39,6 +41,17 @@ _PROBLEM = {
         "holds_within_s": {"type": "integer", "description": "Seconds within which a stored change holds everywhere."},
     },
 }
+
+
+def replace_schema(app: FastAPI, header_name: str, is_protected: Callable[[str], bool]) -> None:
+    """Have the application's schema completed, whenever it is asked for."""
+    make_schema = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        return complete_schema(make_schema(), header_name, is_protected)
+
+    # FastAPI documents this replacement ("Extending OpenAPI").
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 def complete_schema(schema: dict[str, Any], header_name: str, is_protected: Callable[[str], bool]) -> dict[str, Any]:

@@ -111,6 +111,6 @@ class SessionGate:
             check_owner_id(session.user_id, "user_id")
         except InvalidField:
             # Such as a JWT without "sub": it would be nobody's session, or everybody's.
-            logger.warning("the session resolver gave no usable user_id")
+            logger.warning("the session resolver gave no usable user_id", extra={"keyauth_event": "resolver_failed"})
             raise InvalidSession from None
         return session

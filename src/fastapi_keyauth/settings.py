@@ -3,16 +3,15 @@
 import json
 import os
 import re
-import sys
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from fastapi_keyauth.addresses import parse_network
+from fastapi_keyauth.dangers import Danger, find_dangers, unknown_variables
 from fastapi_keyauth.errors import SetupError
 from fastapi_keyauth.names import is_scope_name
 from fastapi_keyauth.origins import parse_origin
@@ -20,9 +19,6 @@ from fastapi_keyauth.tokens import SESSION_PREFIX
 
 OWASP_MEMORY_KIB = 19456
 OWASP_TIME_COST = 2
-# The least work among the equivalent choices of the same sheet: 7 MiB, t=5, p=1.
-WEAKEST_MEMORY_KIB = 7168
-WEAKEST_TIME_COST = 5
 
 
 class MaskedUrl(str):
@@ -135,6 +131,8 @@ class KeyAuthSettings(BaseSettings):
     redis_timeout_s: float = Field(0.5, gt=0, le=60)
     """Seconds that a request waits for Redis before it counts as out of reach."""
 
+    _in_dotenv: frozenset[str] = PrivateAttr(frozenset())
+
     def __init__(self, **values: Any) -> None:
         known = type(self).model_fields
         unknown = [name for name in values if not name.startswith("_") and name not in known]
@@ -146,6 +144,8 @@ class KeyAuthSettings(BaseSettings):
             raise SetupError(_sentence(error)) from None
         except ValueError as error:  # pydantic-settings: a variable that cannot be decoded
             raise SetupError(f"A setting cannot be read: {type(error).__name__} in the environment.") from None
+        env_file = values.get("_env_file", type(self).model_config.get("env_file"))
+        self._in_dotenv = frozenset(DotEnvSettingsSource(type(self), env_file).env_vars)
 
     @field_validator("trusted_proxies", "allowed_origins", mode="before")
     @classmethod
@@ -253,20 +253,11 @@ class KeyAuthSettings(BaseSettings):
 
     def dangers(self) -> list[str]:
         """What is set in a way that is allowed and dangerous, a sentence each. Logged as warnings at start."""
-        found = []
-        if any(parse_network(text).prefixlen == 0 for text in self.trusted_proxies):
-            found.append("trusted_proxies trusts every address, so any client can write its own address.")
-        work = self.argon2_memory_kib * self.argon2_time_cost
-        if self.argon2_memory_kib < WEAKEST_MEMORY_KIB or work < WEAKEST_MEMORY_KIB * WEAKEST_TIME_COST:
-            found.append("The Argon2 settings are below OWASP's minimum (19 MiB, t=2, p=1).")
-        unknown = sorted(_unknown_variables(type(self).model_fields))
-        if unknown:
-            found.append(f"There is no such setting, so it does nothing: {', '.join(unknown)}.")
-        if self.redis_url is None and _announced_workers() > 1:
-            found.append("Several workers without redis_url: each counts alone, so caps and blocks are multiplied.")
-        if "*" in self.allowed_origins:
-            found.append("allowed_origins is '*', so any web page may call this API with a key that it has.")
-        return found
+        return [danger.sentence for danger in self.find_dangers()]
+
+    def find_dangers(self) -> list[Danger]:
+        """The same, each with its code."""
+        return list(find_dangers(self, unknown_variables(type(self).model_fields, {*os.environ, *self._in_dotenv})))
 
 
 def masked_url(url: str) -> str:
@@ -275,19 +266,6 @@ def masked_url(url: str) -> str:
         r"(?<=[?&])([^=&]*(?:pass|secret|token)[^=&]*)=[^&]*", r"\1=***", str.__str__(url), flags=re.IGNORECASE
     )
     return re.sub(r"://([^:@/]*):.*@", r"://\1:***@", text, count=1)
-
-
-def _announced_workers() -> int:
-    """How many workers the command line or ``WEB_CONCURRENCY`` announces, as uvicorn and gunicorn read them."""
-    match = re.search(r"(?:--workers|-w)[ =](\d{1,4})(?: |$)", " ".join(sys.argv[1:]))
-    text = match[1] if match else os.environ.get("WEB_CONCURRENCY", "")
-    return int(text) if text.isascii() and text.isdigit() else 1
-
-
-def _unknown_variables(known: Iterable[str]) -> set[str]:
-    """Variables that look like settings and are none: misspelt ones."""
-    names = {f"KEYAUTH_{name.upper()}" for name in known}
-    return {name for name in map(str.upper, os.environ) if name.startswith("KEYAUTH_")} - names
 
 
 def _sentence(error: ValidationError) -> str:

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from fastapi_keyauth.errors import TemporarilyUnavailable
 from fastapi_keyauth.hashing import Hasher
+from fastapi_keyauth.instruments import Instruments
 from fastapi_keyauth.records import StoredKey
 from fastapi_keyauth.store import KeyStore
 from fastapi_keyauth.tokens import ParsedToken, secret_tag
@@ -48,11 +49,17 @@ class Verifier:
     """
 
     def __init__(
-        self, store: KeyStore, hasher: Hasher, cache_size: int, monotonic: Callable[[], float] = time.monotonic
+        self,
+        store: KeyStore,
+        hasher: Hasher,
+        cache_size: int,
+        instruments: Instruments,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._hasher = hasher
         self._cache_size = cache_size
+        self._instruments = instruments
         self._monotonic = monotonic
         self._verified: OrderedDict[bytes, VerifiedKey] = OrderedDict()
         self._known_wrong: OrderedDict[bytes, tuple[float, str]] = OrderedDict()
@@ -124,7 +131,8 @@ class Verifier:
         read_at = self._monotonic()
         tag = secret_tag(token.secret)
         try:
-            found = await self._store.find_for_token(token.key_id, tag)
+            with self._instruments.span("keyauth.read_key", token.key_id):
+                found = await self._store.find_for_token(token.key_id, tag)
         except TemporarilyUnavailable:
             self._known_wrong.pop(digest, None)  # what nobody could look up again is not known
             raise

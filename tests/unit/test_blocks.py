@@ -91,7 +91,7 @@ async def test_other_workers_forget_a_lifted_block_soon(make_auth: Callable[...,
         assert worker._limiter.known_block_s(V4)
         assert await script.blocks.clear(V4)
         clock.now += KNOWN_BLOCK_S
-        assert await worker._limiter.fail(V4) is None
+        assert not await worker._limiter.fail(V4)
 
 
 @pytest.mark.parametrize("stack", ["sqlite-redis6"], indirect=True)

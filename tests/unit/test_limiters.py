@@ -186,11 +186,11 @@ class TestGeneration:
 
 
 class TestBlocking:
-    async def test_the_failure_that_reaches_the_number_is_counted_and_the_next_is_blocked(
+    async def test_the_failure_that_reaches_the_number_is_counted_says_so_and_the_next_is_blocked(
         self, make_limiter: MakeLimiter
     ) -> None:
         limiter, other = make_limiter(), make_limiter()
-        assert [await limiter.fail("a"), await other.fail("a"), await limiter.fail("a")] == [None, None, None]
+        assert [await limiter.fail("a"), await other.fail("a"), await limiter.fail("a")] == [None, None, 0]
         assert await limiter.fail("a") == 120
         assert await other.fail("a") == 120
         decision = await other.take(ask(bucket="a"))
@@ -201,7 +201,7 @@ class TestBlocking:
     async def test_exactly_the_number_is_counted_under_concurrency(self, make_limiter: MakeLimiter) -> None:
         workers = [make_limiter(), make_limiter()]
         seen = await asyncio.gather(*(workers[i % 2].fail("a") for i in range(60)))
-        assert seen.count(None) == 3
+        assert (seen.count(None), seen.count(0)) == (2, 1)
 
     async def test_the_window_runs_from_the_first_failure(self, make_limiter: MakeLimiter, clock: Clock) -> None:
         limiter = make_limiter()
@@ -209,7 +209,7 @@ class TestBlocking:
         clock.now += 59
         await limiter.fail("a")
         clock.now += 1  # the first one is out; counting starts anew
-        assert [await limiter.fail("a") for _ in range(3)] == [None, None, None]
+        assert [await limiter.fail("a") for _ in range(3)] == [None, None, 0]
         assert await limiter.fail("a") == 120
 
     async def test_a_block_is_not_extended_and_afterwards_counting_starts_anew(
@@ -222,7 +222,7 @@ class TestBlocking:
         assert await limiter.fail("a") == 1
         clock.now += 1
         assert (await limiter.take(ask(bucket="a"))).verdict is Verdict.ADMITTED
-        assert [await limiter.fail("a") for _ in range(3)] == [None, None, None]
+        assert [await limiter.fail("a") for _ in range(3)] == [None, None, 0]
         assert await limiter.fail("a") == 120
 
 

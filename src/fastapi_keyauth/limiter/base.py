@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal, NamedTuple, Protocol
 
+from fastapi_keyauth.dangers import Danger
 from fastapi_keyauth.settings import KeyAuthSettings
 
 HOUR_S = 3600
@@ -106,7 +107,11 @@ class Limiter(Protocol):
         """Whole seconds for which the address is blocked, as far as is known here without asking anybody; or None."""
 
     async def fail(self, bucket: str) -> int | None:
-        """Count a failed attempt. None: counted; a number: not counted, blocked for that many seconds already."""
+        """Count a failed attempt.
+
+        None: counted. 0: counted, and it blocks the address from now on. More: not counted, as the address is blocked
+        already, for that many whole seconds.
+        """
 
     async def changed(self, key_id: str) -> None:
         """Give the key another generation. When this returns, no older row is taken for current anywhere."""
@@ -116,6 +121,9 @@ class Limiter(Protocol):
 
     async def unblock(self, bucket: str) -> bool:
         """Forget a block and failed attempts. Whether there was a block."""
+
+    async def find_dangers(self) -> list[Danger]:
+        """What about the server is allowed and dangerous, as far as it may be asked. Never raises."""
 
 
 def ceil_s(milliseconds: int) -> int:

@@ -1,6 +1,7 @@
 """One call for all that wait: what arrives while a call is on the wire goes out together in the next."""
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
@@ -13,6 +14,8 @@ several calls where each takes long."""
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
 Landed = Callable[[Sequence[Answer] | LimiterUnavailable], None]
+Answered = Callable[[int, float, str | None], None]
+"""Told of a batch that came back: how many questions, after how many seconds, and the kind of error where it failed."""
 
 
 class Batcher(Generic[Question, Answer]):
@@ -23,15 +26,19 @@ class Batcher(Generic[Question, Answer]):
     Args:
         send: asks a batch; calls what it was given with as many answers, in order, or with why there are none.
         rescue: is asked, one by one, what a batch that failed was asked. Where left out, each of them fails.
+        answered: told of each batch that comes back.
     """
 
     def __init__(
         self,
         send: Callable[[list[Question], Landed[Answer]], None],
         rescue: Callable[[Question, LimiterUnavailable], Answer] | None = None,
+        answered: Answered | None = None,
     ) -> None:
         self._send = send
         self._rescue = rescue
+        self._answered = answered
+        self._departed_at = 0.0
         self._questions: list[Question] = []
         self._futures: list[asyncio.Future[Answer]] = []
         self._asked: list[Question] = []
@@ -49,9 +56,14 @@ class Batcher(Generic[Question, Answer]):
     def _depart(self) -> None:
         self._asked, self._questions = self._questions[:MAX_BATCH], self._questions[MAX_BATCH:]
         self._on_the_wire, self._futures = self._futures[:MAX_BATCH], self._futures[MAX_BATCH:]
+        if self._answered is not None:
+            self._departed_at = time.perf_counter()
         self._send(self._asked, self._land)
 
     def _land(self, answers: Sequence[Answer] | LimiterUnavailable) -> None:
+        if self._answered is not None:
+            kind = str(answers).partition(":")[0] if isinstance(answers, LimiterUnavailable) else None
+            self._answered(len(self._asked), time.perf_counter() - self._departed_at, kind)
         if not isinstance(answers, LimiterUnavailable):
             if len(answers) != len(self._on_the_wire):
                 raise ValueError("not as many answers as questions")

@@ -5,6 +5,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
+from fastapi_keyauth.dangers import Danger
 from fastapi_keyauth.limiter.base import HOUR_MS, HOUR_S, Ask, Decision, Policy, Verdict, ceil_s
 
 MAX_ADDRESSES = 100_000
@@ -130,12 +131,13 @@ class MemoryLimiter:
         if attempts is None or over:
             attempts = self._attempts[bucket] = _Attempts(now_ms)
         attempts.count += 1
-        if attempts.count >= self._policy.block_after_failures:
+        begins_block = attempts.count >= self._policy.block_after_failures
+        if begins_block:
             attempts.blocked_until_ms = now_ms + self._policy.block_for_ms
         self._attempts.move_to_end(bucket)
         while len(self._attempts) > MAX_ADDRESSES:
             self._attempts.popitem(last=False)
-        return None
+        return 0 if begins_block else None
 
     async def changed(self, key_id: str) -> None:
         """See :class:`Limiter`."""
@@ -154,6 +156,10 @@ class MemoryLimiter:
         was_blocked = self._blocked_ms(bucket, int(self._clock() * 1000)) > 0
         self._attempts.pop(bucket, None)
         return was_blocked
+
+    async def find_dangers(self) -> list[Danger]:
+        """There is no server."""
+        return []
 
     def _blocked_ms(self, bucket: str, now_ms: int) -> int:
         attempts = self._attempts.get(bucket)

@@ -5,10 +5,12 @@ import contextlib
 import logging
 from collections.abc import Awaitable
 
+from fastapi_keyauth.dangers import Danger
 from fastapi_keyauth.errors import LimiterUnavailable
 from fastapi_keyauth.limiter.base import Ask, Decision
 from fastapi_keyauth.limiter.memory import MemoryLimiter
 from fastapi_keyauth.limiter.redis import RedisLimiter
+from fastapi_keyauth.observer import Observer
 
 logger = logging.getLogger("fastapi_keyauth")
 
@@ -25,10 +27,12 @@ class OutageLimiter:
         primary: the Redis limiter.
         fallback: what answers meanwhile (policy ``local``); None to deny. It must take no row for current that was not
             read for the very request: nothing proves a remembered one fresh.
+        observer: told when an outage begins and when it ends.
     """
 
-    def __init__(self, primary: RedisLimiter, fallback: MemoryLimiter | None) -> None:
+    def __init__(self, primary: RedisLimiter, fallback: MemoryLimiter | None, observer: Observer) -> None:
         self._primary = primary
+        self._observer = observer
         primary.rescue = self._rescue
         self._fallback = fallback
         self._probe: asyncio.Task[None] | None = None
@@ -38,6 +42,7 @@ class OutageLimiter:
         """See :class:`Limiter`."""
         self._is_closed = False
         await self._primary.start()
+        self._observer.back("redis")  # where it was away when this was closed before
 
     async def close(self) -> None:
         """See :class:`Limiter`."""
@@ -104,6 +109,10 @@ class OutageLimiter:
             self._open(error)
             raise
 
+    async def find_dangers(self) -> list[Danger]:
+        """See :class:`Limiter`."""
+        return await self._primary.find_dangers()
+
     def _local(self) -> MemoryLimiter:
         if self._fallback is None:
             raise LimiterUnavailable("outage")
@@ -113,7 +122,13 @@ class OutageLimiter:
         if self._probe is not None or self._is_closed:
             return
         policy = "denying requests" if self._fallback is None else "each worker limits by itself"
-        logger.error("redis unavailable (%s): %s until it is back", error, policy)
+        logger.error(
+            "redis unavailable (%s): %s until it is back",
+            error,
+            policy,
+            extra={"keyauth_event": "outage", "part": "redis", "reason": str(error)},
+        )
+        self._observer.lost("redis", str(error))
         self._probe = asyncio.create_task(self._wait_for_return(), name="keyauth-probe")
 
     async def _wait_for_return(self) -> None:
@@ -124,4 +139,5 @@ class OutageLimiter:
                 break
         self._primary.doubt()
         self._probe = None
-        logger.warning("redis is back")
+        logger.warning("redis is back", extra={"keyauth_event": "recovered", "part": "redis"})
+        self._observer.back("redis")

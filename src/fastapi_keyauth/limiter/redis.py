@@ -13,11 +13,13 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from fastapi_keyauth.dangers import Danger
 from fastapi_keyauth.errors import LimiterUnavailable, SetupError
 from fastapi_keyauth.limiter.base import HOUR_S, Ask, Decision, Policy, Verdict, ceil_s
-from fastapi_keyauth.limiter.batch import Batcher, Landed
+from fastapi_keyauth.limiter.batch import Answered, Batcher, Landed
 from fastapi_keyauth.limiter.blocks import RedisBlocks
 from fastapi_keyauth.limiter.calls import Caller, Prepared, Script
+from fastapi_keyauth.limiter.inspection import inspect_server
 from fastapi_keyauth.limiter.wire import Wire
 from fastapi_keyauth.settings import masked_url
 
@@ -39,6 +41,7 @@ class RedisLimiter:
         namespace: first part of every name in Redis.
         timeout_s: seconds to wait for an answer.
         clock: seconds since 1970, in place of Redis's own clock; for tests.
+        answered: told of each call that carried questions of requests.
 
     Attributes:
         rescue: answers a question that Redis did not; without it :meth:`take` raises. A function, and no ``except``
@@ -48,13 +51,20 @@ class RedisLimiter:
     rescue: Callable[[Ask, LimiterUnavailable], Decision] | None = None
 
     def __init__(
-        self, url: str, policy: Policy, namespace: str, timeout_s: float, clock: Callable[[], float] | None = None
+        self,
+        url: str,
+        policy: Policy,
+        namespace: str,
+        timeout_s: float,
+        clock: Callable[[], float] | None = None,
+        answered: Answered | None = None,
     ) -> None:
         self._url = url
         self._policy = policy
         self._namespace = namespace
         self._timeout_s = timeout_s
         self._clock = clock
+        self._answered = answered
         self._epoch = 0
         self._known_blocks: dict[str, tuple[float, float]] = {}
         """Bucket to (believed until, blocked until), on the local clock."""
@@ -75,7 +85,7 @@ class RedisLimiter:
         self._fail = Wire(self._control, Script("fail"), self._timeout_s)
         self._changed = Caller(self._control, Script("changed"), self._timeout_s)
         self._blocks = RedisBlocks(self._control, self._namespace, self._timeout_s, self._clock)
-        self._asks: Batcher[Ask, Decision] = Batcher(self._send_asks, self._rescue)
+        self._asks: Batcher[Ask, Decision] = Batcher(self._send_asks, self._rescue, self._answered)
         self._failures: Batcher[str, int] = Batcher(self._send_failures)
 
     def _client(self, **options: Any) -> Redis:
@@ -145,8 +155,8 @@ class RedisLimiter:
         blocked_s = self.known_block_s(bucket)
         if blocked_s is None:
             blocked_ms = await self._failures.ask(bucket)
-            if not blocked_ms:
-                return None
+            if blocked_ms <= 0:
+                return 0 if blocked_ms else None
             blocked_s = ceil_s(blocked_ms)
             self._remember_block(bucket, blocked_s)
         return blocked_s
@@ -164,6 +174,15 @@ class RedisLimiter:
         was_blocked = await self._blocks.lift(self._name(bucket))
         self._known_blocks.pop(bucket, None)
         return was_blocked
+
+    async def find_dangers(self) -> list[Danger]:
+        """See :class:`Limiter`."""
+        # A client of its own: an answer that comes too late must not be taken for that to another question.
+        client = self._client()
+        try:
+            return await inspect_server(client, self._timeout_s, None if self._clock else time.time)
+        finally:
+            await client.aclose()
 
     def _send_asks(self, asks: list[Ask], landed: Landed[Decision]) -> None:
         def received(reply: Any) -> None:

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import delete, insert, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from fastapi_keyauth.events import EventKind
 from fastapi_keyauth.models import ChangeRow, EventRow, OriginRow, table
 from fastapi_keyauth.records import Actor, Key
 from fastapi_keyauth.store.views import keys, secrets
@@ -14,6 +15,14 @@ from fastapi_keyauth.store.views import keys, secrets
 _events = table(EventRow)
 _changes = table(ChangeRow)
 _origins = table(OriginRow)
+
+
+class Recorded(NamedTuple):
+    """A line of a key's history: what was done, by whom, and to which fields."""
+
+    event: EventKind
+    actor: Actor
+    changes: dict[str, Any]
 
 
 class KeyChange:
@@ -24,6 +33,7 @@ class KeyChange:
         stored_limit: the key's own cap as it is stored, None for the default; ``key`` has the one in force.
         is_changed: whether anything was written.
         pending: the row that waits for the announcement of this change; None where nothing was written.
+        recorded: what was written to its history.
     """
 
     def __init__(self, connection: AsyncConnection, key: Key, stored_limit: int | None, now: datetime) -> None:
@@ -33,8 +43,9 @@ class KeyChange:
         self.stored_limit = stored_limit
         self.is_changed = False
         self.pending: int | None = None
+        self.recorded: list[Recorded] = []
 
-    async def update(self, values: Mapping[str, Any], event: str, actor: Actor, changes: dict[str, Any]) -> None:
+    async def update(self, values: Mapping[str, Any], event: EventKind, actor: Actor, changes: dict[str, Any]) -> None:
         """Write these columns and no others, and the line of history."""
         await self._connection.execute(update(keys).where(keys.c.id == self.key.id).values(**values))
         if "allowed_origins" in values:
@@ -59,8 +70,9 @@ class KeyChange:
         }
         await self._record("rotated", actor, changes)
 
-    async def _record(self, event: str, actor: Actor, changes: dict[str, Any]) -> None:
+    async def _record(self, event: EventKind, actor: Actor, changes: dict[str, Any]) -> None:
         self.is_changed = True
+        self.recorded.append(Recorded(event, actor, changes))
         await add_event(self._connection, self.key.id, event, actor, self._now, changes)
         pending = insert(_changes).values(key_id=self.key.id, at=self._now).returning(_changes.c.id)
         self.pending = (await self._connection.execute(pending)).scalar_one()

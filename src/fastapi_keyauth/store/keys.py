@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastapi_keyauth.errors import KeyNotFound, TooManyKeys
 from fastapi_keyauth.models import ChangeRow, EventRow, OriginRow, table
+from fastapi_keyauth.observer import Observer
 from fastapi_keyauth.records import Actor, EventPage, Key, KeyEvent, Status, StoredKey
 from fastapi_keyauth.settings import KeyAuthSettings
 from fastapi_keyauth.store.changes import KeyChange, add_event, add_secret, replace_origins
@@ -29,10 +30,17 @@ _FOR_TOKEN_COLUMNS = (
 
 
 class KeyStore:
-    """Reads and writes keys. A change writes its line of history, and a row for the announcer, in its transaction."""
+    """Reads and writes keys. A change writes its line of history, and a row for the announcer, in its transaction.
 
-    def __init__(self, database: Database, settings: KeyAuthSettings) -> None:
+    Args:
+        database: where they are.
+        settings: the defaults that a key's row leaves open.
+        observer: told of each change once it is committed.
+    """
+
+    def __init__(self, database: Database, settings: KeyAuthSettings, observer: Observer) -> None:
         self._database = database
+        self._observer = observer
         self._views = Views(settings)
 
     async def find_for_token(self, key_id: str, tag: str) -> list[tuple[StoredKey, str]]:
@@ -128,7 +136,9 @@ class KeyStore:
             await add_secret(connection, values["id"], secret, now)
             await replace_origins(connection, values["id"], values["allowed_origins"])
             await add_event(connection, values["id"], "created", actor, now, {})
-            return await self._get(connection, values["id"], now, None)
+            key = await self._get(connection, values["id"], now, None)
+        self._observer.changed("created", key, actor, {})
+        return key
 
     async def _check_room(self, connection: AsyncConnection, owner_id: str, max_keys: int) -> None:
         if not self._database.is_sqlite:
@@ -153,6 +163,8 @@ class KeyStore:
             yield change
             if change.is_changed:
                 change.key = await self._get(connection, key_id, now, None)
+        for event, actor, changes in change.recorded:
+            self._observer.changed(event, change.key, actor, changes)
 
     async def events(self, key_id: str, before: int | None, limit: int) -> EventPage:
         """A page of a key's history, newest first."""

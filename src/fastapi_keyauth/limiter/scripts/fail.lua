@@ -3,7 +3,8 @@
 -- KEYS  hash of an address each (n failures since t, t time of the first in ms, b blocked until, ms)
 -- ARGV  [1] now in ms since 1970, or '' for this server's clock
 --       [2] failures that block   [3] within how many ms of the first   [4] for how many ms
--- Gives per address the ms for which it was blocked already, or 0 where the failure was counted
+-- Gives per address the ms for which it was blocked already, 0 where the failure was counted, or -1 where it was
+-- counted and blocks the address
 local now = tonumber(ARGV[1])
 if not now then
   local time = redis.call('TIME')
@@ -25,11 +26,12 @@ for i, key in ipairs(KEYS) do
       redis.call('DEL', key)
       redis.call('HSET', key, 'b', now + block)
       redis.call('PEXPIRE', key, block)
+      reply[i] = -1
     else
       redis.call('HSET', key, 'n', n + 1, 't', first)
       redis.call('PEXPIRE', key, first + window - now)
+      reply[i] = 0
     end
-    reply[i] = 0
   end
 end
 return reply

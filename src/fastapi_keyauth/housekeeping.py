@@ -1,0 +1,45 @@
+"""What a worker does every few seconds, beside the requests."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+
+logger = logging.getLogger("fastapi_keyauth")
+
+
+class Housekeeping:
+    """Calls each of its works every few seconds, one after another, whatever happens to any of them.
+
+    Args:
+        every_s: seconds between two rounds.
+        works: what is to be done.
+    """
+
+    def __init__(self, every_s: float, *works: Callable[[], Awaitable[None]]) -> None:
+        self._every_s = every_s
+        self._works = works
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin, in this event loop."""
+        self._task = asyncio.create_task(self._run(), name="keyauth-housekeeping")
+
+    async def close(self) -> None:
+        """End, in the middle of a work if need be."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._every_s)
+            for work in self._works:
+                try:
+                    await work()
+                except Exception:  # whatever it was, the next work and the next round must come; it is in the log
+                    logger.exception(
+                        "housekeeping failed, will try again", extra={"keyauth_event": "housekeeping_failed"}
+                    )
