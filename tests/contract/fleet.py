@@ -37,6 +37,7 @@ class Answer:
     worker: int
     status: int
     body: Any
+    headers: Mapping[str, str]
 
     @property
     def outcome(self) -> Outcome:
@@ -78,7 +79,9 @@ class Connection:
         found = await self._reader.readexactly(int(answered.get("content-length", 0)))
         ended_at = time.monotonic()
         status = int(status_line.split(" ", 2)[1])
-        return Answer(began_at, ended_at, int(answered["worker"]), status, json.loads(found) if found else None)
+        worker = int(answered.get("worker", 0))
+        is_json = found and "json" in answered.get("content-type", "")
+        return Answer(began_at, ended_at, worker, status, json.loads(found) if is_json else None, answered)
 
 
 class Fleet:

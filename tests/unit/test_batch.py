@@ -15,10 +15,12 @@ class Wire:
     def __init__(self) -> None:
         self.sent: list[list[str]] = []
         self._landed: list[Landed[str]] = []
+        self.since: list[float] = []
 
-    def __call__(self, questions: list[str], landed: Landed[str]) -> None:
+    def __call__(self, questions: list[str], landed: Landed[str], since: float) -> None:
         self.sent.append(questions)
         self._landed.append(landed)
+        self.since.append(since)
 
     def answer_with(self, answers: Sequence[str]) -> None:
         """As `answer`, and what was asked may be answered again."""
@@ -127,3 +129,19 @@ async def test_closing_does_not_wait_for_askers_that_went_away(wire: Wire, batch
     async with asyncio.timeout(5):
         await batcher.close()
     assert wire.sent == [["0"]]
+
+
+async def test_a_call_is_told_since_when_the_first_of_its_questions_waits(
+    wire: Wire, batcher: Batcher[str, str]
+) -> None:
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    futures = [batcher.ask("on the wire"), *(batcher.ask("q") for _ in range(MAX_BATCH + 1))]
+    asked = clock()
+    for _ in range(3):
+        wire.answer()
+    await asyncio.gather(*futures)
+    late = batcher.ask("late")
+    assert began <= wire.since[0] <= wire.since[1] == wire.since[2] <= asked <= wire.since[3]
+    wire.answer()
+    await late

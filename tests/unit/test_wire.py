@@ -3,16 +3,19 @@
 import asyncio
 import contextlib
 import dataclasses
+import time
 from collections.abc import AsyncIterator, Awaitable
 
 import pytest
 
 from fastapi_keyauth.errors import LimiterUnavailable
-from fastapi_keyauth.limiter import Ask, RedisLimiter, Verdict
+from fastapi_keyauth.limiter import Ask, OutageLimiter, RedisLimiter, Verdict
 from fastapi_keyauth.limiter.base import Policy
+from fastapi_keyauth.limiter.calls import Script
 from fastapi_keyauth.principals import KeyPrincipal, KeyPrincipalDraft
 
 ADMITTED = b"*5\r\n:0\r\n$1\r\ng\r\n:4\r\n:500000\r\n:60\r\n"
+POLICY = Policy(3, 60_000, 60_000, "fixed_window")
 Answers = list[bytes | None]
 """To one script call after another; None closes the connection."""
 
@@ -26,6 +29,8 @@ class FakeRedis:
         self.connections = 0
         self.port = 0
         self.in_pieces = True
+        self.delay_s = 0.0
+        self.refused_script = b""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -40,6 +45,9 @@ class FakeRedis:
                 if words[0].startswith(b"EVAL"):
                     self.calls += 1
                     answer = self.answers.pop(0) if self.answers else ADMITTED
+                    if self.refused_script in words[1:2]:
+                        answer = b"-ERR refused\r\n"
+                    await asyncio.sleep(self.delay_s)
                 if answer is None:
                     break
                 for piece in [bytes([byte]) for byte in answer] if self.in_pieces else [answer]:
@@ -59,13 +67,12 @@ async def server() -> AsyncIterator[FakeRedis]:
 
 @pytest.fixture
 async def limiter(server: FakeRedis) -> AsyncIterator[RedisLimiter]:
-    policy = Policy(3, 60_000, 60_000, "fixed_window")
-    made = RedisLimiter(f"redis://127.0.0.1:{server.port}/0", policy, "t", 1.0)
+    made = RedisLimiter(f"redis://127.0.0.1:{server.port}/0", POLICY, "t", 1.0)
     yield made
     await made.close()
 
 
-def take(limiter: RedisLimiter) -> Awaitable[object]:
+def take(limiter: RedisLimiter | OutageLimiter) -> Awaitable[object]:
     return limiter.take(Ask("k", None, 5, 1, "", 0.0, True))
 
 
@@ -135,8 +142,7 @@ async def test_a_call_after_closing_fails_at_once(server: FakeRedis, limiter: Re
 
 
 async def test_workers_forked_from_one_process_give_out_generations_of_their_own(redis_server_url: str) -> None:
-    policy = Policy(3, 60_000, 60_000, "fixed_window")
-    limiter = RedisLimiter(redis_server_url, policy, "t", 5.0)
+    limiter = RedisLimiter(redis_server_url, POLICY, "t", 5.0)
     given = set()
     for key_id in ("a", "b"):  # a fork shares all that was made before the start
         await limiter.start()
@@ -149,3 +155,51 @@ async def test_workers_forked_from_one_process_give_out_generations_of_their_own
 def test_a_draft_has_the_fields_of_a_principal_in_their_order() -> None:
     drafted, final = dataclasses.fields(KeyPrincipalDraft), dataclasses.fields(KeyPrincipal)
     assert [field.name for field in drafted] == [field.name for field in final]
+
+
+async def test_the_time_runs_from_the_question_and_not_from_the_call(server: FakeRedis) -> None:
+    """A server that is slow and yet in time for each call is too late for a question that waited for a call before."""
+    limiter = RedisLimiter(f"redis://127.0.0.1:{server.port}/0", POLICY, "t", 0.6)
+    await take(limiter)
+    server.delay_s = 0.45
+    first, second = take(limiter), take(limiter)
+    await first
+    with pytest.raises(LimiterUnavailable, match="TimeoutError"):
+        await second
+    await limiter.close()
+
+
+async def test_a_worker_that_stood_still_does_not_take_it_for_an_outage(server: FakeRedis) -> None:
+    """The server stands still with it here, as it is in the same loop: nothing is ready when the time is over."""
+    limiter = RedisLimiter(f"redis://127.0.0.1:{server.port}/0", POLICY, "t", 1.0)
+    server.in_pieces = False
+    asked = asyncio.ensure_future(take(limiter))
+    await asyncio.sleep(0)
+    time.sleep(1.1)  # noqa: ASYNC251  # a blocking call is the point
+    await asked
+    await limiter.close()
+
+
+async def test_the_breaker_stays_open_while_only_requests_are_refused(
+    server: FakeRedis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Changes get through, the script that requests call does not: a probe of the one alone would open and close it."""
+    monkeypatch.setattr("fastapi_keyauth.limiter.outage.PROBE_EVERY_S", 0.01)
+    limiter = OutageLimiter(RedisLimiter(f"redis://127.0.0.1:{server.port}/0", POLICY, "t", 1.0), None)
+    await limiter.start()
+    server.refused_script = Script("take").pack(([], [])).split(b"\r\n")[4]
+    with pytest.raises(LimiterUnavailable):
+        await take(limiter)
+    calls = server.calls
+    async with asyncio.timeout(10):
+        while server.calls < calls + 6:  # noqa: ASYNC110  # probes, which come by themselves
+            await asyncio.sleep(0.01)
+    with pytest.raises(LimiterUnavailable):
+        await take(limiter)
+    assert "redis is back" not in caplog.text
+    server.refused_script = b""
+    async with asyncio.timeout(10):
+        while "redis is back" not in caplog.text:  # noqa: ASYNC110  # as above
+            await asyncio.sleep(0.01)
+    await take(limiter)
+    await limiter.close()

@@ -24,14 +24,15 @@ class Batcher(Generic[Question, Answer]):
     A question whose asker went away is answered all the same, into nothing; it disturbs no other in its batch.
 
     Args:
-        send: asks a batch; calls what it was given with as many answers, in order, or with why there are none.
+        send: asks a batch; calls what it was given with as many answers, in order, or with why there are none. It is
+            also told when the first of the batch was asked, on the event loop's clock.
         rescue: is asked, one by one, what a batch that failed was asked. Where left out, each of them fails.
         answered: told of each batch that comes back.
     """
 
     def __init__(
         self,
-        send: Callable[[list[Question], Landed[Answer]], None],
+        send: Callable[[list[Question], Landed[Answer], float], None],
         rescue: Callable[[Question, LimiterUnavailable], Answer] | None = None,
         answered: Answered | None = None,
     ) -> None:
@@ -43,10 +44,15 @@ class Batcher(Generic[Question, Answer]):
         self._futures: list[asyncio.Future[Answer]] = []
         self._asked: list[Question] = []
         self._on_the_wire: list[asyncio.Future[Answer]] = []
+        self._waiting_since = 0.0
 
     def ask(self, question: Question) -> asyncio.Future[Answer]:
         """The answer to one question."""
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Answer] = loop.create_future()
+        if not self._futures:
+            # Once for all that go together. Where more wait than go, those left behind keep it: too early, never late.
+            self._waiting_since = loop.time()
         self._questions.append(question)
         self._futures.append(future)
         if not self._on_the_wire:
@@ -58,7 +64,7 @@ class Batcher(Generic[Question, Answer]):
         self._on_the_wire, self._futures = self._futures[:MAX_BATCH], self._futures[MAX_BATCH:]
         if self._answered is not None:
             self._departed_at = time.perf_counter()
-        self._send(self._asked, self._land)
+        self._send(self._asked, self._land, self._waiting_since)
 
     def _land(self, answers: Sequence[Answer] | LimiterUnavailable) -> None:
         if self._answered is not None:

@@ -91,8 +91,9 @@ class RedisLimiter:
     def _client(self, **options: Any) -> Redis:
         client: Redis = Redis.from_url(
             self._url,
-            socket_timeout=None,  # wire.py and calls.py take the time, once for all that a call does
-            socket_connect_timeout=self._timeout_s,
+            # wire.py and calls.py take the time, once for all that a call does, connecting included.
+            socket_timeout=None,
+            socket_connect_timeout=None,
             retry=Retry(NoBackoff(), 0),  # what to do about an outage is decided in one place: outage.py
             decode_responses=True,
             protocol=2,  # RESP2 serves for integers and strings, and spares old servers a HELLO
@@ -184,7 +185,7 @@ class RedisLimiter:
         finally:
             await client.aclose()
 
-    def _send_asks(self, asks: list[Ask], landed: Landed[Decision]) -> None:
+    def _send_asks(self, asks: list[Ask], landed: Landed[Decision], since: float) -> None:
         def received(reply: Any) -> None:
             if isinstance(reply, LimiterUnavailable):
                 landed(reply)
@@ -209,7 +210,7 @@ class RedisLimiter:
                         self._remember_block(ask.bucket, decision.wait_s)
             landed(decisions)
 
-        self._take.call(lambda: self._prepare(asks), received)
+        self._take.call(lambda: self._prepare(asks), received, since)
 
     def _prepare(self, asks: list[Ask]) -> Prepared:
         names: list[str] = []
@@ -229,11 +230,11 @@ class RedisLimiter:
             args += (proof or "-", -1 if limit is None else limit, how)
         return names, args
 
-    def _send_failures(self, buckets: list[str], landed: Landed[int]) -> None:
+    def _send_failures(self, buckets: list[str], landed: Landed[int], since: float) -> None:
         policy = self._policy
         names = [self._name(bucket) for bucket in buckets]
         args = [self._now_ms(), policy.block_after_failures, policy.failure_window_ms, policy.block_for_ms]
-        self._fail.call(lambda: (names, args), landed)
+        self._fail.call(lambda: (names, args), landed, since)
 
     def _name(self, tag: str) -> str:
         """The hash of a key or of an address; its tag keeps it in one slot of a cluster."""

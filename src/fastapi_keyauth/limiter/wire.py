@@ -17,6 +17,13 @@ from fastapi_keyauth.limiter.calls import Prepare, Script, unavailable
 
 Done = Callable[[Any], None]
 """Called with the answer, or with a LimiterUnavailable; with the latter too where the answer makes it raise."""
+LEAST_S = 0.2
+"""Seconds that a call gets however long its questions have waited already: a call before it that took nearly all of
+the time must not make an outage of it. So a question waits this much longer than the timeout at most."""
+TICKS = 4
+"""Parts in which the time is counted. A part that ends late, because the event loop stood still, counts as one: the
+server may have answered all along, and a connection takes several turns to make. Else a worker that was held up for
+longer than the timeout (a blocking call of the application, a busy machine) would take it for an outage of Redis."""
 _UNFINISHED = object()
 
 
@@ -27,6 +34,8 @@ class _Call:
     prepare: Prepare
     done: Done
     timer: asyncio.TimerHandle
+    tick_s: float
+    ticks_left: int = TICKS
     is_sent_again: bool = False
 
 
@@ -40,7 +49,7 @@ class Wire:
     Args:
         client: makes connections; without ``socket_timeout``, as the time is taken here.
         script: what is called.
-        timeout_s: seconds for a call, connecting included.
+        timeout_s: seconds from when the first of its questions was asked to the answer, connecting included.
     """
 
     def __init__(self, client: Redis, script: Script, timeout_s: float) -> None:
@@ -52,10 +61,17 @@ class Wire:
         self._call: _Call | None = None
         self._is_closed = False
 
-    def call(self, prepare: Prepare, done: Done) -> None:
-        """Call the script with what ``prepare`` gives, once a connection stands."""
-        timer = asyncio.get_running_loop().call_later(self._timeout_s, self._time_out)
-        self._call = _Call(prepare, done, timer)
+    def call(self, prepare: Prepare, done: Done, since: float) -> None:
+        """Call the script with what ``prepare`` gives, once a connection stands.
+
+        Args:
+            prepare: gives the names and arguments.
+            done: called with the outcome.
+            since: when the first of its questions was asked, on the event loop's clock.
+        """
+        loop = asyncio.get_running_loop()
+        tick_s = max(since + self._timeout_s - loop.time(), min(LEAST_S, self._timeout_s)) / TICKS
+        self._call = _Call(prepare, done, loop.call_later(tick_s, self._tick), tick_s)
         if self._is_closed:
             self._finish(LimiterUnavailable("closed"))
         elif self._link is None:
@@ -122,7 +138,14 @@ class Wire:
             except Exception as error:  # whatever it is, who asked must hear of it
                 self._finish(unavailable(error))
 
-    def _time_out(self) -> None:
+    def _tick(self) -> None:
+        call = self._call
+        if call is None:
+            return
+        call.ticks_left -= 1
+        if call.ticks_left:
+            call.timer = asyncio.get_running_loop().call_later(call.tick_s, self._tick)
+            return
         # A connection whose answer never came must not give it to the next call.
         self._drop()
         self._finish(LimiterUnavailable("TimeoutError"))
