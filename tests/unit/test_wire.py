@@ -187,6 +187,7 @@ async def test_the_breaker_stays_open_while_only_requests_are_refused(
     monkeypatch.setattr("fastapi_keyauth.limiter.outage.PROBE_EVERY_S", 0.01)
     limiter = OutageLimiter(RedisLimiter(f"redis://127.0.0.1:{server.port}/0", POLICY, "t", 1.0), None)
     await limiter.start()
+    server.in_pieces = False
     server.refused_script = Script("take").pack(([], [])).split(b"\r\n")[4]
     with pytest.raises(LimiterUnavailable):
         await take(limiter)
