@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import dataclasses
-import time
 from collections.abc import AsyncIterator, Awaitable
 
 import pytest
@@ -29,7 +28,8 @@ class FakeRedis:
         self.connections = 0
         self.port = 0
         self.in_pieces = True
-        self.delay_s = 0.0
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
         self.refused_script = b""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -47,7 +47,7 @@ class FakeRedis:
                     answer = self.answers.pop(0) if self.answers else ADMITTED
                     if self.refused_script in words[1:2]:
                         answer = b"-ERR refused\r\n"
-                    await asyncio.sleep(self.delay_s)
+                    await self.may_answer.wait()
                 if answer is None:
                     break
                 for piece in [bytes([byte]) for byte in answer] if self.in_pieces else [answer]:
@@ -157,25 +157,49 @@ def test_a_draft_has_the_fields_of_a_principal_in_their_order() -> None:
     assert [field.name for field in drafted] == [field.name for field in final]
 
 
-async def test_the_time_runs_from_the_question_and_not_from_the_call(server: FakeRedis) -> None:
+class LeapingClock:
+    """The event loop's clock, which leaps where the loop is to have stood still."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        loop = asyncio.get_running_loop()
+        self._time = loop.time
+        self._leapt_s = 0.0
+        monkeypatch.setattr(loop, "time", lambda: self._time() + self._leapt_s)
+
+    def leap(self, seconds: float) -> None:
+        """So many seconds have passed, and nothing was done in them."""
+        self._leapt_s += seconds
+
+
+async def test_the_time_runs_from_the_question_and_not_from_the_call(
+    server: FakeRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A server that is slow and yet in time for each call is too late for a question that waited for a call before."""
-    limiter = RedisLimiter(f"redis://127.0.0.1:{server.port}/0", POLICY, "t", 0.6)
+    clock = LeapingClock(monkeypatch)
+    limiter = RedisLimiter(f"redis://127.0.0.1:{server.port}/0", POLICY, "t", 30.0)
     await take(limiter)
-    server.delay_s = 0.45
+    server.may_answer.clear()
     first, second = take(limiter), take(limiter)
+    await asyncio.sleep(0)
+    clock.leap(29.9)
+    server.may_answer.set()
     await first
+    server.may_answer.clear()
     with pytest.raises(LimiterUnavailable, match="TimeoutError"):
-        await second
+        await asyncio.wait_for(second, 10)
+    server.may_answer.set()
     await limiter.close()
 
 
-async def test_a_worker_that_stood_still_does_not_take_it_for_an_outage(server: FakeRedis) -> None:
-    """The server stands still with it here, as it is in the same loop: nothing is ready when the time is over."""
-    limiter = RedisLimiter(f"redis://127.0.0.1:{server.port}/0", POLICY, "t", 1.0)
-    server.in_pieces = False
+async def test_a_worker_that_stood_still_does_not_take_it_for_an_outage(
+    server: FakeRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it connects, which takes several turns of the loop: nothing is ready when the time is over."""
+    clock = LeapingClock(monkeypatch)
+    limiter = RedisLimiter(f"redis://127.0.0.1:{server.port}/0", POLICY, "t", 30.0)
     asked = asyncio.ensure_future(take(limiter))
     await asyncio.sleep(0)
-    time.sleep(1.1)  # noqa: ASYNC251  # a blocking call is the point
+    clock.leap(40)
     await asked
     await limiter.close()
 
