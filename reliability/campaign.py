@@ -1,0 +1,154 @@
+"""Each fault of Redis over and over, under load, for both policies at once, with keys taken away in the middle."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+from reliability.faults import Fault, RedisFaults
+from reliability.ledger import ADMITTED_DEAD, Tally
+from reliability.party import Party, party
+from reliability.strike import Hands, Outcome, strike
+from tests.servers import Server
+
+POLICIES = ("local", "deny")
+CAP = 40
+DURING_S = 1.0
+PENDING_S = 10.5
+"""Longer than any ``holds_within_s``: what was not sure to hold everywhere is looked at again after that."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What came of one fault under one policy. Times in seconds."""
+
+    fault: str
+    policy: str
+    times: int
+    requests: int
+    unavailable: int
+    unanswered: int
+    wrong_admissions: int
+    other_violations: int
+    slowest_s: float
+    slowest_inside_s: float
+    recovery_median_s: float
+    recovery_worst_s: float
+
+
+@dataclass(frozen=True)
+class Side:
+    """What was seen of one policy over all faults."""
+
+    policy: str
+    ended_keys: int
+    capped_keys: int
+    full_keys: int
+    over_cap: int
+    units_given_twice: int
+    violations: dict[str, int]
+    examples: list[str]
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """All of it."""
+
+    times: int
+    workers: int
+    rows: list[Row]
+    sides: list[Side]
+
+    def is_clean(self) -> bool:
+        """Whether every promise was kept."""
+        return not any(side.over_cap or side.units_given_twice or side.violations for side in self.sides)
+
+
+async def run(
+    redis: Server, database_url: str, folder: Path, times: int, workers: int, seed: int, say: Callable[[str], None]
+) -> Campaign:
+    """Each fault ``times`` times."""
+    hands = Hands()
+    seen: defaultdict[tuple[str, str], list[Outcome]] = defaultdict(list)
+    env = {"KEYAUTH_DATABASE_URL": database_url, "KEYAUTH_REDIS_URL": redis.url}
+    chance = random.Random(seed)  # noqa: S311  # the same again for the same seed
+    faults = RedisFaults(redis, keeps_data=False).all()
+    try:
+        async with AsyncExitStack() as stack:
+            parties = [
+                stack.enter_context(
+                    party(policy, workers, folder / policy, env, may_refuse=policy == "deny", chance=chance)
+                )
+                for policy in POLICIES
+            ]
+            async with AsyncExitStack() as loads:
+                for each in parties:
+                    await each.get_ready(keys=20)
+                    await loads.enter_async_context(each.load.running())
+                for fault in faults:
+                    for _ in range(times):
+                        for each, outcome in zip(parties, await _strike_once(fault, parties, hands), strict=True):
+                            seen[fault.name, each.site.policy].append(outcome)
+                    say(f"{fault.name}: {times} times")
+                await asyncio.sleep(PENDING_S)
+            ended = await asyncio.gather(*(each.ask_for_the_dead() for each in parties))
+            for each in parties:
+                await each.site.close()
+            sides = [_side(each, count) for each, count in zip(parties, ended, strict=True)]
+    finally:
+        hands.close()
+    rows = [_row(fault, policy, seen[fault.name, policy]) for fault in faults for policy in POLICIES]
+    return Campaign(times, workers, rows, sides)
+
+
+async def _strike_once(fault: Fault, parties: list[Party], hands: Hands) -> list[Outcome]:
+    doomed = dict(zip(map(id, parties), await asyncio.gather(*(each.prepare(CAP) for each in parties)), strict=True))
+    return await strike(fault, parties, hands, DURING_S, lambda each: each.end(doomed[id(each)]))
+
+
+def _row(fault: Fault, policy: str, outcomes: list[Outcome]) -> Row:
+    total = Tally()
+    for outcome in outcomes:
+        total.merge(outcome.tally)
+    recoveries = [outcome.recovery_s for outcome in outcomes]
+    wrong = total.violations[ADMITTED_DEAD]
+    return Row(
+        fault=fault.name,
+        policy=policy,
+        times=len(outcomes),
+        requests=total.requests,
+        unavailable=total.unavailable,
+        unanswered=total.lost,
+        wrong_admissions=wrong,
+        other_violations=total.violations.total() - wrong,
+        slowest_s=round(total.slowest_s, 3),
+        slowest_inside_s=round(total.slowest_inside_s, 3),
+        recovery_median_s=round(median(recoveries), 3),
+        recovery_worst_s=round(max(recoveries), 3),
+    )
+
+
+def _side(each: Party, ended: int) -> Side:
+    ledger = each.ledger
+    capped = [key for key in ledger.keys.values() if key.limit is not None]
+    return Side(
+        policy=ledger.policy,
+        ended_keys=ended,
+        capped_keys=len(capped),
+        full_keys=sum(key.is_full for key in capped),
+        over_cap=ledger.over_cap(),
+        units_given_twice=ledger.units_given_twice(),
+        violations=dict(ledger.total.violations),
+        examples=ledger.examples,
+    )
+
+
+def as_results(campaign: Campaign) -> dict[str, object]:
+    """For the file of results."""
+    return asdict(campaign)

@@ -1,0 +1,212 @@
+"""What was acknowledged, what was answered since, and where the two do not agree."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Set
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from tests.contract.fleet import Answer, Outcome
+
+HOUR_S = 3600
+REFUSED_KEY = {(401, "revoked_api_key"), (401, "disabled_api_key"), (401, "expired_api_key")}
+
+# Kinds of violations.
+ERROR = "server error"
+ADMITTED_DEAD = "admitted after it was taken away"
+REFUSED_LIVE = "refused though it is good"
+OVER_CAP = "admitted over the cap"
+ODD = "an answer that fits nothing"
+HUNG = "no answer at all"
+
+
+@dataclass(slots=True)
+class KeyRecord:
+    """A key that was answered with 201, and what was seen of its use."""
+
+    id: str
+    limit: int | None
+    made_at: float
+    admitted: Counter[int] = field(default_factory=Counter)
+    """By hour since 1970."""
+    units: Counter[tuple[int, int]] = field(default_factory=Counter)
+    """How often each unit was given out: by hour and what was said to remain."""
+    workers: set[int] = field(default_factory=set)
+    is_full: bool = False
+    """Whether its cap was met."""
+
+
+@dataclass(slots=True, eq=False)
+class Credential:
+    """A token. ``sure_from``: moment from which it is certainly good; ``dead_from``: from which it certainly is not.
+
+    Both on the monotonic clock; infinity where it is not known to be so. In between nobody can tell.
+    """
+
+    token: str
+    key: KeyRecord
+    sure_from: float
+    dead_from: float = math.inf
+    can_revive: bool = False
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was answered while it was looked at."""
+
+    requests: int = 0
+    unavailable: int = 0
+    """503 that the documents allow."""
+    lost: int = 0
+    slowest_s: float = 0.0
+    slowest_inside_s: float = 0.0
+    """The longest that a worker had a request, by the worker's clock."""
+    violations: Counter[str] = field(default_factory=Counter)
+
+    def merge(self, other: Tally) -> None:
+        """Add another one's figures."""
+        self.requests += other.requests
+        self.unavailable += other.unavailable
+        self.lost += other.lost
+        self.slowest_s = max(self.slowest_s, other.slowest_s)
+        self.slowest_inside_s = max(self.slowest_inside_s, other.slowest_inside_s)
+        self.violations += other.violations
+
+
+class Ledger:
+    """Remembers keys and judges answers.
+
+    Args:
+        policy: ``local`` or ``deny``, of the workers that are asked.
+        may_refuse: whether requests with a key may be answered with 503 (policy ``deny``, or the database away).
+    """
+
+    def __init__(self, policy: str, may_refuse: bool) -> None:
+        self.policy = policy
+        self.may_refuse = may_refuse
+        self.keys: dict[str, KeyRecord] = {}
+        self.live: list[Credential] = []
+        self.capped: list[Credential] = []
+        self.dead: list[Credential] = []
+        self.unsure: list[Credential] = []
+        self.total = Tally()
+        self.examples: list[str] = []
+        self.answered_by: Counter[int] = Counter()
+        self.admitted_at: defaultdict[int, list[float]] = defaultdict(list)
+        """When each worker admitted a request, on the monotonic clock."""
+        self.data_lost_at: list[float] = []
+        self._open: list[Tally] = [self.total]
+
+    @contextmanager
+    def tally(self) -> Iterator[Tally]:
+        """Figures of the answers that come inside the block."""
+        tally = Tally()
+        self._open.append(tally)
+        try:
+            yield tally
+        finally:
+            self._open.remove(tally)
+
+    def made(self, key_id: str, token: str, limit: int | None, at: float) -> Credential:
+        """A key was answered with 201."""
+        record = self.keys[key_id] = KeyRecord(key_id, limit, at)
+        credential = Credential(token, record, sure_from=at)
+        (self.live if limit is None else self.capped).append(credential)
+        return credential
+
+    def lost(self) -> None:
+        """A request went out and its connection ended without an answer."""
+        for tally in self._open:
+            tally.lost += 1
+
+    def hung(self, what: str) -> None:
+        """A request was not answered within any reasonable time."""
+        self._violate(HUNG, what)
+
+    def note(self, answer: Answer, what: str) -> None:
+        """Count an answer, and judge what holds for any."""
+        self.answered_by[answer.worker] += 1
+        took_s = answer.ended_at - answer.began_at
+        inside_s = float(answer.headers.get("took-ms", 0)) / 1000
+        is_allowed_503 = answer.outcome == (503, "temporarily_unavailable") and (
+            "retry-after" in answer.headers or "holds_within_s" in answer.body
+        )
+        for tally in self._open:
+            tally.requests += 1
+            tally.slowest_s = max(tally.slowest_s, took_s)
+            tally.slowest_inside_s = max(tally.slowest_inside_s, inside_s)
+            tally.unavailable += is_allowed_503
+        if answer.status >= 500 and not is_allowed_503:
+            self._violate(ERROR, f"{what}: {answer.outcome}")
+
+    def judge(self, answer: Answer, credential: Credential) -> None:
+        """Judge the answer to a request with a key."""
+        outcome = answer.outcome
+        if answer.status == 200:
+            self._admitted(answer, credential)
+        elif outcome in REFUSED_KEY:
+            if answer.began_at > credential.sure_from:
+                self._violate(REFUSED_LIVE, str(outcome))
+        elif outcome == (429, "rate_limit_exceeded"):
+            credential.key.is_full = True
+            if credential.key.limit is None:
+                self._violate(REFUSED_LIVE, str(outcome))
+        elif answer.status == 503:
+            if not self.may_refuse:
+                self._violate(ERROR, f"503 under the policy {self.policy} with the database there")
+        elif answer.status < 500:
+            self._violate(ODD, str(outcome))
+
+    def expect(self, answer: Answer, allowed: Set[Outcome], what: str) -> None:
+        """Judge the answer to any other request. A 503 was judged already."""
+        if answer.outcome not in allowed and answer.status < 500:
+            self._violate(ODD, f"{what}: {answer.outcome}")
+
+    def _admitted(self, answer: Answer, credential: Credential) -> None:
+        late_s = answer.began_at - credential.dead_from
+        if late_s > 0:
+            self._violate(ADMITTED_DEAD, f"{late_s:.3f} s after it was to hold")
+        key = credential.key
+        self.admitted_at[answer.worker].append(answer.ended_at)
+        key.workers.add(answer.worker)
+        said = dict(part.split("=") for part in answer.headers.get("ratelimit", "").split(";")[1:])
+        ends_at = time.time() - (time.monotonic() - answer.ended_at) + int(said.get("t", 0))
+        # The window's end, on the hour; without a cap no end is told.
+        hour = round(ends_at / HOUR_S) - 1 if said else int(ends_at / HOUR_S)
+        key.admitted[hour] += 1
+        if said:
+            key.units[hour, int(said["r"])] += 1
+
+    def over_cap(self) -> int:
+        """Requests admitted beyond what is promised, over all keys and hours."""
+        over = 0
+        for key in self.keys.values():
+            if key.limit is None:
+                continue
+            lives = self._lives(key)
+            over += sum(max(0, count - key.limit * lives) for count in key.admitted.values())
+        return over
+
+    def units_given_twice(self) -> int:
+        """Units given out more often than is promised."""
+        return sum(
+            max(0, times - self._lives(key))
+            for key in self.keys.values()
+            for times in key.units.values()
+        )
+
+    def _lives(self, key: KeyRecord) -> int:
+        """How often the same unit may be given out: once, once more each time that Redis lost its data, and in an
+        outage under the policy ``local`` once by each worker.
+        """
+        lost = sum(at > key.made_at for at in self.data_lost_at)
+        return 1 + lost + (len(key.workers) if self.policy == "local" else 0)
+
+    def _violate(self, kind: str, what: str) -> None:
+        for tally in self._open:
+            tally.violations[kind] += 1
+        if len(self.examples) < 50:
+            self.examples.append(f"{kind}: {what}")

@@ -1,0 +1,84 @@
+"""Everything on one side of a run: workers of one policy, load on them, an owner who changes keys, and the ledger."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from reliability.ledger import Credential, Ledger
+from reliability.line import Line
+from reliability.load import Load
+from reliability.manager import Manager
+from reliability.site import Site
+
+MANAGING = 6
+"""Lines for changes to keys."""
+
+
+@dataclass
+class Party:
+    """See the module."""
+
+    site: Site
+    ledger: Ledger
+    manager: Manager
+    load: Load
+    session: str = ""
+
+    async def get_ready(self, keys: int) -> None:
+        """Log in, make the first keys, and see that every worker is well."""
+        self.session = await self.manager.log_in()
+        for _ in range(keys):
+            await self.manager.make()
+        await self.recovered_at()
+
+    async def recovered_at(self) -> float:
+        """When every worker was well again, on the monotonic clock."""
+        return await self.site.recovered_at(self.manager, self.session)
+
+    async def prepare(self, cap: int) -> list[Credential]:
+        """A capped key, which the load drives to its cap, and two keys that every worker remembers, to be ended."""
+        await self.manager.make(cap)
+        doomed = [made for made in (await self.manager.make(), await self.manager.make()) if made is not None]
+        for credential in doomed:
+            for _ in range(2):
+                await self.site.ask_every_worker(credential)
+        return doomed
+
+    async def end(self, doomed: Sequence[Credential]) -> None:
+        """Revoke one and disable the other, whatever is broken. Every worker is asked with it at once."""
+        for change, credential in zip((self.manager.revoke, self.manager.disable), doomed, strict=False):
+            await change(credential)
+            await self.site.ask_every_worker(credential)
+
+    async def ask_for_the_dead(self) -> int:
+        """Every credential that was ended, at every worker. How many there are."""
+        dead = list(self.ledger.dead)
+        for credential in dead:
+            await self.site.ask_every_worker(credential)
+        return len(dead)
+
+
+@contextmanager
+def party(
+    policy: str, workers: int, folder: Path, env: Mapping[str, str], *, may_refuse: bool, chance: random.Random
+) -> Iterator[Party]:
+    """A party, whose workers end with the block."""
+    ledger = Ledger(policy, may_refuse)
+    site = Site(policy, workers, folder, env, ledger)
+    try:
+        url = site.group.base_url
+        lines = [Line(url, ledger, f"192.0.2.{number + 2}") for number in range(MANAGING)]
+        load = Load(url, ledger, chance, clients=CLIENTS, pause_s=PAUSE_S)
+        yield Party(site, ledger, Manager(lines, ledger, chance), load)
+    finally:
+        site.group.close()
+
+
+CLIENTS = 8
+PAUSE_S = 0.04
+"""What each client waits between its requests on average: some 150 requests a second in all. The machine is to be busy
+and not full: what is looked at is what breaks, not how fast it is."""
