@@ -192,11 +192,7 @@ class Ledger:
 
     def units_given_twice(self) -> int:
         """Units given out more often than is promised."""
-        return sum(
-            max(0, times - self._lives(key))
-            for key in self.keys.values()
-            for times in key.units.values()
-        )
+        return sum(max(0, times - self._lives(key)) for key in self.keys.values() for times in key.units.values())
 
     def _lives(self, key: KeyRecord) -> int:
         """How often the same unit may be given out: once, once more each time that Redis lost its data, and in an

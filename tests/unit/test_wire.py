@@ -4,13 +4,17 @@ import asyncio
 import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable
+from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 
 from fastapi_keyauth.errors import LimiterUnavailable
+from fastapi_keyauth.instruments import Instruments
 from fastapi_keyauth.limiter import Ask, OutageLimiter, RedisLimiter, Verdict
 from fastapi_keyauth.limiter.base import Policy
 from fastapi_keyauth.limiter.calls import Script
+from fastapi_keyauth.observer import Observer
 from fastapi_keyauth.principals import KeyPrincipal, KeyPrincipalDraft
 
 ADMITTED = b"*5\r\n:0\r\n$1\r\ng\r\n:4\r\n:500000\r\n:60\r\n"
@@ -209,7 +213,8 @@ async def test_the_breaker_stays_open_while_only_requests_are_refused(
 ) -> None:
     """Changes get through, the script that requests call does not: a probe of the one alone would open and close it."""
     monkeypatch.setattr("fastapi_keyauth.limiter.outage.PROBE_EVERY_S", 0.01)
-    limiter = OutageLimiter(RedisLimiter(f"redis://127.0.0.1:{server.port}/0", POLICY, "t", 1.0), None)
+    observer = Observer(Instruments(), None, partial(datetime.now, UTC))
+    limiter = OutageLimiter(RedisLimiter(f"redis://127.0.0.1:{server.port}/0", POLICY, "t", 1.0), None, observer)
     await limiter.start()
     server.in_pieces = False
     server.refused_script = Script("take").pack(([], [])).split(b"\r\n")[4]
