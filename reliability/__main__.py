@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 import tempfile
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from tests.session import Servers
 
 
 def main() -> None:
+    """See the module."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--faults", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
@@ -22,8 +22,12 @@ def main() -> None:
         redis = servers.start("valkey")
         with servers.fresh_postgres_url() as url:
             result = asyncio.run(campaign.run(redis, url, Path(name), options.faults, 2, options.seed, print))
-            for row in result.rows: print(row)
-            for side in result.sides: print(side)
+            for row in result.rows:
+                sys.stdout.write(f"{row}\n")
+            for side in result.sides:
+                sys.stdout.write(f"{side}\n")
     servers.close()
 
-main()
+
+if __name__ == "__main__":
+    main()

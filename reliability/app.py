@@ -1,4 +1,4 @@
-"""The application under test: a route for keys, their management, and a witness of each request. Settings: KEYAUTH_*."""
+"""The application under test: a route for keys, their management, and a witness. Settings: KEYAUTH_*."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ class Witness:
         async def send_at_last(message: Message) -> None:
             if message["type"] == "lifespan.shutdown.complete":
                 counts = json.dumps({"begun": self._begun, "finished": self._finished})
-                Path(f"stopped-{os.getpid()}.json").write_text(counts)
+                Path(f"stopped-{os.getpid()}.json").write_text(counts)  # noqa: ASYNC240  # nothing is left to wait
             await send(message)
 
         await self._app(scope, receive, send_at_last)

@@ -1,4 +1,4 @@
-"""Makes and changes keys through the management routes, and writes down what was acknowledged and from when it holds."""
+"""Changes keys through the management routes, and writes down what was acknowledged and from when it holds."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class Manager:
 
 
 def _holds_from(answer: Answer | None, status: int) -> float:
-    """From when an acknowledged change holds everywhere, on the monotonic clock; infinity where it may not be stored."""
+    """From when a change holds everywhere, on the monotonic clock; infinity where it may not be stored."""
     if answer is None:
         return math.inf
     if answer.status == status:
