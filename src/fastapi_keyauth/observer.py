@@ -71,8 +71,11 @@ class Observer:
         if isinstance(error, FailedAttempt):
             self._emit("failed", key_id=key_id, address=address, reason=code)
             if error.begins_block:
-                extra = {"keyauth_event": "blocked", "reason": code, "key_id": key_id, "address": address}
-                logger.info("blocked: address=%s after too many failed attempts", address, extra=extra)
+                logger.info(
+                    "blocked: address=%s after too many failed attempts",
+                    address,
+                    extra={"keyauth_event": "blocked", "reason": code, "key_id": key_id, "address": address},
+                )
                 self._emit("blocked", key_id=key_id, address=address, reason=code)
         elif isinstance(error, RateLimitExceeded) and self._hook is not None and self._is_first_of_hour(visit):
             owner_id = None if visit.key is None else visit.key.owner_id

@@ -17,13 +17,12 @@ from fastapi_keyauth.authenticator import Visit
 from fastapi_keyauth.credentials import Credentials
 from fastapi_keyauth.problems import TABLE, Problems
 from fastapi_keyauth.tokens import TokenParser
-from tests.docs.pages import DOCS, PAGES, README, ROOT, Row, find_blocks, find_rows, name_of
+from tests.docs.pages import DOCS, PAGES, README, Row, find_blocks, find_rows, name_of
 
 SETTINGS_PAGE = DOCS / "settings.md"
 ERRORS_PAGE = DOCS / "errors.md"
 CONCEPTS_PAGE = DOCS / "concepts.md"
 DESIGN_PAGE = DOCS / "design.md"
-DEPLOYMENT_PAGE = DOCS / "deployment.md"
 
 FAILED_ATTEMPTS = {"malformed_api_key", "invalid_api_key"}
 EXAMPLES: list[errors.KeyAuthError] = [
@@ -167,17 +166,6 @@ def test_the_fields_of_the_principals_are_named() -> None:
 def test_a_number_that_is_no_setting_is_what_the_page_says(row: Row) -> None:
     module = importlib.import_module(f"fastapi_keyauth.{row['module']}")
     assert float(row["value"]) == getattr(module, row["number"])
-
-
-@pytest.mark.parametrize("row", find_rows(DEPLOYMENT_PAGE, "level", "line"), ids=lambda row: row["line"])
-def test_a_log_line_is_one_that_the_code_writes(row: Row) -> None:
-    """Parts in angle brackets stand for what the line fills in."""
-    source = "".join(path.read_text("utf-8") for path in sorted((ROOT / "src").rglob("*.py")))
-    calls = re.findall(r'logger\.(\w+)\(\s*"([^"]+)"', source)
-    pattern = re.compile(r".+?".join(map(re.escape, re.split(r"'?<[^>]+>'?", row["line"]))))
-    levels = {"exception": "error"}
-    found = {levels.get(level, level).upper() for level, line in calls if pattern.fullmatch(line)}
-    assert found == {row["level"]}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -80,7 +80,12 @@ class Database:
                 )
             if revision != schema.NEWEST:
                 # A newer version only adds, so that servers can be replaced one by one.
-                logger.warning("the tables are of a newer version (revision %s, known is %s)", revision, schema.NEWEST)
+                logger.warning(
+                    "the tables are of a newer version (revision %s, known is %s)",
+                    revision,
+                    schema.NEWEST,
+                    extra={"keyauth_event": "tables_newer"},
+                )
 
     @asynccontextmanager
     async def opening(self) -> AsyncIterator[None]:
@@ -172,7 +177,13 @@ class Database:
         if now - self._logged_at < LOG_EVERY_S:
             self._unlogged += 1
             return
-        logger.warning("database unavailable: %s (%d more since the last line)", _describe(error), self._unlogged)
+        reason = _describe(error)
+        logger.warning(
+            "database unavailable: %s (%d more since the last line)",
+            reason,
+            self._unlogged,
+            extra={"keyauth_event": "outage", "part": "database", "reason": reason},
+        )
         self._logged_at = now
         self._unlogged = 0
 
