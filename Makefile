@@ -29,12 +29,13 @@ INSTALL_REDIS = $(INSTALL) --no-deps --only-binary :all: --python-version 3.11 '
 # Quiet, and so strict that a dead link, a dead anchor or a page that the menu lacks is an error.
 DOCS_SITE = NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
-.PHONY: help demo test check docs bench clean
+.PHONY: help demo test fuzz check docs bench clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo    run the example application'
 	@echo 'make test    run the whole test suite, real servers included'
+	@echo 'make fuzz    random input alone, other each time; TIMES=30 says how much'
 	@echo 'make check   ruff, formatting, types, and whether the docs site builds without a warning'
 	@echo 'make docs    build the docs site into site/'
 	@echo 'make bench   measure, and write docs/benchmarks.md (half an hour; needs wrk)'
@@ -62,6 +63,13 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+# Other input each time, TIMES as much of it as `make test` takes.
+TIMES ?= 30
+
+fuzz: $(VENV)/.dev
+	KEYAUTH_TEST_FUZZ_TIMES=$(TIMES) $(BIN)/python -m pytest -m fuzz -n $(JOBS) --dist worksteal --timeout 0 \
+		-o faulthandler_timeout=0 $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check

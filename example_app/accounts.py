@@ -3,7 +3,7 @@
 A real product also limits how often somebody may try to log in, and confirms the email address.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from pydantic import BaseModel, Field, StringConstraints
@@ -15,6 +15,8 @@ from example_app.database import Database, User
 from example_app.passwords import hash_password, verify_password
 
 router = APIRouter(tags=["Account"])
+
+BROKEN: dict[int | str, dict[str, Any]] = {400: {"description": "The body cannot be read: it is no text in UTF-8"}}
 
 Email = Annotated[
     str,
@@ -48,7 +50,7 @@ class LoggedIn(BaseModel):
     session_token: str
 
 
-@router.post("/signup", status_code=201, responses={409: {"description": "The email address has an account"}})
+@router.post("/signup", status_code=201, responses=BROKEN | {409: {"description": "The email address has an account"}})
 async def sign_up(new: SignUp, database: Database) -> Account:
     """Make an account."""
     user = User(email=new.email, password_hash=await hash_password(new.password))
@@ -60,7 +62,7 @@ async def sign_up(new: SignUp, database: Database) -> Account:
     return Account(id=user.id, email=user.email)
 
 
-@router.post("/login", responses={401: {"description": "Email or password is wrong"}})
+@router.post("/login", responses=BROKEN | {401: {"description": "Email or password is wrong"}})
 async def log_in(who: LogIn, database: Database, response: Response) -> LoggedIn:
     """Start a session. A wrong password and an unknown email address get the same answer, after the same time."""
     user = (await database.exec(select(User).where(User.email == who.email))).first()

@@ -9,6 +9,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 from sqlmodel import col, select
 
+from example_app.accounts import BROKEN
 from example_app.auth import auth
 from example_app.database import Database, Note
 from fastapi_keyauth import KeyPrincipal, SessionPrincipal
@@ -57,7 +58,7 @@ async def list_models() -> ModelList:
     "/completions",
     dependencies=[Security(auth.require_key, scopes=["completions:write"])],
     response_class=StreamingResponse,
-    responses={200: {"content": {"text/event-stream": {}}}},
+    responses=BROKEN | {200: {"content": {"text/event-stream": {}}}},
 )
 async def complete(asked: Prompt) -> StreamingResponse:
     """Ask the model: it says every word back, one event each. The key needs the scope ``completions:write``."""
@@ -80,7 +81,7 @@ async def list_notes(
     return [NoteOut.model_validate(note, from_attributes=True) for note in await database.exec(latest)]
 
 
-@router.post("/notes", status_code=201)
+@router.post("/notes", status_code=201, responses=BROKEN)
 async def add_note(
     new: NewNote,
     user: Annotated[SessionPrincipal, Security(auth.require_key_and_session, scopes=["notes:write"])],

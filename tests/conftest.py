@@ -51,6 +51,7 @@ class Stack:
 def pytest_configure(config: pytest.Config) -> None:
     """Forget the KEYAUTH_* of whoever runs the tests: they would become the settings of every KeyAuth in them."""
     config.stash[VERSIONS] = {}
+    config.addinivalue_line("markers", "fuzz: takes random input; `make fuzz` runs these alone, and for longer")
     for name in [name for name in os.environ if name.startswith("KEYAUTH_")]:
         if not name.startswith("KEYAUTH_TEST_"):
             del os.environ[name]

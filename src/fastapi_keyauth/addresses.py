@@ -13,6 +13,7 @@ _HOST_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z.-]{0,252}")
 _FORWARDED_FOR = b"x-forwarded-for"
 MAX_NETWORK_LENGTH = 64
 _MAX_FORWARDED = 64  # entries looked at, from the right; more proxies than that is an attack
+_MAX_HOST_LENGTH = 255  # of a name; a server that takes the peer from a header may give thousands, to be remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ class AddressResolver:
 
         The rightmost forwarded entry that is no trusted proxy counts: everything left of it is the client's word.
         """
-        if client is None or not client[0]:
+        if client is None or not 0 < len(client[0]) <= _MAX_HOST_LENGTH:
             return None
         peer = self._of_host(client[0])
         if not self._trusted or peer is None or peer.ip is None or not is_in(peer.ip, self._trusted):

@@ -64,8 +64,12 @@ class Edge:
         return visit
 
     def client_address(self, connection: HTTPConnection) -> ClientAddress | None:
-        """The client's address as blocks and allow lists see it; None where the server gives none."""
-        return self._addresses.resolve(connection.scope.get("client"), connection.scope["headers"])
+        """The client's address as blocks and allow lists saw it; None where the server gives none.
+
+        Not looked up anew: a server may append the trailers of a chunked body to the headers, and they must not add
+        to what a proxy said.
+        """
+        return self.find_visit(connection).address
 
     def find_visit(self, connection: HTTPConnection) -> Visit:
         """The visit of a request.

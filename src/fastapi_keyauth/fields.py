@@ -18,7 +18,7 @@ from pydantic import (
 
 from fastapi_keyauth.addresses import parse_network
 from fastapi_keyauth.errors import InvalidField
-from fastapi_keyauth.names import check_owner_id, check_scope_names, is_plain_text
+from fastapi_keyauth.names import MAX_USER_ID_LENGTH, check_owner_id, check_scope_names, is_plain_text
 from fastapi_keyauth.origins import parse_origin
 from fastapi_keyauth.principals import ADMIN, ALL, KEYS_READ, KEYS_WRITE
 
@@ -105,16 +105,24 @@ def _as_list(value: Any) -> Any:
     return list(value) if isinstance(value, tuple | set | frozenset) else value
 
 
-Name = Annotated[str, Field(max_length=100), AfterValidator(_clean_name)]
+# What OpenAPI says of the rules above, as far as a schema can, and never more than they do.
+_UNSEEN = r"\u0000-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069"
+_NAME = {"minLength": 1, "pattern": rf"[^\s{_UNSEEN}]"}
+_OWNER = {"minLength": 1, "maxLength": MAX_USER_ID_LENGTH, "pattern": rf"^[^{_UNSEEN}]*$"}
+_SCOPE = {"pattern": r"^(\*|[\x21\x23-\x29\x2b-\x5b\x5d-\x7e]{1,64})$"}
+_ORIGIN = {"pattern": r"^[A-Za-z][A-Za-z0-9+.-]*://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?$"}
+_NETWORK = {"pattern": r"^\s*[0-9A-Fa-f:.]{2,45}(/[0-9.]{1,15})?\s*$", "examples": ["203.0.113.7", "2001:db8::/32"]}
+
+Name = Annotated[str, Field(max_length=100, json_schema_extra=_NAME), AfterValidator(_clean_name)]
 Environment = Annotated[str, Field(pattern=r"^[a-z0-9]{1,16}$")]
-_List = Annotated[list[str], BeforeValidator(_as_list), Field(max_length=MAX_LIST)]
-Scopes = Annotated[_List, AfterValidator(_clean_scopes)]
-Origins = Annotated[_List, AfterValidator(_clean_origins)]
-Networks = Annotated[_List, AfterValidator(_clean_networks)]
+_Items = (BeforeValidator(_as_list), Field(max_length=MAX_LIST))
+Scopes = Annotated[list[Annotated[str, Field(json_schema_extra=_SCOPE)]], *_Items, AfterValidator(_clean_scopes)]
+Origins = Annotated[list[Annotated[str, Field(json_schema_extra=_ORIGIN)]], *_Items, AfterValidator(_clean_origins)]
+Networks = Annotated[list[Annotated[str, Field(json_schema_extra=_NETWORK)]], *_Items, AfterValidator(_clean_networks)]
 Metadata = Annotated[dict[str, Any], AfterValidator(_clean_metadata)]
 HourlyLimit = Annotated[int, Field(ge=1, le=MAX_HOURLY_LIMIT)]
 Expiry = Annotated[AwareDatetime, AfterValidator(_clean_expiry)]
-OwnerId = Annotated[str, AfterValidator(_clean_owner)]
+OwnerId = Annotated[str, Field(json_schema_extra=_OWNER), AfterValidator(_clean_owner)]
 
 
 class NewKey(BaseModel):

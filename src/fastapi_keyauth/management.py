@@ -113,6 +113,9 @@ class Keys(KeyLookups):
         expires_at = new.expires_at if new.expires_in_s is None else now + timedelta(seconds=new.expires_in_s)
         check_future(expires_at, now)
         check_catalogue(scopes, self._settings.scopes)
+        if max_keys is not None:
+            # Before Argon2: an owner with all the keys there may be must not keep it busy by asking for more.
+            await self._store.check_room(owner_id, max_keys)
         environment = new.environment or self._settings.default_environment
         key_id = new_key_id()
         token, secret = await self._new_secret(environment, key_id)

@@ -111,13 +111,16 @@ class Verifier:
         Raises:
             StoreUnavailable: the database cannot answer.
         """
-        if not generation or not share_s:
+        if not share_s:
             return await self._read(token, digest, generation)
         name = (digest, generation)
         began, reading = self._readings.get(name, (-math.inf, None))
         if reading is None or self._monotonic() - began > share_s:
+            # A task also where there is no generation, and so nobody to share with: an id that does not exist would
+            # else be refused sooner than one that does.
             reading = asyncio.create_task(self._read(token, digest, generation), name="keyauth-read")
-            self._readings[name] = (self._monotonic(), reading)
+            if generation:
+                self._readings[name] = (self._monotonic(), reading)
             reading.add_done_callback(lambda done: self._forget_reading(name, done))
         return await _outcome_of(reading)
 

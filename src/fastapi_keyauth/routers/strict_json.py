@@ -9,10 +9,10 @@ import json
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from fastapi import Request, Response
+from fastapi import HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from starlette.types import Message
+from starlette.types import Message, Receive, Scope, Send
 
 from fastapi_keyauth.errors import InvalidField
 from fastapi_keyauth.tokens import redact
@@ -25,7 +25,19 @@ MAX_INPUT_CHARACTERS = 200
 def strict_json_route(authenticate: Callable[[Request], Awaitable[object]]) -> type[APIRoute]:
     """A route class. ``authenticate`` is awaited before anything else is looked at; it raises to refuse the caller."""
 
+    methods_at: dict[str, set[str]] = {}
+
     class StrictJsonRoute(APIRoute):
+        def __init__(self, path: str, *args: Any, **options: Any) -> None:
+            super().__init__(path, *args, **options)
+            methods_at.setdefault(path, set()).update(self.methods or ())
+
+        async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["method"] not in (self.methods or ()):
+                # RFC 9110 section 15.5.6: all methods of the path, where Starlette names those of its first route.
+                raise HTTPException(405, headers={"Allow": ", ".join(sorted(methods_at[self.path]))})
+            await super().handle(scope, receive, send)
+
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             handler = super().get_route_handler()
             takes_body = self.body_field is not None

@@ -140,11 +140,23 @@ class KeyStore:
         self._observer.changed("created", key, actor, {})
         return key
 
+    async def check_room(self, owner_id: str, max_keys: int) -> None:
+        """Look whether the owner may have one more key, before work goes into it. :meth:`create` looks again.
+
+        Raises:
+            TooManyKeys: the owner has ``max_keys`` keys that are not revoked.
+        """
+        async with self._database.read() as connection:
+            await self._count_keys(connection, owner_id, max_keys)
+
     async def _check_room(self, connection: AsyncConnection, owner_id: str, max_keys: int) -> None:
         if not self._database.is_sqlite:
             # Two requests at once must not both see one place left. SQLite has one writer anyway.
             lock = text("SELECT pg_advisory_xact_lock(hashtextextended(:owner, 0))")
             await connection.execute(lock, {"owner": owner_id})
+        await self._count_keys(connection, owner_id, max_keys)
+
+    async def _count_keys(self, connection: AsyncConnection, owner_id: str, max_keys: int) -> None:
         of_owner = select(func.count()).where(keys.c.owner_id == owner_id, keys.c.revoked_at.is_(None))
         if (await connection.execute(of_owner.select_from(keys))).scalar_one() >= max_keys:
             raise TooManyKeys(max_keys)

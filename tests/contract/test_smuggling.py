@@ -1,0 +1,133 @@
+"""Headers that readers may take differently: twice, folded, misspelt, in trailers; on real servers."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from fastapi_keyauth import KeyAuth
+from fastapi_keyauth.authenticator import Visit
+
+from .served import exchange, request, served, status_of
+from .stage import Issued, OpenScene, Scene
+
+STACKS = ("sqlite-memory",)  # what is tried here ends before the store and the limiter
+
+
+@pytest.fixture(params=["h11", "httptools"])
+async def behind(request: pytest.FixtureRequest, open_scene: OpenScene) -> AsyncIterator[tuple[Scene, Issued, int]]:
+    """A scene behind a real server, one of its keys, and the port."""
+    async with (
+        open_scene(block_after_failures=1000, trusted_proxies=["127.0.0.1"]) as scene,
+        served(scene.app, request.param) as port,
+    ):
+        yield scene, await scene.key(), port
+
+
+def lines_that_are_one_header(token: bytes) -> list[bytes]:
+    """What every reader of HTTP takes for `api-key: <token>`."""
+    return [
+        b"api-key: " + token,
+        b"API-KEY:" + token,
+        b"Api-Key:  \t" + token + b" \t ",
+        b"authorization: bEaReR " + token,
+    ]
+
+
+def lines_that_are_no_key(token: bytes) -> list[tuple[bytes, ...]]:
+    """What some reader might take for a key. Each must be refused, whether by the server or by us."""
+    key = b"api-key: " + token
+    other = b"api-key: " + token[:-1] + b"!"
+    return [
+        (key, key),
+        (key, other),
+        (other, key),
+        (key, b"authorization: Bearer " + token[:-1] + b"!"),
+        (b"api-key: " + token + b", " + token,),
+        (b"api-key: " + token + b"," + token,),
+        (b"api-key : " + token,),
+        (b" api-key: " + token,),
+        (b"api_key: " + token,),
+        (b"api-key\x00: " + token,),
+        (b"api-key: " + token + b"\x00",),
+        (b"api-key: \x00" + token,),
+        (b"api-key: " + token[:30] + b"\x0b" + token[30:],),
+        (b"api-key: " + token[:30] + b"\r\n " + token[30:],),
+        (b"api-key: \xef\xbb\xbf" + token,),
+        (b"api-key: \xc2\xa0" + token,),
+        (b"api-key: %6b" + token[1:],),
+        (b'api-key: "' + token + b'"',),
+        (b"api-key: Bearer " + token,),
+        (b"x-api-key: " + token,),
+        (b"x-original-api-key: " + token,),
+        (b"cookie: api-key=" + token,),
+        (b"authorization: Basic " + token,),
+        (b"authorization: Bearer" + token,),
+        (b"authorization: Bearer, Bearer " + token,),
+        (b"authorization: Basic x, Bearer " + token,),
+        (b"proxy-authorization: Bearer " + token,),
+        (b"x-forwarded-authorization: Bearer " + token,),
+    ]
+
+
+async def test_only_what_every_reader_takes_for_the_key_is_the_key(behind: tuple[Scene, Issued, int]) -> None:
+    _, key, port = behind
+    token = key.token.encode()
+    for line in lines_that_are_one_header(token):
+        assert status_of(await exchange(port, request(line))) == 200, line
+    for lines in lines_that_are_no_key(token):
+        answer = await exchange(port, request(*lines))
+        assert status_of(answer) in (400, 401), (lines, answer)
+        assert token[20:60] not in answer
+    for path in (b"/models?api-key=" + token, b"/models?access_token=" + token, b"/models;api-key=" + token):
+        assert status_of(await exchange(port, request(path=path))) in (401, 404)
+
+
+async def test_a_trailer_moves_neither_the_caller_nor_the_address(
+    behind: tuple[Scene, Issued, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Uvicorn with httptools adds trailers to the headers of the request that runs (docs/security.md says what to do
+    where they come in one piece with the rest). What was read at the start of the request must hold to its end."""
+    scene, key, port = behind
+    has_begun = asyncio.Event()
+    real = scene.auth._edge.open_visit
+
+    def begin(scope: Any) -> Visit:
+        has_begun.set()
+        return real(scope)
+
+    monkeypatch.setattr(scene.auth._edge, "open_visit", begin)
+    sent = request(
+        b"authorization: Bearer " + (await scene.session()).encode(),
+        b"x-forwarded-for: 203.0.113.7",
+        b"transfer-encoding: chunked",
+        b"content-type: application/json",
+        method=b"PATCH",
+        path=b"/api-keys/" + key.id.encode(),
+        body=b'13\r\n{"name": "renamed"}\r\n0\r\n',
+    )
+    answer = await exchange(port, sent, b"x-forwarded-for: 192.0.2.66\r\napi-key: wrong\r\n\r\n", has_begun)
+    assert status_of(answer) == 200, answer
+    events = await scene.auth.keys.events(key.id)
+    assert (events.items[0].event, events.items[0].address) == ("updated", "203.0.113.7")
+
+
+async def test_a_body_of_two_lengths_is_no_second_request(behind: tuple[Scene, Issued, int]) -> None:
+    """Length and chunks at once, or two lengths: one request at most is answered, and never the one in the body."""
+    _, key, port = behind
+    inner = b"GET /models HTTP/1.1\r\nhost: x\r\napi-key: " + key.token.encode() + b"\r\n\r\n"
+    both = (b"content-length: 4", b"transfer-encoding: chunked")
+    twice = (b"content-length: 0", b"content-length: %d" % len(inner))
+    for lines, body in ((both, b"0\r\n\r\n" + inner), (twice, inner), ((b"transfer-encoding: xchunked",), inner)):
+        answer = await exchange(port, request(*lines, method=b"POST", path=b"/notes", body=body))
+        assert answer.count(b"HTTP/1.1 ") <= 1
+        assert b" 200 " not in answer.partition(b"\r\n")[0]
+
+
+def test_the_middleware_itself_takes_no_second_spelling(make_auth: type[KeyAuth]) -> None:
+    """Names come in lower case from every ASGI server; nothing but the very name is read."""
+    reader = make_auth()._edge._credentials
+    assert reader.read([(b"api-key", b"x")]).token == "x"
+    for name in (b"API-KEY", b"api_key", b"api-key ", b" api-key", b"api\xe2\x80\x90key"):
+        assert reader.read([(name, b"x")]).token is None

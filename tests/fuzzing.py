@@ -1,0 +1,32 @@
+"""How long the tests with random input go on: briefly in `make test`, and alike each time; longer in `make fuzz`, and
+with other input each time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+TIMES = int(os.environ.get("KEYAUTH_TEST_FUZZ_TIMES", "0"))
+"""How many times the input of `make test`; 0 is `make test` itself."""
+IS_LONG = TIMES > 0
+
+Test = Callable[..., Any]
+
+
+def fuzzed(examples: int) -> Callable[[Test], Test]:
+    """Marks a test with Hypothesis' `@given` as one of `make fuzz`, with so many examples in `make test`."""
+    rules = settings(
+        max_examples=examples * max(1, TIMES),
+        deadline=None,
+        derandomize=not IS_LONG,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    return lambda test: pytest.mark.fuzz(rules(test))
+
+
+only_long = pytest.mark.skipif(not IS_LONG, reason="measures, and takes its time: `make fuzz` runs it")
