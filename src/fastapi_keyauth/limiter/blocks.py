@@ -19,7 +19,7 @@ class RedisBlocks:
     """The blocks that lie in one Redis, under one namespace.
 
     Args:
-        client: of redis-py, without ``socket_timeout``.
+        client: of redis-py; one that nobody else uses.
         namespace: first part of every name.
         timeout_s: seconds for one answer.
         clock: seconds since 1970, in place of the server's clock; for tests.
@@ -60,8 +60,9 @@ class RedisBlocks:
                 left[name[len(self._namespace) + 2 : -1]] = ceil_s(left_ms)
         return left
 
-    async def lift(self, name: str) -> bool:
-        """Forget the block and the failures under a name. Whether there was a block. Raises ``LimiterUnavailable``."""
+    async def lift(self, bucket: str) -> bool:
+        """Forget the block and the failures of a bucket. Whether it was blocked. Raises ``LimiterUnavailable``."""
+        name = f"{self._namespace}:{{{bucket}}}"
         async with _answering(self._timeout_s), self._client.pipeline(transaction=True) as pipeline:
             pipeline.hget(name, "b")
             pipeline.pttl(name)

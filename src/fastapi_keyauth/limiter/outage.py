@@ -8,6 +8,7 @@ from collections.abc import Awaitable
 from fastapi_keyauth.dangers import Danger
 from fastapi_keyauth.errors import LimiterUnavailable
 from fastapi_keyauth.limiter.base import Ask, Decision
+from fastapi_keyauth.limiter.facts import ServerFacts
 from fastapi_keyauth.limiter.memory import MemoryLimiter
 from fastapi_keyauth.limiter.redis import RedisLimiter
 from fastapi_keyauth.observer import Observer
@@ -112,6 +113,10 @@ class OutageLimiter:
     async def find_dangers(self) -> list[Danger]:
         """See :class:`Limiter`."""
         return await self._primary.find_dangers()
+
+    async def facts(self) -> ServerFacts:
+        """What the Redis server says of itself. Raises ``LimiterUnavailable``."""
+        return await self._primary.facts()
 
     def _local(self) -> MemoryLimiter:
         if self._fallback is None:

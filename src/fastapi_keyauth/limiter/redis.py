@@ -1,10 +1,11 @@
 """The limiter of many workers on many hosts: Redis or Valkey, from 6.2 on."""
 
+import contextlib
 import itertools
 import math
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from redis.asyncio import Redis
@@ -19,6 +20,7 @@ from fastapi_keyauth.limiter.base import HOUR_S, Ask, Decision, Policy, Verdict,
 from fastapi_keyauth.limiter.batch import Answered, Batcher, Landed
 from fastapi_keyauth.limiter.blocks import RedisBlocks
 from fastapi_keyauth.limiter.calls import Caller, Prepared, Script
+from fastapi_keyauth.limiter.facts import ServerFacts, read_facts
 from fastapi_keyauth.limiter.inspection import inspect_server
 from fastapi_keyauth.limiter.wire import Wire
 from fastapi_keyauth.settings import masked_url
@@ -84,7 +86,6 @@ class RedisLimiter:
         self._take = Wire(self._units, Script("take"), self._timeout_s)
         self._fail = Wire(self._control, Script("fail"), self._timeout_s)
         self._changed = Caller(self._control, Script("changed"), self._timeout_s)
-        self._blocks = RedisBlocks(self._control, self._namespace, self._timeout_s, self._clock)
         self._asks: Batcher[Ask, Decision] = Batcher(self._send_asks, self._rescue, self._answered)
         self._failures: Batcher[str, int] = Batcher(self._send_failures)
 
@@ -168,20 +169,35 @@ class RedisLimiter:
 
     async def blocks(self) -> dict[str, int]:
         """See :class:`Limiter`."""
-        return await self._blocks.find()
+        async with self._own_client() as client:
+            return await self._blocks(client).find()
 
     async def unblock(self, bucket: str) -> bool:
         """See :class:`Limiter`."""
-        was_blocked = await self._blocks.lift(self._name(bucket))
+        async with self._own_client() as client:
+            was_blocked = await self._blocks(client).lift(bucket)
         self._known_blocks.pop(bucket, None)
         return was_blocked
 
+    def _blocks(self, client: Redis) -> RedisBlocks:
+        return RedisBlocks(client, self._namespace, self._timeout_s, self._clock)
+
     async def find_dangers(self) -> list[Danger]:
         """See :class:`Limiter`."""
-        # A client of its own: an answer that comes too late must not be taken for that to another question.
+        async with self._own_client() as client:
+            return await inspect_server(client, self._timeout_s, None if self._clock else time.time)
+
+    async def facts(self) -> ServerFacts:
+        """What the server says of itself. Raises ``LimiterUnavailable``."""
+        async with self._own_client() as client:
+            return await read_facts(client, self._timeout_s)
+
+    @contextlib.asynccontextmanager
+    async def _own_client(self) -> AsyncIterator[Redis]:
+        """For plain commands: an answer that comes too late must not be taken for that to another question."""
         client = self._client()
         try:
-            return await inspect_server(client, self._timeout_s, None if self._clock else time.time)
+            yield client
         finally:
             await client.aclose()
 

@@ -1,0 +1,132 @@
+"""What ``keyauth check`` looks at, a function each. None of them changes anything that lasts."""
+
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Literal
+
+from sqlalchemy import text
+
+from fastapi_keyauth.cli.db import describe
+from fastapi_keyauth.errors import KeyAuthError
+from fastapi_keyauth.keyauth import KeyAuth
+from fastapi_keyauth.limiter import OutageLimiter
+from fastapi_keyauth.limiter.inspection import MAX_CLOCK_DIFFERENCE_S
+from fastapi_keyauth.settings import KeyAuthSettings, masked_url
+from fastapi_keyauth.store import Database, schema
+
+SLOW_HASH_MS = 500.0
+_PACKAGES = ("fastapi-keyauth", "fastapi", "sqlalchemy", "redis", "argon2-cffi", "alembic")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. ``error``: the application would not start, or not work."""
+
+    name: str
+    level: Literal["ok", "warning", "error"]
+    says: str
+
+
+Check = Callable[[KeyAuth], AsyncIterator[Finding]]
+
+
+def check_settings() -> tuple[KeyAuthSettings | None, list[Finding]]:
+    """The settings, unless one cannot be right, and what is dangerous about them."""
+    try:
+        settings = KeyAuthSettings()
+    except KeyAuthError as error:
+        return None, [Finding("settings", "error", str(error))]
+    dangers = [Finding("settings", "warning", danger) for danger in settings.dangers()]
+    return settings, dangers or [Finding("settings", "ok", "Every setting can be right and none is dangerous.")]
+
+
+def check_versions() -> Iterator[Finding]:
+    """What is installed."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    yield Finding("versions", "ok", ", ".join([f"Python {python}", *(f"{name} {version(name)}" for name in _PACKAGES)]))
+
+
+async def check_database(auth: KeyAuth) -> AsyncIterator[Finding]:
+    """Whether it answers, how fast, of which revision its tables are, and its clock."""
+    database = Database(auth.settings.database_url)
+    where = masked_url(auth.settings.database_url)
+    ask = "SELECT sqlite_version(), 0" if database.is_sqlite else "SHOW server_version"
+    try:
+        async with database.opening(), database.read() as connection:
+            product = (await connection.execute(text(ask))).scalar_one()
+            began = time.time()
+            await connection.execute(text("SELECT 1"))
+            answer_ms = (time.time() - began) * 1000
+            name = "SQLite" if database.is_sqlite else "PostgreSQL"
+            yield Finding("database", "ok", f"{name} {product} at {where} answers in {answer_ms:.1f} ms.")
+            revision = await connection.run_sync(schema.find_revision)
+            yield _judge_tables(revision)
+            if not database.is_sqlite:
+                now = (await connection.execute(text("SELECT extract(epoch FROM clock_timestamp())"))).scalar_one()
+                yield _judge_clock(float(now) - time.time())
+    except KeyAuthError as error:
+        yield Finding("database", "error", str(error))
+    finally:
+        await database.close()
+
+
+def _judge_tables(revision: str | None) -> Finding:
+    says = {
+        "empty": "There are no tables yet; they are made at the first start.",
+        "newest": f"They are of the newest revision, {schema.NEWEST}.",
+        "ahead": f"They are of revision {revision}, which a newer version of the package has made.",
+        "behind": f"They are of revision {revision} and {schema.NEWEST} is wanted: run `keyauth db upgrade`.",
+    }
+    state = describe(revision)
+    levels: dict[str, Literal["ok", "warning", "error"]] = {"ahead": "warning", "behind": "error"}
+    return Finding("tables", levels.get(state, "ok"), says[state])
+
+
+async def check_redis(auth: KeyAuth) -> AsyncIterator[Finding]:
+    """Whether it answers and takes what the limiter writes, how fast, whether it may forget, and its clock."""
+    limiter = auth._limiter
+    if not isinstance(limiter, OutageLimiter):
+        yield Finding("redis", "ok", "No redis_url: each process counts caps and blocks alone, so there should be one.")
+        return
+    where = masked_url(str(auth.settings.redis_url))
+    try:
+        await limiter.start()
+        facts = await limiter.facts()
+        dangers = await limiter.find_dangers()
+    except KeyAuthError as error:
+        yield Finding("redis", "error", str(error))
+        return
+    finally:
+        await limiter.close()
+    yield Finding("redis", "ok", f"{facts.version} at {where} takes writes and answers in {facts.answer_ms:.1f} ms.")
+    for danger in dangers:
+        yield Finding("redis", "warning", danger.sentence)
+
+
+def _judge_clock(ahead_s: float) -> Finding:
+    if abs(ahead_s) <= MAX_CLOCK_DIFFERENCE_S:
+        return Finding("clock", "ok", f"PostgreSQL and this machine agree within {MAX_CLOCK_DIFFERENCE_S:.0f} s.")
+    return Finding("clock", "warning", f"The clocks of PostgreSQL and of this host differ by {abs(ahead_s):.0f} s.")
+
+
+async def check_hashing(auth: KeyAuth) -> AsyncIterator[Finding]:
+    """What one Argon2 run costs here: each worker does one for each key it meets."""
+    auth._hasher.start()
+    try:
+        began = time.perf_counter()
+        await auth._hasher.hash("no secret")
+        took_ms = (time.perf_counter() - began) * 1000
+    except KeyAuthError:
+        yield Finding("hashing", "error", "Argon2 cannot run, for want of memory for instance.")
+        return
+    finally:
+        auth._hasher.close()
+    memory_kib = auth.settings.argon2_memory_kib
+    level: Literal["ok", "warning"] = "warning" if took_ms > SLOW_HASH_MS else "ok"
+    yield Finding("hashing", level, f"One Argon2 hash takes {took_ms:.0f} ms and {memory_kib} KiB.")
+
+
+CHECKS: tuple[Check, ...] = (check_database, check_redis, check_hashing)

@@ -1,0 +1,77 @@
+"""``keyauth sessions``: the built-in sessions, such as one for a first look at the management routes."""
+
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+
+from fastapi_keyauth.cli.output import Json, print_json, print_line, say
+from fastapi_keyauth.cli.running import Exit, fail, perform
+from fastapi_keyauth.cli.values import parse_duration, read_token
+from fastapi_keyauth.keyauth import KeyAuth
+from fastapi_keyauth.tokens import is_session_token
+
+app = typer.Typer(no_args_is_help=True, help="Start and end the built-in sessions of users.")
+
+
+@app.command()
+def create(
+    user: Annotated[str, typer.Option(help="The user; owner of the keys that the session makes.")],
+    scope: Annotated[
+        list[str] | None, typer.Option(help="What it may do; again for more. Left out: '*', all but keys:* and admin.")
+    ] = None,
+    ttl: Annotated[
+        timedelta | None,
+        typer.Option(parser=parse_duration, metavar="12h", help="How long it lasts. Left out: session_ttl_s."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Start a session, and print its token: once, alone on standard output."""
+
+    async def make(auth: KeyAuth) -> str:
+        return await auth.sessions.create(user, scope or ("*",), ttl)
+
+    token = perform(make, as_json=as_json)
+    if as_json:
+        print_json({"token": token, "user_id": user, "scopes": sorted(scope or ["*"])})
+        return
+    print_line(token)
+    say(f"This is a session token of {user}. Send it as 'Authorization: Bearer ...'. It is shown this once.")
+
+
+@app.command()
+def revoke(
+    token: Annotated[
+        str | None, typer.Argument(metavar="TOKEN", help="Better left out, and given on standard input.")
+    ] = None,
+    user: Annotated[str | None, typer.Option(help="End every session of this user instead.")] = None,
+    as_json: Json = False,
+) -> None:
+    """End one session, whose token is read from standard input or asked for, or all of a user."""
+    if user is not None:
+        if token is not None:
+            raise typer.BadParameter("give a token or --user, not both")
+
+        async def end_all(auth: KeyAuth) -> None:
+            await auth.sessions.revoke_all(user)
+
+        perform(end_all, as_json=as_json)
+        _report(f"Every session of {user} has ended.", as_json=as_json)
+        return
+    value = read_token(token, "session token")
+    if not is_session_token(value):
+        fail(Exit.USAGE, "invalid", "That is no session token of ours.", as_json=as_json)
+
+    async def end(auth: KeyAuth) -> None:
+        await auth.sessions.revoke(value)
+
+    perform(end, as_json=as_json)
+    _report("The session has ended.", as_json=as_json)
+
+
+def _report(sentence: str, *, as_json: bool) -> None:
+    """Whether there was such a session is not said: it makes no difference."""
+    if as_json:
+        print_json({"revoked": True})
+    else:
+        say(sentence)

@@ -1,0 +1,24 @@
+"""Every test of the command line runs in a folder of its own."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.session import Servers
+
+ENVIRONMENT = {"KEYAUTH_ARGON2_TIME_COST": "1", "KEYAUTH_ARGON2_MEMORY_KIB": "8", "KEYAUTH_BLOCK_AFTER_FAILURES": "1"}
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder whose database is new, and hashing that costs nothing."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def redis_url(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> str:
+    url = servers.fresh_redis_url("valkey")
+    monkeypatch.setenv("KEYAUTH_REDIS_URL", url)
+    return url

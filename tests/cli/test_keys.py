@@ -1,0 +1,191 @@
+"""`keyauth keys`: what is made, shown, changed, and what is refused."""
+
+import asyncio
+import json
+import os
+import pty
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from fastapi_keyauth import KeyAuth
+from fastapi_keyauth.cli.values import parse_duration, parse_moment
+from fastapi_keyauth.routers.schemas import CreatedKeyOut, KeyOut
+from fastapi_keyauth.tokens import TOKEN_PATTERN
+from tests.cli.run import keyauth, make, read, with_auth
+from tests.docs.pages import ROOT
+from tests.unit.test_freshness import authenticate
+
+
+def test_a_new_token_stands_alone_on_stdout_and_nowhere_else() -> None:
+    result = keyauth("keys", "create", "--owner", "ada", "--name", "prod-api-server", "--expires-in", "30d")
+    token = result.stdout.removesuffix("\n")
+    assert TOKEN_PATTERN.fullmatch(token)
+    assert "prod-api-server" in result.stderr
+    assert not TOKEN_PATTERN.search(result.stderr)
+    principal = with_auth(lambda auth: authenticate(auth, token))
+    assert principal.name == "prod-api-server"
+    assert abs(principal.expires_at - datetime.now(UTC) - timedelta(days=30)) < timedelta(minutes=5)
+    shown = keyauth("keys", "show", principal.id).output + keyauth("keys", "list", "--json").output
+    assert not TOKEN_PATTERN.search(shown)
+
+
+def test_every_field_of_a_key_can_be_given() -> None:
+    options = "--scope a:b --scope c --environment test --hourly-limit 7 --origin https://a.example --ip 10.0.0.0/8"
+    made = read(
+        *("keys", "create", "--owner", "ada", "--name", "n", *options.split()),
+        *("--expires-at", "2999-01-31", "--metadata", '{"team": "search"}'),
+    )
+    assert set(made) == set(CreatedKeyOut.model_fields)
+    expected = {
+        "scopes": ["a:b", "c"],
+        "environment": "test",
+        "hourly_limit": 7,
+        "allowed_origins": ["https://a.example"],
+        "allowed_ips": ["10.0.0.0/8"],
+        "expires_at": "2999-01-31T00:00:00Z",
+        "metadata": {"team": "search"},
+    }
+    assert {name: made[name] for name in expected} == expected
+    del made["token"]
+    shown = read("keys", "show", made["id"])
+    assert [event["event"] for event in shown.pop("events")] == ["created"]
+    assert shown == made
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--expires-in", "30"],
+        ["--expires-in", "99999999y"],
+        ["--expires-at", "soon"],
+        ["--expires-at", "2999-01-01T12:00"],
+        ["--expires-in", "1d", "--expires-at", "2999-01-01"],
+        ["--expires-at", "2001-01-01"],
+        ["--metadata", "[1]"],
+        ["--metadata", "{"],
+        ["--ip", "10.0.0.1/8"],
+        ["--hourly-limit", "0"],
+        ["--scope", "a b"],
+        ["--nonsense"],
+    ],
+    ids=" ".join,
+)
+def test_what_cannot_be_right_ends_with_2_and_stores_nothing(options: list[str]) -> None:
+    result = keyauth("keys", "create", "--owner", "ada", "--name", "n", *options, code=2)
+    assert result.stdout == ""
+    assert result.stderr
+    assert read("keys", "list")["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("0", 0), ("90s", 90), ("30m", 1800), ("12h", 43_200), ("30d", 2_592_000), ("2w", 1_209_600), ("1y", 31_536_000)],
+)
+def test_durations_are_written_with_their_unit(text: str, expected: int) -> None:
+    assert parse_duration(text) == timedelta(seconds=expected)
+
+
+def test_a_date_is_its_first_moment_in_utc() -> None:
+    assert parse_moment("2027-01-31") == datetime(2027, 1, 31, tzinfo=UTC)
+    assert parse_moment("2027-01-31T12:00:00+02:00") == datetime(2027, 1, 31, 10, tzinfo=UTC)
+
+
+def test_lists_are_narrowed_down_and_turned_page_by_page() -> None:
+    ids = [make(f"key {number}")[1] for number in range(3)]
+    make_other = keyauth("keys", "create", "--owner", "eve", "--name", "key of eve", "--json")
+    assert set(json.loads(make_other.stdout)) > set(KeyOut.model_fields)
+    keyauth("keys", "revoke", ids[0])
+    assert [key["id"] for key in read("keys", "list", "--owner", "ada")["items"]] == ids[::-1]
+    assert [key["id"] for key in read("keys", "list", "--status", "revoked")["items"]] == [ids[0]]
+    assert [key["name"] for key in read("keys", "list", "--q", "EVE")["items"]] == ["key of eve"]
+    assert read("keys", "list", "--unused-for-days", "1") == {"items": [], "next_cursor": None}
+    page = read("keys", "list", "--limit", "3")
+    rest = read("keys", "list", "--limit", "3", "--cursor", page["next_cursor"])
+    assert len(page["items"]) == 3
+    assert (len(rest["items"]), rest["next_cursor"]) == (1, None)
+    assert len(read("keys", "list", "--limit", "1", "--all")["items"]) == 4
+    assert "--cursor" in keyauth("keys", "list", "--limit", "3").stderr
+    assert "no such keys" in keyauth("keys", "list", "--owner", "nobody").stderr
+
+
+def test_names_are_shown_whole_and_as_they_are() -> None:
+    name = "[bold red]:boom:[/] " + "x" * 80
+    _, id = make(name)
+    for command in (["list"], ["show", id]):
+        result = keyauth("keys", *command)
+        assert name in result.stdout
+        assert id in result.stdout
+        assert "\x1b" not in result.stdout
+
+
+def test_a_key_is_found_by_its_hint_and_a_whole_token_is_not_taken() -> None:
+    token, id = make()
+    assert read("keys", "show", f"ka_live_{id}_…{token[-4:]}")["id"] == id
+    refused = keyauth("keys", "show", token, code=2)
+    assert id in refused.output.replace("\n", "")
+    assert token[-20:] not in refused.output
+    assert keyauth("keys", "show", "no-such-key", code=1).stderr == "There is no key with this id.\n"
+
+
+def test_a_rotation_prints_the_new_token_and_keeps_the_old_one_for_a_while() -> None:
+    old, id = make()
+    result = keyauth("keys", "rotate", id, "--overlap", "2h")
+    new = result.stdout.strip()
+    assert "works until" in result.stderr
+    assert len(read("keys", "show", id)["secrets"]) == 2
+
+    async def see_both_work(auth: KeyAuth) -> None:
+        for token in (old, new):
+            assert (await authenticate(auth, token)).id == id
+
+    with_auth(see_both_work)
+    rotated = read("keys", "rotate", id, "--overlap", "0")
+    assert set(rotated) == set(CreatedKeyOut.model_fields)
+    assert [secret["hint"][-4:] for secret in rotated["secrets"]] == [rotated["token"][-4:]]
+    keyauth("keys", "rotate", id, "--overlap", "8d", code=2)
+
+
+def test_revoking_is_for_good_and_a_second_time_changes_nothing() -> None:
+    _, id = make()
+    keyauth("keys", "revoke", id)
+    first = read("keys", "revoke", id)
+    assert first["status"] == "revoked"
+    assert read("keys", "revoke", id) == first
+    assert "revoked" in keyauth("keys", "rotate", id, code=1).stderr
+    error = json.loads(keyauth("keys", "revoke", "unknown12345", "--json", code=1).stderr)
+    assert error["code"] == "not_found"
+
+
+def test_usage_is_shown_hour_by_hour() -> None:
+    token, id = make()
+    with_auth(lambda auth: authenticate(auth, token))
+    items = read("keys", "usage", id, "--hours", "3")["items"]
+    assert [item["admitted"] for item in items] == [0, 0, 1]
+    assert "█" in keyauth("keys", "usage", id).stdout
+
+
+def test_a_terminal_is_asked_before_a_key_is_revoked() -> None:
+    """A real process on a real terminal: it asks, and 'n' leaves the key as it was."""
+    _, id = make("prod-api-server")
+    controller, terminal = pty.openpty()
+    command = [sys.executable, "-m", "fastapi_keyauth.cli", "keys", "revoke", id]
+
+    async def run() -> tuple[int, bytes]:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=terminal, stderr=asyncio.subprocess.PIPE, env=environment
+        )
+        os.write(controller, b"n\n")
+        _, said = await process.communicate()
+        return await process.wait(), said
+
+    try:
+        code, said = asyncio.run(run())
+    finally:
+        os.close(controller)
+        os.close(terminal)
+    assert code == 1
+    assert b"prod-api-server" in said
+    assert read("keys", "show", id)["status"] == "active"
