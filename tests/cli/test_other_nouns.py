@@ -43,6 +43,7 @@ FOREIGN = format_token("acme", "test", "0123456789ab", "s" * 43)
         (f'"{GOOD}"', 1, None),
         (" \n", 2, None),
     ],
+    ids=["ours", "another prefix", "a wrong character", "cut off", "mistyped", "a session", "in quotes", "nothing"],
 )
 def test_a_token_is_looked_at_offline(token: str, code: int, expected: dict[str, Any] | None) -> None:
     result = keyauth("token", "inspect", "--json", given=token + "\n", code=code)
