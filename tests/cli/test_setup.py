@@ -6,6 +6,7 @@ import sys
 import tomllib
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -61,6 +62,8 @@ def test_without_its_extra_it_says_what_to_install(
 
 def test_tables_that_are_behind_are_noticed_and_upgraded() -> None:
     assert read("db", "current") == {"revision": None, "newest": schema.NEWEST, "state": "empty"}
+    assert read("check")["findings"][2]["level"] == "warning"
+    assert not Path("keyauth.db").exists(), "looking for a database has made one"
     asyncio.run(make_old_database(KeyAuthSettings().database_url))
     assert read("db", "current", code=1)["state"] == "behind"
     assert "keyauth db upgrade" in keyauth("keys", "list", code=3).stderr
@@ -72,6 +75,7 @@ def test_tables_that_are_behind_are_noticed_and_upgraded() -> None:
 
 
 def test_a_sound_set_up_is_found_sound(redis_url: str) -> None:
+    make()
     report = read("check")
     assert report["ok"] is True
     names = [finding["name"] for finding in report["findings"]]

@@ -16,6 +16,7 @@ from fastapi_keyauth.limiter import OutageLimiter
 from fastapi_keyauth.limiter.inspection import MAX_CLOCK_DIFFERENCE_S
 from fastapi_keyauth.settings import KeyAuthSettings, masked_url
 from fastapi_keyauth.store import Database, schema
+from fastapi_keyauth.store.upgrade import has_been_made
 
 SLOW_HASH_MS = 500.0
 _PACKAGES = ("fastapi-keyauth", "fastapi", "sqlalchemy", "redis", "argon2-cffi", "alembic")
@@ -53,6 +54,10 @@ async def check_database(auth: KeyAuth) -> AsyncIterator[Finding]:
     """Whether it answers, how fast, of which revision its tables are, and its clock."""
     database = Database(auth.settings.database_url)
     where = masked_url(auth.settings.database_url)
+    if not has_been_made(auth.settings.database_url):
+        says = f"There is no {where} yet: it is made at the first start. Is this the application's folder?"
+        yield Finding("database", "warning", says)
+        return
     ask = "SELECT sqlite_version(), 0" if database.is_sqlite else "SHOW server_version"
     try:
         async with database.opening(), database.read() as connection:

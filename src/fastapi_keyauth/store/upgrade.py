@@ -4,11 +4,13 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, text
+from sqlalchemy.engine import make_url
 
 from fastapi_keyauth.errors import SetupError
 from fastapi_keyauth.store import schema
@@ -58,11 +60,23 @@ async def find_revision(url: str) -> str | None:
     Raises:
         SetupError: the database does not answer.
     """
+    if not has_been_made(url):
+        return None
     database = Database(url)
     async with database.opening(), database.read() as connection:
         revision = await connection.run_sync(schema.find_revision)
     await database.close()
     return revision
+
+
+def has_been_made(url: str) -> bool:
+    """Whether there is a database to look at. To look for an SQLite file that is not there would make it."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):
+        return True
+    file = Path(parsed.database)
+    # Where not even the folder is there, opening it says so.
+    return parsed.database.startswith("file:") or file.exists() or not file.parent.exists()
 
 
 @asynccontextmanager
