@@ -4,12 +4,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-EventKind = Literal["created", "updated", "rotated", "revoked", "failed", "blocked", "limited", "outage", "recovered"]
+EventKind = Literal[
+    "created", "updated", "rotated", "revoked", "leaked", "failed", "blocked", "limited", "outage", "recovered"
+]
 """What happened.
 
-``created``, ``updated``, ``rotated``, ``revoked``: to a key, once the change is committed. ``failed``: a failed attempt
-was counted. ``blocked``: a failed attempt was the one that blocks its address; told once for each block, over all
-workers. ``limited``: a key met its cap; told once for each key and clock hour by each worker. ``outage``,
+``created``, ``updated``, ``rotated``, ``revoked``: to a key, once the change is committed. ``leaked``: a token of it
+was found where it should not be; ``revoked`` follows where it was alive. ``failed``: a failed attempt was counted.
+``blocked``: a failed attempt was the one that blocks its address; told once for each block, over all workers.
+``limited``: a key met its cap; told once for each key and clock hour by each worker. ``outage``,
 ``recovered``: this worker lost sight of Redis or of the database, and sees it again.
 """
 

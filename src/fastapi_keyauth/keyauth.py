@@ -31,6 +31,7 @@ from fastapi_keyauth.errors import KeyAuthError
 from fastapi_keyauth.hashing import Hasher
 from fastapi_keyauth.hook import EventHook, OnEvent
 from fastapi_keyauth.housekeeping import Housekeeping
+from fastapi_keyauth.leaks import Leaks
 from fastapi_keyauth.lifespan import WithLifespan
 from fastapi_keyauth.limiter.build import build_limiter
 from fastapi_keyauth.management import Keys
@@ -73,6 +74,7 @@ class KeyAuth:
         settings: the settings.
         keys: make and change keys from code; see :class:`Keys`.
         sessions: start and end the built-in sessions; see :class:`Sessions`.
+        leaks: report tokens that were found where they should not be; see :class:`Leaks`.
         blocks: see and lift the blocks of addresses; see :class:`Blocks`.
         require_key: dependency -> ``KeyPrincipal``.
         require_session: dependency -> ``SessionPrincipal``; no key wanted.
@@ -106,9 +108,11 @@ class KeyAuth:
         self._announcer = Announcer(self._limiter, store, settings.redis_url is not None, self._now)
         self.keys = Keys(settings, store, usage_store, self._usage, self._hasher, self._announcer, self._now)
         self.sessions = Sessions(SessionStore(self._database), settings.session_ttl_s, self._now)
+        parser = TokenParser(settings.key_prefix)
+        self.leaks = Leaks(parser, store, self._hasher, self.keys.record_leak, self._now)
         monotonic = time.monotonic if clock is None else clock
         self._authenticator = authenticator = Authenticator(
-            parser=TokenParser(settings.key_prefix),
+            parser=parser,
             verifier=Verifier(store, self._hasher, settings.cache_size, instruments, monotonic),
             limiter=self._limiter,
             sessions=SessionGate(session_resolver or self.sessions.resolve, self._now),

@@ -239,6 +239,19 @@ class Keys(KeyLookups):
         # Also for one revoked before: that answer may have been lost before the others were told.
         await self._announcer.announce(id, change.pending)
 
+    async def record_leak(self, id: str, leak: dict[str, Any], actor: Actor, *, revoke: bool) -> None:
+        """Write into a key's history that a token of it was found, and revoke it where that is wanted.
+
+        Raises:
+            KeyNotFound: there is none.
+        """
+        now = self._now()
+        async with self._store.change(check_key_id(id), now) as change:
+            await change.record("leaked", actor, {"leak": leak})
+            if revoke and change.key.status != "revoked":
+                await change.update({"revoked_at": now}, "revoked", actor, {})
+        await self._announcer.announce(id, change.pending)
+
     async def _new_secret(self, environment: str, key_id: str) -> tuple[str, dict[str, Any]]:
         secret = new_secret()
         token = format_token(self._settings.key_prefix, environment, key_id, secret)

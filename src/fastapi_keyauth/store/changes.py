@@ -70,6 +70,10 @@ class KeyChange:
         }
         await self._record("rotated", actor, changes)
 
+    async def record(self, event: EventKind, actor: Actor, changes: dict[str, Any]) -> None:
+        """Write a line of history alone."""
+        await self._record(event, actor, changes)
+
     async def _record(self, event: EventKind, actor: Actor, changes: dict[str, Any]) -> None:
         self.is_changed = True
         self.recorded.append(Recorded(event, actor, changes))
