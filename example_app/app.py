@@ -27,6 +27,7 @@ auth.install(app)
 app.include_router(accounts.router)
 app.include_router(api.router)
 app.include_router(auth.keys_router, prefix="/api-keys")
+app.include_router(auth.dashboard_router, prefix="/settings/api-keys")
 
 
 @app.get("/health", tags=["Health"])

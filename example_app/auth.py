@@ -1,6 +1,6 @@
 """API keys and sessions of this product: the one KeyAuth that every route uses."""
 
-from fastapi_keyauth import KeyAuth, KeyAuthSettings
+from fastapi_keyauth import DashboardOptions, KeyAuth, KeyAuthSettings
 
 
 class Settings(KeyAuthSettings):
@@ -16,5 +16,8 @@ auth = KeyAuth(
             "notes:read": "Read the notes of the key's owner",
             "notes:write": "Add notes (wants a session, too)",
         }
-    )
+    ),
+    dashboard=DashboardOptions(
+        product="Parrot AI", home_path="/docs", log_in_path="/login", log_out_path="/logout", example_path="/v1/models"
+    ),
 )

@@ -55,6 +55,7 @@ def walkthrough(url: str, seeds: Seeds) -> str:
 fastapi-keyauth example
 
   address   {url}
+  key page  {url}/settings/api-keys
   docs      {url}/docs
   log-in    {EMAIL}  {seeds.password}
   key       {seeds.key}

@@ -34,6 +34,7 @@ from fastapi_keyauth.events import AuthEvent, EventKind
 from fastapi_keyauth.keyauth import KeyAuth
 from fastapi_keyauth.principals import KeyPrincipal, SessionPrincipal
 from fastapi_keyauth.records import CreatedKey, EventPage, Key, KeyEvent, KeyPage, Secret, UsageHour
+from fastapi_keyauth.routers.dashboard_options import DashboardOptions
 from fastapi_keyauth.settings import KeyAuthSettings
 from fastapi_keyauth.telemetry import Telemetry
 from fastapi_keyauth.tokens import TOKEN_PATTERN, redact, token_pattern
@@ -46,6 +47,7 @@ __all__ = [
     "Block",
     "ChangePending",
     "CreatedKey",
+    "DashboardOptions",
     "DisabledApiKey",
     "EventKind",
     "EventPage",

@@ -40,6 +40,8 @@ from fastapi_keyauth.observer import Observer
 from fastapi_keyauth.openapi import replace_schema
 from fastapi_keyauth.peers import PeerWatch
 from fastapi_keyauth.problems import Problems
+from fastapi_keyauth.routers.dashboard import build_dashboard_router
+from fastapi_keyauth.routers.dashboard_options import DashboardOptions
 from fastapi_keyauth.routers.keys import build_keys_router
 from fastapi_keyauth.sessions import SessionGate, SessionResolver, Sessions
 from fastapi_keyauth.settings import KeyAuthSettings
@@ -64,6 +66,7 @@ class KeyAuth:
     Args:
         settings: where left out, they come from ``KEYAUTH_*`` and ``.env``.
         session_resolver: ``async (token, connection) -> SessionPrincipal | None`` in place of the built-in sessions.
+        dashboard: how the key page fits the application; see :class:`DashboardOptions`.
         clock: seconds since 1970, for tests; it then rules on Redis, too.
         on_event: called with an :class:`AuthEvent` for what happens to keys, addresses, Redis and the database: a
             function, which is called in a thread, or a coroutine function. Never called by a request itself.
@@ -90,11 +93,13 @@ class KeyAuth:
         settings: KeyAuthSettings | None = None,
         *,
         session_resolver: SessionResolver | None = None,
+        dashboard: DashboardOptions | None = None,
         clock: Clock | None = None,
         on_event: OnEvent | None = None,
         telemetry: Telemetry | bool = True,
     ) -> None:
         self.settings = settings = KeyAuthSettings() if settings is None else settings
+        self._dashboard = DashboardOptions() if dashboard is None else dashboard
         self._clock = clock
         self._instruments = instruments = build_instruments(settings.key_prefix, telemetry)
         self._hook = None if on_event is None else EventHook(on_event, instruments.counts)
@@ -155,6 +160,12 @@ class KeyAuth:
         return build_keys_router(
             self.keys, self.settings, self.require_key, self._require_manager, self._edge.client_address
         )
+
+    @cached_property
+    def dashboard_router(self) -> APIRouter:
+        """The key page; mount it with ``app.include_router(auth.dashboard_router, prefix="/settings/api-keys")``."""
+        parts = (self.keys, self.settings, self.require_key, self._require_manager, self._edge.client_address)
+        return build_dashboard_router(self._dashboard, *parts)
 
     def install(self, app: Starlette) -> None:
         """Join an application: its lifespan (beside its own), its error handlers, its responses and its OpenAPI.

@@ -88,7 +88,7 @@ class KeyAuthMiddleware:
             visit = edge.open_visit(scope)
             send = _completing(send, edge, visit)
         exemptions = self._guard.exemptions
-        if exemptions is not None and not exemptions.covers(_path(scope)):
+        if exemptions is not None and not exemptions.covers(path_in_app(scope)):
             visit.takes_key = True
             try:
                 principal = await edge.authenticator.authenticate_key(visit)
@@ -116,7 +116,7 @@ class KeyAuthMiddleware:
         return True
 
 
-def _path(scope: Scope) -> str:
+def path_in_app(scope: Scope) -> str:
     """The path that routing will look at: without what the application is mounted under."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "")

@@ -1,0 +1,118 @@
+// The management routes, and the few that this page has besides.
+
+import { config } from "./config.js";
+import { sessionToken } from "./session.js";
+
+const SESSION_CODES = new Set(["invalid_session", "missing_session", "missing_credentials"]);
+
+let sessionEnded = () => {};
+
+/** Called when the server no longer knows the session. */
+export function onSessionEnded(callback) {
+  sessionEnded = callback;
+}
+
+/** What the server refused, in words that can be shown. */
+export class ApiError extends Error {
+  /**
+   * fields: form field -> sentence, from a 422 or from a problem that concerns one field.
+   * holdsWithin: seconds, where a change is stored but does not hold everywhere yet.
+   * token: that of a rotation which is stored all the same.
+   */
+  constructor(status, body) {
+    super(sentenceOf(status, body));
+    this.status = status;
+    this.code = body.code ?? "";
+    this.fields = fieldsOf(status, body);
+    this.holdsWithin = body.holds_within_s;
+    this.token = body.token;
+  }
+
+  get isSessionEnd() {
+    return this.status === 401 && SESSION_CODES.has(this.code);
+  }
+
+  get isStored() {
+    return this.holdsWithin !== undefined;
+  }
+}
+
+function sentenceOf(status, body) {
+  if (typeof body.detail === "string") return body.detail;
+  if (status === 422) return "Something above is not right yet.";
+  if (status === 0) return "The server cannot be reached. Check your connection and try again.";
+  return "That did not work. Try again in a moment.";
+}
+
+function fieldsOf(status, body) {
+  const fields = {};
+  if (status === 422 && Array.isArray(body.detail)) {
+    for (const { loc, msg } of body.detail) {
+      const name = Array.isArray(loc) ? loc.find((part, index) => index > 0 && typeof part === "string") : undefined;
+      if (name && !(name in fields)) fields[name] = asSentence(msg);
+    }
+  }
+  // A limit above the default is for administrators, so the answer names their scope.
+  const missing = body.missing_scopes;
+  if (body.code === "insufficient_scope" && Array.isArray(missing)) {
+    fields[missing.length === 1 && missing[0] === "admin" ? "hourly_limit" : "scopes"] = body.detail;
+  }
+  return fields;
+}
+
+function asSentence(message) {
+  const text = String(message).replace(/^Value error, /, "");
+  return text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
+}
+
+async function request(method, path, { body, query, signal } = {}) {
+  const token = sessionToken();
+  const headers = { Accept: "application/json" };
+  if (token) headers.Authorization = `Bearer ${token}`;
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  const asked = new URLSearchParams(query).toString();
+  let answer;
+  try {
+    answer = await fetch(config.dataPath + path + (asked && `?${asked}`), {
+      method,
+      headers,
+      body: body === undefined ? undefined : JSON.stringify(body),
+      cache: "no-store",
+      credentials: "omit",
+      signal,
+    });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError(0, {});
+  }
+  if (answer.status === 204) return null;
+  const content = await answer.json().catch((error) => {
+    if (error.name === "AbortError") throw error;
+    return {};
+  });
+  if (answer.ok) return content;
+  const error = new ApiError(answer.status, content);
+  if (error.isSessionEnd) sessionEnded();
+  throw error;
+}
+
+const one = (id) => `keys/${encodeURIComponent(id)}`;
+
+export const api = {
+  options: (signal) => request("GET", "options", { signal }),
+  list: (query, signal) => request("GET", "keys", { query, signal }),
+  get: (id, signal) => request("GET", one(id), { signal }),
+  create: (body) => request("POST", "keys", { body }),
+  change: (id, body) => request("PATCH", one(id), { body }),
+  rotate: (id, overlap) => request("POST", `${one(id)}/rotate`, { body: { overlap_s: overlap } }),
+  revoke: (id) => request("DELETE", one(id)),
+  usage: (id, hours, signal) => request("GET", `${one(id)}/usage`, { query: { hours }, signal }),
+  events: (id, query, signal) => request("GET", `${one(id)}/events`, { query, signal }),
+  /** Usage of many keys in one request. */
+  usageOfMany: (ids, signal) => request("GET", "usage", { query: ids.map((id) => ["ids", id]), signal }),
+};
+
+/** What a curl line asks for: the application's example, else the key's own row, which any key may read. */
+export function exampleUrl() {
+  return new URL(config.examplePath || `${config.dataPath}keys/current`, document.baseURI.replace(/#.*/, "")).href;
+}

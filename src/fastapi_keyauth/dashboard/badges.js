@@ -1,0 +1,65 @@
+// Small marks: status, environment, scopes, expiry.
+
+import { el, written } from "./dom.js";
+import { ago, exact, onDate, relative, secondsUntil, SOON } from "./format.js";
+import { icon } from "./icons.js";
+
+const STATUS = { active: "Active", disabled: "Disabled", expired: "Expired", revoked: "Revoked" };
+const SHOWN_SCOPES = 2;
+
+/** What a key is. Two live secrets are part of that: somebody has a rotation to finish. */
+export function statusBadge(key) {
+  const rotating = key.secrets.length > 1 && key.status === "active";
+  return el(
+    "span",
+    { class: "badges" },
+    el("span", { class: `status status-${key.status}` }, STATUS[key.status] ?? key.status),
+    rotating &&
+      el("span", { class: "tag", title: `The old secret works until ${exact(new Date(key.secrets[1].expires_at))}` }, "Rotating"),
+  );
+}
+
+/** The environment, as it stands in the token. */
+export function environmentTag(key) {
+  return written(key.environment, { class: "tag tag-environment" });
+}
+
+/** The first scopes, and how many more there are. */
+export function scopeTags(scopes, shown = SHOWN_SCOPES) {
+  if (!scopes.length) return el("span", { class: "muted" }, "None");
+  const rest = scopes.slice(shown);
+  return el(
+    "span",
+    { class: "badges" },
+    scopes.slice(0, shown).map(scopeTag),
+    rest.length > 0 && el("span", { class: "tag", title: rest.map(scopeName).join(", ") }, `+${rest.length}`),
+  );
+}
+
+/** One scope. */
+export function scopeTag(scope) {
+  return written(scopeName(scope), { class: "tag tag-scope", title: scope });
+}
+
+function scopeName(scope) {
+  return scope === "*" ? "Full access" : scope;
+}
+
+/** When a key was last used. */
+export function lastUse(key) {
+  return key.last_used_at ? ago(key.last_used_at) : el("span", { class: "muted" }, "Never");
+}
+
+/** When a key expires: marked where that is near or over. */
+export function expiry(key) {
+  if (!key.expires_at) return el("span", { class: "muted" }, "Never");
+  const left = secondsUntil(key.expires_at);
+  if (left > SOON || key.status === "revoked") return onDate(key.expires_at);
+  const word = left > 0 ? `Expires ${relative(key.expires_at)}` : `Expired ${relative(key.expires_at)}`;
+  return el(
+    "time",
+    { class: left > 0 ? "expiry expiry-soon" : "expiry expiry-over", datetime: key.expires_at, title: exact(new Date(key.expires_at)) },
+    icon("alert"),
+    word,
+  );
+}

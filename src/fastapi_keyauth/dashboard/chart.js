@@ -1,0 +1,164 @@
+// Usage as pictures: a sparkline for a row, a chart for a key's page. Lines and bars by DOM calls, no library.
+
+import { el, svg } from "./dom.js";
+import { compact, count, day, hour, number } from "./format.js";
+
+const SPARK = { width: 96, height: 26 };
+const CHART = { height: 220, left: 46, right: 8, top: 14, bottom: 26 };
+const NEARLY = 0.8;
+
+const sum = (values) => values.reduce((total, value) => total + value, 0);
+
+/**
+ * 24 hours at their own scale, so that the shape is seen, and below it the busiest hour against the cap.
+ * `usage` is {admitted: [...], refused: [...]} or undefined for none.
+ */
+export function sparkline(usage, cap) {
+  if (!usage) return el("span", { class: "usage muted" }, "No requests");
+  const { admitted, refused } = usage;
+  const peak = Math.max(...admitted);
+  const top = Math.max(1, ...admitted.map((value, index) => value + refused[index]));
+  const share = cap ? Math.min(1, peak / cap) : 0;
+  const level = share >= 1 ? "full" : share >= NEARLY ? "nearly" : "fine";
+  const ofCap = cap ? `busiest hour ${number(peak)} of ${number(cap)}` : "no cap";
+  const label = `${count(sum(admitted), "request")} in 24 hours, ${ofCap}` + (sum(refused) ? `, ${number(sum(refused))} refused` : "");
+  const step = SPARK.width / admitted.length;
+  const bars = (values, below) =>
+    values
+      .map((value, index) => {
+        if (!value) return "";
+        // At least a pixel and a half: one request is not none.
+        const height = Math.max(1.5, (value / top) * SPARK.height);
+        const base = SPARK.height - (below ? (below[index] / top) * SPARK.height : 0);
+        return `M${(index * step).toFixed(1)} ${base.toFixed(1)}v${(-Math.min(height, base)).toFixed(1)}h${(step - 1).toFixed(1)}V${base.toFixed(1)}z`;
+      })
+      .join("");
+  const picture = svg(
+    "svg",
+    { class: "spark", viewBox: `0 0 ${SPARK.width} ${SPARK.height}`, role: "img", "aria-label": label },
+    svg("title", {}, label),
+    svg("path", { class: "spark-base", d: `M0 ${SPARK.height - 0.5}h${SPARK.width}` }),
+    svg("path", { class: "bar-admitted", d: bars(admitted) }),
+    svg("path", { class: "bar-refused", d: bars(refused, admitted) }),
+  );
+  const meter = svg(
+    "svg",
+    { class: `meter meter-${level}`, viewBox: "0 0 96 3", "aria-hidden": "true" },
+    svg("rect", { class: "meter-cap", width: 96, height: 3, rx: 1.5 }),
+    svg("rect", { class: "meter-peak", width: Math.max(peak ? 2 : 0, share * 96), height: 3, rx: 1.5 }),
+  );
+  const words = cap ? `${compact(sum(admitted))} · peak ${Math.round(share * 100)}%` : `${compact(sum(admitted))} · no cap`;
+  return el("span", { class: "usage" }, el("span", { class: "usage-picture" }, picture, cap ? meter : null), el("span", { class: "usage-words", "aria-hidden": "true" }, words));
+}
+
+/** `hours` is [{hour, admitted, refused}], oldest first. Redraws itself when its width changes. */
+export function usageChart(hours, cap) {
+  const tip = el("div", { class: "chart-tip", hidden: true });
+  const canvas = el("div", { class: "chart-canvas" });
+  const total = { admitted: sum(hours.map((item) => item.admitted)), refused: sum(hours.map((item) => item.refused)) };
+  const label = `Requests by the hour in the last 7 days: ${number(total.admitted)} admitted, ${number(total.refused)} refused`;
+  let drawn = 0;
+  new ResizeObserver(([entry]) => {
+    const width = Math.round(entry.contentRect.width);
+    if (width && width !== drawn) canvas.replaceChildren(draw(hours, cap, width, label), tip);
+    drawn = width;
+  }).observe(canvas);
+  canvas.addEventListener("pointermove", (event) => point(event, canvas, tip, hours));
+  canvas.addEventListener("pointerleave", () => (tip.hidden = true));
+  return el(
+    "figure",
+    { class: "chart" },
+    el(
+      "figcaption",
+      { class: "legend" },
+      el("span", { class: "legend-admitted" }, `Admitted ${number(total.admitted)}`),
+      el("span", { class: "legend-refused" }, `Refused ${number(total.refused)}`),
+      cap && el("span", { class: "legend-cap" }, `Cap ${number(cap)} an hour`),
+    ),
+    canvas,
+    byDay(hours),
+  );
+}
+
+function draw(hours, cap, width, label) {
+  const inner = { width: width - CHART.left - CHART.right, height: CHART.height - CHART.top - CHART.bottom };
+  const peak = Math.max(...hours.map((item) => item.admitted + item.refused));
+  // The cap belongs into the picture unless it would press the bars into the ground.
+  const withCap = cap && cap <= Math.max(peak, 1) * 4;
+  const top = niceTop(Math.max(4, peak, withCap ? cap : 0));
+  const y = (value) => CHART.top + inner.height * (1 - value / top);
+  const step = inner.width / hours.length;
+  const parts = [];
+  for (const value of [0, top / 2, top]) {
+    parts.push(
+      svg("path", { class: value ? "chart-line" : "chart-line chart-ground", d: `M${CHART.left} ${y(value)}H${width - CHART.right}` }),
+      svg("text", { class: "chart-text", x: CHART.left - 8, y: y(value) + 4, "text-anchor": "end" }, compact(value)),
+    );
+  }
+  const days = hours.map((item, index) => [new Date(item.hour), index]).filter(([moment]) => moment.getHours() === 0);
+  const every = inner.width / Math.max(1, days.length) < 64 ? 2 : 1;
+  days.forEach(([moment, index], at) => {
+    const x = CHART.left + index * step;
+    parts.push(svg("path", { class: "chart-day", d: `M${x} ${CHART.top}V${CHART.height - CHART.bottom + 4}` }));
+    const fits = x + 52 < width;
+    if (fits && at % every === 0) parts.push(svg("text", { class: "chart-text", x: x + 4, y: CHART.height - 8 }, day(moment)));
+  });
+  const bars = (from, to) =>
+    hours
+      .map((item, index) => {
+        const low = from(item);
+        const high = to(item);
+        if (high === low) return "";
+        const x = CHART.left + index * step;
+        const height = Math.max(1.5, y(low) - y(high));
+        return `M${x.toFixed(2)} ${y(low).toFixed(2)}v${(-height).toFixed(2)}h${Math.max(0.8, step - (step > 3 ? 1 : 0.3)).toFixed(2)}v${height.toFixed(2)}z`;
+      })
+      .join("");
+  parts.push(
+    svg("path", { class: "bar-admitted", d: bars(() => 0, (item) => item.admitted) }),
+    svg("path", { class: "bar-refused", d: bars((item) => item.admitted, (item) => item.admitted + item.refused) }),
+  );
+  if (withCap) parts.push(svg("path", { class: "chart-cap", d: `M${CHART.left} ${y(cap)}H${width - CHART.right}` }));
+  parts.push(svg("rect", { class: "chart-here", x: 0, y: CHART.top, width: Math.max(2, step), height: inner.height, hidden: "" }));
+  return svg("svg", { width, height: CHART.height, viewBox: `0 0 ${width} ${CHART.height}`, role: "img", "aria-label": label }, ...parts);
+}
+
+/** A round number not below `value`, with a half that is round, too. */
+function niceTop(value) {
+  const power = 10 ** Math.floor(Math.log10(value));
+  const tops = [1, 1.2, 1.6, 2, 2.4, 3, 4, 5, 6, 8, 10].map((factor) => factor * power);
+  return tops.find((top) => top >= value && (top >= 20 || top % 2 === 0));
+}
+
+function point(event, canvas, tip, hours) {
+  const box = canvas.getBoundingClientRect();
+  const step = (box.width - CHART.left - CHART.right) / hours.length;
+  const index = Math.floor((event.clientX - box.left - CHART.left) / step);
+  const item = hours[index];
+  const here = canvas.querySelector(".chart-here");
+  tip.hidden = !item;
+  here?.toggleAttribute("hidden", !item);
+  if (!item) return;
+  const x = CHART.left + index * step;
+  here?.setAttribute("x", x);
+  tip.replaceChildren(el("strong", {}, hour(new Date(item.hour))), el("span", {}, `${number(item.admitted)} admitted`), el("span", {}, `${number(item.refused)} refused`));
+  tip.style.left = `${Math.min(Math.max(0, x - tip.offsetWidth / 2), box.width - tip.offsetWidth)}px`;
+}
+
+/** The same numbers as a table: for those who do not see the chart, and for those who want to be exact. */
+function byDay(hours) {
+  const days = new Map();
+  for (const item of hours) {
+    const name = day(new Date(item.hour));
+    const row = days.get(name) ?? { admitted: 0, refused: 0, peak: 0 };
+    row.admitted += item.admitted;
+    row.refused += item.refused;
+    row.peak = Math.max(row.peak, item.admitted);
+    days.set(name, row);
+  }
+  const head = ["Day", "Admitted", "Refused", "Busiest hour"].map((text) => el("th", { scope: "col" }, text));
+  const rows = [...days].reverse().map(([name, row]) =>
+    el("tr", {}, el("th", { scope: "row" }, name), ...[row.admitted, row.refused, row.peak].map((value) => el("td", {}, number(value)))),
+  );
+  return el("details", { class: "by-day" }, el("summary", {}, "The numbers, day by day"), el("table", {}, el("thead", {}, el("tr", {}, head)), el("tbody", {}, rows)));
+}

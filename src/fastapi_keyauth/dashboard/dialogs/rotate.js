@@ -1,0 +1,69 @@
+// A new secret for a key, and how long the old one works on.
+
+import { api } from "../api.js";
+import { el, written } from "../dom.js";
+import { choices, clearErrors, field, formAlert, showErrors } from "../fields.js";
+import { ago, exact } from "../format.js";
+import { cancelButton, openDialog, submitButton, whileBusy } from "./dialog.js";
+import { showToken } from "./token.js";
+
+const OVERLAPS = [
+  ["0", "None"],
+  ["3600", "1 hour"],
+  ["86400", "1 day"],
+  ["259200", "3 days"],
+  ["604800", "7 days"],
+];
+const USUAL_OVERLAP = "86400";
+
+/** Ask for the overlap, rotate, show the new token; `onRotated` once it has been saved. */
+export function openRotate(key, options, onRotated) {
+  const result = el("p", { class: "result", "aria-live": "polite" });
+  const choice = choices("overlap", OVERLAPS, USUAL_OVERLAP, show);
+  const overlap = field({
+    name: "overlap_s", label: "The old secret works on for", control: el("div", {}, choice.node, result), isGroup: true,
+  });
+
+  function show() {
+    const seconds = Number(choice.read());
+    const end = new Date(Date.now() + seconds * 1000);
+    const ownEnd = key.expires_at ? new Date(key.expires_at) : null;
+    if (!seconds) result.textContent = "The old secret stops at once. Clients that still send it are refused.";
+    else result.textContent = `Both secrets work until ${exact(ownEnd && ownEnd < end ? ownEnd : end)}.`;
+  }
+
+  show();
+  const alert = formAlert();
+  const button = submitButton("Rotate key");
+  const dialog = openDialog({
+    title: "Rotate key",
+    content: [
+      alert,
+      el("p", {}, written(key.name, { class: "strong" }), " gets a new secret. Name, scopes and limit stay, and both secrets share one quota."),
+      key.last_used_at && el("p", { class: "muted" }, "Last used ", ago(key.last_used_at), "."),
+      key.secrets.length > 1 &&
+        el("div", { class: "notice notice-warn" }, el("p", {}, "A rotation is under way already. The oldest secret, ", el("code", {}, key.secrets[1].hint), ", stops at once.")),
+      overlap.node,
+    ],
+    buttons: [cancelButton(), button],
+    onSubmit: () =>
+      whileBusy(button, async () => {
+        clearErrors([overlap], alert);
+        try {
+          const { token, ...rotated } = await api.rotate(key.id, Number(choice.read()));
+          dialog.close();
+          showToken({ key: rotated, token, headerName: options.header_name, isRotation: true, onClose: () => onRotated(rotated) });
+        } catch (error) {
+          if (!error.token) {
+            showErrors([overlap], alert, error);
+            return;
+          }
+          // Stored, but not everywhere yet: the new token is lost if it is not shown now.
+          dialog.close();
+          const { token } = error;
+          delete error.token;
+          showToken({ key, token, headerName: options.header_name, isRotation: true, warning: error.message, onClose: () => onRotated(null) });
+        }
+      }),
+  });
+}

@@ -1,0 +1,81 @@
+// What was done to a key, by whom, from where.
+
+import { api } from "./api.js";
+import { el, written } from "./dom.js";
+import { ago, count, exact } from "./format.js";
+import { say } from "./messages.js";
+
+const PAGE = 20;
+const WORDS = { created: "Created", updated: "Changed", rotated: "Rotated", revoked: "Revoked" };
+const FIELDS = {
+  name: "Name", enabled: "Enabled", expires_at: "Expiry", scopes: "Scopes", hourly_limit: "Requests an hour",
+  allowed_origins: "Allowed origins", allowed_ips: "Allowed addresses", metadata: "Metadata", hint: "Secret",
+};
+
+/** Gives {node, load()}: a card that shows the newest lines, and more on demand. */
+export function history(id, signal) {
+  const list = el("ol", { class: "history" });
+  const more = el("button", { type: "button", class: "button", hidden: true, on: { click: loadMore } }, "Older");
+  let cursor = null;
+
+  async function loadMore() {
+    try {
+      const page = await api.events(id, { limit: PAGE, cursor }, signal);
+      list.append(...page.items.map(line));
+      settle(page);
+    } catch (error) {
+      if (error.name !== "AbortError") say(error.message, "bad");
+    }
+  }
+
+  function settle(page) {
+    cursor = page.next_cursor;
+    more.hidden = !cursor;
+  }
+
+  return {
+    node: el("section", { class: "card" }, el("h2", {}, "History"), list, more),
+    async load() {
+      const page = await api.events(id, { limit: PAGE }, signal);
+      list.replaceChildren(...page.items.map(line));
+      settle(page);
+    },
+  };
+}
+
+function line(event) {
+  const changes = Object.entries(event.changes).filter(([, change]) => change && typeof change === "object" && "to" in change);
+  return el(
+    "li",
+    { class: `event event-${WORDS[event.event] ? event.event : "other"}` },
+    el("p", {}, el("strong", {}, WORDS[event.event] ?? event.event), " ", ago(event.at)),
+    changes.length > 0 && el("ul", { class: "changes" }, changes.map(changeLine)),
+    el("p", { class: "muted small" }, "by ", written(whoOf(event.actor)), event.address && [" from ", written(event.address)]),
+  );
+}
+
+function whoOf(actor) {
+  if (actor === "system") return "the system";
+  return actor.replace(/^user:/, "").replace(/^key:/, "the key ");
+}
+
+function changeLine([name, change]) {
+  return el(
+    "li",
+    {},
+    `${FIELDS[name] ?? name}: `,
+    el("del", {}, written(shown(change.from))),
+    el("span", { class: "hidden-text" }, " became "),
+    el("span", { "aria-hidden": "true" }, " → "),
+    el("ins", {}, written(shown(change.to))),
+  );
+}
+
+function shown(value) {
+  if (value === null || value === undefined || value === "") return "none";
+  if (Array.isArray(value)) return value.length ? value.join(", ") : "none";
+  if (typeof value === "object") return Object.keys(value).length ? `${count(Object.keys(value).length, "entry").replace("entrys", "entries")}` : "none";
+  if (typeof value === "boolean") return value ? "yes" : "no";
+  if (typeof value === "string" && /^\d{4}-\d\d-\d\dT/.test(value)) return exact(new Date(value));
+  return String(value);
+}

@@ -1,0 +1,116 @@
+// A key's own page: what it is, what it did, what was done to it.
+
+import { actionsFor } from "./actions.js";
+import { api } from "./api.js";
+import { environmentTag, expiry, lastUse, scopeTag, statusBadge } from "./badges.js";
+import { usageChart } from "./chart.js";
+import { el, replace, written } from "./dom.js";
+import { exactly, number } from "./format.js";
+import { history } from "./history.js";
+import { icon } from "./icons.js";
+import { say } from "./messages.js";
+import { secretsCard } from "./secrets.js";
+
+const HOURS = 168;
+
+/** Gives {node, title, focus, close()}. */
+export function keyView(id, options, setTitle) {
+  const leaving = new AbortController();
+  const { signal } = leaving;
+  const past = history(id, signal);
+  const heading = el("h1", { tabindex: "-1" }, "API key");
+  let under = el("p", { class: "under" });
+  let buttons = el("div", { class: "buttons" });
+  let facts = el("div", { class: "card", "aria-busy": "true" }, el("span", { class: "skeleton" }));
+  let secrets = el("div");
+  const usage = el("div", { class: "card" }, el("h2", {}, "Usage of 7 days"), el("span", { class: "skeleton skeleton-chart" }));
+  const node = el(
+    "div",
+    { class: "view" },
+    el("a", { href: "#/", class: "back" }, icon("back"), "API keys"),
+    el("div", { class: "view-head" }, el("div", {}, heading, under), buttons),
+    el("div", { class: "columns" }, el("div", { class: "stack" }, usage, past.node), el("div", { class: "stack" }, facts, secrets)),
+  );
+
+  function show(key) {
+    setTitle(key.name);
+    heading.replaceChildren(written(key.name));
+    under = replace(under, el("p", { class: "under" }, statusBadge(key), environmentTag(key), el("code", { class: "key-hint" }, key.hint)));
+    buttons = replace(buttons, buttonsOf(key));
+    facts = replace(facts, factsOf(key, options));
+    secrets = replace(secrets, secretsCard(key));
+  }
+
+  function buttonsOf(key) {
+    const all = actionsFor(key, options, changed).map((action) =>
+      el(
+        "button",
+        { type: "button", class: action.isDanger ? "button button-quiet-danger" : "button", "data-focus": action.name, on: { click: action.run } },
+        icon(action.icon),
+        action.label,
+      ),
+    );
+    return el("div", { class: "buttons" }, all);
+  }
+
+  async function changed(key) {
+    try {
+      show(key ?? (await api.get(id, signal)));
+      // The button that was pressed may be gone: a revoked key has none.
+      if (document.activeElement === document.body) heading.focus();
+      await past.load();
+    } catch (error) {
+      failed(error);
+    }
+  }
+
+  function failed(error) {
+    if (error.name !== "AbortError") say(error.message, "bad");
+  }
+
+  async function load() {
+    try {
+      const key = await api.get(id, signal);
+      show(key);
+      const [{ items }] = await Promise.all([api.usage(id, HOURS, signal), past.load()]);
+      const hasAny = items.some((item) => item.admitted || item.refused);
+      usage.lastChild.replaceWith(hasAny ? usageChart(items, key.hourly_limit) : el("p", { class: "muted" }, "No requests in the last 7 days."));
+    } catch (error) {
+      if (error.status === 404) node.replaceChildren(...missing());
+      else failed(error);
+    }
+  }
+
+  load();
+  return { node, title: "API key", focus: () => heading.focus(), close: () => leaving.abort() };
+}
+
+function missing() {
+  return [
+    el("div", { class: "card nothing" }, icon("search"), el("h1", {}, "There is no such key"), el("p", {}, "It does not exist, or it belongs to somebody else."), el("a", { href: "#/", class: "button" }, "All API keys")),
+  ];
+}
+
+function factsOf(key, options) {
+  const list = (values, none) => (values.length ? el("ul", { class: "plain" }, values.map((value) => el("li", {}, written(value)))) : el("span", { class: "muted" }, none));
+  const metadata = Object.keys(key.metadata).length > 0;
+  const rows = [
+    ["Key id", el("code", {}, key.id)],
+    options.is_admin && ["Owner", written(key.owner_id)],
+    ["Scopes", key.scopes.length ? el("span", { class: "badges" }, key.scopes.map(scopeTag)) : el("span", { class: "muted" }, "None")],
+    ["Requests an hour", key.hourly_limit === null ? el("span", { class: "muted" }, "No cap") : number(key.hourly_limit)],
+    ["Created", exactly(key.created_at)],
+    ["Last used", lastUse(key)],
+    ["Expires", key.expires_at ? [expiry(key), el("span", { class: "muted small" }, exactly(key.expires_at))] : expiry(key)],
+    key.revoked_at && ["Revoked", exactly(key.revoked_at)],
+    ["Allowed origins", list(key.allowed_origins, "Any")],
+    ["Allowed addresses", list(key.allowed_ips, "Any")],
+    metadata && ["Metadata", el("pre", { class: "metadata", tabindex: "0" }, JSON.stringify(key.metadata, null, 2))],
+  ].filter(Boolean);
+  return el(
+    "section",
+    { class: "card" },
+    el("h2", {}, "Details"),
+    el("dl", { class: "details" }, rows.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))),
+  );
+}

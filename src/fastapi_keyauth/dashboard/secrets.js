@@ -1,0 +1,41 @@
+// The live secrets of a key: while a rotation overlaps, whether anybody still uses the old one.
+
+import { el } from "./dom.js";
+import { ago, exact, exactly, relative } from "./format.js";
+import { icon } from "./icons.js";
+
+/** A card for a key's secrets. */
+export function secretsCard(key) {
+  const [current, old] = key.secrets;
+  return el(
+    "section",
+    { class: "card" },
+    el("h2", {}, old ? "Secrets" : "Secret"),
+    old && el("p", { class: "muted" }, "A rotation is under way: both secrets work."),
+    el("ul", { class: "secrets" }, secretItem(old ? "New secret" : "Current secret", current), old && secretItem("Old secret", old, verdict(current, old))),
+  );
+}
+
+function secretItem(title, secret, verdictNode) {
+  return el(
+    "li",
+    {},
+    el("strong", {}, title),
+    el("code", { class: "key-hint" }, secret.hint),
+    el("span", { class: "muted small" }, "Since ", exactly(secret.created_at)),
+    el("span", { class: "small" }, secret.last_used_at ? ["Last used ", ago(secret.last_used_at)] : "Not used yet"),
+    verdictNode,
+  );
+}
+
+// The question behind every overlap: may it end?
+function verdict(current, old) {
+  const isUsed = old.last_used_at !== null && old.last_used_at > current.created_at;
+  const until = `Works until ${exact(new Date(old.expires_at))}, ${relative(old.expires_at)}.`;
+  return el(
+    "p",
+    { class: isUsed ? "notice notice-warn" : "notice notice-good" },
+    icon(isUsed ? "alert" : "check"),
+    el("span", {}, isUsed ? "Still in use since the rotation: some client has not changed yet. " : "Not used since the rotation. ", until),
+  );
+}

@@ -1,0 +1,10 @@
+// A classic script in the head, before the first paint: a module would come too late, and the page would flash.
+// Without a choice the browser's own preference rules.
+(() => {
+  try {
+    const chosen = localStorage.getItem("keyauth.theme");
+    if (chosen === "light" || chosen === "dark") document.documentElement.dataset.theme = chosen;
+  } catch {
+    // Storage is switched off: the browser's preference it is.
+  }
+})();

@@ -1,0 +1,72 @@
+"""One Chromium for all the browser tests of a session, in a thread of its own.
+
+Playwright's synchronous API brings an event loop that counts as running for the whole thread; the tests of this
+repository run loops of their own in the main one.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from playwright.sync_api import Browser, BrowserContext, Playwright, expect, sync_playwright
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+TIMEOUT_MS = 15_000
+"""A hang guard; what the tests wait for comes in a tenth of it on a busy machine."""
+T = TypeVar("T")
+
+
+def find_chromium() -> str | None:
+    """Where it is installed."""
+    return next(filter(None, map(shutil.which, NAMES)), None)
+
+
+class Chromium:
+    """A browser and the thread that alone may touch it."""
+
+    def __init__(self, executable: str) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="chromium")
+        self._playwright: Playwright = self.run(lambda: sync_playwright().start())
+        launch: Callable[[], Browser] = lambda: self._playwright.chromium.launch(  # noqa: E731  # it is run elsewhere
+            executable_path=executable, args=list(FLAGS)
+        )
+        self._browser: Browser = self.run(launch)
+        self._contexts: dict[str, BrowserContext] = {}
+        expect.set_options(timeout=TIMEOUT_MS)
+
+    def context(self, name: str = "shared", **options: Any) -> BrowserContext:
+        """What tabs share: a cache, which spares each test the page's files, and local storage. Storage of the session
+        is each tab's own. Tests that change what is shared take one of another name. In the browser's thread alone.
+        """
+        if name not in self._contexts:
+            context = self._contexts[name] = self._browser.new_context(
+                locale="en-GB",
+                timezone_id="Europe/Berlin",
+                reduced_motion="reduce",
+                permissions=["clipboard-read", "clipboard-write"],
+                **options,
+            )
+            context.set_default_timeout(TIMEOUT_MS)
+        return self._contexts[name]
+
+    def run(self, work: Callable[[], T]) -> T:
+        """Run something in the browser's thread."""
+        return self._thread.submit(work).result()
+
+    def close(self) -> None:
+        """End the browser and the thread."""
+        self.run(self._browser.close)
+        self.run(self._playwright.stop)
+        self._thread.shutdown()

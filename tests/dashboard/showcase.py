@@ -1,0 +1,76 @@
+"""An account with a year behind it, for the pictures in the docs."""
+
+from __future__ import annotations
+
+import math
+import random
+from datetime import UTC, datetime, timedelta
+
+from fastapi_keyauth import CreatedKey
+from tests.dashboard.site import Site, ago
+
+
+def furnish(site: Site, owner: str) -> CreatedKey:
+    """Keys in every state; gives the one whose own page is worth a picture: with usage, history and a rotation."""
+    chance = random.Random(7)
+
+    def day_and_night(mean: float, hours: int, cap: int) -> dict[int, tuple[int, int]]:
+        now = datetime.now(UTC).hour
+        counts = {}
+        for back in range(hours):
+            wave = 1 + 0.8 * math.sin(((now - back) % 24 - 8) / 24 * 2 * math.pi)
+            wanted = int(mean * wave * chance.uniform(0.75, 1.25))
+            counts[back] = (min(wanted, cap), max(0, wanted - cap))
+        return counts
+
+    def made(name: str, days: float, scopes: list[str], used: datetime | None, **fields: object) -> CreatedKey:
+        created = site.create_key(owner, name, scopes=scopes, **fields)
+        site.set_times(created.key.id, created_at=ago(days=days), last_used_at=used)
+        return created
+
+    now = datetime.now(UTC)
+    made("prototype-2024", 410, ["*"], ago(days=203))
+    old = made("contractor-mobile-app", 260, ["completions:write", "files:read"], ago(days=34))
+    site.run(site.auth.keys.revoke(old.key.id))
+    off = made("nightly-report", 190, ["files:read"], ago(days=2), environment="staging")
+    site.run(site.auth.keys.update(off.key.id, enabled=False))
+    lapsed = made("load-test-october", 60, ["completions:write"], ago(days=21), environment="test")
+    site.set_times(lapsed.key.id, expires_at=ago(days=20))
+    worker = made(
+        "staging-worker", 45, ["completions:write", "files:read", "files:write"], ago(minutes=42), environment="staging"
+    )
+    site.add_usage(worker.key.id, day_and_night(34, 168, 1000))
+    ci = made(
+        "ci-integration-tests",
+        27,
+        ["completions:write"],
+        ago(hours=5),
+        environment="test",
+        expires_at=now + timedelta(days=3, hours=4),
+    )
+    site.add_usage(ci.key.id, {5: (310, 0), 11: (288, 0), 29: (301, 0), 53: (290, 0)})
+    shop = made(
+        "web-shop",
+        12,
+        ["completions:write"],
+        ago(seconds=20),
+        hourly_limit=400,
+        allowed_origins=["https://shop.example"],
+    )
+    site.add_usage(shop.key.id, day_and_night(300, 168, 400))
+    made("local-dev-alice", 0.2, ["*"], None, expires_at=now + timedelta(days=30))
+    server = made(
+        "prod-api-server",
+        88,
+        ["completions:write", "files:read", "keys:read"],
+        ago(minutes=3),
+        expires_at=now + timedelta(days=277),
+        allowed_ips=["198.51.100.0/24", "203.0.113.7"],
+        metadata={"team": "platform", "ticket": "OPS-1482"},
+    )
+    site.add_usage(server.key.id, day_and_night(560, 168, 1000))
+    site.run(site.auth.keys.update(server.key.id, scopes=["completions:write", "files:read"]))
+    site.run(site.auth.keys.rotate(server.key.id, timedelta(days=1)))
+    site.use_secret(server.key.id, server.token, now + timedelta(seconds=2))
+    site.set_times(server.key.id, last_used_at=ago(minutes=3))
+    return server

@@ -1,0 +1,212 @@
+"""A product with the key page, served by a real uvicorn in a thread, for all the browser tests of a session."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import socket
+import threading
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import uvicorn
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from pydantic import BaseModel
+from sqlalchemy import update
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from fastapi_keyauth import CreatedKey, DashboardOptions, KeyAuth, KeyAuthSettings, SessionPrincipal
+from fastapi_keyauth.models import EventRow, KeyRow, SecretRow, table
+from fastapi_keyauth.store import Usage
+
+PAGE = "/settings/api-keys"
+PASSWORD = "correct horse battery"
+START_TIMEOUT_S = 20.0
+SCOPES = {
+    "completions:write": "Ask the model",
+    "files:read": "Read uploaded files",
+    "files:write": "Upload and delete files",
+}
+CHEAP_HASHING = {"argon2_time_cost": 1, "argon2_memory_kib": 8, "argon2_parallelism": 1}
+T = TypeVar("T")
+
+
+class Login(BaseModel):
+    """Who, and how they prove it."""
+
+    email: str
+    password: str
+
+
+def build_product(auth: KeyAuth) -> FastAPI:
+    """An application that logs people in by itself, with the key page and nothing that a browser asks for beside it."""
+    app = FastAPI()
+    auth.install(app)
+    app.include_router(auth.dashboard_router, prefix=PAGE)
+
+    @app.post("/login")
+    async def log_in(who: Login) -> dict[str, str]:
+        if who.password != PASSWORD:
+            raise HTTPException(401, "Email or password is wrong.")
+        return {"session_token": await auth.sessions.create(who.email)}
+
+    @app.post("/logout", status_code=204, dependencies=[Depends(auth.require_session)])
+    async def log_out(request: Request) -> None:
+        await auth.sessions.revoke(auth.session_token(request) or "")
+
+    @app.get("/v1/models", dependencies=[Depends(auth.require_key)])
+    async def models() -> list[str]:
+        return ["parrot-1"]
+
+    @app.get("/favicon.ico")
+    async def icon() -> Response:
+        return Response(status_code=204)
+
+    return app
+
+
+def fake_jwt(user: str) -> str:
+    """A token of the form that log-in services give out. Nobody checks its signature here."""
+    parts = ({"alg": "none"}, {"sub": user})
+    return ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts) + ".sig"
+
+
+async def resolve_jwt(token: str, _connection: HTTPConnection) -> SessionPrincipal | None:
+    """The session behind `fake_jwt`."""
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
+    except (ValueError, IndexError):
+        return None
+    return SessionPrincipal(user_id=claims["sub"])
+
+
+class Site:
+    """Three addresses of one product, and a second product.
+
+    `url`: as it is. `url` + "/stripped": behind a proxy that takes the prefix away and says nothing. `url` + "/told":
+    behind one that says it, as `root_path`. `url` + "/jwt": a product whose sessions are JWTs and that has no log-in
+    of its own.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._folder = folder
+        self.auth = self._make_auth(
+            "product",
+            scopes=SCOPES,
+            dashboard=DashboardOptions(
+                product="Parrot AI",
+                home_path="/",
+                log_in_path="/login",
+                log_out_path="/logout",
+                example_path="/v1/models",
+            ),
+        )
+        self.jwt_auth = self._make_auth(
+            "jwt", session_resolver=resolve_jwt, dashboard=DashboardOptions(session_item="jwt")
+        )
+        self.statements = 0
+        self._server = uvicorn.Server(
+            uvicorn.Config(self._build(), ws="none", lifespan="off", log_level="warning", proxy_headers=False)
+        )
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._is_up = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="site", daemon=True)
+        self._thread.start()
+        if not self._is_up.wait(START_TIMEOUT_S):
+            raise RuntimeError("the site does not start")
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.should_exit = True
+        self._thread.join(START_TIMEOUT_S)
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run something of the product's in its own event loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(START_TIMEOUT_S)
+
+    def create_key(self, owner: str, name: str = "test key", **fields: Any) -> CreatedKey:
+        """A key of somebody's."""
+        return self.run(self.auth.keys.create(owner, name, **fields))
+
+    def set_times(self, key_id: str, **columns: Any) -> None:
+        """Write times of a key into its row, as if they had passed."""
+        row = table(KeyRow)
+        self._execute(update(row).where(row.c.id == key_id).values(**columns))
+        if "created_at" in columns:
+            event = table(EventRow)
+            created = (event.c.key_id == key_id) & (event.c.event == "created")
+            self._execute(update(event).where(created).values(at=columns["created_at"]))
+            secret = table(SecretRow)
+            oldest = (secret.c.key_id == key_id) & (secret.c.created_at > columns["created_at"])
+            self._execute(update(secret).where(oldest).values(created_at=columns["created_at"]))
+
+    def use_secret(self, key_id: str, hint: str, at: datetime) -> None:
+        """As if the secret with that hint had been used then."""
+        secret = table(SecretRow)
+        which = (secret.c.key_id == key_id) & (secret.c.last4 == hint[-4:])
+        self._execute(update(secret).where(which).values(last_used_at=at))
+        self.set_times(key_id, last_used_at=at)
+
+    def add_usage(self, key_id: str, counts: dict[int, tuple[int, int]]) -> None:
+        """{hours ago: (admitted, refused)} for a key."""
+        this_hour = int(datetime.now(UTC).timestamp()) // 3600
+        rows = {(key_id, this_hour - ago): list(pair) for ago, pair in counts.items()}
+        self.run(self.auth.keys._usage.add(Usage(rows, {}, {})))
+
+    def _execute(self, statement: Any) -> None:
+        async def execute() -> None:
+            async with self.auth._database.write() as connection:
+                await connection.execute(statement)
+
+        self.run(execute())
+
+    def _make_auth(self, name: str, **options: Any) -> KeyAuth:
+        collaborators = {part: options.pop(part) for part in ("session_resolver", "dashboard") if part in options}
+        database = f"sqlite+aiosqlite:///{self._folder / name}.db"
+        settings = KeyAuthSettings(
+            _env_file=None, database_url=database, max_keys_per_owner=2000, **CHEAP_HASHING, **options
+        )
+        return KeyAuth(settings, **collaborators)
+
+    def _build(self) -> ASGIApp:
+        product = build_product(self.auth)
+        jwt_product = build_product(self.jwt_auth)
+
+        async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+            path: str = scope["path"]
+            app: ASGIApp = product
+            if path.startswith("/stripped/"):
+                scope = {**scope, "path": path.removeprefix("/stripped")}
+            elif path.startswith("/told/"):
+                scope = {**scope, "root_path": "/told"}
+            elif path.startswith("/jwt/"):
+                app, scope = jwt_product, {**scope, "root_path": "/jwt"}
+            await app(scope, receive, send)
+
+        return dispatch
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._serve_until_closed())
+        finally:
+            self._loop.close()
+
+    async def _serve_until_closed(self) -> None:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.auth)
+            await stack.enter_async_context(self.jwt_auth)
+            self._is_up.set()
+            await self._server.serve(sockets=[self._socket])
+
+
+def ago(**how_long: float) -> datetime:
+    """A moment in the past."""
+    return datetime.now(UTC) - timedelta(**how_long)

@@ -1,0 +1,133 @@
+"""Somebody in front of the key page: a browser tab, and the steps that many tests take."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+from playwright.sync_api import BrowserContext, ConsoleMessage, Locator, Page, expect
+
+from fastapi_keyauth import TOKEN_PATTERN, CreatedKey
+from tests.dashboard.site import PAGE, Site
+
+# What a browser says of any 4xx: refusals are what some tests are about.
+_REFUSED = re.compile(r"Failed to load resource: the server responded with a status of (4\d\d|503)")
+
+
+class Visitor:
+    """A tab of one user. `problems` is what the browser complained of."""
+
+    def __init__(
+        self,
+        site: Site,
+        context: BrowserContext,
+        user: str,
+        *,
+        width: int = 1280,
+        color_scheme: Literal["light", "dark"] = "light",
+        is_logged_in: bool = True,
+        scopes: tuple[str, ...] = ("*",),
+    ) -> None:
+        self.site = site
+        self.user = user
+        self.problems: list[str] = []
+        self.page: Page = context.new_page()
+        self.page.set_viewport_size({"width": width, "height": 900})
+        self.page.emulate_media(color_scheme=color_scheme)
+        self.page.on("console", self._note_console)
+        self.page.on("pageerror", lambda error: self.problems.append(f"uncaught: {error}"))
+        if is_logged_in:
+            self.hand_over(site.run(site.auth.sessions.create(user, scopes)))
+
+    def close(self) -> None:
+        """Close the tab."""
+        self.page.close()
+
+    def hand_over(self, session: str, item: str = "keyauth.session") -> None:
+        """What the application's own log-in does: leave the session where the page looks for it, once."""
+        self.page.add_init_script(
+            f"if (!sessionStorage.getItem('handed')) {{ sessionStorage.setItem('{item}', '{session}');"
+            " sessionStorage.setItem('handed', 'yes'); }"
+        )
+
+    def open(self, path: str = PAGE) -> None:
+        """Open the page."""
+        self.page.goto(self.site.url + path)
+
+    def open_list(self) -> None:
+        """Open the list and wait for what it shows."""
+        self.open()
+        expect(self.page.locator("tr[data-key], .nothing > h2").first).to_be_visible()
+
+    def open_key(self, created: CreatedKey) -> None:
+        """Open a key's own page."""
+        self.open(f"{PAGE}#/keys/{created.key.id}")
+        expect(self.heading).to_have_text(created.key.name)
+
+    def make_key(self, name: str = "test key", **fields: Any) -> CreatedKey:
+        """A key of this user's, made behind the page's back."""
+        return self.site.create_key(self.user, name, **fields)
+
+    def row(self, name: str) -> Locator:
+        """The row of a key."""
+        return self.page.locator("tr[data-key]", has=self.page.get_by_role("link", name=name, exact=True))
+
+    def names(self) -> list[str]:
+        """The names in the list, from top to bottom."""
+        return self.page.locator(".key-name").all_inner_texts()
+
+    def choose(self, name: str, action: str) -> None:
+        """An action from the menu of a row."""
+        self.page.get_by_role("button", name=f"Actions for {name}").click()
+        self.page.get_by_role("menuitem", name=action).click()
+
+    def press(self, name: str) -> None:
+        """A button, of the open dialog if there is one."""
+        place: Page | Locator = self.dialog if self.dialog.count() else self.page
+        place.get_by_role("button", name=name, exact=True).first.click()
+
+    def start_new_key(self, name: str = "prod-api-server") -> None:
+        """Open the dialog for a new key and name it."""
+        self.press("New API key")
+        self.field("Name").fill(name)
+
+    def field(self, label: str) -> Locator:
+        """A field of the open dialog."""
+        return self.dialog.get_by_label(label, exact=True)
+
+    def error_at(self, field: str) -> Locator:
+        """The sentence at a field, by the field's name in the API."""
+        return self.dialog.locator(f"[data-field={field}] .error:visible")
+
+    @property
+    def dialog(self) -> Locator:
+        """The open dialog."""
+        return self.page.locator("dialog[open]").last
+
+    @property
+    def heading(self) -> Locator:
+        """The page's first heading."""
+        return self.page.locator("h1")
+
+    @property
+    def shown_token(self) -> str:
+        """The token that is being shown."""
+        token: str = self.dialog.locator(".token").inner_text()
+        assert TOKEN_PATTERN.fullmatch(token), "no whole token is shown"
+        return token
+
+    def everything_kept(self) -> str:
+        """All that the browser holds of the page: elements with their values, storage, address, history state."""
+        kept: str = self.page.evaluate(
+            """() => JSON.stringify([
+                document.documentElement.outerHTML,
+                [...document.querySelectorAll("input, textarea, select, output")].map((control) => control.value),
+                {...localStorage}, {...sessionStorage}, location.href, history.state, document.title, name,
+                performance.getEntries().map((entry) => entry.name),
+            ])"""
+        )
+        return kept
+
+    def _note_console(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning") and not _REFUSED.match(message.text):
+            self.problems.append(f"console: {message.text}")
