@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -70,15 +69,9 @@ def visitor(make_visitor: Callable[..., Visitor], chromium: Chromium) -> Visitor
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run the tests that use the browser in its thread."""
-    chromium: Chromium | None = pyfuncitem.funcargs.get("chromium")
-    if chromium is None:
+    chromium = pyfuncitem.funcargs.get("chromium")
+    if not isinstance(chromium, Chromium):
         return None
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
     chromium.run(lambda: pyfuncitem.obj(**arguments))
     return True
-
-
-@pytest.fixture
-def pictures(pytestconfig: pytest.Config) -> Path:
-    """Where the docs keep their pictures."""
-    return pytestconfig.rootpath / "docs" / "images"

@@ -103,9 +103,8 @@ def test_every_expiry_shows_its_date_and_is_what_the_key_gets(visitor: Visitor) 
     made = {key.name: key.expires_at for key in visitor.site.run(visitor.site.auth.keys.list(visitor.user)).items}
     for preset, days in expected.items():
         expires_at = made[preset]
-        if days is None or expires_at is None:
-            assert expires_at is days
-        else:
+        assert (expires_at is None) == (days is None)
+        if days is not None and expires_at is not None:
             assert abs(expires_at - datetime.now(UTC) - timedelta(days=days)) < timedelta(minutes=5)
 
 

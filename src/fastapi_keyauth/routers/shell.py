@@ -3,6 +3,7 @@
 import hashlib
 import html
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from functools import cached_property
@@ -34,6 +35,8 @@ SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",  # for browsers that do not know frame-ancestors
 }
+_IN_THE_FRAME = ("main.js", "theme.js")  # the others are found by following imports, which preloads spare
+_PLACE = re.compile(r"\{\{(\w+)\}\}")
 FOR_EVER = "public, max-age=31536000, immutable"
 
 
@@ -73,17 +76,16 @@ class Shell:
             for name, value in asdict(self._options).items()
         }
         own_style = f'<link rel="stylesheet" href="{html.escape(known["stylesheet_path"])}">'
-        scripts = [name for name in sorted(self._files) if name.endswith(".js") and name != "theme.js"]
+        modules = [name for name in sorted(self._files) if name.endswith(".js") and name not in _IN_THE_FRAME]
         parts = {
-            "{{title}}": html.escape(" · ".join(filter(None, ["API keys", self._options.product]))),
-            "{{options}}": html.escape(json.dumps({**known, "data_path": f"{here}data/"})),
-            "{{assets}}": html.escape(assets),
-            "{{preloads}}": "\n".join(f'<link rel="modulepreload" href="{assets}/{name}">' for name in scripts),
-            "{{own_style}}": own_style if self._options.stylesheet_path else "",
+            "title": html.escape(" · ".join(filter(None, ["API keys", self._options.product]))),
+            "options": html.escape(json.dumps({**known, "data_path": f"{here}data/"})),
+            "assets": html.escape(assets),
+            "preloads": "\n".join(f'<link rel="modulepreload" href="{assets}/{name}">' for name in modules),
+            "own_style": own_style if self._options.stylesheet_path else "",
         }
-        text = self._files["index.html"].decode("utf-8")
-        for name, value in parts.items():
-            text = text.replace(name, value)
+        # In one pass: what an option holds is no part of the template.
+        text = _PLACE.sub(lambda place: parts[place[1]], self._files["index.html"].decode("utf-8"))
         headers = {**SECURITY_HEADERS, "Cache-Control": "no-cache"}
         return Response(text, headers=headers, media_type=MEDIA_TYPES[".html"])
 
