@@ -6,6 +6,7 @@ from typing import Any, Literal
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketState
 
 from fastapi_keyauth.addresses import AddressResolver, ClientAddress
 from fastapi_keyauth.authenticator import Authenticator, Visit
@@ -90,6 +91,16 @@ class Edge:
         # The visit keeps the error, and the traceback all frames, the visit's among them: a circle for the garbage
         # collector at every refusal.
         error.__traceback__ = None
+        return response
+
+    async def handle(self, connection: HTTPConnection, error: KeyAuthError) -> Response | None:
+        """The exception handler of an application: the response, or None where a WebSocket was closed in its place."""
+        response = self.respond(error, self.find_visit(connection), connection.scope)
+        if isinstance(connection, WebSocket):
+            is_open = connection.application_state is not WebSocketState.CONNECTING
+            if is_open or not can_answer_upgrade(connection.scope):
+                await connection.close(WS_POLICY_VIOLATION)
+                return None
         return response
 
     async def refuse(self, error: KeyAuthError, visit: Visit, scope: Scope, receive: Receive, send: Send) -> None:

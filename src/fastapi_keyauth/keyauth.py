@@ -14,9 +14,7 @@ from typing import Any, Self, TypeVar
 from fastapi import APIRouter, FastAPI
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
-from starlette.responses import Response
 from starlette.types import ASGIApp
-from starlette.websockets import WebSocket, WebSocketState
 
 from fastapi_keyauth import dependencies
 from fastapi_keyauth.addresses import AddressResolver
@@ -26,7 +24,7 @@ from fastapi_keyauth.blocks import Blocks
 from fastapi_keyauth.catalogue import find_unknown_scopes
 from fastapi_keyauth.cors import CorsRules
 from fastapi_keyauth.credentials import CredentialReader
-from fastapi_keyauth.edge import WS_POLICY_VIOLATION, Edge, can_answer_upgrade
+from fastapi_keyauth.edge import Edge
 from fastapi_keyauth.errors import KeyAuthError
 from fastapi_keyauth.hashing import Hasher
 from fastapi_keyauth.hook import EventHook, OnEvent
@@ -145,7 +143,8 @@ class KeyAuth:
         self.require_session = dependencies.RequireSession(*parts)
         self.require_key_and_session = dependencies.RequireKeyAndSession(*parts)
         self.optional_key = dependencies.OptionalKey(*parts)
-        self._require_manager = dependencies.RequireManager(*parts)
+        manager = dependencies.RequireManager(*parts)
+        self._router_parts = (self.keys, settings, self.require_key, manager, self._edge.client_address)
         self._guards: dict[Any, Guard] = {}
         self._users = 0
         self._housekeeping = Housekeeping(LOOK_EVERY_S, self._announcer.announce_pending, self._usage.flush)
@@ -157,15 +156,12 @@ class KeyAuth:
     @cached_property
     def keys_router(self) -> APIRouter:
         """The management routes; mount them with ``app.include_router(auth.keys_router, prefix="/api-keys")``."""
-        return build_keys_router(
-            self.keys, self.settings, self.require_key, self._require_manager, self._edge.client_address
-        )
+        return build_keys_router(*self._router_parts)
 
     @cached_property
     def dashboard_router(self) -> APIRouter:
         """The key page; mount it with ``app.include_router(auth.dashboard_router, prefix="/settings/api-keys")``."""
-        parts = (self.keys, self.settings, self.require_key, self._require_manager, self._edge.client_address)
-        return build_dashboard_router(self._dashboard, *parts)
+        return build_dashboard_router(self._dashboard, *self._router_parts)
 
     def install(self, app: Starlette) -> None:
         """Join an application: its lifespan (beside its own), its error handlers, its responses and its OpenAPI.
@@ -186,7 +182,7 @@ class KeyAuth:
 
         app.router.lifespan_context = lifespan
         # Starlette's annotation wants a handler of Exception; this one is only ever given its own kind.
-        app.add_exception_handler(KeyAuthError, self._handle_error)  # type: ignore[arg-type]
+        app.add_exception_handler(KeyAuthError, self._edge.handle)  # type: ignore[arg-type]
         app.add_middleware(KeyAuthMiddleware, edge=self._edge, guard=guard)
         if isinstance(app, FastAPI):
             replace_schema(app, self.settings.header_name, guard.wants_key)
@@ -299,12 +295,3 @@ class KeyAuth:
 
     def _now(self) -> datetime:
         return datetime.now(UTC) if self._clock is None else datetime.fromtimestamp(self._clock(), UTC)
-
-    async def _handle_error(self, connection: HTTPConnection, error: KeyAuthError) -> Response | None:
-        response = self._edge.respond(error, self._edge.find_visit(connection), connection.scope)
-        if isinstance(connection, WebSocket):
-            is_open = connection.application_state is not WebSocketState.CONNECTING
-            if is_open or not can_answer_upgrade(connection.scope):
-                await connection.close(WS_POLICY_VIOLATION)
-                return None
-        return response

@@ -21,7 +21,7 @@ POLL_S = 0.02
 
 
 class Demo:
-    """The running demo. `url`, `key`, `tiny_key`, `email`, `password` and `script` are what it has printed."""
+    """The running demo. `url`, `page`, `key`, `tiny_key`, `email`, `password` and `script` are what it has printed."""
 
     def __init__(self, folder: Path, workers: int = 1, **env: str) -> None:
         self._log = folder / "demo.log"
@@ -38,6 +38,7 @@ class Demo:
         try:
             self._wait_until_ready()
             self.url = self._printed(r"address +(\S+)")
+            self.page = self._printed(r"key page +(\S+)")
             self.key = self._printed(r"key +(ka_\S+)")
             self.tiny_key = self._printed(r"tiny key +(ka_\S+)")
             self.email = self._printed(r"log-in +(\S+)")

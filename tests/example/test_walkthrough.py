@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import json
 import re
 import shutil
 import socket
@@ -54,6 +56,17 @@ def test_comments_of_the_printed_lines_are_harmless_where_a_shell_runs_them(demo
     comments = [line for line in demo.script.splitlines() if line.startswith("#")]
     assert comments
     assert not re.search(r"[^\w ,#]", "".join(comments))
+
+
+def test_printed_key_page_is_there_and_takes_the_printed_login(demo: Demo) -> None:
+    with httpx.Client(base_url=demo.url) as client:
+        page = client.get(demo.page)
+        assert page.headers["content-type"].startswith("text/html")
+        known = json.loads(html.unescape(re.findall(r'name="keyauth-page" content="([^"]*)"', page.text)[0]))
+        log_in, data = (page.url.join(known[name]) for name in ("log_in_path", "data_path"))
+        session = client.post(log_in, json={"email": demo.email, "password": demo.password}).json()["session_token"]
+        options = client.get(data.join("options"), headers={"Authorization": f"Bearer {session}"}).json()
+        assert "completions:write" in [scope["name"] for scope in options["scopes"]]
 
 
 def test_log_says_why_and_holds_no_token(demo: Demo) -> None:

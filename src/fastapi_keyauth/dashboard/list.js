@@ -124,7 +124,7 @@ export function listView(options) {
     table.node.hidden = shown === 0;
     result.textContent = shown ? `${count(shown, "key")}${cursor ? " so far" : ""}` : "";
     // A first visit has nothing to search in.
-    toolbar.hidden = makeOne.hidden = shown === 0 && !isFiltered();
+    toolbar.hidden = shown === 0 && !isFiltered();
     foot.classList.toggle("is-empty", !shown);
     if (!shown) nothing.replaceChildren(...(isFiltered() ? noMatch() : firstVisit()));
   }
