@@ -78,7 +78,8 @@ async function request(method, path, { body, query, signal } = {}) {
       headers,
       body: body === undefined ? undefined : JSON.stringify(body),
       cache: "no-store",
-      credentials: "omit",
+      // The routes look at no cookie, but a proxy in front of the application may.
+      credentials: "same-origin",
       signal,
     });
   } catch (error) {

@@ -18,12 +18,12 @@ export function showToken({ key, token, headerName, isRotation = false, warning,
     tokenNode.replaceChildren();
     curlNode.replaceChildren();
   };
-  // A page that the browser keeps for its Back button would keep the token, too.
   const leave = () => {
-    // Now, and not when "close" is told: that comes later, and the page may be put away before.
+    // Now, and not when "close" is told: that comes a moment later, and the page may be put away before.
     wipe();
     dialog.close();
   };
+  // A page that the browser keeps for its Back button would keep the token, too.
   addEventListener("pagehide", leave);
 
   const dialog = openDialog({
@@ -44,7 +44,7 @@ export function showToken({ key, token, headerName, isRotation = false, warning,
       el("p", { class: "hint" }, "Keep it in a secret manager or an environment variable, never in code or in a ticket."),
     ],
     buttons: [submitButton("I have saved it")],
-    onSubmit: () => dialog.close(),
+    onSubmit: leave,
     onClose: () => {
       wipe();
       removeEventListener("pagehide", leave);
