@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from fastapi_keyauth.cli.changes import describe, dump, print_created, revoke, rotate
-from fastapi_keyauth.cli.output import Json, moment, print_facts, print_json, print_line, print_table, say, status
+from fastapi_keyauth.cli.output import Json, day, moment, print_facts, print_json, print_line, print_table, say, status
 from fastapi_keyauth.cli.progress import tracking
 from fastapi_keyauth.cli.running import perform
 from fastapi_keyauth.cli.values import KeyId, parse_duration, parse_moment, parse_object
@@ -101,15 +101,14 @@ def list_keys(
     if not page.items:
         say("There are no such keys.")
         return
-    columns = ("id", "name", "owner", "environment", "status", "scopes", "created", "last used", "expires")
+    columns = ("id", "name", "owner", "env", "status", "scopes", "created", "last used", "expires")
     print_table(columns, [_row(key) for key in page])
     if page.next_cursor is not None:
         say(f"There are more: --all, or --cursor {page.next_cursor}")
 
 
 def _row(key: Key) -> list[Any]:
-    ends = moment(key.expires_at)
-    times = (moment(key.created_at), moment(key.last_used_at), ends)
+    times = (day(key.created_at), day(key.last_used_at), day(key.expires_at))
     return [key.id, key.name, key.owner_id, key.environment, status(key.status), " ".join(key.scopes), *times]
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -44,7 +44,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *,
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for number, column in enumerate(columns):
         # The first is what other commands want to be given.
-        table.add_column(column, no_wrap=number == 0, overflow="fold", justify="right" if column in right else "left")
+        justify: JustifyMethod = "right" if column in right else "left"
+        table.add_column(column, no_wrap=number == 0, overflow="fold", justify=justify, min_width=len(column))
     for row in rows:
         table.add_row(*row)
     console().print(table)
@@ -60,9 +61,14 @@ def print_facts(facts: Iterable[tuple[str, str | Text]]) -> None:
     console().print(table)
 
 
-def moment(at: datetime | None, never: str = "never") -> str:
+def moment(at: datetime | None) -> str:
     """A time as people read it, in UTC."""
-    return never if at is None else at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    return "never" if at is None else at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def day(at: datetime | None) -> str:
+    """Its day alone, for tables with many columns."""
+    return "never" if at is None else at.astimezone(UTC).strftime("%Y-%m-%d")
 
 
 def status(name: str) -> Text:
