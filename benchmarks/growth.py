@@ -135,7 +135,7 @@ async def _warm(database: Path, tokens: list[str]) -> CacheRow:
     async with KeyAuth(settings(database, **values)) as auth:
         authenticator = auth._edge.authenticator
 
-        async def verify_nothing(phc: str, secret: str) -> bool:
+        async def verify_nothing(phc: str, secret: str, owner_id: str) -> bool:
             return True
 
         # The copies share the first key's hash; here only what is remembered counts.

@@ -112,9 +112,9 @@ class _Burst:
         self.took_s = 0.0
 
     async def run(self, app: Any, *, hash_them: bool) -> "_Burst":
-        async def verify(phc: str, secret: str) -> bool:
+        async def verify(phc: str, secret: str, owner_id: str) -> bool:
             self._started += 1
-            return await self._verify(phc, secret) if hash_them else True
+            return await self._verify(phc, secret, owner_id) if hash_them else True
 
         self._auth._hasher.verify = verify  # type: ignore[method-assign]  # to see when all of them wait
         gc.collect()
@@ -151,7 +151,7 @@ async def hashing(folder: Path, redis_url: str) -> Hashing:
         # Before anything was hashed with these settings: what a burst takes by itself.
         without = await _Burst(auth, copies).run(app, hash_them=False)
         began = time.perf_counter()
-        await auth._hasher.hash("one by itself")
+        await auth._hasher.hash("one by itself", "a")
         each_ms = (time.perf_counter() - began) * 1000
         made = await asyncio.gather(*(auth.keys.create(owner_id="a", name="new") for _ in range(NEW_KEYS)))
         seen = await _Burst(auth, [key.token for key in made]).run(app, hash_them=True)

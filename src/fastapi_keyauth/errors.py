@@ -234,7 +234,7 @@ class LimiterUnavailable(TemporarilyUnavailable):
 
 
 class HasherUnavailable(TemporarilyUnavailable):
-    """Argon2 cannot run, for want of memory for instance."""
+    """Argon2 cannot run, for want of memory for instance, or too many wait for it."""
 
 
 class ChangePending(TemporarilyUnavailable):

@@ -1,4 +1,8 @@
-"""Argon2id off the event loop: a bounded pool of threads, so that hashing never stalls other requests."""
+"""Argon2id off the event loop: a bounded pool of threads, so that hashing never stalls other requests.
+
+Nor may one client's hashing delay another's. Owners take turns. Secrets that are no longer accepted are answered by
+name, which takes a hash but no unit of any cap: they have a lane of their own, which rests most of the time.
+"""
 
 import asyncio
 import logging
@@ -10,9 +14,19 @@ from argon2.exceptions import HashingError, InvalidHashError, VerificationError,
 
 from fastapi_keyauth.errors import HasherUnavailable
 from fastapi_keyauth.instruments import Instruments
+from fastapi_keyauth.seldom import Seldom
 from fastapi_keyauth.settings import KeyAuthSettings
+from fastapi_keyauth.turns import TooManyWaiting, Turns
 
 logger = logging.getLogger("fastapi_keyauth")
+
+MAX_WAITING = 4096
+MAX_WAITING_OF_OWNER = 512
+"""At OWASP's minimum and two at a time about six seconds of hashing: who comes later had better come again."""
+MAX_WAITING_DEAD = 256
+MAX_WAITING_DEAD_OF_OWNER = 16
+DEAD_REST = 3
+"""The lane of dead secrets rests for so many times as long as it hashed: a quarter of one thread at most."""
 
 
 class Hasher:
@@ -30,28 +44,80 @@ class Hasher:
         )
         self._max_threads = settings.max_concurrent_hashes
         self._threads: ThreadPoolExecutor | None = None
+        self._turns = self._dead_turns = Turns(0, 0, 0)
+        self._seldom = Seldom()
 
     def start(self) -> None:
         """Get ready to hash. The threads themselves are started when they are needed."""
         self._threads = ThreadPoolExecutor(self._max_threads, thread_name_prefix="keyauth-argon2")
+        self._turns = Turns(self._max_threads, MAX_WAITING, MAX_WAITING_OF_OWNER)
+        self._dead_turns = Turns(1, MAX_WAITING_DEAD, MAX_WAITING_DEAD_OF_OWNER)
 
-    async def hash(self, secret: str) -> str:
+    async def hash(self, secret: str, owner_id: str) -> str:
         """The secret's Argon2id hash as a PHC string, with a fresh salt.
+
+        Args:
+            secret: what to hash.
+            owner_id: whose key it is; where many wait, owners take turns. This waits however many do.
 
         Raises:
             HasherUnavailable: Argon2 cannot run, for want of memory for instance.
         """
-        with self._instruments.span("keyauth.hash"):
-            return await asyncio.get_running_loop().run_in_executor(self._started(), self._hash, secret)
+        threads = self._started()
+        async with self._turns.of(owner_id, is_patient=True):
+            with self._instruments.span("keyauth.hash"):
+                return await asyncio.get_running_loop().run_in_executor(threads, self._hash, secret)
 
-    async def verify(self, phc: str, secret: str) -> bool:
+    async def verify(self, phc: str, secret: str, owner_id: str) -> bool:
         """Whether ``secret`` is the one that was hashed. Argon2 compares in constant time.
 
+        Args:
+            phc: the hash.
+            secret: what was sent.
+            owner_id: whose key it would be.
+
         Raises:
-            HasherUnavailable: Argon2 cannot run: that says nothing about the secret.
+            HasherUnavailable: Argon2 cannot run, or too many wait for it: that says nothing about the secret.
         """
-        with self._instruments.span("keyauth.verify"):
-            return await asyncio.get_running_loop().run_in_executor(self._started(), self._verify, phc, secret)
+        is_right, _ = await self._verify_in_turn(phc, secret, owner_id)
+        return is_right
+
+    async def verify_dead(self, phc: str, secret: str, owner_id: str) -> bool:
+        """As :meth:`verify`, for a secret that is refused also where it is right: one at a time, with rests."""
+        took_s = 0.0
+        try:
+            await self._dead_turns.take(owner_id)
+        except TooManyWaiting:
+            raise self._too_many("secrets that are revoked, disabled or expired") from None
+        try:
+            is_right, took_s = await self._verify_in_turn(phc, secret, owner_id)
+            return is_right
+        finally:
+            asyncio.get_running_loop().call_later(DEAD_REST * took_s, self._dead_turns.give_back)
+
+    async def _verify_in_turn(self, phc: str, secret: str, owner_id: str) -> tuple[bool, float]:
+        """The answer, and the seconds that it took to hash."""
+        threads = self._started()
+        try:
+            async with self._turns.of(owner_id):
+                began = time.monotonic()
+                with self._instruments.span("keyauth.verify"):
+                    is_right = await asyncio.get_running_loop().run_in_executor(threads, self._verify, phc, secret)
+                return is_right, time.monotonic() - began
+        except TooManyWaiting:
+            raise self._too_many("keys not met before") from None
+
+    def _too_many(self, of_what: str) -> HasherUnavailable:
+        """One line every few seconds, however many requests are refused."""
+        held_back = self._seldom.ask()
+        if held_back is not None:
+            logger.warning(
+                "too many wait for argon2: requests with %s are refused (%d more since the last line)",
+                of_what,
+                held_back,
+                extra={"keyauth_event": "hasher_busy"},
+            )
+        return HasherUnavailable()
 
     def _started(self) -> ThreadPoolExecutor:
         if self._threads is None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -38,18 +37,17 @@ from fastapi_keyauth.observer import Observer
 from fastapi_keyauth.openapi import replace_schema
 from fastapi_keyauth.peers import PeerWatch
 from fastapi_keyauth.problems import Problems
+from fastapi_keyauth.pruner import Pruner
 from fastapi_keyauth.routers.dashboard import build_dashboard_router
 from fastapi_keyauth.routers.dashboard_options import DashboardOptions
 from fastapi_keyauth.routers.keys import build_keys_router
 from fastapi_keyauth.sessions import SessionGate, SessionResolver, Sessions
 from fastapi_keyauth.settings import KeyAuthSettings
-from fastapi_keyauth.store import Database, KeyStore, SessionStore, UsageStore
+from fastapi_keyauth.store import Database, KeyStore, PruneStore, SessionStore, UsageStore
 from fastapi_keyauth.telemetry import Telemetry, build_instruments
 from fastapi_keyauth.tokens import TokenParser
 from fastapi_keyauth.usage import UsageRecorder
 from fastapi_keyauth.verifier import Verifier
-
-logger = logging.getLogger("fastapi_keyauth")
 
 App = TypeVar("App", bound=ASGIApp)
 Clock = Callable[[], float]
@@ -102,12 +100,13 @@ class KeyAuth:
         self._instruments = instruments = build_instruments(settings.key_prefix, telemetry)
         self._hook = None if on_event is None else EventHook(on_event, instruments.counts)
         self._observer = Observer(instruments, self._hook, self._now)
-        self._database = Database(settings.database_url)
+        self._database = Database(settings.database_url, observer=self._observer)
         self._hasher = Hasher(settings, instruments)
         self._limiter = build_limiter(settings, clock, self._observer)
         store = KeyStore(self._database, settings, self._observer)
         usage_store = UsageStore(self._database)
         self._usage = UsageRecorder(usage_store, time.time if clock is None else clock)
+        self._pruner = Pruner(PruneStore(self._database), self._now)
         self._announcer = Announcer(self._limiter, store, settings.redis_url is not None, self._now)
         self.keys = Keys(settings, store, usage_store, self._usage, self._hasher, self._announcer, self._now)
         self.sessions = Sessions(SessionStore(self._database), settings.session_ttl_s, self._now)
@@ -116,7 +115,7 @@ class KeyAuth:
         monotonic = time.monotonic if clock is None else clock
         self._authenticator = authenticator = Authenticator(
             parser=parser,
-            verifier=Verifier(store, self._hasher, settings.cache_size, instruments, monotonic),
+            verifier=Verifier(store, self._hasher, settings.cache_size, instruments, self._now, monotonic),
             limiter=self._limiter,
             sessions=SessionGate(session_resolver or self.sessions.resolve, self._now),
             usage=self._usage,
@@ -147,7 +146,8 @@ class KeyAuth:
         self._router_parts = (self.keys, settings, self.require_key, manager, self._edge.client_address)
         self._guards: dict[Any, Guard] = {}
         self._users = 0
-        self._housekeeping = Housekeeping(LOOK_EVERY_S, self._announcer.announce_pending, self._usage.flush)
+        works = (self._announcer.announce_pending, self._usage.flush, self._pruner.prune_when_due)
+        self._housekeeping = Housekeeping(LOOK_EVERY_S, *works)
         self._start_lock = asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -276,16 +276,13 @@ class KeyAuth:
             self._authenticator.limiter = self._instruments.traced(self._limiter)
         self._hasher.start()
         self._usage.start()
+        self._pruner.start()
         self._housekeeping.start()
 
     async def _stop(self) -> None:
         await self._housekeeping.close()
         try:
-            await self._usage.flush()
-            if lost := self._usage.count_lost():
-                logger.error(
-                    "usage of %d keys is lost: the database is unavailable", lost, extra={"keyauth_event": "usage_lost"}
-                )
+            await self._usage.close()
         finally:
             await self._limiter.close()
             await self._database.close()

@@ -98,6 +98,8 @@ class Leaks:
         except TokenFormError:
             return None
         for key, secret_hash in await self._store.find_for_token(token.key_id, secret_tag(token.secret)):
-            if key.environment == token.environment and await self._hasher.verify(secret_hash, token.secret):
+            if key.environment != token.environment:
+                continue
+            if await self._hasher.verify(secret_hash, token.secret, key.owner_id):
                 return key
         return None

@@ -118,7 +118,7 @@ class Keys(KeyLookups):
             await self._store.check_room(owner_id, max_keys)
         environment = new.environment or self._settings.default_environment
         key_id = new_key_id()
-        token, secret = await self._new_secret(environment, key_id)
+        token, secret = await self._new_secret(environment, key_id, owner_id)
         values = {
             "id": key_id,
             "owner_id": owner_id,
@@ -205,7 +205,7 @@ class Keys(KeyLookups):
         # Argon2 before the transaction: no row stays locked while it runs.
         before = await self._store.get(check_key_id(id), now, owner_id)
         self._check_rotation(before, check)
-        token, secret = await self._new_secret(before.environment, id)
+        token, secret = await self._new_secret(before.environment, id, before.owner_id)
         async with self._store.change(id, now, owner_id) as change:
             self._check_rotation(change.key, check)
             cuts_one_off = len(change.key.secrets) > 1
@@ -252,10 +252,11 @@ class Keys(KeyLookups):
                 await change.update({"revoked_at": now}, "revoked", actor, {})
         await self._announcer.announce(id, change.pending)
 
-    async def _new_secret(self, environment: str, key_id: str) -> tuple[str, dict[str, Any]]:
+    async def _new_secret(self, environment: str, key_id: str, owner_id: str) -> tuple[str, dict[str, Any]]:
         secret = new_secret()
         token = format_token(self._settings.key_prefix, environment, key_id, secret)
-        return token, {"tag": secret_tag(secret), "hash": await self._hasher.hash(secret), "last4": token[-4:]}
+        phc = await self._hasher.hash(secret, owner_id)
+        return token, {"tag": secret_tag(secret), "hash": phc, "last4": token[-4:]}
 
 
 def _validated(model: type[_Model], values: dict[str, Any]) -> _Model:

@@ -136,12 +136,23 @@ class UsageRow(_Base, table=True):
     """Requests of a key in one clock hour."""
 
     __tablename__ = "keyauth_usage"
+    __table_args__ = (Index("ix_keyauth_usage_hour", "hour"),)
 
     key_id: str = Field(sa_column=Column(String(12), primary_key=True))
     hour: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))
     """Hours since 1970-01-01T00:00Z."""
     admitted: int = Field(sa_column=Column(BigInteger, nullable=False))
     refused: int = Field(sa_column=Column(BigInteger, nullable=False))
+
+
+class WriterRow(_Base, table=True):
+    """A process that writes usage, and its last batch: one whose answer was lost must not be counted twice."""
+
+    __tablename__ = "keyauth_writers"
+
+    id: str = Field(sa_column=Column(String(32), primary_key=True))
+    batch: int = Field(sa_column=Column(BigInteger, nullable=False))
+    at: datetime = Field(sa_column=Column(UTCDateTime, nullable=False))
 
 
 class SessionRow(_Base, table=True):
@@ -153,7 +164,7 @@ class SessionRow(_Base, table=True):
     user_id: str = Field(sa_column=Column(String(255), nullable=False, index=True))
     scopes: list[str] = Field(sa_column=Column(JSON, nullable=False))
     created_at: datetime = Field(sa_column=Column(UTCDateTime, nullable=False))
-    expires_at: datetime = Field(sa_column=Column(UTCDateTime, nullable=False))
+    expires_at: datetime = Field(sa_column=Column(UTCDateTime, nullable=False, index=True))
     revoked_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime))
 
 

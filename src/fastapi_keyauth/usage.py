@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from fastapi_keyauth.errors import StoreUnavailable
@@ -18,6 +20,15 @@ Rows = dict[tuple[str, int, int], list[float]]
 """(key id, secret id, hours since 1970) -> [admitted, refused, last used in seconds since 1970]."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Rows that are being written, under a name that tells them from all others however often they are sent."""
+
+    writer: str
+    number: int
+    rows: Rows
+
+
 class UsageRecorder:
     """Usage by key and hour, last-used times by key and secret.
 
@@ -30,6 +41,10 @@ class UsageRecorder:
         self._store = store
         self._clock = clock
         self._pending: Rows = {}
+        self._batch: _Batch | None = None
+        """What was sent and not answered: it may have been written, so it stays as it is."""
+        self._writer = ""
+        self._number = 0
         self._lock = asyncio.Lock()
 
     def admitted(self, key: StoredKey, hour: int) -> None:
@@ -45,13 +60,23 @@ class UsageRecorder:
 
     def _new_row(self, key: StoredKey, hour: int) -> list[float]:
         row: list[float] = [0, 0, 0]
-        if len(self._pending) < MAX_COUNTS:
+        if len(self._pending) + (0 if self._batch is None else len(self._batch.rows)) < MAX_COUNTS:
             self._pending[key.id, key.secret_id, hour] = row
         return row
 
     def start(self) -> None:
-        """Get ready in this event loop."""
+        """Get ready in this event loop, in this process: one that was forked must not write under the same name."""
         self._lock = asyncio.Lock()
+        self._writer = secrets.token_hex(8)
+        self._number = 0
+
+    async def close(self) -> None:
+        """Write what is left, and say so where it cannot be written."""
+        await self.flush()
+        if lost := self.count_lost():
+            logger.error(
+                "usage of %d keys is lost: the database is unavailable", lost, extra={"keyauth_event": "usage_lost"}
+            )
 
     async def flush_soon(self) -> None:
         """As :meth:`flush`, but wait for it only a moment: a reader can do without the last few requests."""
@@ -59,7 +84,8 @@ class UsageRecorder:
 
     def count_lost(self) -> int:
         """Keys whose usage is still unwritten."""
-        return len({key_id for key_id, _, _ in self._pending})
+        rows = {**self._pending, **({} if self._batch is None else self._batch.rows)}
+        return len({key_id for key_id, _, _ in rows})
 
     async def flush(self) -> None:
         """Write what has come together. Where the database is away it is kept for the next time."""
@@ -68,25 +94,23 @@ class UsageRecorder:
 
     async def _flush(self) -> None:
         async with self._lock:
-            rows = self._pending
-            if not rows:
-                return
-            self._pending = {}
-            try:
-                await self._store.add(_sum_up(rows))
-            except StoreUnavailable:
-                self._take_back(rows)
-            except BaseException:
-                self._take_back(rows)
-                raise
+            for _ in range(2):  # what was left from the last time, and what has come since
+                self._batch = self._batch or self._next_batch()
+                if self._batch is None:
+                    return
+                batch, now = self._batch, datetime.fromtimestamp(self._clock(), UTC)
+                try:
+                    await self._store.add(_sum_up(batch.rows), batch.writer, batch.number, now)
+                except StoreUnavailable:
+                    return
+                self._batch = None
 
-    def _take_back(self, rows: Rows) -> None:
-        for name, (admitted, refused, used_at) in self._pending.items():
-            row = rows.setdefault(name, [0, 0, 0])
-            row[0] += admitted
-            row[1] += refused
-            row[2] = max(row[2], used_at)
-        self._pending = rows
+    def _next_batch(self) -> _Batch | None:
+        if not self._pending:
+            return None
+        rows, self._pending = self._pending, {}
+        self._number += 1
+        return _Batch(self._writer, self._number, rows)
 
 
 def _sum_up(rows: Rows) -> Usage:

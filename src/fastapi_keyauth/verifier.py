@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TypeVar
 
 from fastapi_keyauth.errors import TemporarilyUnavailable
@@ -46,6 +47,15 @@ class Verifier:
     """Verifies tokens and remembers what it verified, by the token's digest, least recently used out first.
 
     What it remembers is no proof that the row is current: the caller has the limiter compare generations.
+
+    Args:
+        store: has the rows.
+        hasher: compares secrets.
+        cache_size: verified secrets that are remembered; and so many of dead keys, apart: they cost their sender no
+            unit of a cap, and must not push out those that are in use.
+        instruments: told what is looked up.
+        now: the time, UTC.
+        monotonic: seconds that only go forward.
     """
 
     def __init__(
@@ -54,14 +64,18 @@ class Verifier:
         hasher: Hasher,
         cache_size: int,
         instruments: Instruments,
+        now: Callable[[], datetime],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._hasher = hasher
         self._cache_size = cache_size
         self._instruments = instruments
+        self._now = now
         self._monotonic = monotonic
         self._verified: OrderedDict[bytes, VerifiedKey] = OrderedDict()
+        self._dead: OrderedDict[bytes, VerifiedKey] = OrderedDict()
+        """Verified as well, and disabled, revoked or expired when the row was read."""
         self._known_wrong: OrderedDict[bytes, tuple[float, str]] = OrderedDict()
         """Digest to (until when, key id)."""
         self._running: dict[tuple[bytes, int], asyncio.Task[bool]] = {}
@@ -73,6 +87,10 @@ class Verifier:
         verified = self._verified.get(digest)
         if verified is not None:
             self._verified.move_to_end(digest)
+            return verified
+        verified = self._dead.get(digest)
+        if verified is not None:
+            self._dead.move_to_end(digest)
         return verified
 
     def age_s(self, verified: VerifiedKey) -> float:
@@ -110,6 +128,7 @@ class Verifier:
 
         Raises:
             StoreUnavailable: the database cannot answer.
+            HasherUnavailable: Argon2 cannot run, or too many wait for it.
         """
         if not share_s:
             return await self._read(token, digest, generation)
@@ -144,7 +163,7 @@ class Verifier:
                 continue  # a token of this key with another environment was never given out
             verified = VerifiedKey(key, key.has_conditions, generation, read_at)
             # A row of secrets is never changed, so one that was verified stays verified.
-            before = self._verified.get(digest)
+            before = self._verified.get(digest) or self._dead.get(digest)
             is_known = before is not None and before.key.secret_id == key.secret_id
             if is_known or await self._verify(token.secret, digest, verified, secret_hash):
                 return self._remember(digest, verified)
@@ -162,22 +181,31 @@ class Verifier:
         return await _outcome_of(running)
 
     async def _hash(self, secret: str, digest: bytes, verified: VerifiedKey, secret_hash: str) -> bool:
-        is_right = await self._hasher.verify(secret_hash, secret)
+        key = verified.key
+        verify = self._hasher.verify_dead if self._is_dead(key) else self._hasher.verify
+        is_right = await verify(secret_hash, secret, key.owner_id)
         if is_right:
             # Before this task ends: whoever comes next finds the task or its result, never neither.
             self._remember(digest, verified)
         return is_right
 
+    def _is_dead(self, key: StoredKey) -> bool:
+        return key.has_conditions and key.status(self._now()) != "active"
+
     def _remember(self, digest: bytes, verified: VerifiedKey) -> VerifiedKey:
-        self._known_wrong.pop(digest, None)
-        self._verified[digest] = verified
-        self._verified.move_to_end(digest)
-        while len(self._verified) > self._cache_size:
-            self._verified.popitem(last=False)
+        self._forget(digest)
+        kept = self._dead if self._is_dead(verified.key) else self._verified
+        kept[digest] = verified
+        while len(kept) > self._cache_size:
+            kept.popitem(last=False)
         return verified
 
+    def _forget(self, digest: bytes) -> None:
+        for known in (self._known_wrong, self._verified, self._dead):
+            known.pop(digest, None)
+
     def _remember_wrong(self, digest: bytes, key_id: str) -> None:
-        self._verified.pop(digest, None)
+        self._forget(digest)
         self._known_wrong[digest] = (self._monotonic() + KNOWN_WRONG_S, key_id)
         while len(self._known_wrong) > MAX_KNOWN_WRONG:
             self._known_wrong.popitem(last=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import secrets
 import socket
 import threading
 from collections.abc import Coroutine
@@ -158,7 +159,8 @@ class Site:
         """{hours ago: (admitted, refused)} for a key."""
         this_hour = int(datetime.now(UTC).timestamp()) // 3600
         rows = {(key_id, this_hour - ago): list(pair) for ago, pair in counts.items()}
-        self.run(self.auth.keys._usage.add(Usage(rows, {}, {})))
+        writer = secrets.token_hex(8)  # each call is a batch of its own
+        self.run(self.auth.keys._usage.add(Usage(rows, {}, {}), writer, 1, datetime.now(UTC)))
 
     def _execute(self, statement: Any) -> None:
         async def execute() -> None:

@@ -73,7 +73,7 @@ async def test_usage_of_many_keys_takes_one_statement_and_shows_own_keys_alone(
             (mine[1], this_hour - 2): [0, 3],
             (other, this_hour): [9, 9],
         }
-        await auth.keys._usage.add(Usage(counts, {}, {}))
+        await auth.keys._usage.add(Usage(counts, {}, {}), "test", 1, datetime.now(UTC))
         statements: list[str] = []
 
         def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:

@@ -9,7 +9,6 @@ import sqlite3
 import sys
 import time
 import types
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -62,12 +61,9 @@ def test_no_block_of_a_page_goes_without_a_language(path: Path) -> None:
 async def test_the_statements_that_clean_up_delete_what_is_over_and_nothing_else(tmp_path: Path) -> None:
     statements = "".join(block.source for page in PAGES for block in find_blocks(page, "sql"))
     async with KeyAuth(KeyAuthSettings()) as auth:
-        for ttl in (timedelta(microseconds=1), timedelta(hours=1)):
-            await auth.sessions.create("ada", ttl=ttl)
+        await auth.keys.create("ada", "n")
     with contextlib.closing(sqlite3.connect(tmp_path / "keyauth.db")) as database:
-        this_hour = int(time.time()) // 3600
-        database.executemany("INSERT INTO keyauth_usage VALUES ('x', ?, 1, 1)", [(1,), (this_hour,)])
-        database.execute("UPDATE keyauth_sessions SET expires_at = datetime(expires_at, '-1 minute')")
+        old = "INSERT INTO keyauth_events (key_id, event, actor, at, changes) VALUES ('x', 'old', 'system', ?, '{}')"
+        database.execute(old, ("2025-01-02 03:04:05.000000",))
         database.executescript(statements)
-        assert database.execute("SELECT hour FROM keyauth_usage").fetchall() == [(this_hour,)]
-        assert database.execute("SELECT count(*) FROM keyauth_sessions").fetchall() == [(1,)]
+        assert database.execute("SELECT event FROM keyauth_events").fetchall() == [("created",)]

@@ -63,7 +63,7 @@ def test_a_misspelt_variable_is_named(stack: Any, monkeypatch: pytest.MonkeyPatc
 async def test_usage_that_cannot_be_written_at_the_stop_is_counted(
     make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def fail(_usage: Any) -> None:
+    async def fail(*_: Any) -> None:
         raise StoreUnavailable
 
     auth = make_auth()

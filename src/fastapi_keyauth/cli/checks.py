@@ -122,7 +122,7 @@ async def check_hashing(auth: KeyAuth) -> AsyncIterator[Finding]:
     auth._hasher.start()
     try:
         began = time.perf_counter()
-        await auth._hasher.hash("no secret")
+        await auth._hasher.hash("no secret", "nobody")
         took_ms = (time.perf_counter() - began) * 1000
     except KeyAuthError:
         yield Finding("hashing", "error", "Argon2 cannot run, for want of memory for instance.")

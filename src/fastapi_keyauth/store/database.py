@@ -3,30 +3,44 @@
 import asyncio
 import logging
 import sqlite3
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import Connection, event, text
-from sqlalchemy.engine import make_url
+from sqlalchemy import Executable, Row, text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from fastapi_keyauth.errors import SetupError, StoreUnavailable
+from fastapi_keyauth.observer import Observer
 from fastapi_keyauth.settings import masked_url
 from fastapi_keyauth.store import schema
+from fastapi_keyauth.store.breaker import Breaker, describe
+from fastapi_keyauth.store.engine import (
+    MAX_CONNECTIONS,
+    POOL_TIMEOUT_S,
+    WRITES,
+    create_engine,
+    create_prober,
+    probe_sqlite,
+)
+from fastapi_keyauth.store.readings import Readings
 
 logger = logging.getLogger("fastapi_keyauth")
 
-CONNECT_TIMEOUT_S = 2.0
+READ_TIMEOUT_S = 2.0
+"""What a request waits for its row in all: for a connection, for the statement, for whatever hangs."""
 COMMAND_TIMEOUT_S = 10.0
-POOL_TIMEOUT_S = 2.0
-LOG_EVERY_S = 5.0
+MAX_UNHURRIED = 5
+"""Connections that management and housekeeping have at most: the rest is for what requests read."""
+CLOSE_TIMEOUT_S = 1.0
 _SETUP_LOCK = 0x6B657961757468  # "keyauth": PostgreSQL's advisory lock while tables are made
-_WRITES = "keyauth_writes"
+_PROBE = text(
+    "SELECT 1 FROM keyauth_keys JOIN keyauth_secrets ON keyauth_secrets.key_id = keyauth_keys.id"
+    " WHERE keyauth_keys.id = ''"
+)
+"""What requests read. A statement without tables would be answered also where these are locked."""
 
 _OUTAGES: tuple[type[Exception], ...] = (DBAPIError, PoolTimeoutError, OSError, TimeoutError)
 _MISTAKES = (DataError, IntegrityError, NotSupportedError, ProgrammingError)  # of ours: they must be seen
@@ -45,15 +59,17 @@ class Database:
     Args:
         url: of the database.
         timeout_s: seconds for a statement, waiting for locks included.
+        observer: told when the database is lost and when it is back.
     """
 
-    def __init__(self, url: str, timeout_s: float = COMMAND_TIMEOUT_S) -> None:
+    def __init__(self, url: str, timeout_s: float = COMMAND_TIMEOUT_S, observer: Observer | None = None) -> None:
         self._url = url
         self._timeout_s = timeout_s
         self._engine: AsyncEngine | None = None
-        self._writer = asyncio.Lock()
-        self._logged_at = -LOG_EVERY_S
-        self._unlogged = 0
+        self._reader: AsyncEngine | None = None
+        self._prober: AsyncEngine | None = None
+        self._breaker = Breaker(self._probe, observer)
+        self._open_gates()
 
     @property
     def is_sqlite(self) -> bool:
@@ -86,6 +102,7 @@ class Database:
                     schema.NEWEST,
                     extra={"keyauth_event": "tables_newer"},
                 )
+            self._breaker.start()
 
     @asynccontextmanager
     async def opening(self) -> AsyncIterator[None]:
@@ -95,10 +112,14 @@ class Database:
             SetupError: the database does not answer or refuses, or the driver is not installed.
         """
         try:
-            self._engine = _create_engine(self._url, self._timeout_s)
-            self._writer = asyncio.Lock()
+            self._engine = create_engine(self._url, self._timeout_s)
+            # One statement needs no transaction: on PostgreSQL this spares two trips, SQLite begins one anyway.
+            level = {} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
+            self._reader = self._engine.execution_options(**level)
+            self._prober = create_prober(self._url)
+            self._open_gates()
             if self.is_sqlite:
-                await asyncio.to_thread(_probe_sqlite, self._engine)
+                await asyncio.to_thread(probe_sqlite, self._engine)
             yield
         except BaseException as error:
             await self.close()
@@ -106,6 +127,12 @@ class Database:
             if sentence is None:
                 raise
             raise SetupError(sentence) from None
+
+    def _open_gates(self) -> None:
+        self._writer = asyncio.Lock()
+        self._unhurried = asyncio.Semaphore(MAX_UNHURRIED)
+        # A thread of SQLite cannot be stopped, and with the connection a database in memory would go.
+        self._readings = Readings(MAX_CONNECTIONS - MAX_UNHURRIED, ends_by_itself=self.is_sqlite)
 
     @asynccontextmanager
     async def changing_tables(self) -> AsyncIterator[AsyncConnection]:
@@ -117,18 +144,45 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection."""
-        engine, self._engine = self._engine, None
+        await self._breaker.stop()
+        await self._readings.close()
+        engine, self._engine, self._reader, self._prober = self._engine, None, None, None
         if engine is not None:
-            await engine.dispose()
+            await _dispose(engine)
+
+    async def fetch(self, statement: Executable, *, is_like_probe: bool = False) -> Sequence[Row[Any]]:
+        """All rows of one statement that a request waits for, within ``READ_TIMEOUT_S``.
+
+        Args:
+            statement: what to read.
+            is_like_probe: whether it reads the tables that the breaker asks for, so that an answer shows them to be in
+                reach, however busy.
+
+        Raises:
+            StoreUnavailable: the database cannot answer, or did not in time.
+        """
+        self._breaker.check()
+        try:
+            return await self._readings.run(lambda: self._fetch(statement, is_like_probe), READ_TIMEOUT_S)
+        except TimeoutError as error:
+            self._breaker.suspect(error)
+            raise StoreUnavailable from error
+
+    async def _fetch(self, statement: Executable, is_like_probe: bool) -> Sequence[Row[Any]]:
+        async with self._connect(self._reader) as connection:
+            rows = (await connection.execute(statement)).all()
+        if is_like_probe:
+            self._breaker.answered()
+        return rows
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A connection to read with.
+        """A connection to read with, where there is time.
 
         Raises:
             StoreUnavailable: the database cannot answer.
         """
-        async with self._connect(writes=False) as connection:
+        async with self._turn(self._unhurried), self._connect(self._engine) as connection:
             yield connection
 
     @asynccontextmanager
@@ -138,97 +192,59 @@ class Database:
         Raises:
             StoreUnavailable: the database cannot answer, or the commit did not go through.
         """
-        if not self.is_sqlite:
-            async with self._connect(writes=True) as connection:
-                yield connection
-            return
         # SQLite has one writer. Those that wait for their turn wait here, so that readers find connections.
-        try:
-            async with asyncio.timeout(POOL_TIMEOUT_S):
-                await self._writer.acquire()
-        except TimeoutError as error:
-            self._log_outage(error)
-            raise StoreUnavailable from error
-        try:
-            async with self._connect(writes=True) as connection:
-                yield connection
-        finally:
-            self._writer.release()
+        gate = self._writer if self.is_sqlite else self._unhurried
+        async with self._turn(gate), self._connect(self._engine, writes=True) as connection:
+            yield connection
 
     @asynccontextmanager
-    async def _connect(self, writes: bool) -> AsyncIterator[AsyncConnection]:
-        if self._engine is None:
+    async def _turn(self, gate: asyncio.Lock | asyncio.Semaphore) -> AsyncIterator[None]:
+        self._breaker.check()
+        try:
+            async with asyncio.timeout(POOL_TIMEOUT_S):
+                await gate.acquire()
+        except TimeoutError as error:
+            self._breaker.suspect(error)
+            raise StoreUnavailable from error
+        try:
+            yield
+        finally:
+            gate.release()
+
+    @asynccontextmanager
+    async def _connect(self, engine: AsyncEngine | None, writes: bool = False) -> AsyncIterator[AsyncConnection]:
+        if engine is None:
             raise RuntimeError("KeyAuth is not started: run the app with its lifespan, or use `async with auth:`.")
         try:
-            async with self._engine.connect() as connection:
+            async with engine.connect() as connection:
                 if writes:
-                    await connection.execution_options(**{_WRITES: True})
+                    await connection.execution_options(**{WRITES: True})
                 async with connection.begin():
                     yield connection
         except _MISTAKES:
             raise
         except _OUTAGES as error:
-            self._log_outage(error)
+            self._breaker.suspect(error)
             raise StoreUnavailable from error
 
-    def _log_outage(self, error: Exception) -> None:
-        """One line every few seconds, however many requests fail."""
-        now = time.monotonic()
-        if now - self._logged_at < LOG_EVERY_S:
-            self._unlogged += 1
-            return
-        reason = _describe(error)
-        logger.warning(
-            "database unavailable: %s (%d more since the last line)",
-            reason,
-            self._unlogged,
-            extra={"keyauth_event": "outage", "part": "database", "reason": reason},
-        )
-        self._logged_at = now
-        self._unlogged = 0
+    async def _probe(self) -> None:
+        if self._prober is not None:  # else the database lies in this process
+            async with self._prober.connect() as connection:
+                await connection.execute(_PROBE)
 
 
-def _create_engine(url: str, timeout_s: float) -> AsyncEngine:
-    parsed = make_url(url)
-    # Parameters of statements (hashes, names) stay out of error messages and logs.
-    options: dict[str, Any] = {"hide_parameters": True, "pool_timeout": POOL_TIMEOUT_S}
-    if parsed.get_backend_name() == "sqlite":
-        options["connect_args"] = {"timeout": timeout_s}
-        if parsed.database in (None, "", ":memory:"):
-            # A database in memory lives as long as its one connection, which transactions must not share.
-            options |= {"poolclass": AsyncAdaptedQueuePool, "pool_size": 1, "max_overflow": 0}
-        engine = create_async_engine(parsed, **options)
-        _configure_sqlite(engine)
-        return engine
-    options["connect_args"] = {"timeout": CONNECT_TIMEOUT_S, "command_timeout": timeout_s}
-    return create_async_engine(parsed, pool_pre_ping=True, **options)
-
-
-def _probe_sqlite(engine: AsyncEngine) -> None:
-    """Open the file once, plainly: where that fails, aiosqlite's thread outlives the event loop and complains."""
-    arguments: tuple[Any, Any] = engine.dialect.create_connect_args(engine.url)
-    args, options = arguments
-    sqlite3.connect(*args, **options).close()
-
-
-def _configure_sqlite(engine: AsyncEngine) -> None:
-    """Readers beside one writer (WAL), and writers that take their turn instead of failing half way."""
-
-    @event.listens_for(engine.sync_engine, "connect")
-    def _on_connect(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # BEGIN is sent below, not guessed by the driver
-        # SQLite's own knows ASCII alone.
-        connection.create_function("lower", 1, lambda text: text.lower() if isinstance(text, str) else text)
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
-        cursor.execute("PRAGMA synchronous=FULL")  # a key answered with 201 survives a power cut
-        cursor.close()
-
-    @event.listens_for(engine.sync_engine, "begin")
-    def _on_begin(connection: Connection) -> None:
-        # IMMEDIATE: a transaction that reads and then writes would else fail when another one wrote in between.
-        writes = connection.get_execution_options().get(_WRITES, False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+async def _dispose(engine: AsyncEngine) -> None:
+    """Close the idle connections. A PostgreSQL that hangs does not take leave; each of them may wait for that once."""
+    if engine.dialect.name == "sqlite":
+        await engine.dispose()
+        return
+    for _ in range(MAX_CONNECTIONS):
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await engine.dispose()
+                return
+        except TimeoutError:
+            continue
 
 
 def _sentence(error: BaseException, where: str) -> str | None:
@@ -239,16 +255,9 @@ def _sentence(error: BaseException, where: str) -> str | None:
         hint = ": install the extra 'postgres', or asyncpg itself" if error.name == "asyncpg" else ""
         return f"The database driver {error.name} is not installed{hint}."
     if isinstance(error, StoreUnavailable | sqlite3.Error):
-        return f"{where} does not answer ({_describe(error.__cause__ or error).removesuffix('.')})."
+        return f"{where} does not answer ({describe(error.__cause__ or error).removesuffix('.')})."
     if isinstance(error, DBAPIError):  # such as a role that may not make tables
-        return f"{where} refuses ({_describe(error).removesuffix('.')})."
+        return f"{where} refuses ({describe(error).removesuffix('.')})."
     if isinstance(error, TypeError | ValueError):
         return f"{where} cannot be used as told ({type(error).__name__})."
     return None
-
-
-def _describe(error: BaseException) -> str:
-    """Type and first line of the root of an error; parameters are hidden by the engine."""
-    root = getattr(error, "orig", None) or error
-    lines = str(root).splitlines()
-    return f"{type(root).__name__}: {lines[0] if lines else 'no answer in time'}"

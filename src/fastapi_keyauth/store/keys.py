@@ -55,9 +55,8 @@ class KeyStore:
             .where(keys.c.id == key_id, secrets.c.tag == tag)
             .order_by(secrets.c.id.desc())
         )
-        async with self._database.read() as connection:
-            rows = await connection.execute(statement)
-            return [(self._views.stored_key(row), row.secret_hash) for row in rows]
+        rows = await self._database.fetch(statement, is_like_probe=True)
+        return [(self._views.stored_key(row), row.secret_hash) for row in rows]
 
     async def get(self, key_id: str, now: datetime, owner_id: str | None = None) -> Key:
         """One key; with ``owner_id`` only if it is that owner's.
@@ -197,9 +196,9 @@ class KeyStore:
 
     async def pending_changes(self, limit: int) -> list[tuple[int, str]]:
         """Row id and key id of changes that were stored and not announced, oldest first."""
-        async with self._database.read() as connection:
-            rows = await connection.execute(select(_changes).order_by(_changes.c.id).limit(limit))
-            return [(row.id, row.key_id) for row in rows]
+        # Every worker asks so every few seconds: with the patience of a request, an outage is noticed without any.
+        rows = await self._database.fetch(select(_changes).order_by(_changes.c.id).limit(limit))
+        return [(row.id, row.key_id) for row in rows]
 
     async def forget_changes_before(self, moment: datetime) -> None:
         """Changes that everybody had time to see need not be kept."""

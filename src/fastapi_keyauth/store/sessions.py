@@ -32,10 +32,10 @@ class SessionStore:
         """The session, unless it is unknown, expired or revoked."""
         alive = (_sessions.c.revoked_at.is_(None)) & (_sessions.c.expires_at > now)
         statement = select(_sessions).where(_sessions.c.token_hash == token_hash, alive)
-        async with self._database.read() as connection:
-            row = (await connection.execute(statement)).first()
-        if row is None:
+        rows = await self._database.fetch(statement)
+        if not rows:
             return None
+        row = rows[0]
         return SessionPrincipal(user_id=row.user_id, scopes=frozenset(row.scopes), expires_at=row.expires_at)
 
     async def revoke(self, now: datetime, token_hash: str | None = None, user_id: str | None = None) -> None:

@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, or_, select, update
+from sqlalchemy import Table, bindparam, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from fastapi_keyauth.models import UsageRow, table
+from fastapi_keyauth.models import UsageRow, WriterRow, table
 from fastapi_keyauth.store.database import Database
 from fastapi_keyauth.store.views import keys, secrets
 
 _usage = table(UsageRow)
+_writers = table(WriterRow)
 
 
 @dataclass(slots=True)
@@ -31,13 +32,25 @@ class UsageStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, usage: Usage) -> None:
-        """Write a batch in one transaction. Rows go in order of their keys, so that workers do not deadlock."""
+    async def add(self, usage: Usage, writer: str, batch: int, now: datetime) -> None:
+        """Write a batch in one transaction; a second time under the same name it does nothing.
+
+        So a batch whose commit went through although the answer was lost may be sent again. Rows go in order of their
+        keys, so that workers do not deadlock.
+
+        Args:
+            usage: what to add.
+            writer: the process that counted it.
+            batch: a number that grows from batch to batch of this writer.
+            now: the time, UTC.
+        """
         rows = [
             {"key_id": key_id, "hour": hour, "admitted": admitted, "refused": refused}
             for (key_id, hour), (admitted, refused) in sorted(usage.counts.items())
         ]
         async with self._database.write() as connection:
+            if (await connection.execute(self._note(writer, batch, now))).rowcount == 0:
+                return
             if rows:
                 await connection.execute(self._upsert(), rows)
             for rows_used, target in ((usage.keys_used, keys), (usage.secrets_used, secrets)):
@@ -52,9 +65,16 @@ class UsageStore:
                     )
                     await connection.execute(statement.values(last_used_at=used_at), times)
 
+    def _note(self, writer: str, batch: int, now: datetime) -> Any:
+        statement = self._insert(_writers).values(id=writer, batch=batch, at=now)
+        return statement.on_conflict_do_update(
+            index_elements=["id"],
+            set_={"batch": statement.excluded.batch, "at": statement.excluded.at},
+            where=_writers.c.batch < statement.excluded.batch,
+        )
+
     def _upsert(self) -> Any:
-        dialect = sqlite if self._database.is_sqlite else postgresql
-        statement = dialect.insert(_usage)
+        statement = self._insert(_usage)
         return statement.on_conflict_do_update(
             index_elements=["key_id", "hour"],
             set_={
@@ -62,6 +82,9 @@ class UsageStore:
                 "refused": _usage.c.refused + statement.excluded.refused,
             },
         )
+
+    def _insert(self, target: Table) -> Any:
+        return sqlite.insert(target) if self._database.is_sqlite else postgresql.insert(target)
 
     async def of_key(self, key_id: str, first_hour: int, last_hour: int) -> Mapping[int, tuple[int, int]]:
         """Admitted and refused by hour (hours since 1970), for hours that have any."""

@@ -1,0 +1,79 @@
+"""Making engines: what is set on the connections to each kind of database."""
+
+import sqlite3
+from typing import Any
+
+from sqlalchemy import Connection, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
+
+from fastapi_keyauth.store.breaker import PROBE_TIMEOUT_S
+
+CONNECT_TIMEOUT_S = 2.0
+POOL_TIMEOUT_S = 2.0
+POOL_SIZE = 5
+"""Connections that stay open."""
+MAX_CONNECTIONS = 15
+WRITES = "keyauth_writes"
+"""Execution option of a connection that is going to write."""
+
+
+def create_engine(url: str, timeout_s: float) -> AsyncEngine:
+    """An engine whose statements may take ``timeout_s`` seconds, waiting for locks included."""
+    parsed = make_url(url)
+    # Parameters of statements (hashes, names) stay out of error messages and logs.
+    options: dict[str, Any] = {"hide_parameters": True, "pool_timeout": POOL_TIMEOUT_S}
+    options |= {"pool_size": POOL_SIZE, "max_overflow": MAX_CONNECTIONS - POOL_SIZE}
+    if parsed.get_backend_name() == "sqlite":
+        options["connect_args"] = {"timeout": timeout_s}
+        if _is_in_memory(parsed):
+            # A database in memory lives as long as its one connection, which transactions must not share.
+            options |= {"poolclass": AsyncAdaptedQueuePool, "pool_size": 1, "max_overflow": 0}
+        engine = create_async_engine(parsed, **options)
+        _configure_sqlite(engine)
+        return engine
+    options["connect_args"] = {"timeout": CONNECT_TIMEOUT_S, "command_timeout": timeout_s}
+    return create_async_engine(parsed, pool_pre_ping=True, **options)
+
+
+def create_prober(url: str) -> AsyncEngine | None:
+    """What opens a connection of its own for each question; None for a database in memory, which is always there."""
+    parsed = make_url(url)
+    if _is_in_memory(parsed):
+        return None
+    timeouts = {"timeout": PROBE_TIMEOUT_S}
+    if parsed.get_backend_name() != "sqlite":
+        timeouts["command_timeout"] = PROBE_TIMEOUT_S
+    return create_async_engine(parsed, poolclass=NullPool, hide_parameters=True, connect_args=timeouts)
+
+
+def _is_in_memory(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
+
+
+def probe_sqlite(engine: AsyncEngine) -> None:
+    """Open the file once, plainly: where that fails, aiosqlite's thread outlives the event loop and complains."""
+    arguments: tuple[Any, Any] = engine.dialect.create_connect_args(engine.url)
+    args, options = arguments
+    sqlite3.connect(*args, **options).close()
+
+
+def _configure_sqlite(engine: AsyncEngine) -> None:
+    """Readers beside one writer (WAL), and writers that take their turn instead of failing half way."""
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def _on_connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # BEGIN is sent below, not guessed by the driver
+        # SQLite's own knows ASCII alone.
+        connection.create_function("lower", 1, lambda text: text.lower() if isinstance(text, str) else text)
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=FULL")  # a key answered with 201 survives a power cut
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def _on_begin(connection: Connection) -> None:
+        # IMMEDIATE: a transaction that reads and then writes would else fail when another one wrote in between.
+        writes = connection.get_execution_options().get(WRITES, False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,0 +1,139 @@
+"""When the breaker opens and closes, without any database."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+
+import pytest
+
+from fastapi_keyauth import StoreUnavailable
+from fastapi_keyauth.instruments import Counts, Instruments
+from fastapi_keyauth.observer import Observer
+from fastapi_keyauth.store import breaker
+from fastapi_keyauth.store.breaker import Breaker
+
+
+class Patient:
+    """A database that answers, fails or hangs."""
+
+    def __init__(self) -> None:
+        self.state = "well"
+        self.asked = 0
+        self.asked_at_once = 0
+        self.most_at_once = 0
+        self.hears_cancellation = asyncio.Event()
+
+    async def probe(self) -> None:
+        self.asked += 1
+        self.asked_at_once += 1
+        self.most_at_once = max(self.most_at_once, self.asked_at_once)
+        try:
+            if self.state == "fails":
+                raise ConnectionRefusedError
+            if self.state == "hangs":
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    await self.hears_cancellation.wait()
+        finally:
+            self.asked_at_once -= 1
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> Patient:
+    monkeypatch.setattr(breaker, "PROBE_EVERY_S", 0.001)
+    monkeypatch.setattr(breaker, "PROBE_TIMEOUT_S", 0.02)
+    return Patient()
+
+
+@pytest.fixture
+def counts() -> Counts:
+    return Counts()
+
+
+@pytest.fixture
+async def watched(patient: Patient, counts: Counts) -> AsyncIterator[Breaker]:
+    watched = Breaker(patient.probe, Observer(Instruments(counts), None, lambda: datetime.now(UTC)))
+    watched.start()
+    yield watched
+    patient.hears_cancellation.set()
+    await watched.stop()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  # what it waits for is in tasks of its own
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("state", ["fails", "hangs"])
+async def test_it_opens_where_the_database_does_not_answer_and_closes_where_it_does_again(
+    patient: Patient, watched: Breaker, counts: Counts, state: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "fastapi_keyauth")
+    patient.hears_cancellation.set()
+    patient.state = state
+    for _ in range(10):
+        watched.suspect(TimeoutError("no answer"))
+    watched.check()  # a suspicion is none
+    await until(lambda: watched.is_open)
+    with pytest.raises(StoreUnavailable):
+        watched.check()
+    asked = patient.asked
+    await until(lambda: patient.asked > asked + 2)
+    patient.state = "well"
+    await until(lambda: not watched.is_open)
+    watched.check()
+    assert caplog.messages == [
+        "database unavailable (TimeoutError: no answer): what needs it is refused until it is back",
+        "database is back",
+    ]
+    assert (counts.outages, counts.recoveries) == ({"database": 1}, {"database": 1})
+
+
+async def test_a_statement_that_fails_while_the_database_answers_is_logged_and_no_more(
+    patient: Patient, watched: Breaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        for _ in range(5):
+            watched.suspect(TimeoutError())
+        await until(lambda: watched._watch is None)
+    assert not watched.is_open
+    assert patient.asked == 3
+    assert caplog.messages == ["a statement failed: TimeoutError: no answer in time"]
+
+
+async def test_a_key_that_comes_back_meanwhile_shows_that_the_database_is_busy_and_not_away(
+    patient: Patient, watched: Breaker
+) -> None:
+    patient.hears_cancellation.set()
+    patient.state = "hangs"
+    watched.suspect(TimeoutError())
+    await until(lambda: patient.asked == 1)
+    watched.answered()
+    await until(lambda: watched._watch is None)
+    assert not watched.is_open
+
+
+async def test_a_probe_that_hangs_is_not_joined_by_others(patient: Patient, watched: Breaker) -> None:
+    patient.state = "hangs"
+    watched.suspect(TimeoutError())
+    await until(lambda: watched.is_open)
+    await asyncio.sleep(0.1)
+    assert (patient.asked, patient.most_at_once) == (1, 1)
+    patient.state = "well"
+    patient.hears_cancellation.set()
+    await until(lambda: not watched.is_open)
+
+
+async def test_stopped_it_asks_nothing_and_forgets(patient: Patient, watched: Breaker) -> None:
+    patient.state = "fails"
+    watched.suspect(TimeoutError())
+    await until(lambda: watched.is_open)
+    await watched.stop()
+    watched.check()
+    asked = patient.asked
+    watched.suspect(TimeoutError())
+    await asyncio.sleep(0.02)
+    assert patient.asked == asked

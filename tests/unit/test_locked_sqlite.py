@@ -1,0 +1,59 @@
+"""SQLite locked by another process: reads go on, writes are told to come back, and it ends by itself."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastapi_keyauth import KeyAuth, StoreUnavailable
+from fastapi_keyauth.store import database
+from tests.unit.test_freshness import authenticate, make_key
+
+MakeAuth = Callable[..., KeyAuth]
+pytestmark = pytest.mark.parametrize("stack", ["sqlite-memory"], indirect=True)
+
+
+@pytest.fixture
+def lock(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection of somebody else, who may lock the file."""
+    path = tmp_path / "keyauth.db"
+    connection = sqlite3.connect(path, isolation_level=None)
+    yield connection
+    connection.close()
+
+
+@pytest.mark.parametrize("how", ["IMMEDIATE", "EXCLUSIVE"])
+async def test_reads_go_on_and_writes_come_back(
+    make_auth: MakeAuth, lock: sqlite3.Connection, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "POOL_TIMEOUT_S", 0.3)
+    auth = make_auth(max_staleness_s=0)
+    auth._database._timeout_s = 0.3
+    async with auth:
+        warm, *cold = [await make_key(auth) for _ in range(12)]
+        session = await auth.sessions.create("alice")
+        await authenticate(auth, warm.token)
+        lock.execute(f"BEGIN {how}")
+        # More than there are connections: those that are opened now must be able to read as well.
+        seen = await asyncio.gather(*(authenticate(auth, key.token) for key in (warm, *cold)))
+        assert len(seen) == 12
+        assert await auth.sessions.resolve(session, None)  # type: ignore[arg-type]  # the built-in ones need no connection
+        assert (await auth.keys.get(warm.key.id)).status == "active"
+        writes = [auth.keys.revoke(warm.key.id), auth.keys.create("a", "n"), auth.sessions.create("bob")]
+        answers = await asyncio.gather(*writes, return_exceptions=True)
+        assert [type(answer) for answer in answers] == [StoreUnavailable] * 3
+        assert not auth._database._breaker.is_open
+        await auth._usage.flush()
+        assert auth._usage.count_lost() == 12
+        lock.execute("ROLLBACK")
+        await auth.keys.revoke(warm.key.id)
+        await auth._usage.flush()
+        assert auth._usage.count_lost() == 0
+        assert auth._database._engine is not None
+        pool: Any = auth._database._engine.pool
+        async with asyncio.timeout(10):
+            while pool.checkedout():  # noqa: ASYNC110  # the housekeeping reads now and then
+                await asyncio.sleep(0.01)

@@ -1,0 +1,100 @@
+"""What nobody can ask for any more goes by itself; history and everything else stays."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import func, insert, select
+
+from fastapi_keyauth import KeyAuth
+from fastapi_keyauth.limiter.base import HOUR_S
+from fastapi_keyauth.lookups import MAX_USAGE_HOURS
+from fastapi_keyauth.models import EventRow, SessionRow, UsageRow, WriterRow, table
+from fastapi_keyauth.pruner import KEEP_OVER, KEEP_USAGE_HOURS, PRUNE_EVERY_S, Pruner
+from fastapi_keyauth.store import PruneStore, pruning
+
+MakeAuth = Callable[..., KeyAuth]
+pytestmark = pytest.mark.parametrize("stack", ["sqlite-memory", "postgres-valkey"], indirect=True)
+
+
+async def add(auth: KeyAuth, row: type[Any], rows: list[dict[str, Any]]) -> None:
+    async with auth._database.write() as connection:
+        await connection.execute(insert(table(row)), rows)
+
+
+async def values(auth: KeyAuth, row: type[Any], column: str) -> list[Any]:
+    async with auth._database.read() as connection:
+        return sorted((await connection.execute(select(table(row).c[column]))).scalars())
+
+
+async def prune_all(auth: KeyAuth) -> None:
+    pruner, rounds = auth._pruner, 0
+    pruner._due_at = 0
+    while pruner._due_at == 0:
+        await pruner.prune_when_due()
+        rounds += 1
+        assert rounds < 10
+
+
+async def test_only_what_is_long_over_goes(make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pruning, "BATCH", 2)
+    async with make_auth() as auth:
+        created = await auth.keys.create(owner_id="a", name="k")
+        await auth.keys.revoke(created.key.id)
+        now = auth._now()
+        hour = int(now.timestamp()) // HOUR_S
+        ages = {"new": timedelta(0), "kept": KEEP_OVER - timedelta(hours=1)} | {
+            f"old{number}": KEEP_OVER + timedelta(hours=number + 1) for number in range(5)
+        }
+        await add(
+            auth,
+            SessionRow,
+            [
+                {"token_hash": name, "user_id": "a", "scopes": [], "created_at": now, "expires_at": now - age}
+                for name, age in ages.items()
+            ],
+        )
+        await add(auth, WriterRow, [{"id": name, "batch": 1, "at": now - age} for name, age in ages.items()])
+        hours = [hour, hour - MAX_USAGE_HOURS, hour - KEEP_USAGE_HOURS, *(hour - 1000 - n for n in range(5))]
+        await add(auth, UsageRow, [{"key_id": "k", "hour": one, "admitted": 1, "refused": 0} for one in hours])
+        await prune_all(auth)
+        assert await values(auth, SessionRow, "token_hash") == ["kept", "new"]
+        assert await values(auth, WriterRow, "id") == ["kept", "new"]
+        assert await values(auth, UsageRow, "hour") == sorted(hours[:3])
+        assert await values(auth, EventRow, "event") == ["created", "revoked"]
+        assert (await auth.keys.get(created.key.id)).status == "revoked"
+
+
+async def test_it_comes_round_once_an_hour(make_auth: MakeAuth) -> None:
+    clock = 1000.0
+    async with make_auth() as auth:
+        calls = 0
+
+        class Counted(PruneStore):
+            async def prune(self, *_: Any) -> bool:
+                nonlocal calls
+                calls += 1
+                return calls < 3  # three batches, then nothing is left
+
+        pruner = Pruner(Counted(auth._database), auth._now, lambda: clock)
+        pruner.start()
+        await pruner.prune_when_due()
+        assert calls == 0
+        clock += PRUNE_EVERY_S
+        for _ in range(5):
+            await pruner.prune_when_due()
+        assert calls == 3
+        clock += PRUNE_EVERY_S
+        await pruner.prune_when_due()
+        assert calls == 4
+
+
+async def test_workers_that_prune_at_once_do_not_get_in_each_others_way(make_auth: MakeAuth) -> None:
+    here, there = make_auth(), make_auth()
+    async with here, there:
+        await add(here, UsageRow, [{"key_id": f"k{n}", "hour": 1, "admitted": 1, "refused": 0} for n in range(500)])
+        await asyncio.gather(prune_all(here), prune_all(there))
+        async with here._database.read() as connection:
+            assert (await connection.execute(select(func.count()).select_from(table(UsageRow)))).scalar_one() == 0
