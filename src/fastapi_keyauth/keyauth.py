@@ -284,11 +284,11 @@ class KeyAuth:
         try:
             await self._usage.close()
         finally:
+            if self._hook is not None:  # first: it may look at keys
+                await self._hook.close()
             await self._limiter.close()
             await self._database.close()
             self._hasher.close()
-            if self._hook is not None:
-                await self._hook.close()
 
     def _now(self) -> datetime:
         return datetime.now(UTC) if self._clock is None else datetime.fromtimestamp(self._clock(), UTC)
