@@ -37,6 +37,8 @@ STACKS: dict[str, tuple[Literal["sqlite", "postgres"], Literal["memory", "valkey
     "postgres-valkey": ("postgres", "valkey"),
     "sqlite-redis6": ("sqlite", "redis6"),
 }
+CLUSTER_STACK = "sqlite-cluster"
+"""For the few modules that ask for it."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Stack:
     """Where one test's keys and counters live."""
 
     database: Literal["sqlite", "postgres"]
-    limiter: Literal["memory", "valkey", "redis6"]
+    limiter: Literal["memory", "valkey", "redis6", "cluster"]
     settings: dict[str, Any]
 
 
@@ -90,8 +92,12 @@ def stack(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> I
 
 def open_stack(name: str, servers: Servers, tmp_path: Path) -> Iterator[Stack]:
     """The stack of that name, for as long as the iterator waits."""
-    database, limiter = STACKS[name]
     with ExitStack() as cleanup:
+        if name == CLUSTER_STACK:
+            database_url = _fresh_database_url("sqlite", servers, tmp_path, cleanup)
+            yield Stack("sqlite", "cluster", {"database_url": database_url, "redis_url": servers.cluster().url})
+            return
+        database, limiter = STACKS[name]
         database_url = _fresh_database_url(database, servers, tmp_path, cleanup)
         redis_url = None if limiter == "memory" else servers.fresh_redis_url(limiter)
         yield Stack(database, limiter, {"database_url": database_url, "redis_url": redis_url})

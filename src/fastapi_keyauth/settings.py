@@ -7,27 +7,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, SettingsConfigDict
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 from fastapi_keyauth.addresses import parse_network
 from fastapi_keyauth.dangers import Danger, find_dangers, unknown_variables
 from fastapi_keyauth.errors import SetupError
 from fastapi_keyauth.names import is_scope_name
 from fastapi_keyauth.origins import parse_origin
+from fastapi_keyauth.redis_urls import parse_redis_url
 from fastapi_keyauth.tokens import SESSION_PREFIX
+from fastapi_keyauth.urls import MaskedUrl, check_database_url
 
 OWASP_MEMORY_KIB = 19456
 OWASP_TIME_COST = 2
-
-
-class MaskedUrl(str):
-    """A URL whose repr masks its password, so that settings may be logged."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return repr(masked_url(self))
 
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
@@ -50,7 +41,7 @@ class KeyAuthSettings(BaseSettings):
     """SQLAlchemy URL. ``sqlite+aiosqlite`` or ``postgresql+asyncpg``; ``postgresql://`` is taken for the latter."""
 
     redis_url: str | None = None
-    """``redis://``, ``rediss://`` or ``unix://``. None: the limiter lives in this one process."""
+    """One server, Sentinels or a cluster; ``redis_urls`` has the forms. None: the limiter lives in this one process."""
 
     header_name: str = "api-key"
     """The header that carries an API token."""
@@ -176,30 +167,14 @@ class KeyAuthSettings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _check_database_url(cls, value: str) -> str:
-        try:
-            url = make_url(value)
-        except ArgumentError:
-            raise ValueError("must be a database URL such as postgresql+asyncpg://user@host/name") from None
-        if url.drivername in ("postgresql", "postgres"):
-            url = url.set(drivername="postgresql+asyncpg")
-        if url.drivername == "postgresql+asyncpg" and "sslmode" in url.query:
-            # What libpq and hosting providers write; asyncpg has another name for it.
-            url = url.set(query={**{k: v for k, v in url.query.items() if k != "sslmode"}, "ssl": url.query["sslmode"]})
-        elif url.drivername == "sqlite":
-            url = url.set(drivername="sqlite+aiosqlite")
-        if url.drivername not in ("sqlite+aiosqlite", "postgresql+asyncpg"):
-            raise ValueError("must start with sqlite+aiosqlite:// or postgresql+asyncpg://")
-        return MaskedUrl(url.render_as_string(hide_password=False))
+        return check_database_url(value)
 
     @field_validator("redis_url")
     @classmethod
     def _check_redis_url(cls, value: str | None) -> str | None:
         if value is None:
             return None
-        if not value.startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("must start with redis://, rediss:// or unix://")
-        if re.search(r"[?&]protocol=", value):
-            raise ValueError("must not choose a protocol: it is RESP2, which all servers speak")
+        parse_redis_url(value)
         return MaskedUrl(value)
 
     @field_validator("header_name")
@@ -258,14 +233,6 @@ class KeyAuthSettings(BaseSettings):
     def find_dangers(self) -> list[Danger]:
         """The same, each with its code."""
         return list(find_dangers(self, unknown_variables(type(self).model_fields, {*os.environ, *self._in_dotenv})))
-
-
-def masked_url(url: str) -> str:
-    """A URL with its password replaced, for messages."""
-    text = re.sub(
-        r"(?<=[?&])([^=&]*(?:pass|secret|token)[^=&]*)=[^&]*", r"\1=***", str.__str__(url), flags=re.IGNORECASE
-    )
-    return re.sub(r"://([^:@/]*):.*@", r"://\1:***@", text, count=1)
 
 
 def _sentence(error: ValidationError) -> str:

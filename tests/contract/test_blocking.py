@@ -9,7 +9,7 @@ from .stage import ELSEWHERE, HOME, OpenScene, Scene, code_of, whole_seconds
 from .tokens import NO_TOKEN, forge
 
 # Each limiter there is, and each server that one of them talks to.
-STACKS = ("sqlite-memory", "postgres-valkey", "sqlite-redis6")
+STACKS = ("sqlite-memory", "postgres-valkey", "sqlite-redis6", "sqlite-cluster")
 
 
 async def is_blocked(scene: Scene, address: str = HOME) -> bool:

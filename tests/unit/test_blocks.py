@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fastapi_keyauth import Block, InvalidField, KeyAuth, LimiterUnavailable
-from fastapi_keyauth.limiter.redis import KNOWN_BLOCK_S
+from fastapi_keyauth.limiter.shared import KNOWN_BLOCK_S
 from tests.conftest import Stack
 from tests.servers import Server
 from tests.unit.test_freshness import authenticate, make_key

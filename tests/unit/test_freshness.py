@@ -12,7 +12,7 @@ from fastapi_keyauth.addresses import ClientAddress
 from fastapi_keyauth.authenticator import Visit
 from fastapi_keyauth.credentials import Credentials
 from fastapi_keyauth.errors import ChangePending, DisabledApiKey, ExpiredApiKey, HasherUnavailable, StoreUnavailable
-from fastapi_keyauth.limiter import OutageLimiter
+from fastapi_keyauth.limiter import OutageLimiter, RedisLimiter
 from fastapi_keyauth.principals import KeyPrincipal
 from fastapi_keyauth.store import KeyStore
 
@@ -325,6 +325,7 @@ async def test_a_dead_key_that_is_still_used_costs_no_reads(
         created = await make_key(auth)
         await auth.keys.revoke(created.key.id)
         if isinstance(auth._limiter, OutageLimiter):
+            assert isinstance(auth._limiter._primary, RedisLimiter)
             await auth._limiter._primary._control.flushdb()
         reads = Gate(monkeypatch, store_of(auth), "find_for_token")
         reads.opened.set()

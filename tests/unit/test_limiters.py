@@ -1,4 +1,4 @@
-"""What every limiter promises, over memory, Valkey 9 and Redis 6.2, on a clock that the test moves."""
+"""What every limiter promises, over memory, Valkey 9, Redis 6.2 and a cluster, on a clock that the test moves."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pytest
 from redis.asyncio import Redis
 
-from fastapi_keyauth.limiter import Ask, Limiter, MemoryLimiter, RedisLimiter, Verdict
+from fastapi_keyauth.limiter import Ask, ClusterLimiter, Limiter, MemoryLimiter, RedisLimiter, Verdict
 from fastapi_keyauth.limiter.base import Policy
 from tests.session import Servers
 
@@ -31,10 +31,14 @@ def clock() -> Clock:
 MakeLimiter = Callable[..., Limiter]
 
 
-@pytest.fixture(params=["memory", "valkey", "redis6"])
+@pytest.fixture(params=["memory", "valkey", "redis6", "cluster"])
 async def make_limiter(request: pytest.FixtureRequest, servers: Servers, clock: Clock) -> AsyncIterator[MakeLimiter]:
     """Builds limiters that share what they count in: two of them are two workers (memory: one, as promised)."""
-    url = None if request.param == "memory" else servers.fresh_redis_url(request.param)
+    url = None
+    if request.param == "cluster":
+        url = servers.cluster().url
+    elif request.param != "memory":
+        url = servers.fresh_redis_url(request.param)
     made: list[Limiter] = []
 
     def make(algorithm: Literal["fixed_window", "sliding_window"] = "fixed_window", max_age_s: float = 1.0) -> Limiter:
@@ -43,7 +47,8 @@ async def make_limiter(request: pytest.FixtureRequest, servers: Servers, clock: 
             if not made:
                 made.append(MemoryLimiter(policy, max_age_s, clock))
             return made[0]
-        made.append(RedisLimiter(url, policy, "t", 5.0, clock))
+        kind = ClusterLimiter if request.param == "cluster" else RedisLimiter
+        made.append(kind(url, policy, "t", 5.0, clock))
         return made[-1]
 
     yield make
@@ -115,6 +120,8 @@ class TestCap:
         assert (await limiter.take(ask("a", limit=1))).verdict is Verdict.LIMITED
 
 
+# The arithmetic of a cluster is that of one server: the same script.
+@pytest.mark.parametrize("make_limiter", ["memory", "valkey", "redis6"], indirect=True)
 class TestSlidingWindow:
     @pytest.mark.parametrize(("minutes", "admitted"), [(0, 0), (15, 25), (30, 50), (45, 75), (59.99, 99), (60, 100)])
     async def test_the_hour_before_slides_out(
@@ -167,15 +174,18 @@ class TestGeneration:
         assert (await limiter.take(ask(generation="", age_s=0.5))).verdict is Verdict.STALE
         assert (await limiter.take(ask(generation="-", age_s=0.5))).verdict is Verdict.STALE
 
-    async def test_asking_about_unknown_keys_leaves_nothing_behind(self, make_limiter: MakeLimiter) -> None:
+    async def test_asking_about_unknown_keys_leaves_nothing_behind(
+        self, make_limiter: MakeLimiter, servers: Servers
+    ) -> None:
         limiter = make_limiter()
         seen = [await limiter.take(ask(f"k{i}", units=0, age_s=None)) for i in range(50)]
         assert {(decision.verdict, decision.generation) for decision in seen} == {(Verdict.STALE, "")}
         if isinstance(limiter, MemoryLimiter):
             assert not limiter._quotas
-        else:
-            assert isinstance(limiter, RedisLimiter)
+        elif isinstance(limiter, RedisLimiter):
             assert await limiter._control.dbsize() == 0
+        else:
+            assert servers.cluster(emptied=False).names() == set()
 
     async def test_a_key_changed_before_it_was_ever_asked_about_is_stale_for_old_rows(
         self, make_limiter: MakeLimiter

@@ -9,7 +9,7 @@ from fastapi_keyauth.cli.output import Json, print_json, print_table, say
 from fastapi_keyauth.cli.progress import tracking
 from fastapi_keyauth.cli.running import Exit, fail, perform
 from fastapi_keyauth.keyauth import KeyAuth
-from fastapi_keyauth.limiter.redis import KNOWN_BLOCK_S
+from fastapi_keyauth.limiter.shared import KNOWN_BLOCK_S
 
 app = typer.Typer(no_args_is_help=True, help="See and lift the blocks of addresses (needs Redis).")
 

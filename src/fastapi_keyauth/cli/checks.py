@@ -14,9 +14,10 @@ from fastapi_keyauth.errors import KeyAuthError
 from fastapi_keyauth.keyauth import KeyAuth
 from fastapi_keyauth.limiter import OutageLimiter
 from fastapi_keyauth.limiter.inspection import MAX_CLOCK_DIFFERENCE_S
-from fastapi_keyauth.settings import KeyAuthSettings, masked_url
+from fastapi_keyauth.settings import KeyAuthSettings
 from fastapi_keyauth.store import Database, schema
 from fastapi_keyauth.store.upgrade import has_been_made
+from fastapi_keyauth.urls import masked_url
 
 SLOW_HASH_MS = 500.0
 _PACKAGES = ("fastapi-keyauth", "fastapi", "sqlalchemy", "redis", "argon2-cffi", "alembic")

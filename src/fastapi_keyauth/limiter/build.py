@@ -4,10 +4,12 @@ import time
 from collections.abc import Callable
 
 from fastapi_keyauth.limiter.base import Limiter, Policy
+from fastapi_keyauth.limiter.cluster import ClusterLimiter
 from fastapi_keyauth.limiter.memory import MemoryLimiter
 from fastapi_keyauth.limiter.outage import OutageLimiter
 from fastapi_keyauth.limiter.redis import RedisLimiter
 from fastapi_keyauth.observer import Observer
+from fastapi_keyauth.redis_urls import parse_redis_url
 from fastapi_keyauth.settings import KeyAuthSettings
 
 
@@ -25,6 +27,7 @@ def build_limiter(settings: KeyAuthSettings, clock: Callable[[], float] | None, 
         return MemoryLimiter(policy, settings.max_staleness_s, local_clock)
     namespace = f"keyauth:{settings.key_prefix}"
     answered = observer.instruments.answered
-    primary = RedisLimiter(settings.redis_url, policy, namespace, settings.redis_timeout_s, clock, answered)
+    kind = ClusterLimiter if parse_redis_url(settings.redis_url).kind == "cluster" else RedisLimiter
+    primary = kind(settings.redis_url, policy, namespace, settings.redis_timeout_s, clock, answered)
     fallback = MemoryLimiter(policy, 0, local_clock) if settings.on_limiter_outage == "local" else None
     return OutageLimiter(primary, fallback, observer)

@@ -9,6 +9,7 @@ from typing import Any
 import hiredis
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.sentinel import MasterNotFoundError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError
 
@@ -90,4 +91,6 @@ def unavailable(error: BaseException) -> LimiterUnavailable:
     """What an error of the connection or of the server means for who asked."""
     # What the server says ("NOPERM ...") helps whoever reads the log; it repeats no argument of ours.
     said = str(error).splitlines()[:1]
+    if isinstance(error, MasterNotFoundError):
+        said = [said[0].partition(" : ")[0]]  # what follows shows clients, in old versions with their passwords
     return LimiterUnavailable(f"{type(error).__name__}: {said[0]}" if said else type(error).__name__)

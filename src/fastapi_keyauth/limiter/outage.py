@@ -10,33 +10,38 @@ from fastapi_keyauth.errors import LimiterUnavailable
 from fastapi_keyauth.limiter.base import Ask, Decision
 from fastapi_keyauth.limiter.facts import ServerFacts
 from fastapi_keyauth.limiter.memory import MemoryLimiter
-from fastapi_keyauth.limiter.redis import RedisLimiter
+from fastapi_keyauth.limiter.shared import SharedLimiter, Unsettled
 from fastapi_keyauth.observer import Observer
 
 logger = logging.getLogger("fastapi_keyauth")
 
 PROBE_EVERY_S = 0.5
+WATCH_EVERY_S = 1.0
+"""Seconds between looks at servers that may fail over. A worker that asks nothing for a while would not notice that one
+hung, was replaced, and came back with what it knew before; it must lose sight of it within the time that a failover
+takes at the least."""
 
 
 class OutageLimiter:
-    """A Redis limiter behind a circuit breaker.
+    """A limiter on Redis behind a circuit breaker.
 
     The first call that fails opens it; from then on no request waits for the server. A task asks every
     ``PROBE_EVERY_S`` whether the server takes writes again, and closes the breaker when it does.
 
     Args:
-        primary: the Redis limiter.
+        primary: the limiter on Redis.
         fallback: what answers meanwhile (policy ``local``); None to deny. It must take no row for current that was not
             read for the very request: nothing proves a remembered one fresh.
         observer: told when an outage begins and when it ends.
     """
 
-    def __init__(self, primary: RedisLimiter, fallback: MemoryLimiter | None, observer: Observer) -> None:
+    def __init__(self, primary: SharedLimiter, fallback: MemoryLimiter | None, observer: Observer) -> None:
         self._primary = primary
         self._observer = observer
         primary.rescue = self._rescue
         self._fallback = fallback
         self._probe: asyncio.Task[None] | None = None
+        self._watch: asyncio.Task[None] | None = None
         self._is_closed = False
 
     async def start(self) -> None:
@@ -44,15 +49,18 @@ class OutageLimiter:
         self._is_closed = False
         await self._primary.start()
         self._observer.back("redis")  # where it was away when this was closed before
+        if self._primary.fails_over:
+            self._watch = asyncio.create_task(self._keep_watch(), name="keyauth-watch")
 
     async def close(self) -> None:
         """See :class:`Limiter`."""
         self._is_closed = True
-        if self._probe is not None:
-            self._probe.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._probe
-            self._probe = None
+        for task in (self._watch, self._probe):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+        self._watch = self._probe = None
         await self._primary.close()
 
     def take(self, ask: Ask) -> Awaitable[Decision]:
@@ -84,6 +92,8 @@ class OutageLimiter:
             raise LimiterUnavailable("outage")
         try:
             await self._primary.changed(key_id)
+        except Unsettled:
+            raise
         except LimiterUnavailable as error:
             self._open(error)
             raise
@@ -135,6 +145,15 @@ class OutageLimiter:
         )
         self._observer.lost("redis", str(error))
         self._probe = asyncio.create_task(self._wait_for_return(), name="keyauth-probe")
+
+    async def _keep_watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_EVERY_S)
+            if self._probe is None:
+                try:
+                    await self._primary.touch()
+                except LimiterUnavailable as error:
+                    self._open(error)
 
     async def _wait_for_return(self) -> None:
         while True:

@@ -85,6 +85,12 @@ class Wire:
         self._drop()
         self._finish(LimiterUnavailable("closed"))
 
+    def renew(self) -> None:
+        """Use another connection from now on. A call that waits is sent once more."""
+        if self._link is not None:
+            self._link.abort()
+            self.lost(self._link, None)
+
     def received(self, link: "_Link", answer: Any) -> None:
         """The link's: an answer has come."""
         if link is not self._link:
@@ -177,12 +183,8 @@ class _Link(asyncio.Protocol):
     def __init__(self, wire: Wire, connection: Any) -> None:
         self._wire = wire
         self._answers = hiredis.Reader(encoding="utf-8", notEnoughData=_UNFINISHED)
-        # redis-py offers no way to its transport. It then takes itself for disconnected, and the writer, which would
-        # close the transport with itself, lives on here.
-        self._writer: asyncio.StreamWriter = connection._writer
-        connection._writer = connection._reader = None
+        self._writer = take_over(connection, self)
         self._transport = self._writer.transport
-        self._transport.set_protocol(self)
 
     def send(self, packed: bytes) -> None:
         """Send one packed call."""
@@ -211,3 +213,17 @@ class _Link(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """The event loop's."""
         self._wire.lost(self, error)
+
+
+def take_over(connection: Any, protocol: asyncio.Protocol) -> asyncio.StreamWriter:
+    """Let ``protocol`` have what a connection of redis-py receives from now on.
+
+    Returns:
+        What must be kept for as long as its transport is used.
+    """
+    # redis-py offers no way to its transport. It then takes itself for disconnected, and the writer, which would close
+    # the transport with itself, lives on.
+    writer: asyncio.StreamWriter = connection._writer
+    connection._writer = connection._reader = None
+    writer.transport.set_protocol(protocol)
+    return writer

@@ -14,7 +14,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from fastapi_keyauth.errors import SetupError, StoreUnavailable
 from fastapi_keyauth.observer import Observer
-from fastapi_keyauth.settings import masked_url
 from fastapi_keyauth.store import schema
 from fastapi_keyauth.store.breaker import Breaker, describe
 from fastapi_keyauth.store.engine import (
@@ -26,6 +25,7 @@ from fastapi_keyauth.store.engine import (
     probe_sqlite,
 )
 from fastapi_keyauth.store.readings import Readings
+from fastapi_keyauth.urls import masked_url
 
 logger = logging.getLogger("fastapi_keyauth")
 

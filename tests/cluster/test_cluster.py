@@ -1,0 +1,296 @@
+"""A real cluster: caps, blocks and revocation are exact while slots move and while primaries fail over."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import pytest
+from redis.crc import key_slot
+
+from fastapi_keyauth import KeyAuth, LimiterUnavailable, SetupError
+from fastapi_keyauth.limiter import Ask, ClusterLimiter, Verdict
+from fastapi_keyauth.limiter.base import Policy
+from tests.cluster.stage import HANGS_S, loaded, outcome, until, worker
+from tests.groups import Cluster
+from tests.processes import wait_until
+from tests.servers import PASSWORD, RedisServer
+
+if TYPE_CHECKING:
+    from tests.session import Servers
+
+pytestmark = pytest.mark.xdist_group("cluster")
+MakeLimiter = Callable[..., ClusterLimiter]
+
+
+@pytest.fixture
+def cluster(servers: Servers) -> Cluster:
+    """The session's cluster, whole and empty."""
+    found = servers.cluster()
+    found.wait_until_whole()
+    return found
+
+
+@pytest.fixture
+async def make_limiter(cluster: Cluster) -> AsyncIterator[MakeLimiter]:
+    """Builds started limiters; each is a worker."""
+    made: list[ClusterLimiter] = []
+
+    def make(algorithm: Literal["fixed_window", "sliding_window"] = "fixed_window") -> ClusterLimiter:
+        made.append(ClusterLimiter(cluster.url, Policy(3, 60_000, 60_000, algorithm), "t", 5.0))
+        return made[-1]
+
+    yield make
+    for limiter in made:
+        await limiter.close()
+
+
+def ask(key_id: str, limit: int | None, bucket: str | None = None) -> Ask:
+    """A question with a row that was read for it."""
+    return Ask(key_id, bucket, limit, 1, "", 0.0, is_fresh=True)
+
+
+def admitted(decisions: list[object]) -> int:
+    return sum(getattr(decision, "verdict", None) is Verdict.ADMITTED for decision in decisions)
+
+
+@pytest.mark.parametrize("algorithm", ["fixed_window", "sliding_window"])
+async def test_workers_share_the_caps_of_keys_on_all_nodes(
+    make_limiter: MakeLimiter, algorithm: Literal["fixed_window", "sliding_window"]
+) -> None:
+    workers = [make_limiter(algorithm) for _ in range(3)]
+    asks = [ask(f"k{number % 7}", 20, f"a{number % 5}") for number in range(420)]
+    seen = await asyncio.gather(*(workers[number % 3].take(each) for number, each in enumerate(asks)))
+    assert admitted(list(seen)) == 7 * 20
+    assert {decision.verdict for decision in seen} == {Verdict.ADMITTED, Verdict.LIMITED}
+
+
+async def test_blocked_requests_take_no_unit_not_even_for_a_moment(make_limiter: MakeLimiter) -> None:
+    """A unit that was taken and given back would have refused another request meanwhile."""
+    here, there = make_limiter(), make_limiter()
+    for _ in range(3):
+        await here.fail("bad")
+    asks = [ask("k", 50, "bad" if number % 2 else "good") for number in range(100)]
+    seen = await asyncio.gather(*((here if number % 3 else there).take(each) for number, each in enumerate(asks)))
+    assert {decision.verdict for decision in seen[1::2]} == {Verdict.BLOCKED}
+    assert {decision.verdict for decision in seen[::2]} == {Verdict.ADMITTED}
+    assert (await here.take(ask("k", 50))).verdict is Verdict.LIMITED
+
+
+async def test_caps_and_blocks_are_exact_while_their_slots_move(cluster: Cluster, make_limiter: MakeLimiter) -> None:
+    workers = [make_limiter(), make_limiter()]
+    seen: list[object] = []
+    failed: list[int | None] = []
+
+    async def keep_taking(number: int) -> None:
+        while True:
+            limiter = workers[number % 2]
+            seen.append(await limiter.take(ask("moving", 400, "wanderer")))
+            if len(seen) % 10 == 0:
+                workers[0]._known_blocks.clear()  # so that the cluster is asked each time
+                failed.append(await limiter.fail("guesser"))
+
+    step = asyncio.Semaphore(0)
+    loop = asyncio.get_running_loop()
+
+    def pause() -> None:  # called in a thread: until a few more questions have been answered
+        before = len(seen)
+        wait_until(lambda: len(seen) > before + 12, timeout_s=10)
+        loop.call_soon_threadsafe(step.release)
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(keep_taking(number)) for number in range(8)]
+        for name in ("t:{moving}", "t:{wanderer}", "t:{guesser}", "t:{moving}"):
+            await asyncio.to_thread(cluster.move_slot, name, pause)
+        await until(lambda: asyncio.sleep(0, admitted(seen) >= 400 and len(seen) > 500))
+        for task in tasks:
+            task.cancel()
+    assert admitted(seen) == 400
+    assert (failed.count(None), failed.count(0)) == (2, 1)
+    assert {getattr(decision, "verdict", None) for decision in seen} == {Verdict.ADMITTED, Verdict.LIMITED}
+
+
+async def test_a_change_holds_at_once_while_the_slot_moves(cluster: Cluster, tmp_path: Path) -> None:
+    async with worker(tmp_path, cluster.url) as here, worker(tmp_path, cluster.url) as there:
+        for _ in range(3):
+            created = await here.keys.create(owner_id="a", name="k")
+            async with loaded(*[partial(outcome, auth, created.token) for auth in (here, there)] * 2) as load:
+                name = f"keyauth:ka:{{{created.key.id}}}"
+                await until(lambda: asyncio.sleep(0, load.seen["admitted"] > 20))
+                await asyncio.gather(
+                    asyncio.to_thread(cluster.move_slot, name, lambda: None), here.keys.revoke(created.key.id)
+                )
+                assert [await outcome(auth, created.token) for auth in (here, there)] == ["RevokedApiKey"] * 2
+            assert set(load.seen) <= {"admitted", "RevokedApiKey"}
+
+
+@pytest.mark.parametrize("how", ["asked to", "killed"])
+async def test_a_failover_under_load_admits_nothing_wrong(
+    cluster: Cluster, tmp_path: Path, how: str, record_property: Callable[[str, object], None]
+) -> None:
+    settings = {"on_limiter_outage": "deny", "default_hourly_limit": 1000}
+    async with worker(tmp_path, cluster.url, **settings) as here, worker(tmp_path, cluster.url, **settings) as there:
+        victim, replica = cluster.pair()
+        keys = [await here.keys.create(owner_id="a", name="k", hourly_limit=300) for _ in range(12)]
+        owned = [key for key in keys if cluster.owner(f"keyauth:ka:{{{key.key.id}}}") is victim]
+        capped, revoked = owned[0], owned[1]
+        counts = {key.token: 0 for key in (capped, revoked)}
+
+        async def counted(auth: KeyAuth, token: str) -> str:
+            said = await outcome(auth, token)
+            counts[token] += said == "admitted"
+            return said
+
+        asks = [partial(counted, auth, key.token) for auth in (here, there) for key in (capped, revoked)]
+        with cluster.hasty(), restarted(victim):
+            async with loaded(*asks) as load:
+                await until(lambda: asyncio.sleep(0, counts[capped.token] > 50))
+                if how == "killed":
+                    victim.kill()
+                    await until(lambda: asyncio.sleep(0, load.seen["LimiterUnavailable"] > 0))
+                else:
+                    cluster.ask(replica, "CLUSTER", "FAILOVER")
+                    await until(lambda: asyncio.to_thread(cluster.is_primary, replica))
+                for auth in (here, there):
+                    await until(partial(_takes_changes, auth))
+                await here.keys.revoke(revoked.key.id)
+                assert [await outcome(auth, revoked.token) for auth in (here, there)] == ["RevokedApiKey"] * 2
+                await until(lambda: asyncio.sleep(0, load.seen["RateLimitExceeded"] > 0))
+    assert 300 >= counts[capped.token] >= 300 - 4  # what was cut off may have been counted, and perhaps twice
+    assert how == "killed" or not load.seen["LimiterUnavailable"]
+    assert set(load.seen) <= {"admitted", "LimiterUnavailable", "RateLimitExceeded", "RevokedApiKey"}
+    assert load.slowest_s < HANGS_S
+    record_property("outage_s", load.outage_s)
+
+
+async def test_a_failover_that_lost_the_news_of_a_revocation_revives_no_key(cluster: Cluster, tmp_path: Path) -> None:
+    """The replica takes over with the generation that workers hold a proof of; and so does the first primary again."""
+    async with worker(tmp_path, cluster.url) as here, worker(tmp_path, cluster.url) as there:
+        primary, replica = cluster.pair()
+        keys = [await here.keys.create(owner_id="a", name="k") for _ in range(12)]
+        created = next(key for key in keys if cluster.owner(f"keyauth:ka:{{{key.key.id}}}") is primary)
+        name = f"keyauth:ka:{{{created.key.id}}}"
+        for _ in range(3):
+            assert await outcome(there, created.token) == "admitted"
+        known = cluster.ask(primary, "HGET", name, "g")
+        cluster.ask(replica, "CONFIG", "SET", "masterauth", "wrong")
+        try:
+            cluster.ask(primary, "CLIENT", "KILL", "TYPE", "replica")
+            await here.keys.revoke(created.key.id)
+            assert cluster.ask(primary, "HGET", name, "g") != known
+            cluster.ask(replica, "CLUSTER", "FAILOVER", "TAKEOVER")
+            await asyncio.to_thread(cluster.wait_until_whole)
+            assert cluster.ask(replica, "HGET", name, "g") == known
+            assert await outcome(there, created.token) == "RevokedApiKey"
+            # And back: the old primary has the old generation now, over connections that were never cut.
+            cluster.ask(replica, "CONFIG", "SET", "masterauth", PASSWORD)
+            cluster.ask(primary, "CLUSTER", "FAILOVER", "TAKEOVER")
+            await asyncio.to_thread(cluster.wait_until_whole)
+            assert cluster.ask(primary, "HGET", name, "g") == known
+            assert await outcome(here, created.token) == "RevokedApiKey"
+        finally:
+            cluster.ask(replica, "CONFIG", "SET", "masterauth", PASSWORD)
+
+
+async def test_a_primary_that_hung_and_came_back_is_believed_in_nothing(cluster: Cluster, tmp_path: Path) -> None:
+    """A worker that asked nothing all the while has lost sight of it, too."""
+    async with worker(tmp_path, cluster.url) as here, worker(tmp_path, cluster.url) as idle:
+        victim, _ = cluster.pair()
+        keys = [await here.keys.create(owner_id="a", name="k") for _ in range(12)]
+        created = next(key for key in keys if cluster.owner(f"keyauth:ka:{{{key.key.id}}}") is victim)
+        for _ in range(3):
+            assert await outcome(idle, created.token) == "admitted"
+        with cluster.hasty():
+            victim.process.send_signal(signal.SIGSTOP)
+            try:
+                await until(lambda: asyncio.to_thread(lambda: len(cluster.primaries(besides=victim)) == 3))
+                await until(lambda: _takes_changes(here))
+                await here.keys.revoke(created.key.id)
+                await until(lambda: asyncio.sleep(0, idle._limiter._probe is None))  # type: ignore[attr-defined]
+            finally:
+                victim.cont()
+            assert await outcome(idle, created.token) == "RevokedApiKey"
+
+
+@contextmanager
+def restarted(server: RedisServer) -> Iterator[None]:
+    """Afterwards it runs, whatever was done to it."""
+    try:
+        yield
+    finally:
+        if server.process.poll() is not None:
+            server.restart()
+
+
+async def _takes_changes(auth: KeyAuth) -> bool:
+    try:
+        await auth._limiter.changed("unknown-key1")
+    except LimiterUnavailable:
+        return False
+    return True
+
+
+async def test_blocks_are_listed_and_lifted_on_whatever_node_they_lie(
+    cluster: Cluster, make_limiter: MakeLimiter
+) -> None:
+    limiter, other = make_limiter(), make_limiter()
+    buckets = {f"192.0.2.{number}" for number in range(12)}
+    assert len({cluster.owner(f"t:{{{bucket}}}") for bucket in buckets}) == 3
+    for bucket in buckets:
+        for _ in range(3):
+            await limiter.fail(bucket)
+    found = await other.blocks()
+    assert (set(found), set(found.values()) <= {59, 60}) == (buckets, True)
+    for bucket in buckets:
+        assert await other.unblock(bucket) is True
+        assert (await other.take(ask("k", None, bucket))).verdict is Verdict.ADMITTED
+    assert (await limiter.blocks(), await limiter.unblock("192.0.2.1")) == ({}, False)
+
+
+async def test_a_cluster_says_what_it_is(cluster: Cluster, tmp_path: Path) -> None:
+    async with worker(tmp_path, cluster.url) as auth:
+        facts = await auth._limiter.facts()  # type: ignore[attr-defined]  # of the OutageLimiter that it is
+        assert facts.version.endswith(", a cluster of 3 primaries,")
+
+
+async def test_what_is_dangerous_about_the_nodes_is_said_once(cluster: Cluster, make_limiter: MakeLimiter) -> None:
+    limiter = make_limiter()
+    await limiter.touch()
+    for server in cluster.servers:
+        cluster.ask(server, "CONFIG", "SET", "maxmemory", 10**9, "maxmemory-policy", "allkeys-lru")
+    try:
+        assert [danger.code for danger in await limiter.find_dangers()] == ["redis_evicts"]
+    finally:
+        for server in cluster.servers:
+            cluster.ask(server, "CONFIG", "SET", "maxmemory", 0, "maxmemory-policy", "noeviction")
+
+
+async def test_a_cluster_that_lacks_a_slot_stops_the_start_in_a_sentence(cluster: Cluster, tmp_path: Path) -> None:
+    slot, owner = key_slot(b"somewhere"), cluster.owner("somewhere")
+    cluster.ask(owner, "CLUSTER", "DELSLOTS", slot)
+    try:
+        with pytest.raises(SetupError, match=r"^The Redis server at .* does not answer \(.+\)\.$") as failure:
+            async with worker(tmp_path, cluster.url):
+                pass
+        assert PASSWORD not in str(failure.value)
+    finally:
+        cluster.ask(owner, "CLUSTER", "ADDSLOTS", slot)
+        cluster.wait_until_whole()
+
+
+async def test_the_rights_that_the_docs_name_are_enough(cluster: Cluster, tmp_path: Path) -> None:
+    commands = "EVALSHA EVAL TIME HGET HMGET HSET DEL EXPIRE PEXPIRE INFO CLUSTER|SLOTS".lower().split()
+    for server in cluster.servers:
+        cluster.ask(
+            server, "ACL", "SETUSER", "api", "reset", "on", ">pw", "~keyauth:*", *(f"+{each}" for each in commands)
+        )
+    url = cluster.url.replace(f":{PASSWORD}@", "api:pw@")
+    async with worker(tmp_path, url) as auth:
+        created = await auth.keys.create(owner_id="a", name="k", hourly_limit=1)
+        assert [await outcome(auth, created.token) for _ in range(2)] == ["admitted", "RateLimitExceeded"]
+        assert await outcome(auth, "x") == "MalformedApiKey"
