@@ -16,7 +16,7 @@ from .stage import (
 )
 
 # Each limiter there is, and each server that one of them talks to.
-STACKS = ("sqlite-memory", "postgres-valkey", "sqlite-redis6", "sqlite-cluster")
+STACKS = ("sqlite-memory", "postgres-valkey", "sqlite-redis6")
 
 IETF = {"ratelimit", "ratelimit-policy"}
 LEGACY = {"x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"}
