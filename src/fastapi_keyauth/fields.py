@@ -100,6 +100,20 @@ def _clean_expiry(value: datetime) -> datetime:
     return value
 
 
+def _as_number(value: Any) -> Any:
+    """False is no zero: taken for one it would end a secret at once. Nor is text a number."""
+    if isinstance(value, bool | str | bytes):
+        raise ValueError("must be a whole number")  # noqa: TRY004  # pydantic makes a complaint of a ValueError alone
+    return value
+
+
+def _as_moment(value: Any) -> Any:
+    """A number would be taken for seconds since 1970, or for milliseconds, as its size suggests."""
+    if isinstance(value, int | float | bytes) or (isinstance(value, str) and "-" not in value[1:]):
+        raise ValueError("must be a date and time with a zone (RFC 3339)")
+    return value
+
+
 def _as_list(value: Any) -> Any:
     """Code may pass any collection of names; a body has lists anyway."""
     return list(value) if isinstance(value, tuple | set | frozenset) else value
@@ -111,7 +125,7 @@ _NAME = {"minLength": 1, "pattern": rf"[^\s{_UNSEEN}]"}
 _OWNER = {"minLength": 1, "maxLength": MAX_USER_ID_LENGTH, "pattern": rf"^[^{_UNSEEN}]*$"}
 _SCOPE = {"pattern": r"^(\*|[\x21\x23-\x29\x2b-\x5b\x5d-\x7e]{1,64})$"}
 _ORIGIN = {"pattern": r"^[A-Za-z][A-Za-z0-9+.-]*://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?$"}
-_NETWORK = {"pattern": r"^\s*[0-9A-Fa-f:.]{2,45}(/[0-9.]{1,15})?\s*$", "examples": ["203.0.113.7", "2001:db8::/32"]}
+_NETWORK = {"pattern": r"^\s*[0-9A-Fa-f:.]{2,45}(/[0-9.]{1,15})?\s*$"}
 
 Name = Annotated[str, Field(max_length=100, json_schema_extra=_NAME), AfterValidator(_clean_name)]
 Environment = Annotated[str, Field(pattern=r"^[a-z0-9]{1,16}$")]
@@ -120,8 +134,10 @@ Scopes = Annotated[list[Annotated[str, Field(json_schema_extra=_SCOPE)]], *_Item
 Origins = Annotated[list[Annotated[str, Field(json_schema_extra=_ORIGIN)]], *_Items, AfterValidator(_clean_origins)]
 Networks = Annotated[list[Annotated[str, Field(json_schema_extra=_NETWORK)]], *_Items, AfterValidator(_clean_networks)]
 Metadata = Annotated[dict[str, Any], AfterValidator(_clean_metadata)]
-HourlyLimit = Annotated[int, Field(ge=1, le=MAX_HOURLY_LIMIT)]
-Expiry = Annotated[AwareDatetime, AfterValidator(_clean_expiry)]
+Whole = Annotated[int, BeforeValidator(_as_number)]
+HourlyLimit = Annotated[int, Field(ge=1, le=MAX_HOURLY_LIMIT), BeforeValidator(_as_number)]
+ExpiresIn = Annotated[int, Field(ge=1, le=MAX_EXPIRES_IN_S), BeforeValidator(_as_number)]
+Expiry = Annotated[AwareDatetime, BeforeValidator(_as_moment), AfterValidator(_clean_expiry)]
 OwnerId = Annotated[str, Field(json_schema_extra=_OWNER), AfterValidator(_clean_owner)]
 
 
@@ -134,7 +150,7 @@ class NewKey(BaseModel):
     owner_id: OwnerId | None = Field(None, description="For callers with the scope `admin` alone.")
     environment: Environment | None = Field(None, description="Second part of the token, such as `live` or `test`.")
     expires_at: Expiry | None = Field(None, description="When it expires; left out: never.")
-    expires_in_s: int | None = Field(None, ge=1, le=MAX_EXPIRES_IN_S, description="The same, in seconds from now.")
+    expires_in_s: ExpiresIn | None = Field(None, description="The same, in seconds from now.")
     scopes: Scopes | None = Field(None, description="What it may do; left out: what the caller may grant.")
     hourly_limit: HourlyLimit | None = Field(None, description="Requests per hour; left out: the default.")
     allowed_origins: Origins = Field(default_factory=list, description="Browser origins; none: any.")
@@ -155,7 +171,7 @@ class KeyPatch(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     name: Name = Field(default="")
-    enabled: bool = Field(default=True)
+    enabled: bool = Field(default=True, strict=True)
     expires_at: Expiry | None = None
     scopes: Scopes = Field(default_factory=list)
     hourly_limit: HourlyLimit | None = None

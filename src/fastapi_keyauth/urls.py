@@ -6,6 +6,10 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 
+_PARAMETER = re.compile(r"(?<=[?&])([^=&?]+)=[^&]*")
+_SECRET = re.compile("pass|secret|token", re.IGNORECASE)
+
+
 class MaskedUrl(str):
     """A URL whose repr masks its passwords, so that settings may be logged."""
 
@@ -17,10 +21,11 @@ class MaskedUrl(str):
 
 def masked_url(url: str) -> str:
     """A URL with its passwords replaced, for messages."""
-    text = re.sub(
-        r"(?<=[?&])([^=&]*(?:pass|secret|token)[^=&]*)=[^&]*", r"\1=***", str.__str__(url), flags=re.IGNORECASE
-    )
-    return re.sub(r"://([^:@/]*):.*@", r"://\1:***@", text, count=1)
+    text = _PARAMETER.sub(lambda match: f"{match[1]}=***" if _SECRET.search(match[1]) else match[0], str.__str__(url))
+    authority, at, rest = text.rpartition("@")
+    scheme, _, user_and_password = authority.partition("://")
+    user, colon, _ = user_and_password.partition(":")
+    return f"{scheme}://{user}:***@{rest}" if at and colon and not set(user) & set("@/") else text
 
 
 def check_database_url(text: str) -> MaskedUrl:

@@ -58,7 +58,8 @@ def build_keys_router(
     async def authenticate(request: Request) -> object:
         if request.method != "GET":
             return await manager(request, SecurityScopes([KEYS_WRITE]))
-        if request.url.path.endswith("/current"):
+        # Not ``request.url``: that fails over a query which is no UTF-8.
+        if request.scope["path"].endswith("/current"):
             return await require_key(request, SecurityScopes())
         return await manager(request, SecurityScopes([KEYS_READ]))
 
@@ -87,7 +88,7 @@ def build_keys_router(
             settings.max_keys_per_owner,
         )
         response.headers["Cache-Control"] = "no-store"
-        response.headers["Location"] = f"{quote(request.url.path.rstrip('/'))}/{created.key.id}"
+        response.headers["Location"] = f"{quote(request.scope['path'].rstrip('/'))}/{created.key.id}"
         return CreatedKeyOut.of(created)
 
     @router.get("", response_model=KeyPageOut)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
+from fastapi_keyauth.fields import Whole
 from fastapi_keyauth.records import CreatedKey, Key
 
 
@@ -124,4 +125,4 @@ class RotateIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    overlap_s: int = Field(86_400, ge=0, le=604_800, description="Seconds for which the old secret works on.")
+    overlap_s: Whole = Field(86_400, ge=0, le=604_800, description="Seconds for which the old secret works on.")
