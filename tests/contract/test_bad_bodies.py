@@ -7,8 +7,10 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.fuzzing import fuzzed
 
 from .stage import OpenScene, Scene
 from .tokens import secret_of
@@ -169,11 +171,7 @@ owner_numbers = count()
 named_bodies = bodies.map(lambda body: {"name": "n", **body})
 
 
-@settings(
-    max_examples=80,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@fuzzed(80)
 @given(body=bodies | named_bodies | any_json, scopes=st.sampled_from(["*", "admin"]))
 async def test_any_json_body_is_answered_soundly(patient_scene: Scene, body: Any, scopes: str) -> None:
     owner_id = f"hostile-{next(owner_numbers)}"
@@ -188,11 +186,7 @@ async def test_any_json_body_is_answered_soundly(patient_scene: Scene, body: Any
     assert_sound(read)
 
 
-@settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@fuzzed(60)
 @given(content=st.binary(max_size=200))
 async def test_any_bytes_as_a_body_are_answered_soundly(patient_scene: Scene, content: bytes) -> None:
     session = await patient_scene.session("hostile")

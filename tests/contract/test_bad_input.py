@@ -4,8 +4,10 @@ import json
 from urllib.parse import quote
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.fuzzing import fuzzed
 
 from .asgi import HeaderLines, RawAnswer, call, knock
 from .stage import OpenScene, Scene
@@ -13,11 +15,7 @@ from .tokens import BASE62, forge
 
 # Most of this happens before the store; what gets to it must be taken by the stricter one.
 STACKS = ("postgres-valkey",)
-relaxed = settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+relaxed = fuzzed(60)
 raw_values = st.one_of(
     st.binary(max_size=120),
     st.text(max_size=60).map(lambda text: text.encode("utf-8")),

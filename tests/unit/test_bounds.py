@@ -10,7 +10,6 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
-import httpx
 import pytest
 from fastapi import FastAPI
 
@@ -83,7 +82,6 @@ async def flood(auth: KeyAuth, app: FastAPI, make_client: Any) -> None:
             "x-forwarded-for": f"198.51.100.{number % 256}, 2001:db8:{number:x}::2",
         }
         async with make_client(app, address) as client:
-            client: httpx.AsyncClient
             answer = await client.get(f"/api-keys/{new_key_id()}?q={number}", headers=headers)
             assert answer.status_code in (401, 429)
             await client.options(f"/{number}", headers={**headers, "access-control-request-method": f"M{number}"})
