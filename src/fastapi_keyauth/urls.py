@@ -5,7 +5,6 @@ import re
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-
 _PARAMETER = re.compile(r"(?<=[?&])([^=&?]+)=[^&]*")
 _SECRET = re.compile("pass|secret|token", re.IGNORECASE)
 

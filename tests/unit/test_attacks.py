@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from fastapi_keyauth import KeyAuth, SessionPrincipal
 from fastapi_keyauth.middleware import Exemptions
 from fastapi_keyauth.tokens import format_token, new_key_id, new_secret, new_session_token, redact
+from tests.contract.asgi import call
 from tests.unit.test_freshness import Gate, store_of
 
 MakeAuth = Callable[..., KeyAuth]
@@ -173,3 +174,16 @@ async def test_the_usual_mistakes_are_named(build: Build, header: str, value: st
         assert answer.status_code == 401
         assert says in answer.json()["detail"]
         assert created.token[25:] not in answer.text
+
+
+async def test_a_query_that_is_no_text_is_answered(build: Build) -> None:
+    """Servers pass such bytes on, and Starlette's URL of a request fails over them."""
+    auth, client = build()
+    async with auth:
+        session = {b"authorization": b"Bearer " + (await auth.sessions.create("a")).encode()}
+        app = client._transport.app  # type: ignore[attr-defined]  # httpx itself would encode the bytes
+        made = (await client.post("/api-keys", json={"name": "n"}, headers=session)).json()
+        for path in ("/api-keys", f"/api-keys/{made['id']}", "/api-keys/current"):
+            answer = await call(app, path, query=b"\x80=\xff")
+            assert answer.status == 401
+        assert (await call(app, "/api-keys", query=b"\x80", headers=list(session.items()))).status == 422

@@ -17,7 +17,7 @@ import fastapi_keyauth
 from fastapi_keyauth import KeyAuth, TooManyKeys
 from fastapi_keyauth.addresses import AddressResolver
 from fastapi_keyauth.fields import NewKey
-from fastapi_keyauth.limiter import redis as redis_module
+from fastapi_keyauth.limiter import shared
 from fastapi_keyauth.limiter.base import Policy
 from fastapi_keyauth.limiter.redis import RedisLimiter
 from fastapi_keyauth.tokens import format_token, new_key_id, new_secret, new_session_token
@@ -30,7 +30,8 @@ TINY = {
     "fastapi_keyauth.verifier.MAX_KNOWN_WRONG": SMALL,
     "fastapi_keyauth.limiter.memory.MAX_ADDRESSES": SMALL,
     "fastapi_keyauth.limiter.memory.MAX_KEYS": SMALL,
-    "fastapi_keyauth.limiter.redis._MAX_KNOWN_BLOCKS": SMALL,
+    "fastapi_keyauth.limiter.shared._MAX_KNOWN_BLOCKS": SMALL,
+    "fastapi_keyauth.observer.MAX_LIMITED": SMALL,
 }
 BY_NATURE = 60
 """More than any of our structures holds that does not grow: a KeyAuth's own parts and settings, for instance."""
@@ -146,7 +147,7 @@ async def test_an_owner_with_all_keys_that_may_be_makes_argon2_run_no_more(
 
 
 def test_known_blocks_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_module, "_MAX_KNOWN_BLOCKS", SMALL)
+    monkeypatch.setattr(shared, "_MAX_KNOWN_BLOCKS", SMALL)
     limiter = RedisLimiter("redis://127.0.0.1:1/0", Policy(1, 1000, 60_000, "fixed_window"), "t", 0.1, lambda: 0.0)
     for number in range(FLOOD):
         limiter._remember_block(str(number), 60)
