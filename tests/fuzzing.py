@@ -17,15 +17,21 @@ IS_LONG = TIMES > 0
 Test = Callable[..., Any]
 
 
-def fuzzed(examples: int) -> Callable[[Test], Test]:
-    """Marks a test with Hypothesis' `@given` as one of `make fuzz`, with so many examples in `make test`."""
-    rules = settings(
+def fuzz_settings(examples: int, **more: Any) -> settings:
+    """Hypothesis' settings for so many examples in `make test`."""
+    return settings(
         max_examples=examples * max(1, TIMES),
         deadline=None,
         derandomize=not IS_LONG,
         database=None,
         suppress_health_check=list(HealthCheck),
+        **more,
     )
+
+
+def fuzzed(examples: int) -> Callable[[Test], Test]:
+    """Marks a test with Hypothesis' `@given` as one of `make fuzz`, with so many examples in `make test`."""
+    rules = fuzz_settings(examples)
     return lambda test: pytest.mark.fuzz(rules(test))
 
 

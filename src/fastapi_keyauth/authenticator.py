@@ -266,6 +266,7 @@ class Authenticator:
     def _conclude(self, visit: Visit, key: StoredKey, finding: KeyRefusal | None, decision: Decision) -> KeyPrincipal:
         """Refuse for the block, with the finding, or for the cap; or admit."""
         if decision.verdict is Verdict.BLOCKED:
+            visit.key = None  # whose secret was not looked at: this answer knows of no key
             raise AddressBlocked(decision.wait_s)
         if finding is not None:
             self._usage.refused(key, decision.hour)

@@ -37,6 +37,7 @@ async def call(
     method: str = "GET",
     query: bytes = b"",
     peer: tuple[str, int] | None = PEER,
+    body: bytes = b"",
 ) -> RawAnswer:
     """One HTTP request; `peer` None is what a Unix socket looks like."""
     scope: dict[str, Any] = {
@@ -57,7 +58,7 @@ async def call(
     answer = RawAnswer()
 
     async def receive() -> Message:
-        return {"type": "http.request", "body": b"", "more_body": False}
+        return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -213,6 +213,18 @@ async def test_a_refusal_can_be_read_by_an_origin_of_the_setting(open_scene: Ope
         assert allows(answer, SITE)
 
 
+async def test_a_block_is_told_alike_whether_the_key_is_remembered_or_not(open_scene: OpenScene) -> None:
+    """The block comes before the key, so what origins the key has says nothing about this answer."""
+    async with open_scene(block_after_failures=1) as scene:
+        key = await scene.key(allowed_origins=[SHOP])
+        await scene.key(allowed_origins=[EVIL])
+        assert (await scene.get(token=key.token, origin=SHOP)).status_code == 200
+        await scene.fail()
+        for _ in range(2):
+            answer = await scene.get(token=key.token, origin=EVIL)
+            assert (code_of(answer), allows(answer, EVIL)) == ("address_blocked", True)
+
+
 async def test_a_request_without_origin_passes_a_list(open_scene: OpenScene) -> None:
     async with open_scene() as scene:
         key = await scene.key(allowed_origins=[SHOP])

@@ -1,0 +1,88 @@
+"""Section 7, "No caller grants what it does not hold", as a plain program: why a change is refused, if it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from .model import Model
+from .parts import Answer, Key, Session, covers
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is asked of the management routes."""
+
+    kind: Literal["create", "patch", "rotate", "revoke"]
+    target: Key | None = None
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+class Caller:
+    """Who is let in at a management route: the session where one was sent, else the key."""
+
+    def __init__(self, model: Model, answer: Answer) -> None:
+        self._model = model
+        self._key = answer.key if answer.session is None else None
+        caller: Key | Session | None = answer.session or answer.key
+        assert caller is not None
+        self.scopes = caller.scopes
+        self.owner_id = caller.user_id if isinstance(caller, Session) else caller.owner_id
+        self.is_admin = "admin" in caller.scopes
+
+    def refusals(self, change: Change) -> set[str]:
+        """Every reason to refuse; the contract gives them no order, but what must not be seen is told from nothing."""
+        target, found = change.target, set()
+        if target is not None:
+            if not self.is_admin and target.owner_id != self.owner_id:
+                return {"not_found"}
+            if change.kind == "revoke":
+                return set()
+            if not all(map(self.may_grant, target.scopes)) or self._exceeds_own(self._model.limit_of(target)):
+                found.add("insufficient_scope")
+            status = target.status(self._model.now)
+            if status == "revoked" or (change.kind == "rotate" and status != "active"):
+                found.add("key_not_active")
+        if not all(map(self.may_grant, change.fields.get("scopes", ()))):
+            found.add("insufficient_scope")
+        if "hourly_limit" in change.fields and self._exceeds(change.fields["hourly_limit"]):
+            found.add("insufficient_scope")
+        if change.kind == "create" and self._has_no_room():
+            found.add("too_many_keys")
+        return found
+
+    def may_grant(self, scope: str) -> bool:
+        """Admin anything; a session what it holds and `keys:*`; a key what it holds."""
+        of_sessions = self._key is None and scope in ("keys:read", "keys:write")
+        return self.is_admin or of_sessions or covers(self.scopes, scope)
+
+    def default_scopes(self) -> frozenset[str]:
+        """Those of a key for which none were named: what may be granted, nothing reserved."""
+        if self.is_admin or "*" in self.scopes:
+            return frozenset("*")
+        return frozenset(scope for scope in self.scopes if scope != "admin" and not scope.startswith("keys:"))
+
+    def default_limit(self) -> int | None:
+        """The lower of the setting and the calling key's own."""
+        default = self._model.rules.default_hourly_limit
+        return self._own_limit() if not self.is_admin and self._exceeds_own(default) else None
+
+    def _has_no_room(self) -> bool:
+        held = [key for key in self._model.keys if key.owner_id == self.owner_id and not key.revoked]
+        return len(held) >= self._model.rules.max_keys_per_owner
+
+    def _own_limit(self) -> int | None:
+        return None if self._key is None else self._model.limit_of(self._key)
+
+    def _exceeds(self, limit: int | None) -> bool:
+        default = self._model.rules.default_hourly_limit
+        wanted = default if limit is None else limit
+        return not self.is_admin and (is_above(wanted, default) or self._exceeds_own(wanted))
+
+    def _exceeds_own(self, limit: int | None) -> bool:
+        return not self.is_admin and is_above(limit, self._own_limit())
+
+
+def is_above(limit: int | None, bound: int | None) -> bool:
+    """Whether one cap allows more than another; None is no cap."""
+    return bound is not None and (limit is None or limit > bound)

@@ -1,0 +1,42 @@
+"""Anything may happen in any order: what is answered, used, counted and blocked is what the contract says.
+
+`make fuzz` tells many more stories than `make test`, and other ones each time.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.fuzzing import IS_LONG, fuzz_settings
+from tests.session import Servers
+
+from .comparing import Stage
+from .machine import KeysInUse
+
+STORIES = 50
+STEPS = 16
+
+
+@pytest.mark.fuzz
+@pytest.mark.timeout(0 if IS_LONG else 300)
+@pytest.mark.parametrize("limiter", ["memory", "valkey"])
+def test_whatever_happens_the_answers_are_those_of_the_contract(
+    servers: Servers, limiter: Literal["memory", "valkey"]
+) -> None:
+    redis_url = None if limiter == "memory" else servers.fresh_redis_url(limiter)
+
+    class Machine(KeysInUse):
+        stage = Stage(Path(tempfile.mkdtemp(dir=servers.folder)), redis_url)
+
+    try:
+        run_state_machine_as_test(
+            Machine,
+            settings=fuzz_settings(STORIES, stateful_step_count=STEPS),
+        )
+    finally:
+        Machine.stage.close()
