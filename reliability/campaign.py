@@ -5,23 +5,20 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 from reliability.faults import Fault, RedisFaults
 from reliability.ledger import ADMITTED_DEAD, Tally
+from reliability.pace import FULL, Pace
 from reliability.party import Party, party
 from reliability.strike import Hands, Outcome, strike
 from tests.servers import Server
 
 POLICIES = ("local", "deny")
-CAP = 40
-DURING_S = 1.0
-PENDING_S = 10.5
-"""Longer than any ``holds_within_s``: what was not sure to hold everywhere is looked at again after that."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ class Campaign:
     """All of it."""
 
     times: int
-    workers: int
+    workers: dict[str, int]
     rows: list[Row]
     sides: list[Side]
 
@@ -71,9 +68,28 @@ class Campaign:
 
 
 async def run(
-    redis: Server, database_url: str, folder: Path, times: int, workers: int, seed: int, say: Callable[[str], None]
+    redis: Server,
+    database_url: str,
+    folder: Path,
+    times: int,
+    workers: Mapping[str, int],
+    seed: int,
+    say: Callable[[str], None],
+    *,
+    pace: Pace = FULL,
 ) -> Campaign:
-    """Each fault ``times`` times."""
+    """Each fault ``times`` times.
+
+    Args:
+        redis: what is broken.
+        database_url: an empty database.
+        folder: where the workers run and log.
+        times: how often for each fault.
+        workers: how many for each policy.
+        seed: of what chance decides.
+        say: told of the progress.
+        pace: how much and how fast.
+    """
     hands = Hands()
     seen: defaultdict[tuple[str, str], list[Outcome]] = defaultdict(list)
     env = {"KEYAUTH_DATABASE_URL": database_url, "KEYAUTH_REDIS_URL": redis.url}
@@ -83,33 +99,47 @@ async def run(
         async with AsyncExitStack() as stack:
             parties = [
                 stack.enter_context(
-                    party(policy, workers, folder / policy, env, may_refuse=policy == "deny", chance=chance)
+                    party(
+                        policy,
+                        workers[policy],
+                        folder / policy,
+                        env,
+                        pace=pace,
+                        may_refuse=policy == "deny",
+                        chance=chance,
+                    )
                 )
                 for policy in POLICIES
             ]
             async with AsyncExitStack() as loads:
                 for each in parties:
-                    await each.get_ready(keys=20)
+                    await each.get_ready(pace.keys)
                     await loads.enter_async_context(each.load.running())
                 for fault in faults:
                     for _ in range(times):
-                        for each, outcome in zip(parties, await _strike_once(fault, parties, hands), strict=True):
+                        for each, outcome in zip(
+                            parties, await _strike_once(fault, parties, hands, chance, pace), strict=True
+                        ):
                             seen[fault.name, each.site.policy].append(outcome)
                     say(f"{fault.name}: {times} times")
-                await asyncio.sleep(PENDING_S)
+                await asyncio.sleep(pace.pending_s)
             ended = await asyncio.gather(*(each.ask_for_the_dead() for each in parties))
             for each in parties:
-                await each.site.close()
+                await each.close()
             sides = [_side(each, count) for each, count in zip(parties, ended, strict=True)]
     finally:
         hands.close()
     rows = [_row(fault, policy, seen[fault.name, policy]) for fault in faults for policy in POLICIES]
-    return Campaign(times, workers, rows, sides)
+    return Campaign(times, dict(workers), rows, sides)
 
 
-async def _strike_once(fault: Fault, parties: list[Party], hands: Hands) -> list[Outcome]:
-    doomed = dict(zip(map(id, parties), await asyncio.gather(*(each.prepare(CAP) for each in parties)), strict=True))
-    return await strike(fault, parties, hands, DURING_S, lambda each: each.end(doomed[id(each)]))
+async def _strike_once(
+    fault: Fault, parties: list[Party], hands: Hands, chance: random.Random, pace: Pace
+) -> list[Outcome]:
+    doomed = dict(
+        zip(map(id, parties), await asyncio.gather(*(each.prepare(pace.cap) for each in parties)), strict=True)
+    )
+    return await strike(fault, parties, hands, chance.uniform(*pace.during_s), lambda each: each.end(doomed[id(each)]))
 
 
 def _row(fault: Fault, policy: str, outcomes: list[Outcome]) -> Row:
@@ -147,8 +177,3 @@ def _side(each: Party, ended: int) -> Side:
         violations=dict(ledger.total.violations),
         examples=ledger.examples,
     )
-
-
-def as_results(campaign: Campaign) -> dict[str, object]:
-    """For the file of results."""
-    return asdict(campaign)

@@ -149,7 +149,9 @@ class Ledger:
             self._admitted(answer, credential)
         elif outcome in REFUSED_KEY:
             if answer.began_at > credential.sure_from:
-                self._violate(REFUSED_LIVE, str(outcome))
+                self._violate(
+                    REFUSED_LIVE, f"{outcome} {answer.began_at - credential.sure_from:.3f} s after it was sure"
+                )
         elif outcome == (429, "rate_limit_exceeded"):
             credential.key.is_full = True
             if credential.key.limit is None:

@@ -52,6 +52,7 @@ class Manager:
 
     async def revoke(self, credential: Credential) -> bool:
         """End a key. Whether that was acknowledged; where it was not, nobody knows and it may be tried again."""
+        credential.can_revive = False
         self._leave(credential, self._ledger.live)
         answer = await self._send("DELETE", f"/{credential.key.id}")
         return self._ended(credential, answer, 204, "revoke")
@@ -65,6 +66,7 @@ class Manager:
 
     async def enable(self, credential: Credential) -> bool:
         """Switch a disabled key on again; see :meth:`revoke`."""
+        credential.can_revive = False
         self._leave(credential, self._ledger.dead)
         answer = await self._send("PATCH", f"/{credential.key.id}", {"enabled": True})
         holds_from = _holds_from(answer, 200)
@@ -76,6 +78,7 @@ class Manager:
 
     async def rotate(self, credential: Credential) -> bool:
         """Replace a key's secret with no overlap; see :meth:`revoke`."""
+        credential.can_revive = False
         self._leave(credential, self._ledger.live)
         answer = await self._send("POST", f"/{credential.key.id}/rotate", {"overlap_s": 0})
         if not self._ended(credential, answer, 201, "rotate"):
@@ -89,6 +92,11 @@ class Manager:
         while self._ledger.unsure:
             credential = self._ledger.unsure.pop()
             await self.revoke(credential)
+
+    async def close(self) -> None:
+        """Let go of the lines."""
+        for line in self._lines:
+            await line.close()
 
     def _leave(self, credential: Credential, where: list[Credential]) -> None:
         """Before the request goes out: from now on neither admission nor refusal is sure."""

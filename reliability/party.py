@@ -12,6 +12,7 @@ from reliability.ledger import Credential, Ledger
 from reliability.line import Line
 from reliability.load import Load
 from reliability.manager import Manager
+from reliability.pace import Pace
 from reliability.site import Site
 
 MANAGING = 6
@@ -54,6 +55,11 @@ class Party:
             await change(credential)
             await self.site.ask_every_worker(credential)
 
+    async def close(self) -> None:
+        """Let go of all connections, and stop the workers, each with its shutdown."""
+        await self.manager.close()
+        await self.site.close()
+
     async def ask_for_the_dead(self) -> int:
         """Every credential that was ended, at every worker. How many there are."""
         dead = list(self.ledger.dead)
@@ -64,7 +70,14 @@ class Party:
 
 @contextmanager
 def party(
-    policy: str, workers: int, folder: Path, env: Mapping[str, str], *, may_refuse: bool, chance: random.Random
+    policy: str,
+    workers: int,
+    folder: Path,
+    env: Mapping[str, str],
+    *,
+    pace: Pace,
+    may_refuse: bool,
+    chance: random.Random,
 ) -> Iterator[Party]:
     """A party, whose workers end with the block."""
     ledger = Ledger(policy, may_refuse)
@@ -72,13 +85,7 @@ def party(
     try:
         url = site.group.base_url
         lines = [Line(url, ledger, f"192.0.2.{number + 2}") for number in range(MANAGING)]
-        load = Load(url, ledger, chance, clients=CLIENTS, pause_s=PAUSE_S)
+        load = Load(url, ledger, chance, pace.clients, pace.pause_s)
         yield Party(site, ledger, Manager(lines, ledger, chance), load)
     finally:
         site.group.close()
-
-
-CLIENTS = 8
-PAUSE_S = 0.04
-"""What each client waits between its requests on average: some 150 requests a second in all. The machine is to be busy
-and not full: what is looked at is what breaks, not how fast it is."""

@@ -26,6 +26,7 @@ class Workers:
 
     def __init__(self, app: str, folder: Path, workers: int, env: Mapping[str, str], options: tuple[str, ...]) -> None:
         folder.mkdir(parents=True)
+        self.folder = folder
         self._log = folder / "uvicorn.log"
         self.process = self._start(app, folder, workers, env, options)
         try:

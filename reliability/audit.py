@@ -1,0 +1,201 @@
+"""After the storm: is everything that was acknowledged true, and nothing lost or left over?"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import asyncpg
+from sqlalchemy.engine import make_url
+
+from reliability.ledger import ADMITTED_DEAD, ERROR, HUNG, ODD, REFUSED_LIVE
+from reliability.line import Line
+from reliability.load import ask_with
+from reliability.party import Party
+from reliability.strike import Outcome
+from reliability.watch import Watch, redis_connections
+from reliability.workers import Ended, unanswered
+from tests.servers import Server
+
+REDIS_LIMIT_S = 1.0
+"""``redis_timeout_s`` (0.5 here) and half a second."""
+RECOVER_LIMIT_S = 3.0
+GROWTH_MIB = 8.0
+"""What a worker may grow by in the second half of its time: it still learns of keys."""
+REDIS_EACH = 8
+POSTGRES_EACH = 5  # what SQLAlchemy's pool keeps
+FILES = 8
+UNWRITTEN_S = 2.5
+"""What a killed worker may take with it: the two seconds between writings, and the time that one takes."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One promise, what was seen, and whether it was kept."""
+
+    promise: str
+    seen: str
+    holds: bool
+
+
+async def audit(
+    party: Party,
+    seen: Mapping[str, Sequence[Outcome]],
+    ended: Sequence[Ended],
+    watch: Watch,
+    redis: Server,
+    postgres: Server,
+    pending_s: float,
+) -> list[Check]:
+    """Look at everything. The load is over; the workers run when this begins and not when it ends."""
+    await party.manager.settle()
+    await asyncio.sleep(pending_s)
+    await party.recovered_at()
+    dead = await party.ask_for_the_dead()
+    good, missing = await _ask_for_the_good(party)
+    watch.look()
+    connections = _connections(party, watch, redis), await _database_connections(postgres.url, party.site.count)
+    await party.close()
+    ledger, violations = party.ledger, party.ledger.total.violations
+    capped = [key for key in ledger.keys.values() if key.limit is not None]
+    clean = [unanswered(party, end) for end in ended if end.is_clean]
+    return [
+        Check(
+            "the cap is never exceeded",
+            f"{len(capped)} keys with a cap, {sum(key.is_full for key in capped)} used up; {ledger.over_cap()} over it",
+            ledger.over_cap() == 0,
+        ),
+        Check(
+            "no unit is given out twice" + (", or once more by each worker" if ledger.policy == "local" else ""),
+            f"{sum(sum(key.units.values()) for key in capped)} units, {ledger.units_given_twice()} too often",
+            ledger.units_given_twice() == 0,
+        ),
+        Check("every key answered with 201 exists", f"{len(ledger.keys)} keys, {missing} missing", missing == 0),
+        Check(
+            "every one that nobody ended works, always",
+            f"{good} at the end; {violations[REFUSED_LIVE]} requests refused",
+            violations[REFUSED_LIVE] == 0,
+        ),
+        Check(
+            "revoked, disabled and replaced ones are refused by every worker from the answer on",
+            f"{dead} ended; {violations[ADMITTED_DEAD]} requests admitted",
+            violations[ADMITTED_DEAD] == 0,
+        ),
+        Check("no 500", f"{violations[ERROR]} of {ledger.total.requests}", violations[ERROR] == 0),
+        Check("no answer that fits nothing", f"{violations[ODD]}", violations[ODD] == 0),
+        Check("every request is answered", f"{violations[HUNG]} hung", violations[HUNG] == 0),
+        _calm(party, seen),
+        *_times(seen),
+        Check(
+            "a worker that is stopped answers all that it took in",
+            f"{len(clean)} stopped, {sum(clean)} requests lost",
+            not any(clean),
+        ),
+        *connections,
+        _memory(watch),
+        await _usage(party, ended, postgres),
+        Check(
+            "nothing unforeseen in the workers' log",
+            f"{party.site.group.log().count('Traceback')} tracebacks",
+            "Traceback" not in party.site.group.log(),
+        ),
+    ]
+
+
+def _calm(party: Party, seen: Mapping[str, Sequence[Outcome]]) -> Check:
+    """What was refused with a 503 though nothing was broken, or all was well again."""
+    amid = sum(outcome.tally.unavailable for outcomes in seen.values() for outcome in outcomes)
+    calm = party.ledger.total.unavailable - amid
+    return Check("no 503 while nothing is broken", f"{calm}, beside {amid} amid faults", calm == 0)
+
+
+def _times(seen: Mapping[str, Sequence[Outcome]]) -> list[Check]:
+    """Of faults of Redis alone: those of the database have longer limits, and a worker's restart is its start."""
+    alone = [
+        outcome
+        for name, outcomes in seen.items()
+        if "Redis" in name and "PostgreSQL" not in name
+        for outcome in outcomes
+    ]
+    slowest = max((outcome.tally.slowest_s for outcome in alone), default=0.0)
+    inside = max((outcome.tally.slowest_inside_s for outcome in alone), default=0.0)
+    recovery = max((outcome.recovery_s for outcome in alone), default=0.0)
+    return [
+        Check(
+            f"Redis away: no answer later than {REDIS_LIMIT_S:g} s",
+            f"slowest {slowest:.2f} s, of which {inside:.2f} s in the worker",
+            slowest <= REDIS_LIMIT_S,
+        ),
+        Check(
+            f"Redis back: well again within {RECOVER_LIMIT_S:g} s",
+            f"{recovery:.2f} s at worst",
+            recovery <= RECOVER_LIMIT_S,
+        ),
+    ]
+
+
+def _connections(party: Party, watch: Watch, redis: Server) -> Check:
+    count, most = redis_connections(redis.url), REDIS_EACH * party.site.count
+    growth = max((files[-1] - files[0] for files in watch.files.values()), default=0)
+    return Check(
+        "no connection or file is leaked",
+        f"{count} connections to Redis at the end (at most {most}), {growth:+d} open files in a worker",
+        count <= most and growth <= FILES,
+    )
+
+
+async def _database_connections(url: str, workers: int) -> Check:
+    connection = await asyncpg.connect(make_url(url).set(drivername="postgresql").render_as_string(False))
+    try:
+        count = await connection.fetchval("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'")
+    finally:
+        await connection.close()
+    most = workers * POSTGRES_EACH
+    return Check("nor to the database", f"{count - 1} connections at the end (at most {most})", count - 1 <= most)
+
+
+def _memory(watch: Watch) -> Check:
+    growths = [samples[-1] - samples[len(samples) // 2] for samples in watch.memory_mib.values()]
+    most = max(growths, default=0.0)
+    return Check(
+        "memory is flat", f"{most:+.1f} MiB in the second half of the time, in the worst worker", most <= GROWTH_MIB
+    )
+
+
+async def _ask_for_the_good(party: Party) -> tuple[int, int]:
+    """Ask with every key that nobody ended, and look every key up. How many were asked with, and how many are gone."""
+    ledger = party.ledger
+    line = Line(party.site.group.base_url, ledger, "192.0.2.250")
+    credentials = [*ledger.live, *ledger.capped]
+    missing = 0
+    for credential in credentials:
+        await ask_with(line, ledger, credential)
+    for key in ledger.keys.values():
+        answer = await line.ask("GET", f"/api-keys/{key.id}", session=party.session)
+        missing += answer is None or answer.status != 200
+    await line.close()
+    return len(credentials), missing
+
+
+async def _usage(party: Party, ended: Sequence[Ended], postgres: Server) -> Check:
+    """What the database has counted, against the answers that were seen."""
+    url = make_url(postgres.url).set(drivername="postgresql")
+    connection = await asyncpg.connect(url.render_as_string(hide_password=False))
+    try:
+        written = int(await connection.fetchval("SELECT coalesce(sum(admitted), 0) FROM keyauth_usage"))
+    finally:
+        await connection.close()
+    ledger = party.ledger
+    admitted = sum(key.admitted.total() for key in ledger.keys.values())
+    killed = [end for end in ended if not end.is_clean]
+    may_lose = sum(
+        sum(end.at - UNWRITTEN_S < at <= end.at + UNWRITTEN_S for at in ledger.admitted_at[end.pid]) for end in killed
+    )
+    lost, least, most = ledger.total.lost, admitted - may_lose, admitted + ledger.total.lost
+    return Check(
+        "usage in the database is what was admitted",
+        f"{admitted} admitted, {written} written; {len(killed)} killed workers may have taken {may_lose} with them, "
+        f"and {lost} requests had no answer",
+        least <= written <= most,
+    )

@@ -1,0 +1,237 @@
+"""Minutes of mixed load over real workers, with faults at random, and then the audit of what was promised."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from urllib.parse import urlsplit
+
+from reliability.audit import Check, audit
+from reliability.faults import Fault, RedisFaults, postgres_faults, together
+from reliability.ledger import Tally
+from reliability.pace import FULL, Pace
+from reliability.party import Party, party
+from reliability.strike import Hands, Outcome, strike
+from reliability.watch import Watch, at_steps
+from reliability.workers import KILLED, STOPPED, Ended, end_worker
+from tests.servers import Server
+
+WORKERS = 4
+"""Half of them are ended now and then. The others live through all of it, and their memory is looked at."""
+WRITTEN_WITHIN_S = 4.0
+"""No worker is killed for so long after the database was away: by then every one has written its counts again."""
+CHANGING = 2
+CHANGE_EVERY_S = 0.25
+"""How many change keys, and how often each of them."""
+FEW_KEYS = 20
+
+Card = Fault | str
+"""A fault of a server, or the end of a worker."""
+
+
+@dataclass(frozen=True)
+class FaultRow:
+    """What came of one fault over a half. Times in seconds."""
+
+    fault: str
+    times: int
+    unavailable: int
+    unanswered: int
+    slowest_s: float
+    slowest_inside_s: float
+    recovery_median_s: float
+    recovery_worst_s: float
+
+
+@dataclass(frozen=True)
+class Half:
+    """One policy's half of the soak."""
+
+    policy: str
+    seconds: int
+    requests: int
+    keys: int
+    faults: list[FaultRow]
+    checks: list[Check]
+    memory_mib: list[list[float]]
+    """Of each worker that lived through it, at even steps."""
+    lag_s: float
+    examples: list[str]
+
+
+@dataclass(frozen=True)
+class Soak:
+    """Both halves."""
+
+    minutes: float
+    seed: int
+    halves: list[Half]
+
+    def is_clean(self) -> bool:
+        """Whether every promise was kept."""
+        return all(check.holds for half in self.halves for check in half.checks)
+
+
+class Storm:
+    """Faults one after another, at random, on one party.
+
+    Attributes:
+        seen: what came of each, by its name.
+        ended: workers that were ended.
+    """
+
+    def __init__(self, party: Party, cards: Sequence[Card], hands: Hands, chance: random.Random, pace: Pace) -> None:
+        self._party = party
+        self._cards = cards
+        self._hands = hands
+        self._chance = chance
+        self._pace = pace
+        self._spared = sorted(party.site.workers())[party.site.count // 2 :]
+        self._database_back_at = 0.0
+        self.seen: defaultdict[str, list[Outcome]] = defaultdict(list)
+        self.ended: list[Ended] = []
+
+    @property
+    def spared(self) -> list[int]:
+        """The workers that are never ended."""
+        return self._spared
+
+    async def rage(self, until: float) -> None:
+        """Until that moment on the monotonic clock, and until every card was drawn as often as any other."""
+        while True:
+            deck = list(self._cards)
+            self._chance.shuffle(deck)
+            for card in deck:
+                await asyncio.sleep(self._chance.uniform(*self._pace.calm_s))
+                if isinstance(card, str):
+                    await self._end_a_worker(is_clean=card == STOPPED)
+                else:
+                    await self._strike(card)
+            if time.monotonic() > until:
+                return
+
+    async def _strike(self, fault: Fault) -> None:
+        outcomes = await strike(fault, [self._party], self._hands, self._chance.uniform(*self._pace.during_s))
+        self.seen[fault.name] += outcomes
+        if not fault.spares_database:
+            self._database_back_at = time.monotonic()
+
+    async def _end_a_worker(self, *, is_clean: bool) -> None:
+        await asyncio.sleep(max(0.0, self._database_back_at + WRITTEN_WITHIN_S - time.monotonic()))
+        victims = sorted(self._party.site.workers() - set(self._spared))
+        began_at = time.monotonic()
+        with self._party.ledger.tally() as tally:
+            self.ended.append(await end_worker(self._party, self._chance.choice(victims), is_clean=is_clean))
+            recovery_s = await self._party.recovered_at() - began_at
+        self.seen[STOPPED if is_clean else KILLED].append(Outcome(tally, recovery_s))
+
+
+def all_cards(redis: RedisFaults, postgres: Sequence[Fault], chance: random.Random) -> list[Card]:
+    """Every fault of a server, two servers at once, and ends of workers."""
+    both = [together(fault, chance.choice(postgres)) for fault in chance.sample(redis.all(), 2)]
+    return [*redis.all(), *postgres, *both, KILLED, KILLED, STOPPED, STOPPED]
+
+
+async def run_half(
+    policy: str,
+    seconds: float,
+    servers: tuple[Server, Server],
+    folder: Path,
+    chance: random.Random,
+    *,
+    workers: int = WORKERS,
+    cards: Sequence[Card] | None = None,
+    pace: Pace = FULL,
+) -> Half:
+    """One policy.
+
+    Args:
+        policy: with ``deny`` Redis must write to disk before it answers, so that no unit may be given out twice, also
+            where it is killed; with ``local`` it comes back empty.
+        seconds: at least so long; the last round of faults is finished.
+        servers: Redis and PostgreSQL, both empty.
+        folder: where the workers run and log.
+        chance: decides what is done when.
+        workers: how many.
+        cards: what happens in each round; all of it where left out.
+        pace: how much and how fast.
+    """
+    redis, postgres = servers
+    env = {"KEYAUTH_DATABASE_URL": postgres.url, "KEYAUTH_REDIS_URL": redis.url}
+    hands = Hands()
+    try:
+        with party(policy, workers, folder, env, pace=pace, may_refuse=True, chance=chance) as each:
+            await each.get_ready(pace.keys)
+            if cards is None:
+                cards = all_cards(RedisFaults(redis, keeps_data=policy == "deny"), postgres_faults(postgres), chance)
+            storm = Storm(each, cards, hands, chance, pace)
+            watch = Watch(storm.spared, urlsplit(each.site.group.base_url).port or 0)
+            watch.look()
+            began_at = time.monotonic()
+            is_over = asyncio.Event()
+            async with each.load.running(), watch.running(), asyncio.TaskGroup() as group:
+                for _ in range(CHANGING):
+                    group.create_task(_change_on_and_on(each, chance, pace, is_over))
+                await storm.rage(began_at + seconds)
+                is_over.set()
+            took_s = time.monotonic() - began_at
+            checks = await audit(each, storm.seen, storm.ended, watch, redis, postgres, pace.pending_s)
+            return Half(
+                policy,
+                round(took_s),
+                each.ledger.total.requests,
+                len(each.ledger.keys),
+                [_row(name, outcomes) for name, outcomes in storm.seen.items()],
+                checks,
+                [at_steps(watch.memory_mib[pid]) for pid in storm.spared],
+                round(watch.lag_s, 3),
+                each.ledger.examples,
+            )
+    finally:
+        hands.close()
+
+
+async def _change_on_and_on(each: Party, chance: random.Random, pace: Pace, is_over: asyncio.Event) -> None:
+    """Make, revoke, disable, enable and rotate keys."""
+    while not is_over.is_set():
+        await asyncio.sleep(chance.uniform(0, 2 * CHANGE_EVERY_S))
+        await _change(each, chance, pace.cap)
+
+
+async def _change(each: Party, chance: random.Random, cap: int) -> None:
+    ledger, manager = each.ledger, each.manager
+    disabled = [credential for credential in ledger.dead if credential.can_revive]
+    kind = chance.choices(["make", "cap", "revoke", "disable", "enable", "rotate"], [40, 8, 18, 12, 12, 10])[0]
+    if kind == "enable" and disabled:
+        await manager.enable(chance.choice(disabled))
+    elif kind == "cap":
+        await manager.make(cap)
+    elif kind == "make" or len(ledger.live) < FEW_KEYS:
+        await manager.make()
+    elif kind in ("revoke", "disable", "rotate"):
+        await {"revoke": manager.revoke, "disable": manager.disable, "rotate": manager.rotate}[kind](
+            chance.choice(ledger.live)
+        )
+
+
+def _row(name: str, outcomes: list[Outcome]) -> FaultRow:
+    total = Tally()
+    for outcome in outcomes:
+        total.merge(outcome.tally)
+    recoveries = [outcome.recovery_s for outcome in outcomes]
+    return FaultRow(
+        name,
+        len(outcomes),
+        total.unavailable,
+        total.lost,
+        round(total.slowest_s, 3),
+        round(total.slowest_inside_s, 3),
+        round(median(recoveries), 3),
+        round(max(recoveries), 3),
+    )

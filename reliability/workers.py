@@ -1,0 +1,56 @@
+"""Faults of a single worker: killed, or stopped cleanly; the supervisor starts another one in its place."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from dataclasses import dataclass
+
+from reliability.party import Party
+
+KILLED, STOPPED = "a worker killed (SIGKILL)", "a worker stopped (SIGTERM)"
+GONE_WITHIN_S = 30.0
+POLL_S = 0.02
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A worker that was ended.
+
+    Attributes:
+        pid: its process id.
+        at: when the signal was sent, on the monotonic clock.
+        is_clean: whether it was SIGTERM.
+        begun: requests that it began, as it said itself at its end; None where it could not.
+        finished: those that it answered whole.
+    """
+
+    pid: int
+    at: float
+    is_clean: bool
+    begun: int | None
+    finished: int | None
+
+
+async def end_worker(party: Party, pid: int, *, is_clean: bool) -> Ended:
+    """Signal a worker and wait until it is gone."""
+    at = time.monotonic()
+    os.kill(pid, signal.SIGTERM if is_clean else signal.SIGKILL)
+    async with asyncio.timeout(GONE_WITHIN_S):
+        while pid in party.site.workers():  # noqa: ASYNC110  # it is another process
+            await asyncio.sleep(POLL_S)
+    left = party.site.folder / f"stopped-{pid}.json"
+    if not (is_clean and left.exists()):  # one look at a small file
+        return Ended(pid, at, is_clean, None, None)
+    said = json.loads(left.read_text())  # as above
+    return Ended(pid, at, is_clean, said["begun"], said["finished"])
+
+
+def unanswered(party: Party, ended: Ended) -> int:
+    """Requests that a cleanly stopped worker took in and whose answer never came. All of them where it did not say."""
+    if ended.begun is None:
+        return party.ledger.answered_by[ended.pid]
+    return ended.begun - party.ledger.answered_by[ended.pid]
