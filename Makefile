@@ -29,7 +29,7 @@ INSTALL_REDIS = $(INSTALL) --no-deps --only-binary :all: --python-version 3.11 '
 # Quiet, and so strict that a dead link, a dead anchor or a page that the menu lacks is an error.
 DOCS_SITE = NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
-.PHONY: help demo test fuzz check docs bench clean
+.PHONY: help demo test fuzz check docs bench soak clean
 .DELETE_ON_ERROR:
 
 help:
@@ -39,6 +39,7 @@ help:
 	@echo 'make check   ruff, formatting, types, and whether the docs site builds without a warning'
 	@echo 'make docs    build the docs site into site/'
 	@echo 'make bench   measure, and write docs/benchmarks.md (half an hour; needs wrk)'
+	@echo 'make soak    break servers under load, and write docs/reliability.md (half an hour)'
 	@echo 'make clean   remove what the others made'
 
 # A new pyproject.toml means a new environment: nothing that it no longer names stays behind.
@@ -82,6 +83,9 @@ docs: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks $(ARGS)
+
+soak: $(VENV)/.dev
+	$(BIN)/python -m reliability $(ARGS)
 
 clean:
 	rm -rf $(VENV) .venv-bench dist build site .mypy_cache .pytest_cache .ruff_cache .hypothesis

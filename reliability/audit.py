@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import asyncpg
 from sqlalchemy.engine import make_url
 
+from reliability.campaign import RECOVER_LIMIT_S, REDIS_LIMIT_S
 from reliability.ledger import ADMITTED_DEAD, ERROR, HUNG, ODD, REFUSED_LIVE
 from reliability.line import Line
 from reliability.load import ask_with
 from reliability.party import Party
-from reliability.strike import Outcome
 from reliability.watch import Watch, redis_connections
 from reliability.workers import Ended, unanswered
 from tests.servers import Server
 
-REDIS_LIMIT_S = 1.0
-"""``redis_timeout_s`` (0.5 here) and half a second."""
-RECOVER_LIMIT_S = 3.0
 GROWTH_MIB = 8.0
 """What a worker may grow by in the second half of its time: it still learns of keys."""
 REDIS_EACH = 8
@@ -41,7 +38,6 @@ class Check:
 
 async def audit(
     party: Party,
-    seen: Mapping[str, Sequence[Outcome]],
     ended: Sequence[Ended],
     watch: Watch,
     redis: Server,
@@ -85,8 +81,8 @@ async def audit(
         Check("no 500", f"{violations[ERROR]} of {ledger.total.requests}", violations[ERROR] == 0),
         Check("no answer that fits nothing", f"{violations[ODD]}", violations[ODD] == 0),
         Check("every request is answered", f"{violations[HUNG]} hung", violations[HUNG] == 0),
-        _calm(party, seen),
-        *_times(seen),
+        _calm(party),
+        *_times(party),
         Check(
             "a worker that is stopped answers all that it took in",
             f"{len(clean)} stopped, {sum(clean)} requests lost",
@@ -103,24 +99,19 @@ async def audit(
     ]
 
 
-def _calm(party: Party, seen: Mapping[str, Sequence[Outcome]]) -> Check:
+def _calm(party: Party) -> Check:
     """What was refused with a 503 though nothing was broken, or all was well again."""
-    amid = sum(outcome.tally.unavailable for outcomes in seen.values() for outcome in outcomes)
+    amid = sum(struck.tally.unavailable for seen in party.seen.values() for struck in seen)
     calm = party.ledger.total.unavailable - amid
     return Check("no 503 while nothing is broken", f"{calm}, beside {amid} amid faults", calm == 0)
 
 
-def _times(seen: Mapping[str, Sequence[Outcome]]) -> list[Check]:
+def _times(party: Party) -> list[Check]:
     """Of faults of Redis alone: those of the database have longer limits, and a worker's restart is its start."""
-    alone = [
-        outcome
-        for name, outcomes in seen.items()
-        if "Redis" in name and "PostgreSQL" not in name
-        for outcome in outcomes
-    ]
-    slowest = max((outcome.tally.slowest_s for outcome in alone), default=0.0)
-    inside = max((outcome.tally.slowest_inside_s for outcome in alone), default=0.0)
-    recovery = max((outcome.recovery_s for outcome in alone), default=0.0)
+    alone = [struck for name, seen in party.seen.items() if _is_of_redis_alone(name) for struck in seen]
+    slowest = max((struck.tally.slowest_s for struck in alone), default=0.0)
+    inside = max((struck.tally.slowest_inside_s for struck in alone), default=0.0)
+    recovery = max((struck.recovery_s for struck in alone), default=0.0)
     return [
         Check(
             f"Redis away: no answer later than {REDIS_LIMIT_S:g} s",
@@ -133,6 +124,10 @@ def _times(seen: Mapping[str, Sequence[Outcome]]) -> list[Check]:
             recovery <= RECOVER_LIMIT_S,
         ),
     ]
+
+
+def _is_of_redis_alone(name: str) -> bool:
+    return "Redis" in name and "PostgreSQL" not in name
 
 
 def _connections(party: Party, watch: Watch, redis: Server) -> Check:

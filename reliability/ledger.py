@@ -76,6 +76,14 @@ class Tally:
         self.violations += other.violations
 
 
+@dataclass(frozen=True)
+class Struck:
+    """What was seen of one fault, and the seconds from the server's return until every worker was well again."""
+
+    tally: Tally
+    recovery_s: float
+
+
 class Ledger:
     """Remembers keys and judges answers.
 

@@ -23,7 +23,7 @@ class Pace:
     clients: int = 8
     pause_s: float = 0.04  # some 150 requests a second: what is looked at is what breaks, not how fast it is
     keys: int = 60
-    cap: int = 40
+    cap: int = 30
     calm_s: tuple[float, float] = (0.5, 2.5)
     during_s: tuple[float, float] = (0.4, 2.0)
     pending_s: float = 10.5

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from reliability.ledger import Credential, Ledger
+from reliability.ledger import Credential, Ledger, Struck, Tally
 from reliability.line import Line
 from reliability.load import Load
 from reliability.manager import Manager
@@ -17,17 +20,27 @@ from reliability.site import Site
 
 MANAGING = 6
 """Lines for changes to keys."""
+_LAST_WORDS = 4000
 
 
 @dataclass
 class Party:
-    """See the module."""
+    """See the module.
+
+    Attributes:
+        seen: what came of each fault, by its name.
+        calm: what was answered while nothing was broken.
+        doomed: two keys that every worker remembers, to be ended amid a fault.
+    """
 
     site: Site
     ledger: Ledger
     manager: Manager
     load: Load
     session: str = ""
+    seen: defaultdict[str, list[Struck]] = field(default_factory=lambda: defaultdict(list))
+    calm: Tally = field(default_factory=Tally)
+    doomed: list[Credential] = field(default_factory=list)
 
     async def get_ready(self, keys: int) -> None:
         """Log in, make the first keys, and see that every worker is well."""
@@ -40,18 +53,26 @@ class Party:
         """When every worker was well again, on the monotonic clock."""
         return await self.site.recovered_at(self.manager, self.session)
 
-    async def prepare(self, cap: int) -> list[Credential]:
-        """A capped key, which the load drives to its cap, and two keys that every worker remembers, to be ended."""
-        await self.manager.make(cap)
-        doomed = [made for made in (await self.manager.make(), await self.manager.make()) if made is not None]
-        for credential in doomed:
-            for _ in range(2):
-                await self.site.ask_every_worker(credential)
-        return doomed
+    async def prepare(self, cap: int) -> None:
+        """Make a capped key, which the load drives to its cap, and the doomed."""
+        with self.ledger.tally() as calm:
+            await self.manager.make(cap)
+            made = [await self.manager.make(), await self.manager.make()]
+            self.doomed = [credential for credential in made if credential is not None]
+            for credential in self.doomed:
+                for _ in range(2):
+                    await self.site.ask_every_worker(credential)
+        self.calm.merge(calm)
 
-    async def end(self, doomed: Sequence[Credential]) -> None:
+    async def rest(self, for_s: float) -> None:
+        """Let the load go on while nothing is broken."""
+        with self.ledger.tally() as calm:
+            await asyncio.sleep(for_s)
+        self.calm.merge(calm)
+
+    async def end_the_doomed(self) -> None:
         """Revoke one and disable the other, whatever is broken. Every worker is asked with it at once."""
-        for change, credential in zip((self.manager.revoke, self.manager.disable), doomed, strict=False):
+        for change, credential in zip((self.manager.revoke, self.manager.disable), self.doomed, strict=False):
             await change(credential)
             await self.site.ask_every_worker(credential)
 
@@ -87,5 +108,8 @@ def party(
         lines = [Line(url, ledger, f"192.0.2.{number + 2}") for number in range(MANAGING)]
         load = Load(url, ledger, chance, pace.clients, pace.pause_s)
         yield Party(site, ledger, Manager(lines, ledger, chance), load)
+    except BaseException:
+        sys.stderr.write(f"the workers said:\n{site.group.log()[-_LAST_WORDS:]}\n")
+        raise
     finally:
         site.group.close()

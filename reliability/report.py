@@ -66,7 +66,8 @@ def campaign(struck: Results) -> str:
                 ("requests admitted over a cap", "over_cap"),
                 ("units given out too often", "units_given_twice"),
             )
-        ],
+        ]
+        + [("slowest answer s (in the worker) while nothing was broken", *map(_calm, struck["sides"]))],
     )
     return f"{_table(head, rows)}\n{ends}"
 
@@ -90,6 +91,7 @@ def _half(half: Results) -> str:
         )
         for row in sorted(half["faults"], key=lambda row: str(row["fault"]))
     ]
+    faults.append(("nothing is broken", "", "", "", _calm(half), "", ""))
     head = ("fault", "times", "503", "no answer", "slowest answer s (in the worker)", "well again s, median", "worst")
     memory = [
         (f"worker {number}", *(f"{value:.0f}" for value in steps))
@@ -101,6 +103,10 @@ def _half(half: Results) -> str:
         f"keys.\n\n{_table(('promise', 'seen', ''), checks)}\n{_table(head, faults)}\n{_table(steps, memory)}"
         f"\nThe client itself woke up {half['lag_s']:.2f} s late at worst; its answers look later by so much.\n"
     )
+
+
+def _calm(part: Results) -> str:
+    return f"{part['calm_slowest_s']:.2f} ({part['calm_slowest_inside_s']:.2f})"
 
 
 def _machine(part: Results) -> str:

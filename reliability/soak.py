@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,10 @@ from urllib.parse import urlsplit
 
 from reliability.audit import Check, audit
 from reliability.faults import Fault, RedisFaults, postgres_faults, together
-from reliability.ledger import Tally
+from reliability.ledger import Struck, Tally
 from reliability.pace import FULL, Pace
 from reliability.party import Party, party
-from reliability.strike import Hands, Outcome, strike
+from reliability.strike import Hands, strike
 from reliability.watch import Watch, at_steps
 from reliability.workers import KILLED, STOPPED, Ended, end_worker
 from tests.servers import Server
@@ -58,6 +57,8 @@ class Half:
     requests: int
     keys: int
     faults: list[FaultRow]
+    calm_slowest_s: float
+    calm_slowest_inside_s: float
     checks: list[Check]
     memory_mib: list[list[float]]
     """Of each worker that lived through it, at even steps."""
@@ -82,7 +83,6 @@ class Storm:
     """Faults one after another, at random, on one party.
 
     Attributes:
-        seen: what came of each, by its name.
         ended: workers that were ended.
     """
 
@@ -94,7 +94,6 @@ class Storm:
         self._pace = pace
         self._spared = sorted(party.site.workers())[party.site.count // 2 :]
         self._database_back_at = 0.0
-        self.seen: defaultdict[str, list[Outcome]] = defaultdict(list)
         self.ended: list[Ended] = []
 
     @property
@@ -108,7 +107,7 @@ class Storm:
             deck = list(self._cards)
             self._chance.shuffle(deck)
             for card in deck:
-                await asyncio.sleep(self._chance.uniform(*self._pace.calm_s))
+                await self._party.rest(self._chance.uniform(*self._pace.calm_s))
                 if isinstance(card, str):
                     await self._end_a_worker(is_clean=card == STOPPED)
                 else:
@@ -117,8 +116,7 @@ class Storm:
                 return
 
     async def _strike(self, fault: Fault) -> None:
-        outcomes = await strike(fault, [self._party], self._hands, self._chance.uniform(*self._pace.during_s))
-        self.seen[fault.name] += outcomes
+        await strike(fault, [self._party], self._hands, self._chance.uniform(*self._pace.during_s))
         if not fault.spares_database:
             self._database_back_at = time.monotonic()
 
@@ -129,7 +127,7 @@ class Storm:
         with self._party.ledger.tally() as tally:
             self.ended.append(await end_worker(self._party, self._chance.choice(victims), is_clean=is_clean))
             recovery_s = await self._party.recovered_at() - began_at
-        self.seen[STOPPED if is_clean else KILLED].append(Outcome(tally, recovery_s))
+        self._party.seen[STOPPED if is_clean else KILLED].append(Struck(tally, recovery_s))
 
 
 def all_cards(redis: RedisFaults, postgres: Sequence[Fault], chance: random.Random) -> list[Card]:
@@ -181,13 +179,15 @@ async def run_half(
                 await storm.rage(began_at + seconds)
                 is_over.set()
             took_s = time.monotonic() - began_at
-            checks = await audit(each, storm.seen, storm.ended, watch, redis, postgres, pace.pending_s)
+            checks = await audit(each, storm.ended, watch, redis, postgres, pace.pending_s)
             return Half(
                 policy,
                 round(took_s),
                 each.ledger.total.requests,
                 len(each.ledger.keys),
-                [_row(name, outcomes) for name, outcomes in storm.seen.items()],
+                [_row(name, seen) for name, seen in each.seen.items()],
+                round(each.calm.slowest_s, 3),
+                round(each.calm.slowest_inside_s, 3),
                 checks,
                 [at_steps(watch.memory_mib[pid]) for pid in storm.spared],
                 round(watch.lag_s, 3),
@@ -220,14 +220,14 @@ async def _change(each: Party, chance: random.Random, cap: int) -> None:
         )
 
 
-def _row(name: str, outcomes: list[Outcome]) -> FaultRow:
+def _row(name: str, seen: Sequence[Struck]) -> FaultRow:
     total = Tally()
-    for outcome in outcomes:
-        total.merge(outcome.tally)
-    recoveries = [outcome.recovery_s for outcome in outcomes]
+    for struck in seen:
+        total.merge(struck.tally)
+    recoveries = [struck.recovery_s for struck in seen]
     return FaultRow(
         name,
-        len(outcomes),
+        len(seen),
         total.unavailable,
         total.lost,
         round(total.slowest_s, 3),

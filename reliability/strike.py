@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 from reliability.faults import AGAIN_S, Fault
-from reliability.ledger import Tally
+from reliability.ledger import Struck
 from reliability.party import Party
 
 
@@ -36,22 +35,14 @@ class Hands:
         self._pool.shutdown()
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What one party saw of one fault, and the seconds from the server's return until every worker was well."""
-
-    tally: Tally
-    recovery_s: float
-
-
 async def strike(
     fault: Fault,
     parties: Sequence[Party],
     hands: Hands,
     during_s: float,
-    meanwhile: Callable[[Party], Awaitable[object]] | None = None,
-) -> list[Outcome]:
-    """Let it happen to all parties at once.
+    meanwhile: Callable[[Party], Coroutine[None, None, None]] | None = None,
+) -> None:
+    """Let it happen to all parties at once. What each of them saw goes into its ``seen``.
 
     Args:
         fault: what happens.
@@ -70,12 +61,9 @@ async def strike(
             group.create_task(hands.keep_doing(fault.again, during_s))
             for party in parties:
                 if meanwhile is not None:
-                    group.create_task(_done(meanwhile(party)))
+                    group.create_task(meanwhile(party))
         await hands.do(fault.end)
         back_at = time.monotonic()
         well_at = await asyncio.gather(*(party.recovered_at() for party in parties))
-    return [Outcome(tally, at - back_at) for tally, at in zip(tallies, well_at, strict=True)]
-
-
-async def _done(work: Awaitable[object]) -> None:
-    await work
+    for party, tally, at in zip(parties, tallies, well_at, strict=True):
+        party.seen[fault.name].append(Struck(tally, at - back_at))
