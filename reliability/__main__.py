@@ -67,6 +67,12 @@ def machine(servers: Servers) -> dict[str, str]:
     return {**describe(versions), "load average before": load}
 
 
+def keep(results: dict[str, Any], part: str, figures: dict[str, Any]) -> None:
+    """Write a part's figures at once: the other part may yet fail."""
+    results[part] = figures
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+
+
 def main() -> None:
     """See the module. Exits with 1 where a promise was not kept."""
     parser = argparse.ArgumentParser(prog="python -m reliability", description=__doc__)
@@ -81,26 +87,24 @@ def main() -> None:
         servers = Servers()
         try:
             with tempfile.TemporaryDirectory(prefix="keyauth-soak-") as name:
-                found = {"machine": machine(servers)}
                 if options.faults:
+                    found = machine(servers)
                     struck = run_campaign(servers, Path(name), options.faults, options.seed)
                     is_clean &= struck.is_clean()
                     say(report.campaign(asdict(struck)))
-                    for side in struck.sides:
-                        say("\n".join(side.examples))
+                    say("\n".join(example for side in struck.sides for example in side.examples))
                     if options.faults >= FULL_TIMES:
-                        results["campaign"] = {**asdict(struck), **found}
+                        keep(results, "campaign", {**asdict(struck), "machine": found})
                 if options.minutes:
+                    found = machine(servers)
                     soaked = run_soak(servers, Path(name), options.minutes, options.seed)
                     is_clean &= soaked.is_clean()
                     say(report.soak(asdict(soaked)))
-                    for half in soaked.halves:
-                        say("\n".join(half.examples))
+                    say("\n".join(example for half in soaked.halves for example in half.examples))
                     if options.minutes >= FULL_MINUTES:
-                        results["soak"] = {**asdict(soaked), **found}
+                        keep(results, "soak", {**asdict(soaked), "machine": found})
         finally:
             servers.close()
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     if {"campaign", "soak"} <= set(results):
         report.PAGE.write_text(report.page(results))
         say(f"wrote {report.PAGE}")

@@ -208,6 +208,18 @@ async def test_a_worker_that_stood_still_does_not_take_it_for_an_outage(
     await limiter.close()
 
 
+async def test_a_start_on_a_busy_machine_looks_more_than_once(server: FakeRedis) -> None:
+    limiter = RedisLimiter(f"redis://127.0.0.1:{server.port}/0", POLICY, "t", 0.3)
+    server.may_answer.clear()
+    starting = asyncio.create_task(limiter.start())
+    async with asyncio.timeout(10):
+        while server.connections < 2:  # noqa: ASYNC110  # the second look, which comes by itself
+            await asyncio.sleep(0.01)
+    server.may_answer.set()
+    await starting
+    await limiter.close()
+
+
 async def test_the_breaker_stays_open_while_only_requests_are_refused(
     server: FakeRedis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

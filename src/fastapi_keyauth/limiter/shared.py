@@ -19,6 +19,8 @@ from fastapi_keyauth.urls import masked_url
 
 KEEP_S = 7200
 """Seconds for which a key's hash is kept: the hour that is counted and the one that slides out."""
+START_TRIES = 5
+"""Looks at Redis before a start fails: a worker that cannot start takes others with it (uvicorn stops altogether)."""
 KNOWN_BLOCK_S = 5.0
 """Seconds for which a worker remembers a block, so that a flood from a blocked address costs no trips. Short, so that
 a block that is lifted is soon lifted everywhere."""
@@ -90,13 +92,18 @@ class SharedLimiter(ABC):
         self._epoch += 1
 
     async def start(self) -> None:
-        """See :class:`Limiter`."""
+        """See :class:`Limiter`. No request waits yet, and a machine that starts workers is busy: tried a few times."""
         self._open()
-        try:
-            await self.touch()
-        except LimiterUnavailable as error:
-            await self.close()
-            raise SetupError(f"The Redis server at {masked_url(self._url)} does not answer ({error}).") from None
+        for left in reversed(range(START_TRIES)):
+            try:
+                await self.touch()
+            except LimiterUnavailable as error:
+                if not left:
+                    await self.close()
+                    url = masked_url(self._url)
+                    raise SetupError(f"The Redis server at {url} does not answer ({error}).") from None
+            else:
+                return
 
     @abstractmethod
     async def close(self) -> None:
