@@ -14,13 +14,17 @@ import pytest
 from redis.asyncio import Redis
 from sqlalchemy import text
 
-from fastapi_keyauth import KeyAuth, errors
+from fastapi_keyauth import AuthEvent, KeyAuth, KeyAuthSettings, errors
 from fastapi_keyauth.authenticator import Visit
 from fastapi_keyauth.credentials import Credentials
 from fastapi_keyauth.models import metadata
 from fastapi_keyauth.records import StoredKey
 from fastapi_keyauth.tokens import TokenParser, redact
+from tests.conftest import Stack
+from tests.unit.test_telemetry import Lab
 
+from .app import build_app
+from .asgi import call
 from .served import exchange, request, served, status_of
 from .stage import OpenScene, Scene
 from .tokens import forge, secret_of, spoiled
@@ -231,3 +235,25 @@ def test_no_object_of_the_request_path_shows_a_secret(stack: Any) -> None:
     credentials = Credentials(token, None, False, token)
     for thing in (credentials, Visit(credentials, None, None), TokenParser("ka").parse(token), TokenParser("ka")):
         assert secret_of(token)[:WINDOW] not in repr(thing) + str(thing)
+
+
+async def test_no_event_span_or_metric_holds_a_secret(stack: Stack) -> None:
+    lab, events, secrets = Lab(), list[AuthEvent](), Secrets()
+    cheap = {"argon2_time_cost": 1, "argon2_memory_kib": 8, "block_after_failures": 2}
+    settings = KeyAuthSettings(_env_file=None, **{**stack.settings, **cheap})
+    auth = KeyAuth(settings, on_event=events.append, telemetry=lab.telemetry)
+    app = build_app(auth)
+    async with auth:
+        created = await auth.keys.create("owner", "n", hourly_limit=2)
+        tokens = [created.token] * 3 + [forge(key_id=created.key.id), spoiled(created.token), created.token]
+        with lab.tracers.get_tracer("host").start_as_current_span("request"):
+            for token in tokens:
+                await call(app, headers=[(b"api-key", secrets.add(token).encode())])
+        secrets.add((await auth.keys.rotate(created.key.id, timedelta(0))).token)
+        await auth.keys.revoke(created.key.id)
+    spans = lab.spans.get_finished_spans()
+    assert {event.kind for event in events} >= {"created", "failed", "blocked", "limited", "rotated", "revoked"}
+    assert len(spans) >= 5
+    told = repr(events) + "".join(span.to_json() for span in spans) + repr(lab.read())
+    assert created.key.id in told
+    assert secrets.found_in(told) == []
