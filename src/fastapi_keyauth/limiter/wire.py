@@ -21,7 +21,7 @@ LEAST_S = 0.2
 """Seconds that a call gets however long its questions have waited already: a call before it that took nearly all of
 the time must not make an outage of it. So a question waits this much longer than the timeout at most."""
 TICKS = 4
-"""Parts in which the time is counted. A part that ends late, because the event loop stood still, counts as one: the
+"""Parts in which the time is counted. However many pass while the event loop stands still, they count as one: the
 server may have answered all along, and a connection takes several turns to make. Else a worker that was held up for
 longer than the timeout (a blocking call of the application, a busy machine) would take it for an outage of Redis."""
 _UNFINISHED = object()
@@ -34,6 +34,7 @@ class _Call:
     prepare: Prepare
     done: Done
     timer: asyncio.TimerHandle
+    due: float
     tick_s: float
     ticks_left: int = TICKS
     is_sent_again: bool = False
@@ -70,8 +71,9 @@ class Wire:
             since: when the first of its questions was asked, on the event loop's clock.
         """
         loop = asyncio.get_running_loop()
-        tick_s = max(since + self._timeout_s - loop.time(), min(LEAST_S, self._timeout_s)) / TICKS
-        self._call = _Call(prepare, done, loop.call_later(tick_s, self._tick), tick_s)
+        now = loop.time()
+        tick_s = max(since + self._timeout_s - now, min(LEAST_S, self._timeout_s)) / TICKS
+        self._call = _Call(prepare, done, loop.call_at(now + tick_s, self._tick), now + tick_s, tick_s)
         if self._is_closed:
             self._finish(LimiterUnavailable("closed"))
         elif self._link is None:
@@ -150,7 +152,11 @@ class Wire:
             return
         call.ticks_left -= 1
         if call.ticks_left:
-            call.timer = asyncio.get_running_loop().call_later(call.tick_s, self._tick)
+            loop = asyncio.get_running_loop()
+            call.due += call.tick_s
+            if call.due < loop.time():
+                call.due = loop.time() + call.tick_s
+            call.timer = loop.call_at(call.due, self._tick)
             return
         # A connection whose answer never came must not give it to the next call.
         self._drop()
