@@ -19,6 +19,8 @@ START_DEADLINE_S = 45.0
 STOP_DEADLINE_S = 15.0
 POLL_S = 0.02
 ROOT = Path(__file__).resolve().parent.parent
+SOURCES = f"{ROOT}{os.pathsep}{ROOT / 'src'}"
+"""Where workers import from: the package beside these tests, wherever an installed one may lie."""
 
 
 class Workers:
@@ -47,7 +49,7 @@ class Workers:
             self._log,
             death_signal=signal.SIGTERM,
             cwd=folder,
-            env={**inherited, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **env},
+            env={**inherited, "PYTHONPATH": SOURCES, "PYTHONUNBUFFERED": "1", **env},
         )
 
     def _wait_until_ready(self, workers: int) -> str:
