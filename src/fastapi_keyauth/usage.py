@@ -94,7 +94,8 @@ class UsageRecorder:
 
     async def _flush(self) -> None:
         async with self._lock:
-            for _ in range(2):  # what was left from the last time, and what has come since
+            # What was left from the last time, and what has come since.
+            for _ in range(1 if self._batch is None else 2):
                 self._batch = self._batch or self._next_batch()
                 if self._batch is None:
                     return

@@ -203,7 +203,7 @@ async def test_a_frozen_database_does_not_hold_up_the_stop(
     auth: KeyAuth, postgres: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hurry(monkeypatch)
-    monkeypatch.setattr(database, "CLOSE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(database, "CLOSE_TIMEOUT_S", 0.5)
     async with asyncio.timeout(20), KeyAuth(auth.settings) as other:
         created = await make_key(other)
         await authenticate(other, created.token)

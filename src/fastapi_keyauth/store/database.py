@@ -34,7 +34,8 @@ READ_TIMEOUT_S = 2.0
 COMMAND_TIMEOUT_S = 10.0
 MAX_UNHURRIED = 5
 """Connections that management and housekeeping have at most: the rest is for what requests read."""
-CLOSE_TIMEOUT_S = 1.0
+CLOSE_TIMEOUT_S = 5.0
+"""For the idle connections to take leave at the stop. A server that has not answered by then gets a moment for each."""
 _SETUP_LOCK = 0x6B657961757468  # "keyauth": PostgreSQL's advisory lock while tables are made
 _PROBE = text(
     "SELECT 1 FROM keyauth_keys JOIN keyauth_secrets ON keyauth_secrets.key_id = keyauth_keys.id"
@@ -234,17 +235,18 @@ class Database:
 
 
 async def _dispose(engine: AsyncEngine) -> None:
-    """Close the idle connections. A PostgreSQL that hangs does not take leave; each of them may wait for that once."""
+    """Close the idle connections; a PostgreSQL that hangs does not take leave, and must not hold up the stop."""
     if engine.dialect.name == "sqlite":
         await engine.dispose()
         return
+    patience_s = CLOSE_TIMEOUT_S
     for _ in range(MAX_CONNECTIONS):
         try:
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                await engine.dispose()
+            async with asyncio.timeout(patience_s):
+                await engine.dispose()  # one after the other; the one that is given up is closed all the same
                 return
         except TimeoutError:
-            continue
+            patience_s = CLOSE_TIMEOUT_S / 20
 
 
 def _sentence(error: BaseException, where: str) -> str | None:
