@@ -4,10 +4,12 @@ from fastapi_keyauth.blocks import Block
 from fastapi_keyauth.errors import (
     AddressBlocked,
     AddressNotAllowed,
+    BadLine,
     ChangePending,
     DisabledApiKey,
     ExpiredApiKey,
     HasherUnavailable,
+    ImportRefused,
     InsufficientScope,
     InvalidApiKey,
     InvalidField,
@@ -31,6 +33,7 @@ from fastapi_keyauth.errors import (
     TooManyKeys,
 )
 from fastapi_keyauth.events import AuthEvent, EventKind
+from fastapi_keyauth.importing import ImportOutcome
 from fastapi_keyauth.keyauth import KeyAuth
 from fastapi_keyauth.principals import KeyPrincipal, SessionPrincipal
 from fastapi_keyauth.records import CreatedKey, EventPage, Key, KeyEvent, KeyPage, Secret, UsageHour
@@ -44,6 +47,7 @@ __all__ = [
     "AddressBlocked",
     "AddressNotAllowed",
     "AuthEvent",
+    "BadLine",
     "Block",
     "ChangePending",
     "CreatedKey",
@@ -53,6 +57,8 @@ __all__ = [
     "EventPage",
     "ExpiredApiKey",
     "HasherUnavailable",
+    "ImportOutcome",
+    "ImportRefused",
     "InsufficientScope",
     "InvalidApiKey",
     "InvalidField",

@@ -20,14 +20,15 @@ since before that reading. A row read for this very request needs no such proof.
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Any
 
 from starlette.requests import HTTPConnection
 
-from fastapi_keyauth.addresses import ClientAddress, is_in, parse_networks
+from fastapi_keyauth.addresses import is_in, parse_networks
 from fastapi_keyauth.credentials import Credentials
 from fastapi_keyauth.errors import (
     AddressBlocked,
@@ -46,48 +47,18 @@ from fastapi_keyauth.errors import (
     RevokedApiKey,
     SessionRequired,
 )
+from fastapi_keyauth.imported import ANY_KEY, ImportVerifier
 from fastapi_keyauth.instruments import Counts
 from fastapi_keyauth.limiter import Ask, Decision, Limiter, Verdict
 from fastapi_keyauth.principals import KeyPrincipal, KeyPrincipalDraft, SessionPrincipal
 from fastapi_keyauth.records import StoredKey
 from fastapi_keyauth.sessions import SessionGate
-from fastapi_keyauth.tokens import ParsedToken, TokenFormError, TokenParser, token_digest
+from fastapi_keyauth.tokens import TokenFormError, TokenParser, token_digest
 from fastapi_keyauth.usage import UsageRecorder
-from fastapi_keyauth.verifier import Verifier
+from fastapi_keyauth.verifier import VerifiedKey, Verifier
+from fastapi_keyauth.visit import Visit
 
-
-class Visit:
-    """One request on its way through the checks. Remembers every outcome, so that asking twice counts once.
-
-    Attributes:
-        credentials, address, origin: what the request brings.
-        key: the key, from the moment its secret was found right (also where the request is then refused).
-        decision: the limiter's, where a unit was used or the cap was found used up.
-        takes_key, takes_session: what the route accepts; for the challenges of a 401.
-    """
-
-    __slots__ = (
-        "_key_outcome",
-        "_session_outcome",
-        "address",
-        "credentials",
-        "decision",
-        "key",
-        "origin",
-        "takes_key",
-        "takes_session",
-    )
-
-    def __init__(self, credentials: Credentials, address: ClientAddress | None, origin: str | None) -> None:
-        self.credentials = credentials
-        self.address = address
-        self.origin = origin
-        self.key: StoredKey | None = None
-        self.decision: Decision | None = None
-        self.takes_key = False
-        self.takes_session = False
-        self._key_outcome: KeyPrincipal | KeyAuthError | None = None
-        self._session_outcome: SessionPrincipal | KeyAuthError | None = None
+__all__ = ["Authenticator", "Visit"]
 
 
 class Authenticator:
@@ -111,6 +82,7 @@ class Authenticator:
         self.limiter = limiter
         self._parser = parser
         self._verifier = verifier
+        self._imports = verifier if isinstance(verifier, ImportVerifier) else None
         self._sessions = sessions
         self._usage = usage
         self._now = now
@@ -196,13 +168,21 @@ class Authenticator:
             return principal
         self._counts.stale += 1
         visit.key = None
-        return await self._admit_by_row(visit, self._parser.parse(credentials.token), digest, seen)
+        try:
+            token = self._parser.parse(credentials.token)
+        except TokenFormError:
+            if self._imports is None:  # only an imported key's is verified without our form
+                raise
+            reading = self._imports.read_imported(credentials.token, digest, key.id, seen.generation)
+        else:
+            reading = self._verifier.read(token, digest, seen.generation, seen.share_s)
+        return await self._admit_by_row(visit, key.id, reading, seen)
 
     async def _admit_unseen(self, visit: Visit, text: str, digest: bytes) -> KeyPrincipal:
         """The same for any other token: the block before the database, and the generation before the row."""
         known_wrong = self._verifier.find_known_wrong(digest)
         if known_wrong is not None:
-            raise InvalidApiKey(known_wrong, begins_block=await self._count_failure(visit))
+            raise InvalidApiKey(known_wrong or None, begins_block=await self._count_failure(visit))
         try:
             token = self._parser.parse(text)
         except TokenFormError as error:
@@ -212,14 +192,34 @@ class Authenticator:
             if seen.verdict is Verdict.BLOCKED:
                 raise AddressBlocked(seen.wait_s)
             self._counts.missed += 1
-            return await self._admit_by_row(visit, token, digest, seen)
+            reading = self._verifier.read(token, digest, seen.generation, seen.share_s)
+            return await self._admit_by_row(visit, token.key_id, reading, seen)
+        if self._imports is not None and self._imports.forms.takes(text):
+            return await self._admit_imported(visit, self._imports, text, digest)
         raise MalformedApiKey(problem, begins_block=await self._count_failure(visit))
 
-    async def _admit_by_row(self, visit: Visit, token: ParsedToken, digest: bytes, seen: Decision) -> KeyPrincipal:
-        """Checks 4 to 7 by the key's row, read now."""
-        verified = await self._verifier.read(token, digest, seen.generation, seen.share_s)
+    async def _admit_imported(self, visit: Visit, imports: ImportVerifier, text: str, digest: bytes) -> KeyPrincipal:
+        """The same for a token of another form: which key it is has to be looked up first."""
+        bucket = self._bucket_of(visit)
+        if bucket is not None:
+            seen = await self.limiter.take(Ask(ANY_KEY, bucket))
+            if seen.verdict is Verdict.BLOCKED:
+                raise AddressBlocked(seen.wait_s)
+        self._counts.missed += 1
+        key_id = await imports.find_key_id(text, digest)
+        if key_id is None:
+            raise InvalidApiKey(begins_block=await self._count_failure(visit))
+        seen = await self.limiter.take(Ask(key_id, bucket))
+        reading = imports.read_imported(text, digest, key_id, seen.generation)
+        return await self._admit_by_row(visit, key_id, reading, seen)
+
+    async def _admit_by_row(
+        self, visit: Visit, key_id: str, reading: Coroutine[Any, Any, VerifiedKey | None], seen: Decision
+    ) -> KeyPrincipal:
+        """Checks 4 to 7 by the key's row, which ``reading`` reads now."""
+        verified = await reading
         if verified is None:
-            raise InvalidApiKey(token.key_id, begins_block=await self._count_failure(visit))
+            raise InvalidApiKey(key_id, begins_block=await self._count_failure(visit))
         visit.key = key = verified.key
         finding = self._find_fault(key, visit)
         if finding is None:

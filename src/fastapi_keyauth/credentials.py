@@ -55,11 +55,14 @@ class CredentialReader:
         header_name: the header of API tokens, lower case.
         key_prefix: what Bearer values that are API tokens start with, followed by ``_``.
         accept_bearer_keys: whether there are such.
+        imported_starts: what tokens of imported keys start with.
     """
 
-    def __init__(self, header_name: str, key_prefix: str, accept_bearer_keys: bool) -> None:
+    def __init__(
+        self, header_name: str, key_prefix: str, accept_bearer_keys: bool, imported_starts: tuple[str, ...] = ()
+    ) -> None:
         self._header_name = header_name.encode("ascii")
-        self._token_start = f"{key_prefix}_" if accept_bearer_keys else None
+        self._token_starts = (f"{key_prefix}_", *imported_starts) if accept_bearer_keys else ()
 
     def read(self, headers: Headers) -> Credentials:
         """The credentials of a request. An empty header, which an unset variable sends, is none."""
@@ -80,9 +83,9 @@ class CredentialReader:
                 scheme, _, rest = value.strip(_WHITE_SPACE).partition(b" ")
                 if scheme.lower() == b"bearer" and rest.strip(_WHITE_SPACE):
                     bearers.append(_text(rest))
-        start = self._token_start
-        as_bearer = [value for value in bearers if start is not None and value.startswith(start)]
-        sessions = [value for value in bearers if start is None or not value.startswith(start)]
+        starts = self._token_starts
+        as_bearer = [value for value in bearers if value.startswith(starts)]
+        sessions = [value for value in bearers if not value.startswith(starts)]
         token, problem = self._one_token(in_header, as_bearer)
         return Credentials(
             token=token,

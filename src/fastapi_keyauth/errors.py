@@ -5,6 +5,7 @@
     KeyAuthError                      (never raised itself)
     ├── SetupError                    a wrong setting, a server that does not answer at start
     ├── InvalidField                  a value for a key that cannot be right (also a ValueError)
+    ├── ImportRefused                 lines of an import cannot be right (also a ValueError)
     ├── Refusal                       a request is refused
     │   ├── KeyRefusal                  because of its API key
     │   │   ├── MissingApiKey
@@ -25,6 +26,7 @@
 """
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 
 class KeyAuthError(Exception):
@@ -47,6 +49,31 @@ class InvalidField(KeyAuthError, ValueError):
         super().__init__(f"{field}: {message}")
         self.field = field
         self.message = message
+
+
+class BadLine(NamedTuple):
+    """What is wrong with a line of an import: its number (0: none of them), the column, and a sentence without the
+    value."""
+
+    line: int
+    field: str | None
+    message: str
+
+
+class ImportRefused(KeyAuthError, ValueError):
+    """Lines of an import cannot be right; nothing was written.
+
+    Attributes:
+        bad_lines: the first hundred, in their order.
+        count: how many there are.
+    """
+
+    def __init__(self, bad_lines: Iterable[BadLine], count: int) -> None:
+        self.bad_lines = tuple(bad_lines)
+        self.count = count
+        first = self.bad_lines[0]
+        field = "" if first.field is None else f"{first.field}: "
+        super().__init__(f"{count} mistakes, the first in line {first.line}: {field}{first.message}")
 
 
 class Refusal(KeyAuthError):

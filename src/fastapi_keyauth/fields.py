@@ -90,7 +90,8 @@ def _depth(value: Any) -> int:
     return depth
 
 
-def _clean_expiry(value: datetime) -> datetime:
+def clean_expiry(value: datetime) -> datetime:
+    """A time that every database holds, in UTC."""
     try:
         value = value.astimezone(UTC)
     except OverflowError:
@@ -137,7 +138,7 @@ Metadata = Annotated[dict[str, Any], AfterValidator(_clean_metadata)]
 Whole = Annotated[int, BeforeValidator(_as_number)]
 HourlyLimit = Annotated[int, Field(ge=1, le=MAX_HOURLY_LIMIT), BeforeValidator(_as_number)]
 ExpiresIn = Annotated[int, Field(ge=1, le=MAX_EXPIRES_IN_S), BeforeValidator(_as_number)]
-Expiry = Annotated[AwareDatetime, BeforeValidator(_as_moment), AfterValidator(_clean_expiry)]
+Expiry = Annotated[AwareDatetime, BeforeValidator(_as_moment), AfterValidator(clean_expiry)]
 OwnerId = Annotated[str, Field(json_schema_extra=_OWNER), AfterValidator(_clean_owner)]
 
 

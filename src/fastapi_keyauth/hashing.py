@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from argon2 import PasswordHasher
 from argon2.exceptions import HashingError, InvalidHashError, VerificationError, VerifyMismatchError
 
+from fastapi_keyauth import foreign
 from fastapi_keyauth.errors import HasherUnavailable
 from fastapi_keyauth.instruments import Instruments
 from fastapi_keyauth.seldom import Seldom
@@ -106,6 +107,23 @@ class Hasher:
                 return is_right, time.monotonic() - began
         except TooManyWaiting:
             raise self._too_many("keys not met before") from None
+
+    async def verify_foreign(self, scheme: str, hashed: str, secret: str, owner_id: str) -> bool:
+        """As :meth:`verify`, for a hash that was made elsewhere.
+
+        Raises:
+            HasherUnavailable: it cannot be verified now, or too many wait for it.
+        """
+        threads = self._started()
+        try:
+            async with self._turns.of(owner_id):
+                with self._instruments.span("keyauth.verify"):
+                    loop = asyncio.get_running_loop()
+                    return await loop.run_in_executor(threads, foreign.verify, scheme, hashed, secret)
+        except TooManyWaiting:
+            raise self._too_many("imported keys not used before") from None
+        except (VerificationError, MemoryError, ModuleNotFoundError) as error:
+            raise _unavailable(error) from error
 
     def _too_many(self, of_what: str) -> HasherUnavailable:
         """One line every few seconds, however many requests are refused."""

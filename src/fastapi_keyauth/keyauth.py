@@ -25,9 +25,11 @@ from fastapi_keyauth.cors import CorsRules
 from fastapi_keyauth.credentials import CredentialReader
 from fastapi_keyauth.edge import Edge
 from fastapi_keyauth.errors import KeyAuthError
+from fastapi_keyauth.foreign import ImportedForms
 from fastapi_keyauth.hashing import Hasher
 from fastapi_keyauth.hook import EventHook, OnEvent
 from fastapi_keyauth.housekeeping import Housekeeping
+from fastapi_keyauth.imported import build_verifier
 from fastapi_keyauth.leaks import Leaks
 from fastapi_keyauth.lifespan import WithLifespan
 from fastapi_keyauth.limiter.build import build_limiter
@@ -47,7 +49,6 @@ from fastapi_keyauth.store import Database, KeyStore, PruneStore, SessionStore, 
 from fastapi_keyauth.telemetry import Telemetry, build_instruments
 from fastapi_keyauth.tokens import TokenParser
 from fastapi_keyauth.usage import UsageRecorder
-from fastapi_keyauth.verifier import Verifier
 
 App = TypeVar("App", bound=ASGIApp)
 Clock = Callable[[], float]
@@ -113,9 +114,13 @@ class KeyAuth:
         parser = TokenParser(settings.key_prefix)
         self.leaks = Leaks(parser, store, self._hasher, self.keys.record_leak, self._now)
         monotonic = time.monotonic if clock is None else clock
+        forms = ImportedForms(settings.imported_prefixes, settings.key_prefix)
+        self._verifier = verifier = build_verifier(
+            forms, store, self._hasher, settings.cache_size, instruments, self._now, monotonic
+        )
         self._authenticator = authenticator = Authenticator(
             parser=parser,
-            verifier=Verifier(store, self._hasher, settings.cache_size, instruments, self._now, monotonic),
+            verifier=verifier,
             limiter=self._limiter,
             sessions=SessionGate(session_resolver or self.sessions.resolve, self._now),
             usage=self._usage,
@@ -127,7 +132,9 @@ class KeyAuth:
         self.blocks = Blocks(self._limiter, addresses)
         self._edge = Edge(
             scope_key=f"fastapi_keyauth.{secrets.token_hex(4)}",
-            credentials=CredentialReader(settings.header_name, settings.key_prefix, settings.accept_bearer_keys),
+            credentials=CredentialReader(
+                settings.header_name, settings.key_prefix, settings.accept_bearer_keys, forms.starts
+            ),
             addresses=addresses,
             authenticator=authenticator,
             cors=CorsRules(settings, store, self._now, monotonic),
@@ -283,6 +290,7 @@ class KeyAuth:
         await self._housekeeping.close()
         try:
             await self._usage.close()
+            await self._verifier.close()
         finally:
             if self._hook is not None:  # first: it may look at keys
                 await self._hook.close()

@@ -49,6 +49,10 @@ class KeyAuthSettings(BaseSettings):
     key_prefix: str = Field("ka", pattern=r"^[0-9A-Za-z]{1,16}$")
     """First part of every API token. Yours, so that a leaked token is recognised as yours."""
 
+    imported_prefixes: Annotated[tuple[str, ...], NoDecode] = ()
+    """What tokens of imported keys start with, such as ``kg_``; ``*``: any value of the header is looked up. None: only
+    our own form is."""
+
     realm: str = Field("api", min_length=1, max_length=100)
     """The realm named in ``WWW-Authenticate`` (RFC 9110 section 11.5)."""
 
@@ -138,7 +142,7 @@ class KeyAuthSettings(BaseSettings):
         env_file = values.get("_env_file", type(self).model_config.get("env_file"))
         self._in_dotenv = frozenset(DotEnvSettingsSource(type(self), env_file).env_vars)
 
-    @field_validator("trusted_proxies", "allowed_origins", mode="before")
+    @field_validator("trusted_proxies", "allowed_origins", "imported_prefixes", mode="before")
     @classmethod
     def _split_list(cls, value: Any) -> Any:
         if not isinstance(value, str):
@@ -198,6 +202,16 @@ class KeyAuthSettings(BaseSettings):
     def _check_key_prefix(cls, value: str) -> str:
         if value == SESSION_PREFIX:
             raise ValueError(f"must not be {SESSION_PREFIX!r}, which session tokens start with")
+        return value
+
+    @field_validator("imported_prefixes")
+    @classmethod
+    def _check_imported_prefixes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for prefix in value:
+            if prefix != "*" and not re.fullmatch(r"[!-+\--~]{1,64}", prefix):
+                raise ValueError("must be '*' or starts of tokens: 1 to 64 printable characters")
+            if f"{SESSION_PREFIX}_".startswith(prefix) or prefix.startswith(f"{SESSION_PREFIX}_"):
+                raise ValueError(f"must not take in {SESSION_PREFIX}_, which session tokens start with")
         return value
 
     @field_validator("trusted_proxies")

@@ -141,7 +141,10 @@ class Verifier:
             if generation:
                 self._readings[name] = (self._monotonic(), reading)
             reading.add_done_callback(lambda done: self._forget_reading(name, done))
-        return await _outcome_of(reading)
+        return await outcome_of(reading)
+
+    async def close(self) -> None:
+        """Come to an end with what goes on behind requests: nothing here."""
 
     def _forget_reading(self, name: tuple[bytes, str], reading: asyncio.Task[VerifiedKey | None]) -> None:
         if self._readings.get(name, (0, None))[1] is reading:
@@ -178,7 +181,7 @@ class Verifier:
             running = asyncio.create_task(self._hash(secret, digest, verified, secret_hash), name="keyauth-verify")
             self._running[name] = running
             running.add_done_callback(lambda _: self._running.pop(name, None))
-        return await _outcome_of(running)
+        return await outcome_of(running)
 
     async def _hash(self, secret: str, digest: bytes, verified: VerifiedKey, secret_hash: str) -> bool:
         key = verified.key
@@ -211,7 +214,7 @@ class Verifier:
             self._known_wrong.popitem(last=False)
 
 
-async def _outcome_of(task: asyncio.Task[Outcome]) -> Outcome:
+async def outcome_of(task: asyncio.Task[Outcome]) -> Outcome:
     """What a task comes to that several requests wait for. One that goes away must not take it from the others."""
     try:
         return await asyncio.shield(task)

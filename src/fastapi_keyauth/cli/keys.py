@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from fastapi_keyauth.cli.changes import describe, dump, print_created, revoke, rotate
+from fastapi_keyauth.cli.imports import import_file
 from fastapi_keyauth.cli.output import Json, day, moment, print_facts, print_json, print_line, print_table, say, status
 from fastapi_keyauth.cli.progress import tracking
 from fastapi_keyauth.cli.running import perform
@@ -18,6 +19,7 @@ from fastapi_keyauth.routers.schemas import EventOut, UsageHourOut
 app = typer.Typer(no_args_is_help=True, help="Make keys, look at them, rotate and revoke them.")
 app.command()(rotate)
 app.command()(revoke)
+app.command("import")(import_file)
 
 _BAR_WIDTH = 30
 

@@ -64,8 +64,9 @@ class KeyChange:
         await self._connection.execute(of_key.where(secrets.c.expires_at.is_(None)).values(expires_at=ends_at))
         await add_secret(self._connection, self.key.id, secret, self._now)
         old_hint = ends_last.hint
+        is_imported = old_hint.startswith("…")
         changes = {
-            "hint": {"from": old_hint, "to": old_hint[:-4] + secret["last4"]},
+            "hint": {"from": old_hint, "to": ("…" if is_imported else old_hint[:-4]) + secret["last4"]},
             "overlap_s": int(overlap.total_seconds()),
         }
         await self._record("rotated", actor, changes)

@@ -15,18 +15,12 @@ from fastapi_keyauth.records import Actor, EventPage, Key, KeyEvent, Status, Sto
 from fastapi_keyauth.settings import KeyAuthSettings
 from fastapi_keyauth.store.changes import KeyChange, add_event, add_secret, replace_origins
 from fastapi_keyauth.store.database import Database
-from fastapi_keyauth.store.views import Views, has_status, keys, secrets
+from fastapi_keyauth.store.imports import ImportStore
+from fastapi_keyauth.store.views import FOR_TOKEN_COLUMNS, Views, has_status, keys, secrets
 
 _events = table(EventRow)
 _origins = table(OriginRow)
 _changes = table(ChangeRow)
-
-_FOR_TOKEN_COLUMNS = (
-    *(column for column in keys.c if column.name not in ("created_at", "last_used_at")),
-    secrets.c.id.label("secret_id"),
-    secrets.c.hash.label("secret_hash"),
-    secrets.c.expires_at.label("secret_expires_at"),
-)
 
 
 class KeyStore:
@@ -36,12 +30,16 @@ class KeyStore:
         database: where they are.
         settings: the defaults that a key's row leaves open.
         observer: told of each change once it is committed.
+
+    Attributes:
+        imports: keys from elsewhere.
     """
 
     def __init__(self, database: Database, settings: KeyAuthSettings, observer: Observer) -> None:
         self._database = database
         self._observer = observer
         self._views = Views(settings)
+        self.imports = ImportStore(database, self._views)
 
     async def find_for_token(self, key_id: str, tag: str) -> list[tuple[StoredKey, str]]:
         """The key and the secret's hash, once for each of its secrets with this tag: nearly always one or none.
@@ -50,7 +48,7 @@ class KeyStore:
         """
         joined = keys.join(secrets, secrets.c.key_id == keys.c.id)
         statement = (
-            select(*_FOR_TOKEN_COLUMNS)
+            select(*FOR_TOKEN_COLUMNS)
             .select_from(joined)
             .where(keys.c.id == key_id, secrets.c.tag == tag)
             .order_by(secrets.c.id.desc())

@@ -17,6 +17,14 @@ from fastapi_keyauth.tokens import format_hint
 keys = table(KeyRow)
 secrets = table(SecretRow)
 
+FOR_TOKEN_COLUMNS = (
+    *(column for column in keys.c if column.name not in ("created_at", "last_used_at")),
+    secrets.c.id.label("secret_id"),
+    secrets.c.hash.label("secret_hash"),
+    secrets.c.expires_at.label("secret_expires_at"),
+)
+"""What :meth:`Views.stored_key` wants, and the hash."""
+
 
 def has_status(status: Status, now: datetime) -> ColumnElement[bool]:
     """The condition under which :func:`key_status` says ``status``."""
@@ -49,7 +57,10 @@ class Views:
         environment, key_id = row["environment"], row["id"]
         alive = [
             Secret(
-                hint=format_hint(self._prefix, environment, key_id, secret["last4"]),
+                # The rest of an imported token is not known here, and has not our form.
+                hint=format_hint(self._prefix, environment, key_id, secret["last4"])
+                if secret["lookup"] is None
+                else f"…{secret['last4']}",
                 created_at=secret["created_at"],
                 expires_at=secret["expires_at"],
                 last_used_at=secret["last_used_at"],
