@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from fastapi_keyauth.settings import KeyAuthSettings
 from fastapi_keyauth.tokens import is_same_secret
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -63,6 +64,13 @@ class CredentialReader:
     ) -> None:
         self._header_name = header_name.encode("ascii")
         self._token_starts = (f"{key_prefix}_", *imported_starts) if accept_bearer_keys else ()
+
+    @classmethod
+    def of(cls, settings: KeyAuthSettings) -> "CredentialReader":
+        """The reader that the settings ask for."""
+        # "*" is about the header alone: any Bearer value would else be a key, and none a session.
+        starts = tuple(prefix for prefix in settings.imported_prefixes if prefix != "*")
+        return cls(settings.header_name, settings.key_prefix, settings.accept_bearer_keys, starts)
 
     def read(self, headers: Headers) -> Credentials:
         """The credentials of a request. An empty header, which an unset variable sends, is none."""

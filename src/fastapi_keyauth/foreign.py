@@ -185,16 +185,11 @@ class ImportedForms:
     """
 
     def __init__(self, prefixes: Sequence[str], own_prefix: str) -> None:
-        self.starts = tuple(prefix for prefix in prefixes if prefix != "*")
+        self._starts = tuple(prefix for prefix in prefixes if prefix != "*")
         self._takes_any = "*" in prefixes
         self._own_start = f"{own_prefix}_"
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing is looked up."""
-        return not self.starts and not self._takes_any
-
     def takes(self, text: str) -> bool:
         """Whether to look it up."""
-        is_named = text.startswith(self.starts) or (self._takes_any and not text.startswith(self._own_start))
+        is_named = text.startswith(self._starts) or (self._takes_any and not text.startswith(self._own_start))
         return is_named and is_token_text(text)

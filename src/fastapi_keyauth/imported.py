@@ -14,6 +14,7 @@ from fastapi_keyauth import foreign
 from fastapi_keyauth.errors import HasherUnavailable, TemporarilyUnavailable
 from fastapi_keyauth.hashing import Hasher
 from fastapi_keyauth.instruments import Instruments
+from fastapi_keyauth.settings import KeyAuthSettings
 from fastapi_keyauth.store import KeyStore
 from fastapi_keyauth.store.imports import ImportedSecret
 from fastapi_keyauth.tokens import is_same_secret, secret_tag
@@ -145,15 +146,15 @@ class ImportVerifier(Verifier):
 
 
 def build_verifier(
-    forms: foreign.ImportedForms,
+    settings: KeyAuthSettings,
     store: KeyStore,
     hasher: Hasher,
-    cache_size: int,
     instruments: Instruments,
     now: Callable[[], datetime],
     monotonic: Callable[[], float],
 ) -> Verifier:
     """One that knows imported keys, where there may be any."""
-    if forms.is_empty:
-        return Verifier(store, hasher, cache_size, instruments, now, monotonic)
-    return ImportVerifier(store, hasher, cache_size, instruments, now, monotonic, forms)
+    if not settings.imported_prefixes:
+        return Verifier(store, hasher, settings.cache_size, instruments, now, monotonic)
+    forms = foreign.ImportedForms(settings.imported_prefixes, settings.key_prefix)
+    return ImportVerifier(store, hasher, settings.cache_size, instruments, now, monotonic, forms)

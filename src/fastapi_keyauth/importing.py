@@ -26,6 +26,7 @@ from fastapi_keyauth.fields import (
 )
 from fastapi_keyauth.records import SYSTEM
 from fastapi_keyauth.settings import KeyAuthSettings
+from fastapi_keyauth.store import KeyStore
 from fastapi_keyauth.store.imports import ImportStore, NewRows
 from fastapi_keyauth.tokens import new_key_id
 
@@ -253,3 +254,35 @@ class Importer:
     def _stop_if_bad(self) -> None:
         if self._bad:
             raise ImportRefused(sorted(self._bad, key=lambda bad: bad.line), self._bad_count)
+
+
+class KeyImports:
+    """The part of ``auth.keys`` that takes over keys from elsewhere."""
+
+    _settings: KeyAuthSettings
+    _store: KeyStore
+    _now: Callable[[], datetime]
+
+    async def import_keys(
+        self, records: Iterable[Mapping[str, Any]], *, dry_run: bool = False, skip_existing: bool = False
+    ) -> ImportOutcome:
+        """Take over keys from elsewhere, by the hashes of their tokens: all of them or none.
+
+        Args:
+            records: column to value; docs/moving.md has the columns.
+            dry_run: only look whether it would go well.
+            skip_existing: leave out those whose token, or public part, belongs to a key already.
+
+        Raises:
+            ImportRefused: some cannot be right; it says which, by their number from 1.
+        """
+        lines = (Line(number, values) for number, values in enumerate(records, 1))
+        return await self.import_lines(lines, dry_run=dry_run, skip_existing=skip_existing)
+
+    async def import_lines(
+        self, lines: Iterable[Line], *, dry_run: bool, skip_existing: bool, advance: Progress = lambda _: None
+    ) -> ImportOutcome:
+        """As :meth:`import_keys`, for lines that have numbers already, and with somebody who watches."""
+        return await Importer(self._settings, self._store.imports, self._now()).run(
+            lines, dry_run, skip_existing, advance
+        )

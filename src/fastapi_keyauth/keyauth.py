@@ -25,7 +25,6 @@ from fastapi_keyauth.cors import CorsRules
 from fastapi_keyauth.credentials import CredentialReader
 from fastapi_keyauth.edge import Edge
 from fastapi_keyauth.errors import KeyAuthError
-from fastapi_keyauth.foreign import ImportedForms
 from fastapi_keyauth.hashing import Hasher
 from fastapi_keyauth.hook import EventHook, OnEvent
 from fastapi_keyauth.housekeeping import Housekeeping
@@ -114,13 +113,10 @@ class KeyAuth:
         parser = TokenParser(settings.key_prefix)
         self.leaks = Leaks(parser, store, self._hasher, self.keys.record_leak, self._now)
         monotonic = time.monotonic if clock is None else clock
-        forms = ImportedForms(settings.imported_prefixes, settings.key_prefix)
-        self._verifier = verifier = build_verifier(
-            forms, store, self._hasher, settings.cache_size, instruments, self._now, monotonic
-        )
+        self._verifier = build_verifier(settings, store, self._hasher, instruments, self._now, monotonic)
         self._authenticator = authenticator = Authenticator(
             parser=parser,
-            verifier=verifier,
+            verifier=self._verifier,
             limiter=self._limiter,
             sessions=SessionGate(session_resolver or self.sessions.resolve, self._now),
             usage=self._usage,
@@ -132,9 +128,7 @@ class KeyAuth:
         self.blocks = Blocks(self._limiter, addresses)
         self._edge = Edge(
             scope_key=f"fastapi_keyauth.{secrets.token_hex(4)}",
-            credentials=CredentialReader(
-                settings.header_name, settings.key_prefix, settings.accept_bearer_keys, forms.starts
-            ),
+            credentials=CredentialReader.of(settings),
             addresses=addresses,
             authenticator=authenticator,
             cors=CorsRules(settings, store, self._now, monotonic),

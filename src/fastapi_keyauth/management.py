@@ -12,7 +12,7 @@ from fastapi_keyauth.cursors import check_key_id
 from fastapi_keyauth.errors import ChangePending, InvalidField, KeyNotActive
 from fastapi_keyauth.fields import KeyPatch, NewKey, check_catalogue, check_future
 from fastapi_keyauth.hashing import Hasher
-from fastapi_keyauth.importing import Importer, ImportOutcome, Line, Progress
+from fastapi_keyauth.importing import KeyImports
 from fastapi_keyauth.lookups import KeyLookups
 from fastapi_keyauth.names import check_owner_id
 from fastapi_keyauth.records import SYSTEM, Actor, CreatedKey, Key
@@ -29,7 +29,7 @@ Check = Callable[[Key], None]
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-class Keys(KeyLookups):
+class Keys(KeyImports, KeyLookups):
     """``auth.keys``: make, look at, change, rotate and revoke keys.
 
     Trusted code calls this: no caller's bounds apply, and ``max_keys_per_owner`` does not either. Every method may
@@ -252,30 +252,6 @@ class Keys(KeyLookups):
             if revoke and change.key.status != "revoked":
                 await change.update({"revoked_at": now}, "revoked", actor, {})
         await self._announcer.announce(id, change.pending)
-
-    async def import_keys(
-        self, records: Iterable[Mapping[str, Any]], *, dry_run: bool = False, skip_existing: bool = False
-    ) -> ImportOutcome:
-        """Take over keys from elsewhere, by the hashes of their tokens: all of them or none.
-
-        Args:
-            records: column to value; docs/moving.md has the columns.
-            dry_run: only look whether it would go well.
-            skip_existing: leave out those whose token, or public part, belongs to a key already.
-
-        Raises:
-            ImportRefused: some cannot be right; it says which, by their number from 1.
-        """
-        lines = (Line(number, values) for number, values in enumerate(records, 1))
-        return await self.import_lines(lines, dry_run=dry_run, skip_existing=skip_existing)
-
-    async def import_lines(
-        self, lines: Iterable[Line], *, dry_run: bool, skip_existing: bool, advance: Progress = lambda _: None
-    ) -> ImportOutcome:
-        """As :meth:`import_keys`, for lines that have numbers already, and with somebody who watches."""
-        return await Importer(self._settings, self._store.imports, self._now()).run(
-            lines, dry_run, skip_existing, advance
-        )
 
     async def _new_secret(self, environment: str, key_id: str, owner_id: str) -> tuple[str, dict[str, Any]]:
         secret = new_secret()

@@ -1,11 +1,14 @@
 """`keyauth keys`: what is made, shown, changed, and what is refused."""
 
 import asyncio
+import hashlib
 import json
 import os
 import pty
+import re
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -188,3 +191,24 @@ def test_a_terminal_is_asked_before_a_key_is_revoked() -> None:
     assert code == 1
     assert b"prod-api-server" in said
     assert read("keys", "show", id)["status"] == "active"
+
+
+def test_keys_come_out_of_a_file_or_none_do() -> None:
+    token = "old-" + "x" * 20
+    good = f"ada,one,{hashlib.sha256(token.encode()).hexdigest()}\n"
+    Path("keys.csv").write_text(f"owner_id,name,hash\n{good}ada,,{token}\n")
+    said = keyauth("keys", "import", "keys.csv", code=1)
+    assert re.findall(r"line (\d+): (\w+)", said.stderr) == [("3", "name"), ("3", "hash")]
+    assert token not in said.output
+    told = json.loads(keyauth("keys", "import", "keys.csv", "--json", code=1).stderr.splitlines()[-1])
+    assert (told["code"], {line["line"] for line in told["lines"]}) == ("bad_lines", {3})
+    assert read("keys", "list")["items"] == []
+    Path("keys.csv").write_text(f"owner_id,name,hash\n{good}")
+    assert read("keys", "import", "keys.csv", "--dry-run") == {"imported": 1, "skipped": 0, "dry_run": True}
+    assert "imported_prefixes" in keyauth("keys", "import", "keys.csv").stderr
+    assert read("keys", "import", "keys.csv", "--skip-existing")["skipped"] == 1
+    record = {"owner_id": "ada", "name": "two", "hash": "0" * 64}
+    assert read("keys", "import", "-", "--format", "jsonl", given=json.dumps(record))["imported"] == 1
+    assert len(read("keys", "list")["items"]) == 2
+    for wrong in (["no.csv"], ["keys"], ["-", "--format", "csv"]):
+        keyauth("keys", "import", *wrong, code=2, given=f"{token},b\n")
