@@ -32,6 +32,9 @@ _BCRYPT_BYTES = 72
 
 _HEX = re.compile(r"[0-9a-f]{64}|[0-9a-f]{128}")
 _BCRYPT = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}")
+_ARGON2 = re.compile(
+    r"\$argon2(id|i|d)(\$v=\d{1,3})?\$m=\d{1,10},t=\d{1,10},p=\d{1,8}\$[A-Za-z0-9+/]{11,}\$[A-Za-z0-9+/]{6,}"
+)  # a salt has 8 bytes at least, a hash 4
 _PUBLIC_DOMAIN = b"keyauth public part\0"  # no token begins so: the two kinds of lookup never meet
 _SALTED: frozenset[str] = frozenset({"bcrypt", "argon2"})
 _argon2 = PasswordHasher()
@@ -78,9 +81,11 @@ def recognise(text: str) -> ForeignHash:
 
 def _check_argon2(text: str) -> None:
     try:
-        cost = extract_parameters(text)
+        cost = extract_parameters(text) if _ARGON2.fullmatch(text) else None
     except (InvalidHashError, ValueError):
-        raise ForeignHashError("is no well-formed Argon2 hash") from None
+        cost = None
+    if cost is None:
+        raise ForeignHashError("is no well-formed Argon2 hash")
     if (
         not 1 <= cost.time_cost <= MAX_ARGON2_TIME_COST
         or not 1 <= cost.parallelism <= MAX_ARGON2_LANES
@@ -167,7 +172,10 @@ def verify(scheme: str, hashed: str, text: str) -> bool:
             import bcrypt  # noqa: PLC0415  # an extra
 
             # It never looked at more; since version 5 it refuses to be given more.
-            return bcrypt.checkpw(token[:_BCRYPT_BYTES], hashed.encode("ascii"))
+            try:
+                return bcrypt.checkpw(token[:_BCRYPT_BYTES], hashed.encode("ascii"))
+            except ValueError:  # a salt that none can be
+                return False
         case "argon2":
             try:
                 return _argon2.verify(hashed, text)

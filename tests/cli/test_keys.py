@@ -196,12 +196,12 @@ def test_a_terminal_is_asked_before_a_key_is_revoked() -> None:
 def test_keys_come_out_of_a_file_or_none_do() -> None:
     token = "old-" + "x" * 20
     good = f"ada,one,{hashlib.sha256(token.encode()).hexdigest()}\n"
-    Path("keys.csv").write_text(f"owner_id,name,hash\n{good}ada,,{token}\n")
+    Path("keys.csv").write_text(f"owner_id,name,hash\n{good}ada,,{'0' * 64}\nada,n,{token}\n")
     said = keyauth("keys", "import", "keys.csv", code=1)
-    assert re.findall(r"line (\d+): (\w+)", said.stderr) == [("3", "name"), ("3", "hash")]
+    assert re.findall(r"line (\d+): (\w+)", said.stderr) == [("3", "name"), ("4", "hash")]
     assert token not in said.output
     told = json.loads(keyauth("keys", "import", "keys.csv", "--json", code=1).stderr.splitlines()[-1])
-    assert (told["code"], {line["line"] for line in told["lines"]}) == ("bad_lines", {3})
+    assert (told["code"], {line["line"] for line in told["lines"]}) == ("bad_lines", {3, 4})
     assert read("keys", "list")["items"] == []
     Path("keys.csv").write_text(f"owner_id,name,hash\n{good}")
     assert read("keys", "import", "keys.csv", "--dry-run") == {"imported": 1, "skipped": 0, "dry_run": True}

@@ -101,7 +101,7 @@ async def test_an_imported_key_lives_as_any_other(make: MakeAuth) -> None:
         limited = record(hourly_limit=5, scopes="a:read b", allowed_origins=["https://a.example"], last4=TOKEN[-4:])
         (key_id,) = (await auth.keys.import_keys([limited])).key_ids
         principal = await authenticate(auth, TOKEN)
-        assert (principal.scopes, principal.remaining) == ({"a:read", "b"}, 4)
+        assert (principal.scopes, principal.remaining) == (frozenset({"a:read", "b"}), 4)
         assert (await authenticate(other, TOKEN)).remaining == 3
         await auth.keys.update(key_id, name="renamed")
         assert (await authenticate(other, TOKEN)).name == "renamed"
@@ -205,6 +205,7 @@ BAD: list[tuple[dict[str, Any], str | None, str]] = [
     ({"hash": "$2b$31$" + "a" * 53, "public": PUBLIC}, "hash", "cost"),
     ({"hash": "$argon2id$v=19$m=2000000,t=1,p=1$c29tZXNhbHQ$aGFzaA", "public": PUBLIC}, "hash", "KiB"),
     ({"hash": "$argon2id$nonsense", "public": PUBLIC}, "hash", "well-formed"),
+    ({"hash": "$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$a", "public": PUBLIC}, "hash", "well-formed"),
     ({"hash": hash_bcrypt(TOKEN), "public": "k" * 41}, "public", "72"),
     ({"public": "a_b_c_d_e_f_g_h_i"}, "public", "separator"),
     ({"hourly_limt": 5}, None, "another name"),
