@@ -108,7 +108,7 @@ def _as_number(value: Any) -> Any:
     return value
 
 
-def _as_moment(value: Any) -> Any:
+def as_moment(value: Any) -> Any:
     """A number would be taken for seconds since 1970, or for milliseconds, as its size suggests."""
     if isinstance(value, int | float | bytes) or (isinstance(value, str) and "-" not in value[1:]):
         raise ValueError("must be a date and time with a zone (RFC 3339)")
@@ -138,7 +138,7 @@ Metadata = Annotated[dict[str, Any], AfterValidator(_clean_metadata)]
 Whole = Annotated[int, BeforeValidator(_as_number)]
 HourlyLimit = Annotated[int, Field(ge=1, le=MAX_HOURLY_LIMIT), BeforeValidator(_as_number)]
 ExpiresIn = Annotated[int, Field(ge=1, le=MAX_EXPIRES_IN_S), BeforeValidator(_as_number)]
-Expiry = Annotated[AwareDatetime, BeforeValidator(_as_moment), AfterValidator(clean_expiry)]
+Expiry = Annotated[AwareDatetime, BeforeValidator(as_moment), AfterValidator(clean_expiry)]
 OwnerId = Annotated[str, Field(json_schema_extra=_OWNER), AfterValidator(_clean_owner)]
 
 

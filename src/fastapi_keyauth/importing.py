@@ -22,6 +22,7 @@ from fastapi_keyauth.fields import (
     Origins,
     OwnerId,
     Scopes,
+    as_moment,
     check_catalogue,
     clean_expiry,
 )
@@ -86,6 +87,11 @@ def _parsed(value: Any) -> Any:
         raise ValueError("is no JSON") from None
 
 
+def _whole(value: Any) -> Any:
+    """A CSV file has its numbers as text."""
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+
+
 def _in_utc(value: datetime) -> datetime:
     return clean_expiry(value if value.tzinfo else value.replace(tzinfo=UTC))
 
@@ -99,7 +105,7 @@ def _is_public(value: str) -> str:
     return value
 
 
-_Moment = Annotated[datetime, AfterValidator(_in_utc)]
+_Moment = Annotated[datetime, BeforeValidator(as_moment), AfterValidator(_in_utc)]
 _Listed = BeforeValidator(_listed)
 
 
@@ -115,7 +121,7 @@ class ImportedKey(BaseModel):
     hashed: foreign.Hashed = "token"
     environment: Environment | None = None
     scopes: Annotated[Scopes, _Listed] = Field(default_factory=lambda: ["*"])
-    hourly_limit: HourlyLimit | None = None
+    hourly_limit: Annotated[HourlyLimit, BeforeValidator(_whole)] | None = None
     allowed_origins: Annotated[Origins, _Listed] = Field(default_factory=list)
     allowed_ips: Annotated[Networks, _Listed] = Field(default_factory=list)
     expires_at: _Moment | None = None

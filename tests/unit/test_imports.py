@@ -98,7 +98,7 @@ async def test_an_imported_token_opens_its_key_and_is_hashed_our_way(make: MakeA
 @pytest.mark.parametrize("stack", ["postgres-valkey"], indirect=True)
 async def test_an_imported_key_lives_as_any_other(make: MakeAuth) -> None:
     async with make() as auth, make() as other:
-        limited = record(hourly_limit=5, scopes="a:read b", allowed_origins=["https://a.example"], last4=TOKEN[-4:])
+        limited = record(hourly_limit="5", scopes="a:read b", allowed_origins=["https://a.example"], last4=TOKEN[-4:])
         (key_id,) = (await auth.keys.import_keys([limited])).key_ids
         principal = await authenticate(auth, TOKEN)
         assert (principal.scopes, principal.remaining) == (frozenset({"a:read", "b"}), 4)
