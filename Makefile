@@ -2,9 +2,11 @@
 #   PYTHON=python3.13 make test     another interpreter (makes .venv anew)
 #   make test ARGS="-k revoked -x"  arguments for pytest
 #   make test JOBS=0                in one process, to use a debugger
+#   make test THOROUGH=1            every case on every stack of servers; twice as long
 
 PYTHON ?= python3
 ARGS ?=
+THOROUGH ?=
 # Processes that share the tests: one per core halves the time on two. Each starts servers of its own.
 JOBS ?= logical
 
@@ -63,7 +65,7 @@ demo: $(VENV)/.demo
 	$(BIN)/python -m example_app
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+	KEYAUTH_TEST_THOROUGH=$(THOROUGH) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 # Other input each time, TIMES as much of it as `make test` takes.
 TIMES ?= 30

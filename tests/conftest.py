@@ -25,6 +25,7 @@ import pytest
 
 from tests.servers import Server
 from tests.session import Kind, Servers
+from tests.thorough import thin_out
 from tests.workers import Workers
 
 if TYPE_CHECKING:
@@ -57,6 +58,11 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in [name for name in os.environ if name.startswith("KEYAUTH_")]:
         if not name.startswith("KEYAUTH_TEST_"):
             del os.environ[name]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what repeats; see `thorough.py`."""
+    thin_out(config, items)
 
 
 @pytest.hookimpl(optionalhook=True)

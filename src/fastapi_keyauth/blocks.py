@@ -39,7 +39,7 @@ class Blocks:
         """Lift the block of an address, and forget its failed attempts. It holds everywhere within 5 s.
 
         Args:
-            address: an IPv4 or IPv6 address, or a network as :meth:`list` shows it.
+            address: an IPv4 or IPv6 address, or a network as ``list`` shows it.
 
         Returns:
             Whether it was blocked.

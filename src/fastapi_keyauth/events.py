@@ -22,7 +22,7 @@ class AuthEvent:
     """One thing that happened.
 
     Attributes:
-        kind: see :data:`EventKind`.
+        kind: see ``EventKind``.
         at: when, UTC.
         key_id: the public id of the key concerned. Of ``failed`` and ``blocked`` it is what the client wrote: there may
             be no such key. None where none could be read.

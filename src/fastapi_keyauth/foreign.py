@@ -154,9 +154,9 @@ def verify(scheme: str, hashed: str, text: str) -> bool:
     """Whether ``text`` is what was hashed. In constant time, as far as the scheme allows.
 
     Args:
-        scheme: as :func:`scheme_name` says it.
+        scheme: as ``scheme_name`` says it.
         hashed: the hash.
-        text: :func:`hashed_part` of the token.
+        text: ``hashed_part`` of the token.
 
     Raises:
         VerificationError, MemoryError: Argon2 cannot run.

@@ -33,7 +33,7 @@ DEAD_REST = 3
 class Hasher:
     """Hashes and verifies secrets. At most ``max_concurrent_hashes`` run at once; the rest wait their turn.
 
-    Create it and call it from one event loop; :meth:`close` ends its threads.
+    Create it and call it from one event loop; ``close`` ends its threads.
     """
 
     def __init__(self, settings: KeyAuthSettings, instruments: Instruments) -> None:
@@ -84,7 +84,7 @@ class Hasher:
         return is_right
 
     async def verify_dead(self, phc: str, secret: str, owner_id: str) -> bool:
-        """As :meth:`verify`, for a secret that is refused also where it is right: one at a time, with rests."""
+        """As ``verify``, for a secret that is refused also where it is right: one at a time, with rests."""
         took_s = 0.0
         try:
             await self._dead_turns.take(owner_id)
@@ -109,7 +109,7 @@ class Hasher:
             raise self._too_many("keys not met before") from None
 
     async def verify_foreign(self, scheme: str, hashed: str, secret: str, owner_id: str) -> bool:
-        """As :meth:`verify`, for a hash that was made elsewhere.
+        """As ``verify``, for a hash that was made elsewhere.
 
         Raises:
             HasherUnavailable: it cannot be verified now, or too many wait for it.

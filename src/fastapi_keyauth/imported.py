@@ -27,7 +27,7 @@ ANY_KEY = "imported"
 
 
 class ImportVerifier(Verifier):
-    """A :class:`Verifier` that also knows the tokens of imported keys.
+    """A ``Verifier`` that also knows the tokens of imported keys.
 
     Attributes:
         forms: which values are looked up.

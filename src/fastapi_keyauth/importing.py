@@ -291,7 +291,7 @@ class KeyImports:
     async def import_lines(
         self, lines: Iterable[Line], *, dry_run: bool, skip_existing: bool, advance: Progress = lambda _: None
     ) -> ImportOutcome:
-        """As :meth:`import_keys`, for lines that have numbers already, and with somebody who watches."""
+        """As ``import_keys``, for lines that have numbers already, and with somebody who watches."""
         return await Importer(self._settings, self._store.imports, self._now()).run(
             lines, dry_run, skip_existing, advance
         )

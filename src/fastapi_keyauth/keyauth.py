@@ -57,24 +57,24 @@ Clock = Callable[[], float]
 class KeyAuth:
     """API-key authentication for an application.
 
-    Build one, call :meth:`install`, and use its dependencies. Nothing is opened before the application starts.
+    Build one, call ``install``, and use its dependencies. Nothing is opened before the application starts.
 
     Args:
         settings: where left out, they come from ``KEYAUTH_*`` and ``.env``.
         session_resolver: ``async (token, connection) -> SessionPrincipal | None`` in place of the built-in sessions.
-        dashboard: how the key page fits the application; see :class:`DashboardOptions`.
+        dashboard: how the key page fits the application; see ``DashboardOptions``.
         clock: seconds since 1970, for tests; it then rules on Redis, too.
-        on_event: called with an :class:`AuthEvent` for what happens to keys, addresses, Redis and the database: a
+        on_event: called with an ``AuthEvent`` for what happens to keys, addresses, Redis and the database: a
             function, which is called in a thread, or a coroutine function. Never called by a request itself.
         telemetry: True: metrics and spans go to OpenTelemetry's global providers, if it is installed and they are set.
-            A :class:`Telemetry`: to those. False: nowhere.
+            A ``Telemetry``: to those. False: nowhere.
 
     Attributes:
         settings: the settings.
-        keys: make and change keys from code; see :class:`Keys`.
-        sessions: start and end the built-in sessions; see :class:`Sessions`.
-        leaks: report tokens that were found where they should not be; see :class:`Leaks`.
-        blocks: see and lift the blocks of addresses; see :class:`Blocks`.
+        keys: make and change keys from code; see ``Keys``.
+        sessions: start and end the built-in sessions; see ``Sessions``.
+        leaks: report tokens that were found where they should not be; see ``Leaks``.
+        blocks: see and lift the blocks of addresses; see ``Blocks``.
         require_key: dependency -> ``KeyPrincipal``.
         require_session: dependency -> ``SessionPrincipal``; no key wanted.
         require_key_and_session: dependency -> ``SessionPrincipal`` whose ``key`` is the key.
@@ -189,7 +189,7 @@ class KeyAuth:
             replace_schema(app, self.settings.header_name, guard.wants_key)
 
     def is_installed_on(self, app: ASGIApp) -> bool:
-        """Whether :meth:`install` or :meth:`protect` was called with this application."""
+        """Whether ``install`` or ``protect`` was called with this application."""
         return app in self._guards
 
     def protect(self, app: App, exempt: Iterable[str] = ()) -> App:

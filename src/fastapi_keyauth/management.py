@@ -148,7 +148,7 @@ class Keys(KeyImports, KeyLookups):
     async def patch(
         self, id: str, patch: KeyPatch, actor: Actor = SYSTEM, owner_id: str | None = None, check: Check | None = None
     ) -> Key:
-        """Change a key as ``patch`` says. Same errors as :meth:`update`, and those of ``check``."""
+        """Change a key as ``patch`` says. Same errors as ``update``, and those of ``check``."""
         now = self._now()
         wanted = patch.changes()
         check_future(wanted.get("expires_at"), now)
@@ -199,7 +199,7 @@ class Keys(KeyImports, KeyLookups):
         owner_id: str | None = None,
         check: Check | None = None,
     ) -> CreatedKey:
-        """As :meth:`rotate`, after ``check``."""
+        """As ``rotate``, after ``check``."""
         if not timedelta(0) <= overlap <= MAX_OVERLAP:
             raise InvalidField("overlap_s", f"must be from 0 to {int(MAX_OVERLAP.total_seconds())}")
         now = self._now()

@@ -136,24 +136,24 @@ class OpenTelemetryInstruments(Instruments):
         self._attributes = {PREFIX: key_prefix}
 
     def start(self) -> None:
-        """See :class:`Instruments`."""
+        """See ``Instruments``."""
         provider = self._tracer_provider or trace.get_tracer_provider()
         # What OpenTelemetry gives out while nobody has set one up. Spans that go nowhere are not worth making.
         is_idle = isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider)
         self._tracer = None if is_idle else trace.get_tracer(SCOPE, _version(), provider)
 
     def answered(self, questions: int, seconds: float, error: str | None) -> None:
-        """See :class:`Instruments`."""
+        """See ``Instruments``."""
         attributes = self._attributes if error is None else {**self._attributes, "error.type": error}
         self._board.call_duration.record(seconds, attributes)
         self._board.call_requests.record(questions, self._attributes)
 
     def hashed(self, operation: str, seconds: float) -> None:
-        """See :class:`Instruments`."""
+        """See ``Instruments``."""
         self._board.hash_duration.record(seconds, {**self._attributes, "keyauth.hash.operation": operation})
 
     def span(self, name: str, key_id: str | None = None) -> AbstractContextManager[object]:
-        """See :class:`Instruments`."""
+        """See ``Instruments``."""
         if self._tracer is None or not trace.get_current_span().is_recording():
             return nullcontext()
         attributes = self._attributes if key_id is None else {**self._attributes, "keyauth.key_id": key_id}
@@ -161,7 +161,7 @@ class OpenTelemetryInstruments(Instruments):
         return self._tracer.start_as_current_span(name, attributes=attributes, record_exception=False)
 
     def traced(self, limiter: Limiter) -> Limiter:
-        """See :class:`Instruments`."""
+        """See ``Instruments``."""
         return limiter if self._tracer is None else TracedLimiter(limiter, self)
 
 
@@ -180,7 +180,7 @@ class TracedLimiter:
         self.find_dangers = limiter.find_dangers
 
     async def take(self, ask: Ask) -> Decision:
-        """See :class:`Limiter`."""
+        """See ``Limiter``."""
         with self._span("keyauth.limiter.take", ask.key_id) as span:
             decision = await self._limiter.take(ask)
             if isinstance(span, trace.Span):
@@ -188,7 +188,7 @@ class TracedLimiter:
             return decision
 
     async def fail(self, bucket: str) -> int | None:
-        """See :class:`Limiter`."""
+        """See ``Limiter``."""
         with self._span("keyauth.limiter.fail"):
             return await self._limiter.fail(bucket)
 

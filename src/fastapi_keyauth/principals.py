@@ -56,7 +56,7 @@ class KeyPrincipal:
 
 @dataclass(slots=True)
 class KeyPrincipalDraft:
-    """The fields of a :class:`KeyPrincipal`, in its order, not frozen yet.
+    """The fields of a ``KeyPrincipal``, in its order, not frozen yet.
 
     A frozen dataclass sets each of its fields by a call, which takes five times as long, and one is made for every
     request.

@@ -76,7 +76,7 @@ class Sessions:
         await self._store.revoke(self._now(), user_id=user_id)
 
     async def resolve(self, token: str, connection: HTTPConnection) -> SessionPrincipal | None:
-        """The session behind a token; a :data:`SessionResolver`. What has the wrong form costs no I/O."""
+        """The session behind a token; a ``SessionResolver``. What has the wrong form costs no I/O."""
         if not is_session_token(token):
             return None
         return await self._store.find(hash_session_token(token), self._now())

@@ -25,7 +25,7 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
 
 
 class KeyAuthSettings(BaseSettings):
-    """Settings of one :class:`KeyAuth`, from keyword arguments, ``KEYAUTH_*`` variables or a ``.env`` file.
+    """Settings of one ``KeyAuth``, from keyword arguments, ``KEYAUTH_*`` variables or a ``.env`` file.
 
     Lists may be written as JSON or with commas.
 

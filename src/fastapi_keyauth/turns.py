@@ -47,7 +47,7 @@ class Turns:
             self.give_back()
 
     async def take(self, owner: str, *, is_patient: bool = False) -> None:
-        """As :meth:`of`, until :meth:`give_back` is called."""
+        """As ``of``, until ``give_back`` is called."""
         if self._free > 0:  # then nobody waits
             self._free -= 1
             return

@@ -79,7 +79,7 @@ class UsageRecorder:
             )
 
     async def flush_soon(self) -> None:
-        """As :meth:`flush`, but wait for it only a moment: a reader can do without the last few requests."""
+        """As ``flush``, but wait for it only a moment: a reader can do without the last few requests."""
         await asyncio.wait([asyncio.create_task(self.flush())], timeout=FLUSH_WAIT_S)
 
     def count_lost(self) -> int:

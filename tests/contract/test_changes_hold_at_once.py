@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests.session import Servers
+from tests.thorough import turns
 from tests.workers import Workers
 
 from .fleet import BUSY_EACH, MORE, WARM_UP, WORKERS, Answer, Fleet, Outcome, connected_to_every_worker, outcomes
@@ -135,7 +136,7 @@ async def owner(fleet: Fleet, request: pytest.FixtureRequest) -> Owner:
     return Owner(fleet, {"authorization": f"Bearer {made.body['session_token']}"})
 
 
-@pytest.mark.parametrize(("keys", "others"), [(50, 0), (12, 2)], ids=["alone", "amid other changes"])
+@pytest.mark.parametrize(("keys", "others"), [(50, 0), (turns(12, 4), 2)], ids=["alone", "amid other changes"])
 async def test_revoked_key_is_refused_by_every_worker_and_stays_revoked(
     fleet: Fleet, owner: Owner, keys: int, others: int
 ) -> None:
@@ -168,7 +169,7 @@ async def test_revoked_key_is_refused_by_every_worker_and_stays_revoked(
 
 
 async def test_scope_that_was_taken_away_is_missing_at_every_worker(fleet: Fleet, owner: Owner) -> None:
-    for turn in range(12):
+    for turn in range(turns(12, 5)):
         key = await owner.make_key(turn, ["items:read", "items:write"])
         async with fleet.load(turn, "/items", key["token"]) as answers:
             narrowed = await owner.send(turn, "PATCH", f"/{key['id']}", {"scopes": ["items:write"]})
@@ -181,7 +182,7 @@ async def test_scope_that_was_taken_away_is_missing_at_every_worker(fleet: Fleet
 
 
 async def test_rotation_without_overlap_swaps_the_tokens_at_every_worker(fleet: Fleet, owner: Owner) -> None:
-    for turn in range(12):
+    for turn in range(turns(12, 5)):
         key = await owner.make_key(turn)
         async with fleet.load(turn, "/models", key["token"]) as answers:
             rotated = await owner.send(turn, "POST", f"/{key['id']}/rotate", {"overlap_s": 0})
@@ -194,7 +195,7 @@ async def test_rotation_without_overlap_swaps_the_tokens_at_every_worker(fleet: 
 
 async def test_disabled_key_is_refused_by_every_worker_until_it_is_enabled(fleet: Fleet, owner: Owner) -> None:
     disabled = (401, "disabled_api_key")
-    for turn in range(12):
+    for turn in range(turns(12, 5)):
         key = await owner.make_key(turn)
         for enabled, was, became in ((False, ADMITTED, disabled), (True, disabled, ADMITTED)):
             async with fleet.load(turn, "/models", key["token"]) as answers:

@@ -49,10 +49,10 @@ class Ask(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """The answer to an :class:`Ask`.
+    """The answer to an ``Ask``.
 
     Attributes:
-        verdict: see :class:`Verdict`.
+        verdict: see ``Verdict``.
         generation: opaque; it is another one after every change to the key. "" where none is known.
         remaining: units left in the window, None without a cap.
         reset_at_s: when the window ends, in seconds since 1970, on the limiter's clock.

@@ -39,7 +39,7 @@ class ClusterLimiter(SharedLimiter):
         self._unblocking = Script("unblock")
 
     async def close(self) -> None:
-        """See :class:`Limiter`."""
+        """See ``Limiter``."""
         await self._nodes.close()
 
     async def touch(self) -> None:
@@ -61,7 +61,7 @@ class ClusterLimiter(SharedLimiter):
         await self._nodes.call(self._take, ([name, name], args))
 
     async def take(self, ask: Ask) -> Decision:
-        """See :class:`Limiter`."""
+        """See ``Limiter``."""
         began_at = 0.0 if self._answered is None else time.perf_counter()
         problem: str | None = None
         try:
@@ -92,11 +92,11 @@ class ClusterLimiter(SharedLimiter):
         return int(blocked_ms)
 
     async def changed(self, key_id: str) -> None:
-        """See :class:`Limiter`."""
+        """See ``Limiter``."""
         await self._in_time(self._nodes.call(self._changing, self._prepare_change(key_id)))
 
     async def blocks(self) -> dict[str, int]:
-        """See :class:`Limiter`."""
+        """See ``Limiter``."""
         await self._in_time(self._nodes.look())
         found: dict[str, int] = {}
         for client in self._nodes.clients():
@@ -110,7 +110,7 @@ class ClusterLimiter(SharedLimiter):
         return blocked_ms > 0
 
     async def find_dangers(self) -> list[Danger]:
-        """See :class:`Limiter`. One that several nodes show is said once."""
+        """See ``Limiter``. One that several nodes show is said once."""
         found: dict[str, Danger] = {}
         for client in self._nodes.clients():
             async with client:
@@ -119,7 +119,7 @@ class ClusterLimiter(SharedLimiter):
         return list(found.values())
 
     async def facts(self) -> ServerFacts:
-        """See :class:`SharedLimiter`. The time is the slowest primary's."""
+        """See ``SharedLimiter``. The time is the slowest primary's."""
         found = []
         for client in self._nodes.clients():
             async with client:

@@ -65,11 +65,11 @@ class MemoryLimiter:
         """Nothing to let go of."""
 
     async def take(self, ask: Ask) -> Decision:
-        """See :class:`Limiter`."""
+        """See ``Limiter``."""
         return self.decide(ask)
 
     def decide(self, ask: Ask) -> Decision:
-        """What :meth:`take` answers. Nothing is waited for, so nothing comes between looking and counting."""
+        """What ``take`` answers. Nothing is waited for, so nothing comes between looking and counting."""
         now_ms = int(self._clock() * 1000)
         hour = now_ms // HOUR_MS
         if ask.bucket is not None and ask.bucket in self._attempts:
@@ -112,14 +112,14 @@ class MemoryLimiter:
         return Decision(Verdict.ADMITTED, quota.generation, room // HOUR_MS, reset_at_s, wait_s, hour)
 
     def known_block_s(self, bucket: str) -> int | None:
-        """See :class:`Limiter`."""
+        """See ``Limiter``."""
         if bucket not in self._attempts:
             return None
         blocked_ms = self._blocked_ms(bucket, int(self._clock() * 1000))
         return ceil_s(blocked_ms) if blocked_ms else None
 
     async def fail(self, bucket: str) -> int | None:
-        """See :class:`Limiter`."""
+        """See ``Limiter``."""
         now_ms = int(self._clock() * 1000)
         blocked_ms = self._blocked_ms(bucket, now_ms)
         if blocked_ms:
@@ -140,19 +140,19 @@ class MemoryLimiter:
         return 0 if begins_block else None
 
     async def changed(self, key_id: str) -> None:
-        """See :class:`Limiter`."""
+        """See ``Limiter``."""
         quota = self._quotas.get(key_id)
         if quota is not None:
             quota.generation = secrets.token_hex(8)
 
     async def blocks(self) -> dict[str, int]:
-        """See :class:`Limiter`."""
+        """See ``Limiter``."""
         now_ms = int(self._clock() * 1000)
         left = {bucket: self._blocked_ms(bucket, now_ms) for bucket in self._attempts}
         return {bucket: ceil_s(left_ms) for bucket, left_ms in left.items() if left_ms}
 
     async def unblock(self, bucket: str) -> bool:
-        """See :class:`Limiter`."""
+        """See ``Limiter``."""
         was_blocked = self._blocked_ms(bucket, int(self._clock() * 1000)) > 0
         self._attempts.pop(bucket, None)
         return was_blocked

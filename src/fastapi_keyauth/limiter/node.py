@@ -49,7 +49,7 @@ class Node:
     def call(self, packed: bytes, *, is_asking: bool = False) -> Answer:
         """The answer to a packed command. ``is_asking``: on behalf of a slot that is on its way to this node.
 
-        The future may raise :class:`NodeLost`, or ``LimiterUnavailable`` where no answer came in time.
+        The future may raise ``NodeLost``, or ``LimiterUnavailable`` where no answer came in time.
         """
         future: Answer = asyncio.get_running_loop().create_future()
         if self._is_closed:
@@ -107,7 +107,7 @@ class Node:
 
 
 class _Link(asyncio.Protocol):
-    """One connection of a :class:`Node`."""
+    """One connection of a ``Node``."""
 
     def __init__(self, node: Node, connection: Any, timeout_s: float) -> None:
         self._node = node

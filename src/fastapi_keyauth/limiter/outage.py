@@ -45,7 +45,7 @@ class OutageLimiter:
         self._is_closed = False
 
     async def start(self) -> None:
-        """See :class:`Limiter`."""
+        """See ``Limiter``."""
         self._is_closed = False
         await self._primary.start()
         self._observer.back("redis")  # where it was away when this was closed before
@@ -53,7 +53,7 @@ class OutageLimiter:
             self._watch = asyncio.create_task(self._keep_watch(), name="keyauth-watch")
 
     async def close(self) -> None:
-        """See :class:`Limiter`."""
+        """See ``Limiter``."""
         self._is_closed = True
         for task in (self._watch, self._probe):
             if task is not None:
@@ -64,7 +64,7 @@ class OutageLimiter:
         await self._primary.close()
 
     def take(self, ask: Ask) -> Awaitable[Decision]:
-        """See :class:`Limiter`."""
+        """See ``Limiter``."""
         return self._primary.take(ask) if self._probe is None else self._local().take(ask)
 
     def _rescue(self, ask: Ask, error: LimiterUnavailable) -> Decision:
@@ -72,13 +72,13 @@ class OutageLimiter:
         return self._local().decide(ask)
 
     def known_block_s(self, bucket: str) -> int | None:
-        """See :class:`Limiter`."""
+        """See ``Limiter``."""
         if self._probe is None:
             return self._primary.known_block_s(bucket)
         return None if self._fallback is None else self._fallback.known_block_s(bucket)
 
     async def fail(self, bucket: str) -> int | None:
-        """See :class:`Limiter`."""
+        """See ``Limiter``."""
         if self._probe is None:
             try:
                 return await self._primary.fail(bucket)
@@ -87,7 +87,7 @@ class OutageLimiter:
         return await self._local().fail(bucket)
 
     async def changed(self, key_id: str) -> None:
-        """See :class:`Limiter`. Never answered by the fallback: other workers must hear of it."""
+        """See ``Limiter``. Never answered by the fallback: other workers must hear of it."""
         if self._probe is not None:
             raise LimiterUnavailable("outage")
         try:
@@ -99,7 +99,7 @@ class OutageLimiter:
             raise
 
     async def blocks(self) -> dict[str, int]:
-        """See :class:`Limiter`. Those of all workers, or none: the fallback's are this process's own."""
+        """See ``Limiter``. Those of all workers, or none: the fallback's are this process's own."""
         if self._probe is not None:
             raise LimiterUnavailable("outage")
         try:
@@ -109,7 +109,7 @@ class OutageLimiter:
             raise
 
     async def unblock(self, bucket: str) -> bool:
-        """See :class:`Limiter`. Also what this process has counted by itself during an outage."""
+        """See ``Limiter``. Also what this process has counted by itself during an outage."""
         if self._fallback is not None:
             await self._fallback.unblock(bucket)
         if self._probe is not None:
@@ -121,7 +121,7 @@ class OutageLimiter:
             raise
 
     async def find_dangers(self) -> list[Danger]:
-        """See :class:`Limiter`."""
+        """See ``Limiter``."""
         return await self._primary.find_dangers()
 
     async def facts(self) -> ServerFacts:

@@ -57,7 +57,7 @@ class RedisLimiter(SharedLimiter):
         self.doubt()
 
     async def close(self) -> None:
-        """See :class:`Limiter`."""
+        """See ``Limiter``."""
         await self._asks.close()
         await self._failures.close()
         self._take.close()
@@ -86,14 +86,14 @@ class RedisLimiter(SharedLimiter):
         return super()._rescue(ask, error)
 
     def take(self, ask: Ask) -> Awaitable[Decision]:
-        """See :class:`Limiter`."""
+        """See ``Limiter``."""
         return self._asks.ask(ask)
 
     async def _fail(self, bucket: str) -> int:
         return await self._failures.ask(bucket)
 
     async def changed(self, key_id: str) -> None:
-        """See :class:`Limiter`."""
+        """See ``Limiter``."""
         await self._changing.run(lambda: self._prepare_change(key_id))
         # A server that is replaced while it lives takes changes that its successor never hears of. Who has moved there
         # already may have read the key's row before.
@@ -101,7 +101,7 @@ class RedisLimiter(SharedLimiter):
             raise Unsettled("the primary has just been replaced, or no Sentinel can be asked")
 
     async def blocks(self) -> dict[str, int]:
-        """See :class:`Limiter`."""
+        """See ``Limiter``."""
         async with self._own_client() as client:
             return await RedisBlocks(client, self._namespace, self._timeout_s, self._clock).find()
 
@@ -110,12 +110,12 @@ class RedisLimiter(SharedLimiter):
             return await RedisBlocks(client, self._namespace, self._timeout_s, self._clock).lift(bucket)
 
     async def find_dangers(self) -> list[Danger]:
-        """See :class:`Limiter`."""
+        """See ``Limiter``."""
         async with self._own_client() as client:
             return await inspect_server(client, self._timeout_s, None if self._clock else time.time)
 
     async def facts(self) -> ServerFacts:
-        """See :class:`SharedLimiter`."""
+        """See ``SharedLimiter``."""
         async with self._own_client() as client:
             return await read_facts(client, self._timeout_s)
 

@@ -43,7 +43,7 @@ class SharedLimiter(ABC):
         answered: told of each call that carried questions of requests.
 
     Attributes:
-        rescue: answers a question that Redis did not; without it :meth:`take` raises. A function, and no ``except``
+        rescue: answers a question that Redis did not; without it ``take`` raises. A function, and no ``except``
             around an ``await``: one coroutine less to wake up for every request.
         fails_over: whether another server may take over, so that one that was lost sight of must be believed no more.
         signs: whether the server that gives a generation out signs it. Without, a generation is doubted when the
@@ -92,7 +92,7 @@ class SharedLimiter(ABC):
         self._epoch += 1
 
     async def start(self) -> None:
-        """See :class:`Limiter`. No request waits yet, and a machine that starts workers is busy: tried a few times."""
+        """See ``Limiter``. No request waits yet, and a machine that starts workers is busy: tried a few times."""
         self._open()
         for left in reversed(range(START_TRIES)):
             try:
@@ -107,7 +107,7 @@ class SharedLimiter(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """See :class:`Limiter`."""
+        """See ``Limiter``."""
 
     @abstractmethod
     async def touch(self) -> None:
@@ -123,10 +123,10 @@ class SharedLimiter(ABC):
 
     @abstractmethod
     def take(self, ask: Ask) -> Awaitable[Decision]:
-        """See :class:`Limiter`."""
+        """See ``Limiter``."""
 
     async def fail(self, bucket: str) -> int | None:
-        """See :class:`Limiter`."""
+        """See ``Limiter``."""
         blocked_s = self.known_block_s(bucket)
         if blocked_s is None:
             blocked_ms = await self._fail(bucket)
@@ -142,14 +142,14 @@ class SharedLimiter(ABC):
 
     @abstractmethod
     async def changed(self, key_id: str) -> None:
-        """See :class:`Limiter`."""
+        """See ``Limiter``."""
 
     @abstractmethod
     async def blocks(self) -> dict[str, int]:
-        """See :class:`Limiter`."""
+        """See ``Limiter``."""
 
     async def unblock(self, bucket: str) -> bool:
-        """See :class:`Limiter`."""
+        """See ``Limiter``."""
         was_blocked = await self._unblock(bucket)
         self._known_blocks.pop(bucket, None)
         return was_blocked
@@ -160,7 +160,7 @@ class SharedLimiter(ABC):
 
     @abstractmethod
     async def find_dangers(self) -> list[Danger]:
-        """See :class:`Limiter`."""
+        """See ``Limiter``."""
 
     @abstractmethod
     async def facts(self) -> ServerFacts:
@@ -227,7 +227,7 @@ class SharedLimiter(ABC):
         return time.monotonic() if self._clock is None else self._clock()
 
     def known_block_s(self, bucket: str) -> int | None:
-        """See :class:`Limiter`."""
+        """See ``Limiter``."""
         known = self._known_blocks.get(bucket)
         if known is None:
             return None

@@ -182,7 +182,7 @@ class Wire:
 
 
 class _Link(asyncio.Protocol):
-    """One connection of a :class:`Wire`."""
+    """One connection of a ``Wire``."""
 
     has_answered = False
 

@@ -22,7 +22,7 @@ PROBE_TIMEOUT_S = 1.5
 
 
 class Breaker:
-    """Open while the database is away. Use it from one event loop, between :meth:`start` and :meth:`stop`.
+    """Open while the database is away. Use it from one event loop, between ``start`` and ``stop``.
 
     Args:
         probe: asks the database something and raises where it cannot. It may hang; then it is cancelled, and not

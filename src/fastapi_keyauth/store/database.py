@@ -55,7 +55,7 @@ else:
 
 
 class Database:
-    """One SQLAlchemy engine. Use it from one event loop, between :meth:`start` and :meth:`close`.
+    """One SQLAlchemy engine. Use it from one event loop, between ``start`` and ``close``.
 
     Args:
         url: of the database.

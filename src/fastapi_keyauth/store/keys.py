@@ -138,7 +138,7 @@ class KeyStore:
         return key
 
     async def check_room(self, owner_id: str, max_keys: int) -> None:
-        """Look whether the owner may have one more key, before work goes into it. :meth:`create` looks again.
+        """Look whether the owner may have one more key, before work goes into it. ``create`` looks again.
 
         Raises:
             TooManyKeys: the owner has ``max_keys`` keys that are not revoked.

@@ -23,11 +23,11 @@ FOR_TOKEN_COLUMNS = (
     secrets.c.hash.label("secret_hash"),
     secrets.c.expires_at.label("secret_expires_at"),
 )
-"""What :meth:`Views.stored_key` wants, and the hash."""
+"""What ``Views.stored_key`` wants, and the hash."""
 
 
 def has_status(status: Status, now: datetime) -> ColumnElement[bool]:
-    """The condition under which :func:`key_status` says ``status``."""
+    """The condition under which ``key_status`` says ``status``."""
     not_revoked = keys.c.revoked_at.is_(None)
     on = and_(not_revoked, keys.c.enabled == true())
     conditions: dict[Status, ColumnElement[bool]] = {

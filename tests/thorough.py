@@ -1,0 +1,37 @@
+"""How much of it a run takes: `make test` each case on one of its stacks, `make test THOROUGH=1` on all of them.
+
+What is thinned out is repetition. Every case runs in every run, on a stack that its name chooses, so that each stack
+meets its share of every module.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import zlib
+from collections import defaultdict
+
+import pytest
+
+IS_THOROUGH = os.environ.get("KEYAUTH_TEST_THOROUGH", "") not in ("", "0")
+
+
+def turns(thorough: int, brief: int) -> int:
+    """How often to repeat something."""
+    return thorough if IS_THOROUGH else brief
+
+
+def thin_out(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep one stack of each case, unless the run is thorough or one stack was asked for (`-k valkey`)."""
+    if IS_THOROUGH or config.option.keyword or any("::" in argument for argument in config.args):
+        return
+    cases: dict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        stack = getattr(item, "callspec", None) and item.callspec.params.get("stack")  # type: ignore[attr-defined]  # pytest.Function has it
+        if isinstance(stack, str):
+            cases[re.sub(rf"(?<=[\[-]){re.escape(stack)}(?=[\]-])", "", item.nodeid)].append(item)
+    kept = {case: group[zlib.crc32(case.encode()) % len(group)] for case, group in cases.items()}
+    left_out = {item for case, group in cases.items() for item in group if item is not kept[case]}
+    if left_out:
+        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = [item for item in items if item not in left_out]
