@@ -171,7 +171,7 @@ owner_numbers = count()
 named_bodies = bodies.map(lambda body: {"name": "n", **body})
 
 
-@fuzzed(80)
+@fuzzed(40)
 @given(body=bodies | named_bodies | any_json, scopes=st.sampled_from(["*", "admin"]))
 async def test_any_json_body_is_answered_soundly(patient_scene: Scene, body: Any, scopes: str) -> None:
     owner_id = f"hostile-{next(owner_numbers)}"
@@ -186,7 +186,7 @@ async def test_any_json_body_is_answered_soundly(patient_scene: Scene, body: Any
     assert_sound(read)
 
 
-@fuzzed(60)
+@fuzzed(30)
 @given(content=st.binary(max_size=200))
 async def test_any_bytes_as_a_body_are_answered_soundly(patient_scene: Scene, content: bytes) -> None:
     session = await patient_scene.session("hostile")

@@ -25,6 +25,7 @@ from .fleet import BUSY_EACH, MORE, WARM_UP, WORKERS, Answer, Fleet, Outcome, co
 from .stage import eventually
 
 WRITTEN_WITHIN_S = 10.0
+pytestmark = pytest.mark.timeout(240)  # four workers, and some thousands of requests, on a busy machine too
 
 ADMITTED: Outcome = (200, None)
 

@@ -7,7 +7,7 @@ import pytest
 from .stage import OpenScene, Scene, code_of, quota_of
 
 # Who may do what is decided on what the store gave out; that it gives out the same is tried elsewhere.
-STACKS = ("postgres-valkey",)
+STACKS = ("sqlite-memory",)
 
 GRANTS = [
     ("session", "*", "*", True),

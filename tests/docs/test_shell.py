@@ -18,7 +18,7 @@ from tests.docs.pages import PAGES, README, ROOT, Block, find_blocks, name_of
 from tests.workers import Workers
 
 BASH = shutil.which("bash") or ""
-WRITTEN_BY_THE_READER = {"main.py", "make_key.py"}
+WRITTEN_BY_THE_READER = {"main.py", "make_key.py", ".gitleaks.toml"}
 SOURCE = ROOT / "src" / "fastapi_keyauth"
 
 SHELL_BLOCKS = [block for page in PAGES for block in find_blocks(page, "bash|console")]

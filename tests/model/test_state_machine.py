@@ -18,7 +18,7 @@ from tests.session import Servers
 from .comparing import Stage
 from .machine import KeysInUse
 
-STORIES = 50
+STORIES = 16
 STEPS = 16
 
 
