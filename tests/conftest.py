@@ -104,7 +104,7 @@ def open_stack(name: str, servers: Servers, tmp_path: Path) -> Iterator[Stack]:
             yield Stack("sqlite", "cluster", {"database_url": database_url, "redis_url": servers.cluster().url})
             return
         database, limiter = STACKS[name]
-        database_url = _fresh_database_url(database, servers, tmp_path, cleanup)
+        database_url = _fresh_database_url(database, servers, tmp_path, cleanup, has_tables=True)
         redis_url = None if limiter == "memory" else servers.fresh_redis_url(limiter)
         yield Stack(database, limiter, {"database_url": database_url, "redis_url": redis_url})
 
@@ -205,7 +205,11 @@ def _starter(servers: Servers, kind: Kind) -> Iterator[Callable[..., Server]]:
         yield start
 
 
-def _fresh_database_url(database: str, servers: Servers, folder: Path, cleanup: ExitStack) -> str:
+def _fresh_database_url(
+    database: str, servers: Servers, folder: Path, cleanup: ExitStack, *, has_tables: bool = False
+) -> str:
     if database == "postgres":
-        return cleanup.enter_context(servers.fresh_postgres_url())
+        return cleanup.enter_context(servers.fresh_postgres_url(has_tables=has_tables))
+    if has_tables:
+        return servers.fresh_sqlite_url(folder / "keyauth.db")
     return f"sqlite+aiosqlite:///{folder / 'keyauth.db'}"

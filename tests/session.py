@@ -49,6 +49,8 @@ class Servers:
         self._urls: dict[Kind, str] = {}
         self._numbers = count()
         self._postgres_copy: Path | None = None
+        self._postgres_with_tables: str | None = None
+        self._sqlite_with_tables: Path | None = None
         self._cluster: Cluster | None = None
         self._cleanup = ExitStack()
         self.folder = self._cleanup.enter_context(_session_folder(_roomy_place()))
@@ -132,16 +134,27 @@ class Servers:
         return url
 
     @contextmanager
-    def fresh_postgres_url(self) -> Iterator[str]:
-        """A database of the shared server for one test alone; dropped afterwards, whoever is still connected."""
+    def fresh_postgres_url(self, *, has_tables: bool = False) -> Iterator[str]:
+        """A database of the shared server for one test alone; dropped afterwards, whoever is still connected.
+
+        Making the tables takes as long as many a test, so whoever does not test that gets a copy that has them.
+        """
         url = make_url(self.url("postgres"))
-        name = f"keyauth_test_{secrets.token_hex(8)}"
-        # FILE_COPY: 8 ms in memory; the default writes the whole template to the log and takes 25.
-        _run_sql(url, f"CREATE DATABASE {name} STRATEGY FILE_COPY")
-        try:
-            yield _render(url.set(database=name))
-        finally:
-            _run_sql(url, f"DROP DATABASE {name} WITH (FORCE)")
+        if has_tables and self._postgres_with_tables is None:
+            made = self._cleanup.enter_context(_postgres_database(url, "template1"))
+            _make_tables(made)
+            self._postgres_with_tables = make_url(made).database
+        with _postgres_database(url, (self._postgres_with_tables if has_tables else None) or "template1") as fresh:
+            yield fresh
+
+    def fresh_sqlite_url(self, file: Path) -> str:
+        """A new file that has the tables."""
+        if self._sqlite_with_tables is None:
+            made = self.folder / "with-tables.db"
+            _make_tables(f"sqlite+aiosqlite:///{made}")
+            self._sqlite_with_tables = made
+        shutil.copy(self._sqlite_with_tables, file)
+        return f"sqlite+aiosqlite:///{file}"
 
 
 def _roomy_place() -> Path:
@@ -185,6 +198,29 @@ def redis_version(url: str) -> str:
 def postgres_version(url: str) -> str:
     """What a PostgreSQL server says that it is: "PostgreSQL 18.6"."""
     return f"PostgreSQL {_run_sql(make_url(url), 'SHOW server_version')}"
+
+
+@contextmanager
+def _postgres_database(server: URL, template: str) -> Iterator[str]:
+    name = f"keyauth_test_{secrets.token_hex(8)}"
+    # FILE_COPY: 8 ms in memory; the default writes the whole template to the log and takes 25.
+    _run_sql(server, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+    try:
+        yield _render(server.set(database=name))
+    finally:
+        _run_sql(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _make_tables(url: str) -> None:
+    from fastapi_keyauth.store import Database
+
+    async def make() -> None:
+        database = Database(url)
+        await database.start()
+        await database.close()
+
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        runner.run(make())
 
 
 def _run_sql(url: URL, statement: str) -> str:

@@ -27,11 +27,20 @@ def thin_out(config: pytest.Config, items: list[pytest.Item]) -> None:
         return
     cases: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
-        stack = getattr(item, "callspec", None) and item.callspec.params.get("stack")  # type: ignore[attr-defined]  # pytest.Function has it
-        if isinstance(stack, str):
+        stack = _stack_of(item)
+        if stack is not None:
             cases[re.sub(rf"(?<=[\[-]){re.escape(stack)}(?=[\]-])", "", item.nodeid)].append(item)
     kept = {case: group[zlib.crc32(case.encode()) % len(group)] for case, group in cases.items()}
     left_out = {item for case, group in cases.items() for item in group if item is not kept[case]}
     if left_out:
         config.hook.pytest_deselected(items=list(left_out))
         items[:] = [item for item in items if item not in left_out]
+
+
+def _stack_of(item: pytest.Item) -> str | None:
+    """What repeats a case: a stack; for the example application, which only uses the plugin, the database too."""
+    if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
+        return None
+    params = item.callspec.params
+    stack = params.get("stack") or (params.get("database_url") if item.path.parent.name == "example" else None)
+    return stack if isinstance(stack, str) else None

@@ -8,7 +8,7 @@ from .stage import OpenScene, code_of
 from .test_order_of_checks import FINDINGS, OF_THE_KEY, post_note, request_with, row_of
 
 # Each finding alone is tried on both stores and both limiters; their order is the authenticator's.
-STACKS = ("postgres-valkey",)
+STACKS = ("sqlite-redis6",)
 
 
 def go_together(one: str, other: str) -> bool:
