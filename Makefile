@@ -65,7 +65,7 @@ demo: $(VENV)/.demo
 	$(BIN)/python -m example_app
 
 test: $(VENV)/.dev
-	KEYAUTH_TEST_THOROUGH=$(THOROUGH) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+	THOROUGH_TESTS=$(THOROUGH) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 # Other input each time, TIMES as much of it as `make test` takes.
 TIMES ?= 30

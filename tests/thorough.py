@@ -13,7 +13,7 @@ from collections import defaultdict
 
 import pytest
 
-IS_THOROUGH = os.environ.get("KEYAUTH_TEST_THOROUGH", "") not in ("", "0")
+IS_THOROUGH = os.environ.get("THOROUGH_TESTS", "") not in ("", "0")
 
 
 def turns(thorough: int, brief: int) -> int:

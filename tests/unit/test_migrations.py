@@ -14,7 +14,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, create_engine, inspect, text
+from sqlalchemy.engine.reflection import Inspector
 
 from fastapi_keyauth import KeyAuth, KeyAuthSettings, SetupError
 from fastapi_keyauth.models import KeyRow, SecretRow, SessionRow, UsageRow, metadata, table
@@ -268,3 +269,28 @@ async def test_the_tables_and_the_version_of_the_application_are_left_alone(data
         return version, {name for name in inspect(connection).get_table_names() if not name.startswith("keyauth_")}
 
     assert await run(database_url, look) == (["theirs"], {"alembic_version", "notes"})
+
+
+async def test_tables_that_are_made_between_two_looks_are_not_taken_for_old_ones(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Several workers start on an empty database: one makes the tables while another looks which there are."""
+    url = f"sqlite+aiosqlite:///{tmp_path / 'keyauth.db'}"
+    engine = create_engine(url.replace("+aiosqlite", ""), isolation_level="AUTOCOMMIT")
+    look = Inspector.has_table
+    looks = 0
+
+    def look_and_let_another_worker_start(inspector: Inspector, *args: Any, **options: Any) -> bool:
+        nonlocal looks
+        looks += 1
+        found = look(inspector, *args, **options)
+        if looks == 1:
+            with monkeypatch.context() as other, engine.connect() as connection:
+                other.setattr(Inspector, "has_table", look)
+                schema.create(connection)
+        return found
+
+    monkeypatch.setattr(Inspector, "has_table", look_and_let_another_worker_start)
+    with engine.connect() as connection:
+        assert schema.find_revision(connection) == schema.NEWEST
+    engine.dispose()

@@ -28,11 +28,13 @@ def find_revision(connection: Connection) -> str | None:
     Tables without a version were made before there was one: they are those of the first revision.
     """
     inspector = inspect(connection)
+    # Looked for first: whoever makes the tables commits them with their version, perhaps between these two looks.
+    has_tables = inspector.has_table(str(KeyRow.__tablename__))
     if inspector.has_table(VERSION_TABLE):
         found = connection.execute(select(_version.c.version_num)).scalar()
         if found is not None:
             return str(found)
-    return FIRST if inspector.has_table(str(KeyRow.__tablename__)) else None
+    return FIRST if has_tables else None
 
 
 def create(connection: Connection) -> str:
