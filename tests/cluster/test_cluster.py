@@ -136,7 +136,7 @@ async def test_a_failover_under_load_admits_nothing_wrong(
     settings = {"on_limiter_outage": "deny", "default_hourly_limit": 1000}
     async with worker(tmp_path, cluster.url, **settings) as here, worker(tmp_path, cluster.url, **settings) as there:
         victim, replica = cluster.pair()
-        keys = [await here.keys.create(owner_id="a", name="k", hourly_limit=300) for _ in range(12)]
+        keys = [await here.keys.create(owner_id="a", name="k", hourly_limit=300) for _ in range(60)]
         owned = [key for key in keys if cluster.owner(f"keyauth:ka:{{{key.key.id}}}") is victim]
         capped, revoked = owned[0], owned[1]
         counts = {key.token: 0 for key in (capped, revoked)}
