@@ -182,7 +182,9 @@ async def test_a_scheme_that_cannot_run_is_no_failed_attempt(make: MakeAuth, mon
 
 
 @pytest.mark.parametrize("stack", ["sqlite-memory"], indirect=True)
-async def test_many_first_uses_at_once_share_their_foreign_hash(make: MakeAuth, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_first_uses_at_once_share_their_foreign_hash(
+    make: MakeAuth, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = []
     real = Hasher.verify_foreign
 
