@@ -114,11 +114,19 @@ class ImportVerifier(Verifier):
         name = (digest, secret.key.secret_id)
         running = self._running.get(name)
         if running is None:
-            check = self._hasher.verify_foreign(secret.scheme, secret.hash, hashed, secret.key.owner_id)
+            check = self._hash_foreign(digest, verified, secret, secret.scheme, hashed)
             running = asyncio.create_task(check, name="keyauth-verify")
             self._running[name] = running
             running.add_done_callback(lambda _: self._running.pop(name, None))
         return await outcome_of(running)
+
+    async def _hash_foreign(
+        self, digest: bytes, verified: VerifiedKey, secret: ImportedSecret, scheme: str, hashed: str
+    ) -> bool:
+        is_right = await self._hasher.verify_foreign(scheme, secret.hash, hashed, secret.key.owner_id)
+        if is_right:
+            self._remember(digest, verified)  # before this task ends, as in _hash
+        return is_right
 
     def _adopt_soon(self, text: str, secret: ImportedSecret) -> None:
         """Hash the token our way behind the request's back. What fails is tried again when the row is next read."""
@@ -130,6 +138,8 @@ class ImportVerifier(Verifier):
 
     async def _adopt(self, text: str, secret: ImportedSecret) -> None:
         try:
+            if await self._store.imports.is_adopted(secret.key.secret_id, secret.hash):
+                return  # the row was read before that
             phc = await self._hasher.hash(text, secret.key.owner_id)
             values: dict[str, Any] = {"hash": phc, "tag": secret_tag(text), "last4": text[-4:]}
             await self._store.imports.adopt(secret.key.secret_id, secret.hash, values)

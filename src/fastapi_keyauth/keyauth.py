@@ -282,6 +282,7 @@ class KeyAuth:
 
     async def _stop(self) -> None:
         await self._housekeeping.close()
+        await self._database.settle()  # before the limiter goes: there may be changes to announce
         try:
             await self._usage.close()
             await self._verifier.close()

@@ -18,6 +18,7 @@ from fastapi_keyauth.names import check_owner_id
 from fastapi_keyauth.records import SYSTEM, Actor, CreatedKey, Key
 from fastapi_keyauth.settings import KeyAuthSettings
 from fastapi_keyauth.store import KeyStore, UsageStore
+from fastapi_keyauth.store.whole import whole
 from fastapi_keyauth.tokens import format_token, new_key_id, new_secret, secret_tag
 from fastapi_keyauth.usage import UsageRecorder
 
@@ -51,6 +52,7 @@ class Keys(KeyImports, KeyLookups):
         self._settings = settings
         self._hasher = hasher
         self._announcer = announcer
+        self.works = store.works
 
     async def create(
         self,
@@ -145,6 +147,7 @@ class Keys(KeyImports, KeyLookups):
         values = {name: _listed(value) if name in lists else value for name, value in fields.items()}
         return await self.patch(id, _validated(KeyPatch, values))
 
+    @whole
     async def patch(
         self, id: str, patch: KeyPatch, actor: Actor = SYSTEM, owner_id: str | None = None, check: Check | None = None
     ) -> Key:
@@ -191,6 +194,7 @@ class Keys(KeyImports, KeyLookups):
         """
         return await self.replace_secret(id, overlap)
 
+    @whole
     async def replace_secret(
         self,
         id: str,
@@ -227,6 +231,7 @@ class Keys(KeyImports, KeyLookups):
         if key.status != "active":
             raise KeyNotActive(key.status)
 
+    @whole
     async def revoke(self, id: str, actor: Actor = SYSTEM, owner_id: str | None = None) -> None:
         """Revoke a key, for good and at once. A second time changes nothing.
 
@@ -240,6 +245,7 @@ class Keys(KeyImports, KeyLookups):
         # Also for one revoked before: that answer may have been lost before the others were told.
         await self._announcer.announce(id, change.pending)
 
+    @whole
     async def record_leak(self, id: str, leak: dict[str, Any], actor: Actor, *, revoke: bool) -> None:
         """Write into a key's history that a token of it was found, and revoke it where that is wanted.
 

@@ -25,6 +25,7 @@ from fastapi_keyauth.store.engine import (
     probe_sqlite,
 )
 from fastapi_keyauth.store.readings import Readings
+from fastapi_keyauth.store.whole import Works
 from fastapi_keyauth.urls import masked_url
 
 logger = logging.getLogger("fastapi_keyauth")
@@ -35,7 +36,8 @@ COMMAND_TIMEOUT_S = 10.0
 MAX_UNHURRIED = 5
 """Connections that management and housekeeping have at most: the rest is for what requests read."""
 CLOSE_TIMEOUT_S = 5.0
-"""For the idle connections to take leave at the stop. A server that has not answered by then gets a moment for each."""
+"""For what still writes to end at the stop, and again for the idle connections to take leave. A server that has not
+answered by then gets a moment for each."""
 _SETUP_LOCK = 0x6B657961757468  # "keyauth": PostgreSQL's advisory lock while tables are made
 _PROBE = text(
     "SELECT 1 FROM keyauth_keys JOIN keyauth_secrets ON keyauth_secrets.key_id = keyauth_keys.id"
@@ -61,6 +63,9 @@ class Database:
         url: of the database.
         timeout_s: seconds for a statement, waiting for locks included.
         observer: told when the database is lost and when it is back.
+
+    Attributes:
+        works: what writes, and is not to be cut off.
     """
 
     def __init__(self, url: str, timeout_s: float = COMMAND_TIMEOUT_S, observer: Observer | None = None) -> None:
@@ -71,6 +76,7 @@ class Database:
         self._prober: AsyncEngine | None = None
         self._breaker = Breaker(self._probe, observer)
         self._open_gates()
+        self.works = Works()
 
     @property
     def is_sqlite(self) -> bool:
@@ -143,8 +149,13 @@ class Database:
                 await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _SETUP_LOCK})
             yield connection
 
+    async def settle(self) -> None:
+        """Wait for what is being written for requests that are gone."""
+        await self.works.settle(CLOSE_TIMEOUT_S)
+
     async def close(self) -> None:
         """Close every connection."""
+        await self.settle()
         await self._breaker.stop()
         await self._readings.close()
         engine, self._engine, self._reader, self._prober = self._engine, None, None, None

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import ColumnElement, insert, select, update
 
 from fastapi_keyauth.models import EventRow, OriginRow, table
 from fastapi_keyauth.records import StoredKey
@@ -103,11 +103,19 @@ class ImportStore:
                     await connection.execute(insert(_origins), origins)
                 advance(len(part))
 
+    async def is_adopted(self, secret_id: int, old_hash: str) -> bool:
+        """Whether an imported hash has been replaced by now."""
+        rows = await self._database.fetch(select(secrets.c.id).where(_is_as_it_was(secret_id, old_hash)))
+        return not rows
+
     async def adopt(self, secret_id: int, old_hash: str, values: Mapping[str, Any]) -> None:
         """Replace an imported hash by ours: these columns alone, and only if nobody did so before."""
-        is_as_it_was = (secrets.c.id == secret_id) & (secrets.c.hash == old_hash)
         async with self._database.write() as connection:
-            await connection.execute(update(secrets).where(is_as_it_was).values(scheme=None, **values))
+            await connection.execute(update(secrets).where(_is_as_it_was(secret_id, old_hash)).values(scheme=None, **values))
+
+
+def _is_as_it_was(secret_id: int, old_hash: str) -> ColumnElement[bool]:
+    return (secrets.c.id == secret_id) & (secrets.c.hash == old_hash)
 
 
 def _in_parts(items: Sequence[_Item]) -> Iterator[list[_Item]]:

@@ -17,6 +17,7 @@ from fastapi_keyauth.store.changes import KeyChange, add_event, add_secret, repl
 from fastapi_keyauth.store.database import Database
 from fastapi_keyauth.store.imports import ImportStore
 from fastapi_keyauth.store.views import FOR_TOKEN_COLUMNS, Views, has_status, keys, secrets
+from fastapi_keyauth.store.whole import whole
 
 _events = table(EventRow)
 _origins = table(OriginRow)
@@ -37,6 +38,7 @@ class KeyStore:
 
     def __init__(self, database: Database, settings: KeyAuthSettings, observer: Observer) -> None:
         self._database = database
+        self.works = database.works
         self._observer = observer
         self._views = Views(settings)
         self.imports = ImportStore(database, self._views)
@@ -118,6 +120,7 @@ class KeyStore:
             secret_rows = await self._secrets_of(connection, [row["id"] for row in rows], now)
             return [self._views.key(dict(row), secret_rows[row["id"]], now) for row in rows]
 
+    @whole
     async def create(
         self, values: dict[str, Any], secret: dict[str, Any], now: datetime, actor: Actor, max_keys: int | None
     ) -> Key:
@@ -198,11 +201,13 @@ class KeyStore:
         rows = await self._database.fetch(select(_changes).order_by(_changes.c.id).limit(limit))
         return [(row.id, row.key_id) for row in rows]
 
+    @whole
     async def forget_changes_before(self, moment: datetime) -> None:
         """Changes that everybody had time to see need not be kept."""
         async with self._database.write() as connection:
             await connection.execute(delete(_changes).where(_changes.c.at < moment))
 
+    @whole
     async def forget_changes(self, ids: Sequence[int]) -> None:
         """Changes that were announced need not be announced again."""
         async with self._database.write() as connection:

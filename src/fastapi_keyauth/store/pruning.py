@@ -7,6 +7,7 @@ from sqlalchemy import ColumnElement, Table, delete, func, select, tuple_
 
 from fastapi_keyauth.models import SessionRow, UsageRow, WriterRow, table
 from fastapi_keyauth.store.database import Database
+from fastapi_keyauth.store.whole import whole
 
 _sessions = table(SessionRow)
 _usage = table(UsageRow)
@@ -22,7 +23,9 @@ class PruneStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.works = database.works
 
+    @whole
     async def prune(self, over_before: datetime, usage_before_hour: int) -> bool:
         """Delete one batch of each table; on PostgreSQL only where no other process is just at it.
 

@@ -8,6 +8,7 @@ from sqlalchemy import insert, select, update
 from fastapi_keyauth.models import SessionRow, table
 from fastapi_keyauth.principals import SessionPrincipal
 from fastapi_keyauth.store.database import Database
+from fastapi_keyauth.store.whole import whole
 
 _sessions = table(SessionRow)
 
@@ -17,7 +18,9 @@ class SessionStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.works = database.works
 
+    @whole
     async def add(
         self, token_hash: str, user_id: str, scopes: Iterable[str], now: datetime, expires_at: datetime
     ) -> None:
@@ -38,6 +41,7 @@ class SessionStore:
         row = rows[0]
         return SessionPrincipal(user_id=row.user_id, scopes=frozenset(row.scopes), expires_at=row.expires_at)
 
+    @whole
     async def revoke(self, now: datetime, token_hash: str | None = None, user_id: str | None = None) -> None:
         """Revoke one session, or all of a user. Those revoked before keep their time."""
         statement = update(_sessions).where(_sessions.c.revoked_at.is_(None)).values(revoked_at=now)
