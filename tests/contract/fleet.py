@@ -26,6 +26,8 @@ OPEN_DEADLINE_S = 20.0
 LOAD_DEADLINE_S = 20.0
 
 Outcome = tuple[int, str | None]
+Request = tuple[Any, ...]
+"""Arguments of `Connection.ask`."""
 
 
 @dataclass(frozen=True)
@@ -63,17 +65,21 @@ class Connection:
         self._writer.close()
         await self._writer.wait_closed()
 
-    async def ask(
-        self, method: str, path: str, credentials: Mapping[str, str] | None = None, body: Any = None
-    ) -> Answer:
-        """Send a request and read its answer."""
+    def send(self, method: str, path: str, credentials: Mapping[str, str] | None = None, body: Any = None) -> None:
+        """Send a request."""
         content = b"" if body is None else json.dumps(body).encode()
         headers = {"host": "testserver", "content-length": len(content), **(credentials or {})}
         if content:
             headers["content-type"] = "application/json"
         head = f"{method} {path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        began_at = time.monotonic()
         self._writer.write(head.encode() + b"\r\n" + content)
+
+    async def ask(
+        self, method: str, path: str, credentials: Mapping[str, str] | None = None, body: Any = None
+    ) -> Answer:
+        """Send a request and read its answer."""
+        began_at = time.monotonic()
+        self.send(method, path, credentials, body)
         status_line, *lines = (await self._reader.readuntil(b"\r\n\r\n")).decode().rstrip().split("\r\n")
         answered = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
         found = await self._reader.readexactly(int(answered.get("content-length", 0)))
@@ -85,10 +91,14 @@ class Connection:
 
 
 class Fleet:
-    """Connections to every worker: one to manage keys, one that waits for its moment, and some that keep it busy."""
+    """Connections to every worker: one to manage keys, one that waits for its moment, and some that keep it busy.
+
+    Attributes:
+        workers: the ids of the processes.
+    """
 
     def __init__(self, by_worker: Mapping[int, list[Connection]]) -> None:
-        self._workers = list(by_worker)
+        self.workers = set(by_worker)
         self._managing = [found[0] for found in by_worker.values()]
         self._waiting = [found[1] for found in by_worker.values()]
         self._busy = [connection for found in by_worker.values() for connection in found[2:CONNECTIONS_EACH]]
@@ -96,6 +106,23 @@ class Fleet:
     async def manage(self, turn: int, *request: Any) -> Answer:
         """One request to one worker, to the next one each turn."""
         return await self._managing[turn % WORKERS].ask(*request)
+
+    async def storm(self, requests: Iterable[Request], answers: list[Answer] | None = None) -> list[Answer]:
+        """All these requests, many at once on every worker. Meanwhile keys may be managed, and nothing else.
+
+        Answers are added as they come. What makes the requests may look at them, and go on until it has seen enough.
+        """
+        left = iter(requests)
+        found = [] if answers is None else answers
+
+        async def keep_asking(connection: Connection) -> None:
+            for request in left:
+                found.append(await connection.ask(*request))  # others look at it meanwhile
+
+        async with asyncio.timeout(LOAD_DEADLINE_S), asyncio.TaskGroup() as group:
+            for connection in (*self._waiting, *self._busy):
+                group.create_task(keep_asking(connection))
+        return found
 
     async def ask_every_worker(self, path: str, token: str) -> list[Answer]:
         """One request to each worker, all at once."""
@@ -130,7 +157,7 @@ class Fleet:
 
     def everywhere(self, outcome: Outcome) -> dict[int, set[Outcome]]:
         """What `outcomes` gives where each worker has always given this answer."""
-        return {worker: {outcome} for worker in self._workers}
+        return {worker: {outcome} for worker in self.workers}
 
 
 def outcomes(answers: Iterable[Answer]) -> dict[int, set[Outcome]]:

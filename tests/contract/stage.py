@@ -183,11 +183,11 @@ def whole_seconds(text: str) -> int:
     return int(text)
 
 
-async def eventually(check: Callable[[], Awaitable[bool]], within_s: float) -> bool:
+async def eventually(check: Callable[[], Awaitable[bool]], within_s: float, every_s: float = 0.05) -> bool:
     """Whether `check` comes true within `within_s` real seconds: for promises that allow a delay."""
     deadline = time.monotonic() + within_s
     while not await check():
         if time.monotonic() > deadline:
             return False
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(every_s)
     return True

@@ -1,12 +1,17 @@
-"""The contract's host application for several workers: settings from KEYAUTH_*, and each answer names its worker."""
+"""The contract's host application for several workers: settings from KEYAUTH_*, and each answer names its worker.
+
+Where `TEST_CLOCK` names a file, all workers take the time from it; else it is the system's and Redis's own.
+"""
 
 import os
+from pathlib import Path
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_keyauth import KeyAuth
 
 from .app import build_app
+from .shared_clock import SharedClock
 
 
 class WorkerNamed:
@@ -24,7 +29,7 @@ class WorkerNamed:
         await self._app(scope, receive, send_named)
 
 
-auth = KeyAuth()
+auth = KeyAuth(clock=SharedClock(Path(os.environ["TEST_CLOCK"])) if "TEST_CLOCK" in os.environ else None)
 app = build_app(auth)
 app.add_middleware(WorkerNamed)
 

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from fastapi_keyauth import KeyAuth
 from tests.contract.app import build_app
 from tests.contract.asgi import RawAnswer, call
-from tests.contract.stage import Clock, MakeAuth
+from tests.contract.stage import Clock, MakeAuth, eventually
 from tests.contract.tokens import forge
 
 pytestmark = pytest.mark.parametrize("stack", ["sqlite-memory", "postgres-valkey"], indirect=True)
@@ -103,16 +103,14 @@ class Scene:
 
     async def settle(self) -> None:
         """Until what was begun for a request that is gone has ended: no task, no connection is left over."""
-        async with asyncio.timeout(HANG_S):
-            while any(task.get_name() in {"keyauth-read", "keyauth-verify", "keyauth-work"} for task in asyncio.all_tasks()):
-                await asyncio.sleep(0.001)
-            while self._pool().checkedout():
-                await asyncio.sleep(0.001)
+        assert await eventually(self._is_settled, HANG_S, every_s=0.001)
 
-    def _pool(self) -> Any:
+    async def _is_settled(self) -> bool:
         engine = self.auth._database._engine
         assert engine is not None
-        return engine.pool
+        pool: Any = engine.pool
+        names = {task.get_name() for task in asyncio.all_tasks()}
+        return not names & {"keyauth-read", "keyauth-verify", "keyauth-work"} and not pool.checkedout()
 
 
 @pytest.fixture
@@ -146,8 +144,9 @@ async def cut_everywhere(
         for wait in range(1000):
             await prepare()
             cut = CutShort(request(), wait, is_late)
+            cut_task: asyncio.Task[RawAnswer] = asyncio.create_task(cut)
             async with asyncio.timeout(HANG_S):
-                (outcome,) = await asyncio.gather(asyncio.create_task(cut), return_exceptions=True)
+                outcome: RawAnswer | BaseException = (await asyncio.gather(cut_task, return_exceptions=True))[0]
             if isinstance(outcome, BaseException) and not isinstance(outcome, asyncio.CancelledError):
                 raise outcome
             await scene.settle()

@@ -111,7 +111,8 @@ class ImportStore:
     async def adopt(self, secret_id: int, old_hash: str, values: Mapping[str, Any]) -> None:
         """Replace an imported hash by ours: these columns alone, and only if nobody did so before."""
         async with self._database.write() as connection:
-            await connection.execute(update(secrets).where(_is_as_it_was(secret_id, old_hash)).values(scheme=None, **values))
+            replaced = update(secrets).where(_is_as_it_was(secret_id, old_hash))
+            await connection.execute(replaced.values(scheme=None, **values))
 
 
 def _is_as_it_was(secret_id: int, old_hash: str) -> ColumnElement[bool]:

@@ -12,8 +12,8 @@ Parameters = ParamSpec("Parameters")
 class Works:
     """Runs each work in a task of its own, which is not cancelled with those that wait for it.
 
-    A transaction that is cut off in the middle leaves its connection to be put in order by nobody, and in SQLite perhaps
-    a lock; a change that is cut off after its transaction is not announced. Use it from one event loop.
+    A transaction that is cut off in the middle may leave a lock in SQLite, and a change that is cut off after its
+    transaction is not announced. Use it from one event loop.
     """
 
     def __init__(self) -> None:
