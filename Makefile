@@ -78,6 +78,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/basedpyright
 	$(DOCS_SITE)
 
 docs: $(VENV)/.dev
