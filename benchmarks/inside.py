@@ -35,7 +35,7 @@ class Hashing:
         took_s: until all were admitted.
         each_ms: one hash by itself.
         threads: most that hashed at once.
-        memory_mib: most that the process had, less what the same burst took with hashing left out.
+        memory_mib: what the process grew by while ``NEW_KEYS`` hashes and nothing else waited for their turn.
         allowed_mib: ``max_concurrent_hashes`` times ``argon2_memory_kib``.
     """
 
@@ -108,7 +108,6 @@ class _Burst:
         self._done = asyncio.Event()
         self.stalls_s = {"burst": 0.0, "hashing": 0.0}
         self.threads = 0
-        self.most_bytes = 0
         self.took_s = 0.0
 
     async def run(self, app: Any, *, hash_them: bool) -> "_Burst":
@@ -131,14 +130,25 @@ class _Burst:
         return self
 
     async def _watch(self) -> None:
-        process = psutil.Process()
         while not self._done.is_set():
             phase = "hashing" if self._started == len(self._tokens) else "burst"
             before = time.perf_counter()
             await asyncio.sleep(_TICK_S)
             self.stalls_s[phase] = max(self.stalls_s[phase], time.perf_counter() - before - _TICK_S)
             self.threads = max(self.threads, sum("keyauth-argon2" in one.name for one in threading.enumerate()))
-            self.most_bytes = max(self.most_bytes, process.memory_info().rss)
+
+
+async def _memory_of_hashing(auth: KeyAuth) -> int:
+    """Bytes that the process grows by while many hashes wait for a thread; before it has hashed anything else."""
+    process = psutil.Process()
+    before = most = process.memory_info().rss
+    phc = await auth._hasher.hash("one by itself", "a")
+    waiting = asyncio.gather(*(auth._hasher.verify(phc, "one by itself", f"owner {n}") for n in range(NEW_KEYS)))
+    while (await asyncio.wait([waiting], timeout=_TICK_S))[1]:
+        most = max(most, process.memory_info().rss)
+    if not all(waiting.result()):
+        raise RuntimeError("a hash did not fit its secret")
+    return most - before
 
 
 async def hashing(folder: Path, redis_url: str) -> Hashing:
@@ -147,8 +157,8 @@ async def hashing(folder: Path, redis_url: str) -> Hashing:
     await one_key(database)
     copies = fill(database, NEW_KEYS + 1)
     async with KeyAuth(settings(database, redis_url=redis_url)) as auth:
+        memory = await _memory_of_hashing(auth)
         app = _app(auth, protect=False)
-        # Before anything was hashed with these settings: what a burst takes by itself.
         without = await _Burst(auth, copies).run(app, hash_them=False)
         began = time.perf_counter()
         await auth._hasher.hash("one by itself", "a")
@@ -163,7 +173,7 @@ async def hashing(folder: Path, redis_url: str) -> Hashing:
             took_s=seen.took_s,
             each_ms=each_ms,
             threads=seen.threads,
-            memory_mib=(seen.most_bytes - without.most_bytes) / 2**20,
+            memory_mib=memory / 2**20,
             allowed_mib=allowed_kib / 1024,
         )
 

@@ -188,7 +188,7 @@ def _inside(results: Results) -> str:
         ("longest stall in the burst before that", f"{hashing['burst_stall_ms']:.1f} ms"),
         ("longest stall in the same burst with hashing left out", f"{hashing['plain_stall_ms']:.1f} ms"),
         ("threads that hash", str(hashing["threads"])),
-        ("memory that hashing adds to the same burst (allowed)", _growth(hashing)),
+        ("memory that 200 waiting hashes add to the process (allowed)", _growth(hashing)),
         ("bytes in Redis for an active key", f"{results['redis_bytes']:.0f}"),
         ("Python calls of this package for a warm request, dependency", _hops(hops["dependency"])),
         ("Python calls of this package for a warm request, middleware", _hops(hops["middleware"])),
