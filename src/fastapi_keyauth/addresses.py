@@ -132,8 +132,9 @@ class AddressResolver:
         ip = parse_ip(host)
         if ip is not None:
             return self.describe(ip)
-        # Test clients give a name where servers give an address; a socket's path is neither.
-        return ClientAddress(host, host.lower(), None) if _HOST_NAME.fullmatch(host) else None
+        # Test clients give a name where servers give an address; a socket's path is neither. The dot keeps it apart
+        # from the ids of keys, which Redis has beside it: a server that believes a header can be made to name anything.
+        return ClientAddress(host, f"{host.lower()}.", None) if _HOST_NAME.fullmatch(host) else None
 
     def describe(self, ip: IPAddress) -> ClientAddress:
         """What an address is counted under."""

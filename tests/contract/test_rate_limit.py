@@ -265,3 +265,15 @@ async def test_the_principal_knows_its_quota(open_scene: OpenScene, algorithm: s
         key = await scene.key(hourly_limit=9)
         answer = (await scene.get(token=key.token)).json()
         assert (answer["hourly_limit"], answer["remaining"]) == (9, 8)
+
+
+async def test_a_peer_that_is_named_like_a_key_counts_apart_from_it(
+    open_scene: OpenScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that believes every ``X-Forwarded-For`` gives the peer whatever name the client wrote."""
+    monkeypatch.setattr("fastapi_keyauth.management.new_key_id", lambda: "abcdefgh1234")
+    async with open_scene() as scene:
+        key = await scene.key(hourly_limit=1)
+        assert (await scene.get(token=key.token)).status_code == 200
+        assert code_of(await scene.get(token="wrong", address=key.id)) == "malformed_api_key"
+        assert code_of(await scene.get(token=key.token)) == "rate_limit_exceeded"
