@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from fastapi_keyauth.hashing import Hasher
+from fastapi_keyauth.names import is_plain_text
 from fastapi_keyauth.records import Actor, StoredKey
 from fastapi_keyauth.store import KeyStore
 from fastapi_keyauth.tokens import TokenFormError, TokenParser, redact, secret_tag
@@ -80,7 +81,7 @@ class Leaks:
         if key is None:
             return "unknown"
         is_alive = key.revoked_at is None and (key.secret_expires_at is None or key.secret_expires_at > self._now())
-        leak: dict[str, Any] = {"source": source, "url": redact(url)[:MAX_URL_LENGTH] if url else None}
+        leak: dict[str, Any] = {"source": source, "url": _as_text(redact(url)[:MAX_URL_LENGTH]) if url else None}
         ends_key = revoke and is_alive
         logger.warning(
             "leaked: a token of key %s was found by %s (revoked now: %s)",
@@ -103,3 +104,8 @@ class Leaks:
             if await self._hasher.verify(secret_hash, token.secret, key.owner_id):
                 return key
         return None
+
+
+def _as_text(url: str) -> str:
+    """Halves of characters, which JSON may hold and no answer can, would spoil the key's history."""
+    return "".join(character if is_plain_text(character) else "?" for character in url)

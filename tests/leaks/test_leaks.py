@@ -14,6 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from fastapi import Depends, FastAPI
 
 from fastapi_keyauth import KeyAuth, KeyPrincipal, TemporarilyUnavailable
+from fastapi_keyauth.announcer import HOLDS_WITHIN_S
+from fastapi_keyauth.errors import LimiterUnavailable
 from fastapi_keyauth.routers.leaks import build_leaks_router
 from fastapi_keyauth.signing_keys import FETCH_EVERY_S, KEEP_S, SigningKeys
 from fastapi_keyauth.testing import FrozenClock, cheap_settings
@@ -52,6 +54,7 @@ async def client(auth: KeyAuth) -> AsyncIterator[httpx.AsyncClient]:
     app = FastAPI()
     auth.install(app)
     app.include_router(build_leaks_router(auth, find_keys=find_keys), prefix="/leaks")
+    app.include_router(auth.keys_router, prefix="/api-keys")
 
     @app.get("/me")
     async def me(key: Annotated[KeyPrincipal, Depends(auth.require_key)]) -> str:
@@ -158,6 +161,33 @@ async def test_a_source_is_a_name(auth: KeyAuth, source: str) -> None:
 )
 async def test_a_signed_message_of_another_form_is_refused(client: httpx.AsyncClient, body: bytes, status: int) -> None:
     assert (await client.post("/leaks", content=body, headers=signed(body))).status_code == status
+
+
+async def test_all_tokens_of_a_message_are_revoked_though_no_worker_can_be_told(
+    auth: KeyAuth, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [await auth.keys.create("alice", name) for name in "abc"]
+
+    async def fail(_key_id: str) -> None:
+        raise LimiterUnavailable
+
+    monkeypatch.setattr(auth._limiter, "changed", fail)
+    body = report_of(*(one.token for one in made))
+    answer = await client.post("/leaks", content=body, headers=signed(body))
+    assert (answer.status_code, answer.json()["holds_within_s"]) == (503, HOLDS_WITHIN_S)
+    assert [(await auth.keys.get(one.key.id)).status for one in made] == ["revoked"] * 3
+
+
+@pytest.mark.parametrize("url", ["https://code.example/\ud800", "https://code.example/\0"])
+async def test_an_address_that_is_no_text_does_not_spoil_the_history(
+    auth: KeyAuth, client: httpx.AsyncClient, url: str
+) -> None:
+    made = await auth.keys.create("alice", "CI")
+    body = report_of(made.token, url=url)
+    assert (await client.post("/leaks", content=body, headers=signed(body))).status_code == 204
+    session = {"authorization": f"Bearer {await auth.sessions.create('alice')}"}
+    answer = await client.get(f"/api-keys/{made.key.id}/events", headers=session)
+    assert answer.json()["items"][1]["changes"]["leak"]["url"] == "https://code.example/?"
 
 
 async def test_the_example_of_githubs_documentation_is_signed() -> None:
