@@ -206,7 +206,7 @@ class Problems:
         if retry_after_s is not None:
             headers.append((b"retry-after", b"%d" % retry_after_s))
         evidence = {name: getattr(error, name) for name in _EVIDENCE if getattr(error, name, None) is not None}
-        if "token" in evidence:
+        if "token" in evidence or row.status == 404:  # of all these, the one that a cache may keep unasked
             headers.append((b"cache-control", b"no-store"))
         response = Response(status_code=row.status)
         if evidence:

@@ -187,3 +187,22 @@ async def test_a_query_that_is_no_text_is_answered(build: Build) -> None:
             answer = await call(app, path, query=b"\x80=\xff")
             assert answer.status == 401
         assert (await call(app, "/api-keys", query=b"\x80", headers=list(session.items()))).status == 422
+
+
+async def test_no_cache_keeps_what_a_management_route_says(build: Build) -> None:
+    """A cache in front knows that an answer to ``Authorization`` is one caller's alone; of ``api-key`` it does not."""
+    auth, client = build()
+    async with auth:
+        made = await auth.keys.create(owner_id="a", name="n", scopes=["keys:read", "keys:write"])
+        key = {"api-key": made.token}
+        path = f"/api-keys/{made.key.id}"
+        for url, status in (
+            ("/api-keys", 200),
+            ("/api-keys/current", 200),
+            (path, 200),
+            (f"{path}/usage", 200),
+            (f"{path}/events", 200),
+            (f"/api-keys/{new_key_id()}", 404),  # a cache may keep it, too (RFC 9110 section 15.1)
+        ):
+            answer = await client.get(url, headers=key)
+            assert (answer.status_code, answer.headers.get_list("cache-control")) == (status, ["no-store"]), url

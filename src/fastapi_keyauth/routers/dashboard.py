@@ -121,9 +121,8 @@ def _build_data_router(keys: Keys, settings: KeyAuthSettings, manager: RequireMa
     router = APIRouter(route_class=strict_json_route(authenticate))
 
     @router.get("/options")
-    async def read_options(caller: reader, response: Response) -> OptionsOut:
+    async def read_options(caller: reader) -> OptionsOut:
         """What the caller may choose from."""
-        response.headers["Cache-Control"] = "no-store"
         named = settings.scopes or dict.fromkeys(sorted(caller.principal.scopes), "")
         offered = {**named, **_RESERVED}
         return OptionsOut(
@@ -146,12 +145,10 @@ def _build_data_router(keys: Keys, settings: KeyAuthSettings, manager: RequireMa
     @router.get("/usage")
     async def read_usage_of_keys(
         caller: reader,
-        response: Response,
         ids: Annotated[list[_KeyId], Query(min_length=1, max_length=MAX_PAGE)],
         hours: Annotated[int, Query(ge=1, le=MAX_USAGE_HOURS)] = 24,
     ) -> UsageOfKeysOut:
         """Usage of a page of keys: one request, one SQL statement."""
-        response.headers["Cache-Control"] = "no-store"
         first_hour, found = await keys.usage_of_many(ids, hours, caller.scope_of_view)
         return UsageOfKeysOut(
             first_hour=first_hour,

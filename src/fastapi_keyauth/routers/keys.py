@@ -87,7 +87,6 @@ def build_keys_router(
             actor_of(caller, request),
             settings.max_keys_per_owner,
         )
-        response.headers["Cache-Control"] = "no-store"
         response.headers["Location"] = f"{quote(request.scope['path'].rstrip('/'))}/{created.key.id}"
         return CreatedKeyOut.of(created)
 
@@ -134,7 +133,6 @@ def build_keys_router(
         id: str,
         caller: writer,
         request: Request,
-        response: Response,
         rotation: Annotated[RotateIn | None, Body()] = None,
     ) -> CreatedKeyOut:
         """Give the key a new secret. The old one works until the overlap ends."""
@@ -142,7 +140,6 @@ def build_keys_router(
         created = await keys.replace_secret(
             id, overlap, actor_of(caller, request), caller.scope_of_view, caller.check_change
         )
-        response.headers["Cache-Control"] = "no-store"
         return CreatedKeyOut.of(created)
 
     @router.delete("/{id}", status_code=204, response_class=Response, responses=_NOT_FOUND)

@@ -51,12 +51,16 @@ def strict_json_route(authenticate: Callable[[Request], Awaitable[object]]) -> t
                     check_json(body)
                     request = Request(request.scope, _replay(body))
                 try:
-                    return await handler(request)
+                    response = await handler(request)
                 except InvalidField as error:
                     loc = ("body" if takes_body else "query", error.field)
                     raise RequestValidationError([{"type": "value_error", "loc": loc, "msg": error.message}]) from None
                 except RequestValidationError as error:
                     raise RequestValidationError([_without_much_input(problem) for problem in error.errors()]) from None
+
+                # A shared cache knows that an answer to ``Authorization`` is for one alone; of ``api-key`` it does not.
+                response.headers["Cache-Control"] = "no-store"
+                return response
 
             return checked
 
