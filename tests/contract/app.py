@@ -1,7 +1,8 @@
 """The host application that the contract's tests call."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Set
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Response, Security, WebSocket
@@ -30,46 +31,81 @@ def described(key: KeyPrincipal) -> dict[str, Any]:
     }
 
 
+@dataclass
+class Group:
+    """Routes that are added together: those at `paths`, or those at and below `/prefix`."""
+
+    add: Callable[[], None]
+    paths: Set[str] = frozenset()
+    prefix: str | None = None
+    is_taken_in: bool = False
+
+    def has(self, path: str) -> bool:
+        """Whether this group alone has routes that match the path."""
+        return path in self.paths or (self.prefix is not None and f"{path}/".startswith(f"{self.prefix}/"))
+
+
 class HostApp(FastAPI):
-    """An app that takes its management routes in when they are first asked for: most tests never do, and it is what
-    takes the longest about making an app."""
+    """An app that makes its routes when they are asked for: making them is what takes the longest about making an app,
+    and most tests ask for few.
+
+    A path that a group has brings that group alone (the management routes are one), any other path brings all.
+    """
 
     def __init__(self, auth: KeyAuth) -> None:
         super().__init__()
-        self._keys_router_of: KeyAuth | None = auth
+        self._groups = [Group(lambda: self.include_router(auth.keys_router, prefix="/api-keys"), prefix="/api-keys")]
         auth.install(self)
 
-    def _take_in_keys_router(self) -> None:
-        if self._keys_router_of is not None:
-            self.include_router(self._keys_router_of.keys_router, prefix="/api-keys")
-            self._keys_router_of = None
+    def take_in_later(self, paths: Set[str], add: Callable[[FastAPI, KeyAuth], None], auth: KeyAuth) -> None:
+        """Have `add` called to add the routes at `paths`, when one of them is asked for."""
+        self._groups.append(Group(lambda: add(self, auth), paths))
 
     def openapi(self) -> dict[str, Any]:
         """All routes, those that nobody asked for yet included."""
-        self._take_in_keys_router()
+        self._take_in(self._groups)
         return super().openapi()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope.get("path", "").startswith("/api-keys"):
-            self._take_in_keys_router()
+        if scope["type"] != "lifespan":
+            self._take_in([group for group in self._groups if group.has(scope["path"])] or self._groups)
         await super().__call__(scope, receive, send)
+
+    def _take_in(self, groups: list[Group]) -> None:
+        for group in groups:
+            if not group.is_taken_in:
+                group.is_taken_in = True
+                group.add()
 
 
 def build_app(auth: KeyAuth) -> FastAPI:
     """An app with one route for each thing that the contract speaks of."""
     app = HostApp(auth)
-    add_key_routes(app, auth)
-    add_session_routes(app, auth)
-    add_odd_responses(app, auth)
+    app.take_in_later({"/models"}, add_models, auth)
+    app.take_in_later({"/items", "/maybe", "/open", "/ws"}, add_other_key_routes, auth)
+    app.take_in_later({"/asked-often"}, add_asked_often, auth)
+    app.take_in_later({"/notes", "/scoped-notes", "/me", "/my-profile"}, add_session_routes, auth)
+    app.take_in_later({"/stream", "/hand-made", "/teapot", "/validated", "/crash"}, add_odd_responses, auth)
     return app
 
 
 def add_key_routes(app: FastAPI, auth: KeyAuth) -> None:
     """Routes that look at the key alone."""
+    add_models(app, auth)
+    add_other_key_routes(app, auth)
+    add_asked_often(app, auth)
+
+
+def add_models(app: FastAPI, auth: KeyAuth) -> None:
+    """The route that most tests ask for."""
 
     @app.get("/models")
     async def models(key: Annotated[KeyPrincipal, Depends(auth.require_key)]) -> dict[str, Any]:
         return described(key)
+
+
+def add_other_key_routes(app: FastAPI, auth: KeyAuth) -> None:
+    """A scope, an optional key, no key, and a socket."""
 
     @app.get("/items")
     async def items(
@@ -87,6 +123,16 @@ def add_key_routes(app: FastAPI, auth: KeyAuth) -> None:
     async def open_to_all() -> dict[str, str]:
         return {"hello": "world"}
 
+    @app.websocket("/ws")
+    async def socket(websocket: WebSocket, key: Annotated[KeyPrincipal, Depends(auth.require_key)]) -> None:
+        await websocket.accept()
+        await websocket.send_json({"id": key.id})
+        await websocket.close()
+
+
+def add_asked_often(app: FastAPI, auth: KeyAuth) -> None:
+    """One route that asks for the key in every way at once."""
+
     async def again(key: Annotated[KeyPrincipal, Depends(auth.require_key)]) -> str:
         return key.id
 
@@ -102,12 +148,6 @@ def add_key_routes(app: FastAPI, auth: KeyAuth) -> None:
         return {**described(key), "ids": sorted({key.id, same, session.key.id})}
 
     app.include_router(router)
-
-    @app.websocket("/ws")
-    async def socket(websocket: WebSocket, key: Annotated[KeyPrincipal, Depends(auth.require_key)]) -> None:
-        await websocket.accept()
-        await websocket.send_json({"id": key.id})
-        await websocket.close()
 
 
 def add_session_routes(app: FastAPI, auth: KeyAuth) -> None:

@@ -44,6 +44,7 @@ GRANTS = [
     ("key", "admin", "* keys:read", True),
 ]
 NO_CALLER_NAMES_A_WILDCARD = "keys:*"
+KINDS = ("session", "key")
 
 
 async def quota_of_token(scene: Scene, token: str) -> int | None:
@@ -58,100 +59,97 @@ def refusal_of(scopes: str) -> tuple[int, ...]:
     return (403, 422) if NO_CALLER_NAMES_A_WILDCARD in scopes else (403,)
 
 
-@pytest.mark.parametrize(("kind", "held", "wanted", "granted"), GRANTS)
-async def test_who_may_create_a_key_with_which_scopes(
-    open_scene: OpenScene, kind: str, held: str, wanted: str, granted: bool
-) -> None:
+def grants_of(kind: str) -> list[tuple[str, str, bool]]:
+    """What each caller of that kind holds, what it wants, and whether it may: all are tried in one app, each with a
+    caller and a key of its own."""
+    return [grant[1:] for grant in GRANTS if grant[0] == kind]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_who_may_create_a_key_with_which_scopes(open_scene: OpenScene, kind: str) -> None:
     async with open_scene() as scene:
-        caller = await scene.caller(kind, held)
-        body = {"name": "n", "scopes": wanted.split()}
-        answer = await scene.send("POST", "/api-keys", json=body, **caller)
-        if granted:
-            assert answer.status_code == 201
-            assert set(answer.json()["scopes"]) == set(wanted.split())
-        else:
-            assert answer.status_code in refusal_of(wanted)
-            assert "token" not in answer.json()
-            if answer.status_code == 403:
-                assert code_of(answer) == "insufficient_scope"
+        for held, wanted, granted in grants_of(kind):
+            case = f"{held!r} grants {wanted!r}"
+            caller = await scene.caller(kind, held)
+            body = {"name": "n", "scopes": wanted.split()}
+            answer = await scene.send("POST", "/api-keys", json=body, **caller)
+            if granted:
+                assert answer.status_code == 201, case
+                assert set(answer.json()["scopes"]) == set(wanted.split()), case
+            else:
+                assert answer.status_code in refusal_of(wanted), case
+                assert "token" not in answer.json(), case
+                if answer.status_code == 403:
+                    assert code_of(answer) == "insufficient_scope", case
 
 
-@pytest.mark.parametrize(("kind", "held", "wanted", "granted"), GRANTS)
-async def test_who_may_patch_a_key_to_which_scopes(
-    open_scene: OpenScene, kind: str, held: str, wanted: str, granted: bool
-) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+async def test_who_may_patch_a_key_to_which_scopes(open_scene: OpenScene, kind: str) -> None:
     async with open_scene() as scene:
-        target = await scene.key(scopes=[])
-        caller = await scene.caller(kind, held)
-        body = {"scopes": wanted.split()}
-        answer = await scene.send("PATCH", f"/api-keys/{target.id}", json=body, **caller)
-        assert answer.status_code in ((200,) if granted else refusal_of(wanted))
-        expected = set(wanted.split()) if granted else set()
-        assert set((await scene.auth.keys.get(target.id)).scopes) == expected
+        for held, wanted, granted in grants_of(kind):
+            case = f"{held!r} grants {wanted!r}"
+            target = await scene.key(scopes=[])
+            caller = await scene.caller(kind, held)
+            body = {"scopes": wanted.split()}
+            answer = await scene.send("PATCH", f"/api-keys/{target.id}", json=body, **caller)
+            assert answer.status_code in ((200,) if granted else refusal_of(wanted)), case
+            expected = set(wanted.split()) if granted else set()
+            assert set((await scene.auth.keys.get(target.id)).scopes) == expected, case
 
 
-@pytest.mark.parametrize(
-    ("kind", "held", "target_scopes", "granted"),
-    [grant for grant in GRANTS if NO_CALLER_NAMES_A_WILDCARD not in grant[2]],
-)
-async def test_who_may_touch_a_key_with_which_scopes(
-    open_scene: OpenScene, kind: str, held: str, target_scopes: str, granted: bool
-) -> None:
-    async with open_scene() as scene:
-        target = await scene.key(scopes=target_scopes.split())
-        caller = await scene.caller(kind, held)
-        path = f"/api-keys/{target.id}"
-        bodies: list[dict[str, Any]] = [{"name": "taken over"}, {"scopes": []}, {"enabled": True}]
-        for body in bodies:
-            answer = await scene.send("PATCH", path, json=body, **caller)
-            assert answer.status_code == (200 if granted else 403)
+@pytest.mark.parametrize("kind", KINDS)
+async def test_who_may_touch_a_key_with_which_scopes(open_scene: OpenScene, kind: str) -> None:
+    async with open_scene(block_after_failures=1000) as scene:
+        for held, target_scopes, granted in grants_of(kind):
+            if NO_CALLER_NAMES_A_WILDCARD in target_scopes:
+                continue
+            case = f"{held!r} touches {target_scopes!r}"
+            target = await scene.key(scopes=target_scopes.split())
+            caller = await scene.caller(kind, held)
+            path = f"/api-keys/{target.id}"
+            bodies: list[dict[str, Any]] = [{"name": "taken over"}, {"scopes": []}, {"enabled": True}]
+            for body in bodies:
+                answer = await scene.send("PATCH", path, json=body, **caller)
+                assert answer.status_code == (200 if granted else 403), case
+                if not granted:
+                    assert code_of(answer) == "insufficient_scope", case
+                await scene.auth.keys.update(target.id, scopes=target_scopes.split())
+            answer = await scene.send("POST", f"{path}/rotate", json={"overlap_s": 0}, **caller)
+            assert answer.status_code == (201 if granted else 403), case
             if not granted:
-                assert code_of(answer) == "insufficient_scope"
-            await scene.auth.keys.update(target.id, scopes=target_scopes.split())
-        answer = await scene.send("POST", f"{path}/rotate", json={"overlap_s": 0}, **caller)
-        assert answer.status_code == (201 if granted else 403)
-        if not granted:
-            assert "token" not in answer.json()
-            assert await scene.spend(target.token) == [200]
-            assert (await scene.auth.keys.get(target.id)).name == "test key"
-        answer = await scene.send("DELETE", path, **caller)
-        assert answer.status_code == 204
-        assert code_of(await scene.get(token=target.token)) in (
-            "revoked_api_key",
-            "expired_api_key",
-        )
+                assert "token" not in answer.json(), case
+                assert await scene.spend(target.token) == [200], case
+                assert (await scene.auth.keys.get(target.id)).name == "test key", case
+            answer = await scene.send("DELETE", path, **caller)
+            assert answer.status_code == 204, case
+            assert code_of(await scene.get(token=target.token)) in ("revoked_api_key", "expired_api_key"), case
 
 
-@pytest.mark.parametrize(
-    ("kind", "held", "granted"),
-    [
-        ("session", "*", "*"),
-        ("session", "items:read", "items:read"),
-        ("session", "items:read items:write", "items:read items:write"),
-        ("session", "items:read keys:read keys:write", "items:read"),
-        ("session", "", ""),
-        ("session", "* admin", "*"),
-        ("key", "items:read keys:write", "items:read"),
-        ("key", "* keys:write keys:read", "*"),
-        ("key", "keys:write", ""),
-        ("key", "items:read keys:write admin", None),
-    ],
-)
-async def test_scopes_left_out_are_those_that_the_caller_may_grant(
-    open_scene: OpenScene, kind: str, held: str, granted: str | None
-) -> None:
+async def test_scopes_left_out_are_those_that_the_caller_may_grant(open_scene: OpenScene) -> None:
     async with open_scene() as scene:
-        caller = await scene.caller(kind, held)
-        answer = await scene.send("POST", "/api-keys", json={"name": "n"}, **caller)
-        assert answer.status_code == 201
-        scopes = set(answer.json()["scopes"])
-        assert not scopes & {"keys:read", "keys:write", "admin"}
-        assert granted is None or scopes == set(granted.split())
+        for kind, held, granted in (
+            ("session", "*", "*"),
+            ("session", "items:read", "items:read"),
+            ("session", "items:read items:write", "items:read items:write"),
+            ("session", "items:read keys:read keys:write", "items:read"),
+            ("session", "", ""),
+            ("session", "* admin", "*"),
+            ("key", "items:read keys:write", "items:read"),
+            ("key", "* keys:write keys:read", "*"),
+            ("key", "keys:write", ""),
+            ("key", "items:read keys:write admin", None),
+        ):
+            case = f"a {kind} that holds {held!r}"
+            caller = await scene.caller(kind, held)
+            answer = await scene.send("POST", "/api-keys", json={"name": "n"}, **caller)
+            assert answer.status_code == 201, case
+            scopes = set(answer.json()["scopes"])
+            assert not scopes & {"keys:read", "keys:write", "admin"}, case
+            assert granted is None or scopes == set(granted.split()), case
 
 
-@pytest.mark.parametrize(
-    ("kind", "scopes", "own_limit", "wanted", "granted"),
-    [
+async def test_who_may_set_which_limit(open_scene: OpenScene) -> None:
+    cases: list[tuple[str, str, int | None, int, bool]] = [
         ("session", "*", None, 100, True),
         ("session", "*", None, 1, True),
         ("session", "*", None, 101, False),
@@ -164,30 +162,23 @@ async def test_scopes_left_out_are_those_that_the_caller_may_grant(
         ("key", "* keys:write", None, 100, True),
         ("key", "* keys:write", None, 101, False),
         ("key", "* admin", 50, 5000, True),
-    ],
-)
-async def test_who_may_set_which_limit(
-    open_scene: OpenScene,
-    kind: str,
-    scopes: str,
-    own_limit: int | None,
-    wanted: int,
-    granted: bool,
-) -> None:
+    ]
     async with open_scene(default_hourly_limit=100) as scene:
-        target = await scene.key(hourly_limit=10)
-        fields: dict[str, Any] = {} if own_limit is None else {"hourly_limit": own_limit}
-        caller = await scene.caller(kind, scopes, **fields)
-        body = {"name": "n", "hourly_limit": wanted}
-        made = await scene.send("POST", "/api-keys", json=body, **caller)
-        patched = await scene.send("PATCH", f"/api-keys/{target.id}", json={"hourly_limit": wanted}, **caller)
-        if granted:
-            assert (made.status_code, patched.status_code) == (201, 200)
-            assert await quota_of_token(scene, made.json()["token"]) == wanted
-            assert await quota_of_token(scene, target.token) == wanted
-        else:
-            assert code_of(made) == code_of(patched) == "insufficient_scope"
-            assert await quota_of_token(scene, target.token) == 10
+        for kind, scopes, own_limit, wanted, granted in cases:
+            case = f"a {kind} that holds {scopes!r} and has {own_limit} sets {wanted}"
+            target = await scene.key(hourly_limit=10)
+            fields: dict[str, Any] = {} if own_limit is None else {"hourly_limit": own_limit}
+            caller = await scene.caller(kind, scopes, **fields)
+            body = {"name": "n", "hourly_limit": wanted}
+            made = await scene.send("POST", "/api-keys", json=body, **caller)
+            patched = await scene.send("PATCH", f"/api-keys/{target.id}", json={"hourly_limit": wanted}, **caller)
+            if granted:
+                assert (made.status_code, patched.status_code) == (201, 200), case
+                assert await quota_of_token(scene, made.json()["token"]) == wanted, case
+                assert await quota_of_token(scene, target.token) == wanted, case
+            else:
+                assert code_of(made) == code_of(patched) == "insufficient_scope", case
+                assert await quota_of_token(scene, target.token) == 10, case
 
 
 @pytest.mark.parametrize("explicit", [False, True], ids=["left out", "null"])

@@ -47,19 +47,19 @@ async def test_the_owners_keys_come_newest_first(open_scene: OpenScene) -> None:
         assert await ids_of(scene, session) == made[::-1]
 
 
-@pytest.mark.parametrize("limit", [1, 2, 3, 7, 8])
 @pytest.mark.parametrize("apart_s", [0, 1])
-async def test_the_pages_hold_every_key_once(open_scene: OpenScene, limit: int, apart_s: int) -> None:
+async def test_the_pages_hold_every_key_once(open_scene: OpenScene, apart_s: int) -> None:
     async with open_scene() as scene:
         session = await scene.session()
         made = []
         for _ in range(7):
             made.append((await scene.key()).id)
             scene.clock.advance(apart_s)
-        ids = await all_ids(scene, session, limit)
-        assert len(ids) == 7
-        assert set(ids) == set(made)
-        assert not apart_s or ids == made[::-1]
+        for limit in (1, 2, 3, 7, 8):
+            ids = await all_ids(scene, session, limit)
+            assert len(ids) == 7, limit
+            assert set(ids) == set(made), limit
+            assert not apart_s or ids == made[::-1], limit
 
 
 async def test_a_key_made_between_two_pages_moves_no_other(open_scene: OpenScene) -> None:
@@ -176,16 +176,16 @@ async def test_usage_tells_units_and_refusals_by_the_hour(open_scene: OpenScene)
         assert await eventually(is_told, SAID_WITHIN_S)
 
 
-@pytest.mark.parametrize("hours", [1, 24, 168])
-async def test_usage_includes_hours_with_nothing(open_scene: OpenScene, hours: int) -> None:
+async def test_usage_includes_hours_with_nothing(open_scene: OpenScene) -> None:
     async with open_scene() as scene:
         key, session = await scene.key(), await scene.session()
-        answer = await scene.get(f"/api-keys/{key.id}/usage?hours={hours}", bearer=session)
-        items = answer.json()["items"]
-        assert len(items) in (hours, hours + 1)
-        assert all(set(item) >= {"hour", "admitted", "refused"} for item in items)
-        assert len({item["hour"] for item in items}) == len(items)
-        assert all((item["admitted"], item["refused"]) == (0, 0) for item in items)
+        for hours in (1, 24, 168):
+            answer = await scene.get(f"/api-keys/{key.id}/usage?hours={hours}", bearer=session)
+            items = answer.json()["items"]
+            assert len(items) in (hours, hours + 1), hours
+            assert all(set(item) >= {"hour", "admitted", "refused"} for item in items), hours
+            assert len({item["hour"] for item in items}) == len(items), hours
+            assert all((item["admitted"], item["refused"]) == (0, 0) for item in items), hours
 
 
 async def test_usage_covers_a_day_unless_told_and_a_week_at_most(open_scene: OpenScene) -> None:

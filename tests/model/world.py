@@ -17,7 +17,7 @@ from fastapi import FastAPI
 
 from fastapi_keyauth import KeyAuth, KeyAuthSettings
 from fastapi_keyauth.models import metadata
-from tests.contract.app import HostApp, add_key_routes, add_session_routes
+from tests.contract.app import build_app
 from tests.contract.asgi import RawAnswer, call
 
 from .parts import Request, Rules
@@ -190,8 +190,6 @@ class World:
 
     def _start_worker(self) -> tuple[KeyAuth, FastAPI]:
         auth = self.another_process()
-        app = HostApp(auth)
-        add_key_routes(app, auth)
-        add_session_routes(app, auth)
+        app = build_app(auth)
         self.run(auth.__aenter__())
         return auth, app
