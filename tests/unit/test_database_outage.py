@@ -47,6 +47,7 @@ async def auth(postgres: Server, servers: Servers) -> AsyncIterator[KeyAuth]:
             _env_file=None,
             database_url=postgres.url,
             redis_url=servers.fresh_redis_url("valkey"),
+            redis_timeout_s=10,  # a busy machine is no outage
             argon2_time_cost=1,
             argon2_memory_kib=8,
             block_after_failures=3,
