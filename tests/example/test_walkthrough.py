@@ -77,9 +77,11 @@ def test_log_says_why_and_holds_no_token(demo: Demo) -> None:
     assert demo.key not in log
 
 
-def test_another_start_replaces_password_and_keys(start_demo: StartDemo) -> None:
+def test_ctrl_c_is_no_error_and_another_start_replaces_password_and_keys(start_demo: StartDemo) -> None:
     before = start_demo()
-    before.close()
+    assert before.press_ctrl_c() == 0
+    assert "Application shutdown complete." in before.log()
+    assert "Traceback" not in before.log()
     after = start_demo()
     with httpx.Client(base_url=after.url) as client:
         old, new = (client.get("/v1/models", headers={"api-key": demo.key}) for demo in (before, after))
@@ -111,41 +113,56 @@ def test_websocket_wants_a_key(demo: Demo) -> None:
     assert b"missing_api_key" in (refused.value.response.body or b"")
 
 
-def test_ctrl_c_is_no_error(start_demo: StartDemo) -> None:
-    demo = start_demo()
-    assert demo.press_ctrl_c() == 0
-    assert "Application shutdown complete." in demo.log()
-    assert "Traceback" not in demo.log()
+WHY_NOT: list[tuple[str, dict[str, str], str]] = [
+    ("--workers 4", {}, "Several workers count together only in Redis: set KEYAUTH_REDIS_URL."),
+    ("--workers 0", {}, "At least one worker is needed: --workers 1."),
+    ("", {"KEYAUTH_BLOCK_FOR_S": "-1"}, "Setting block_for_s (KEYAUTH_BLOCK_FOR_S) is wrong: "),
+    ("", {"KEYAUTH_DATABASE_URL": "sqlite:////no/such/folder/x.db"}, "The database at sqlite"),
+    ("", {"KEYAUTH_DATABASE_URL": "postgresql://u:hush@127.0.0.1:1/x"}, "The database at postgresql"),
+    ("--workers 4", {"KEYAUTH_REDIS_URL": "redis://:hush@127.0.0.1:1"}, "The Redis server at redis://:***@"),
+]
+
+
+def assert_says_why(code: object, output: str, errors: str, sentence: str) -> None:
+    """Nothing but that one sentence, which holds no password."""
+    assert (code, output) == (2, "")
+    assert errors.startswith(sentence)
+    assert errors.endswith(".\n")
+    assert errors.count("\n") == 1
+    assert "hush" not in errors
+
+
+@pytest.mark.parametrize(("options", "env", "sentence"), WHY_NOT)
+def test_what_cannot_start_says_why_in_one_sentence(
+    start_here: Callable[..., object],
+    capfd: pytest.CaptureFixture[str],
+    options: str,
+    env: dict[str, str],
+    sentence: str,
+) -> None:
+    code = start_here(*f"--port 0 {options}".split(), **env)
+    output, errors = capfd.readouterr()
+    assert_says_why(code, output, errors, sentence)
 
 
 @pytest.mark.parametrize(
     ("options", "env", "sentence"),
-    [
-        ("--workers 4", {}, "Several workers count together only in Redis: set KEYAUTH_REDIS_URL."),
-        ("--workers 0", {}, "At least one worker is needed: --workers 1."),
-        ("", {"KEYAUTH_BLOCK_FOR_S": "-1"}, "Setting block_for_s (KEYAUTH_BLOCK_FOR_S) is wrong: "),
-        ("", {"KEYAUTH_DATABASE_URL": "sqlite:////no/such/folder/x.db"}, "The database at sqlite"),
-        ("", {"KEYAUTH_DATABASE_URL": "postgresql://u:hush@127.0.0.1:1/x"}, "The database at postgresql"),
-        ("--workers 4", {"KEYAUTH_REDIS_URL": "redis://:hush@127.0.0.1:1"}, "The Redis server at redis://:***@"),
-        ("--port 65536", {}, "Port 65536 cannot be had: choose another one with --port."),
-    ],
+    [WHY_NOT[-1], ("--port 65536", {}, "Port 65536 cannot be had: choose another one with --port.")],
 )
-def test_what_cannot_start_says_why_in_one_sentence(
+def test_process_that_cannot_start_says_no_more_than_that(
     tmp_path: Path, options: str, env: dict[str, str], sentence: str
 ) -> None:
     demo = run(command(*f"--port 0 {options}".split()), cwd=tmp_path, env=environment(**env))
-    assert (demo.returncode, demo.stdout) == (2, "")
-    assert demo.stderr.startswith(sentence)
-    assert demo.stderr.endswith(".\n")
-    assert demo.stderr.count("\n") == 1
-    assert "hush" not in demo.stderr
+    assert_says_why(demo.returncode, demo.stdout, demo.stderr, sentence)
 
 
-def test_taken_port_is_said_before_anything_is_made(tmp_path: Path) -> None:
+def test_taken_port_is_said_before_anything_is_made(
+    start_here: Callable[..., object], capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        demo = run(command("--port", str(port)), cwd=tmp_path, env=environment())
-    assert (demo.returncode, demo.stderr) == (2, f"Port {port} cannot be had: choose another one with --port.\n")
+        code = start_here("--port", str(port))
+    assert (code, capfd.readouterr().err) == (2, f"Port {port} cannot be had: choose another one with --port.\n")
     assert list(tmp_path.iterdir()) == []
 
 
