@@ -37,16 +37,16 @@ class WithLifespan:
     async def _live(self, scope: Scope, startup: Message, receive: Receive, send: Send) -> None:
         """Let the application live, or live in its place. The last word is sent when it has nothing more to do."""
         last_word: Message | None = None
-        is_started = False
+        is_started = has_failed = False
         pending = [startup]
 
         async def receive_from_start() -> Message:
             return pending.pop() if pending else await receive()
 
         async def send_all_but_last(message: Message) -> None:
-            nonlocal last_word, is_started
-            if message["type"] == "lifespan.startup.complete":
-                is_started = True
+            nonlocal last_word, is_started, has_failed
+            is_started |= message["type"] == "lifespan.startup.complete"
+            has_failed |= message["type"] == "lifespan.startup.failed"
             if message["type"].startswith("lifespan.shutdown."):
                 last_word = message
             else:
@@ -55,8 +55,10 @@ class WithLifespan:
         try:
             await self._app(scope, receive_from_start, send_all_but_last)
         except Exception:  # by the protocol: an application that raises here has no lifespan
-            if is_started:
+            if is_started or has_failed:
                 raise
+        if has_failed:
+            return
         if not is_started and last_word is None:
             await send({"type": "lifespan.startup.complete"})
             await receive()

@@ -1,6 +1,8 @@
 """Applications of every make: mounted ones, raw ASGI ones, with and without a lifespan of their own."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import httpx
@@ -119,6 +121,35 @@ def test_a_raw_app_that_starts_and_stops_by_itself_still_does(make_auth: MakeAut
         assert client.get("/").status_code == 401
         assert seen == ["startup"]
     assert seen == ["startup", "shutdown"]
+
+
+async def test_a_raw_app_whose_own_start_fails_says_so_once(make_auth: MakeAuth) -> None:
+    """Starlette sends ``startup.failed`` and raises; a middleware of the application's may lie around it."""
+
+    @asynccontextmanager
+    async def failing(_: Any) -> AsyncIterator[None]:
+        raise OSError("no model to load")
+        yield
+
+    inner = Starlette(lifespan=failing)
+
+    async def wrapped(scope: Any, receive: Any, send: Any) -> None:
+        await inner(scope, receive, send)
+
+    sent: list[str] = []
+
+    async def receive() -> Any:
+        if sent:
+            await asyncio.Event().wait()  # a server that was told of the failure has nothing more to say
+        return {"type": "lifespan.startup"}
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    async with asyncio.timeout(10):
+        with pytest.raises(OSError, match="no model"):
+            await make_auth().protect(wrapped)({"type": "lifespan", "state": {}}, receive, send)
+    assert sent == ["lifespan.startup.failed"]
 
 
 async def test_openapi_says_the_same_every_time(make_auth: MakeAuth, make_client: Any) -> None:
