@@ -24,7 +24,7 @@ def masked_url(url: str) -> str:
     authority, at, rest = text.rpartition("@")
     scheme, _, user_and_password = authority.partition("://")
     user, colon, _ = user_and_password.partition(":")
-    return f"{scheme}://{user}:***@{rest}" if at and colon and not set(user) & set("@/") else text
+    return f"{scheme}://{user}:***@{rest}" if at and colon and "/" not in user else text
 
 
 def check_database_url(text: str) -> MaskedUrl:

@@ -200,6 +200,7 @@ def test_a_bad_value_of_the_environment_fails_as_well(monkeypatch: pytest.Monkey
         {"database_url": f"postgresql+asyncpg://user:{PASSWORD}@db.internal/keys"},
         {"redis_url": f"redis://:{PASSWORD}@redis.internal:6379/0"},
         {"redis_url": f"rediss://user:{PASSWORD}@redis.internal:6379/0"},
+        {"redis_url": f"redis+sentinel://user@corp:{PASSWORD}@redis.internal:26379/mymaster"},
     ],
 )
 def test_the_password_of_a_url_is_never_shown(urls: dict[str, Any]) -> None:
