@@ -265,11 +265,12 @@ class KeyAuth:
         await self._database.start()
         try:
             await self._limiter.start()
-        except BaseException:
+            for danger in await self._limiter.find_dangers():
+                danger.warn()
+        except BaseException:  # also where the start is cut off
+            await self._limiter.close()
             await self._database.close()
             raise
-        for danger in await self._limiter.find_dangers():
-            danger.warn()
         if self._hook is not None:
             self._hook.start()
         self._instruments.start()

@@ -279,6 +279,23 @@ async def test_a_change_whose_worker_died_before_telling_is_told_by_another(
         assert await store_of(other).pending_changes(10) == []
 
 
+@pytest.mark.parametrize("stack", ["postgres-valkey"], indirect=True)
+async def test_a_start_that_is_cut_off_leaves_nothing_open(
+    make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    auth = make_auth()
+    looking = Gate(monkeypatch, auth._limiter, "find_dangers")
+    closing = CountedCalls(monkeypatch, auth._limiter, "close")
+    start = asyncio.create_task(auth.__aenter__())
+    await looking.reached.wait()
+    start.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await start
+    async with asyncio.timeout(10):
+        await closing.reach(1)
+    assert auth._database._engine is None
+
+
 @pytest.mark.parametrize("stack", ["sqlite-memory", "postgres-valkey"], indirect=True)
 def test_a_keyauth_can_be_started_again_in_another_event_loop(make_auth: MakeAuth) -> None:
     auth = make_auth()
