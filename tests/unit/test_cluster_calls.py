@@ -2,13 +2,18 @@
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from fastapi_keyauth.errors import LimiterUnavailable
 from fastapi_keyauth.limiter import Ask, ClusterLimiter, Verdict
 from fastapi_keyauth.limiter.base import Decision, Policy
+from fastapi_keyauth.limiter.node import NodeLost
+from fastapi_keyauth.redis_urls import Address
 
 TIMEOUT_S = 0.5
 HANG = b""
@@ -185,6 +190,30 @@ async def test_a_cluster_that_never_agrees_fails_the_call_in_its_time(
     with pytest.raises(LimiterUnavailable):
         await take(limiter)
     assert len(node.said) < 100
+
+
+async def test_nodes_that_are_gone_while_another_draws_the_map_leave_no_complaint(
+    limiter: ClusterLimiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """asyncio complains of an error that nobody looked at, from wherever it happens to collect garbage."""
+    complaints: list[Any] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: complaints.append(context))
+
+    def call(address: Address) -> asyncio.Future[Any]:
+        answer: asyncio.Future[Any] = loop.create_future()
+        if address[1] == 1:
+            answer.set_result([[0, 16383, ["127.0.0.1", 1]]])
+        else:
+            answer.set_exception(NodeLost("refused"))
+        return answer
+
+    nodes = limiter._nodes
+    monkeypatch.setattr(nodes, "_node_at", lambda address: SimpleNamespace(call=lambda _: call(address)))
+    assert await nodes._draw_from([("127.0.0.1", port) for port in range(1, 31)], None)
+    monkeypatch.undo()
+    gc.collect()
+    assert complaints == []
 
 
 async def test_a_call_after_closing_fails_at_once(limiter: ClusterLimiter) -> None:

@@ -7,7 +7,6 @@ https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec
 import asyncio
 import random
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -178,16 +177,20 @@ class Nodes:
     async def _draw_from(self, addresses: list[Address], patience_s: float | None) -> bool:
         asked = {self._node_at(address).call(_SLOTS): address for address in addresses}
         is_drawn = False
-        with suppress(TimeoutError):
+        try:
             async with asyncio.timeout(patience_s):
                 while asked and not is_drawn:
                     done, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
                     for future in done:
                         address = asked.pop(future)
-                        if not is_drawn and future.exception() is None:
+                        # Looked at in any case, else asyncio complains of an error that nobody looked at.
+                        if future.exception() is None and not is_drawn:
                             is_drawn = self._adopt(future.result(), address)
-        for late in asked:
-            late.cancel()
+        except TimeoutError:
+            pass
+        finally:
+            for late in asked:
+                late.cancel()
         return is_drawn
 
     def _adopt(self, rows: Any, asked: Address) -> bool:
