@@ -293,3 +293,10 @@ class TestRedisAlone:
         assert decision.hour in (seconds // HOUR, seconds // HOUR + 1)
         assert abs(decision.reset_at_s - decision.wait_s - seconds) <= 2
         await limiter.close()
+
+
+async def test_no_remembered_row_is_believed_where_none_may_be_however_coarse_the_clock(clock: Clock) -> None:
+    """`max_staleness_s=0`, and the fallback while Redis is away: a clock that has not moved yet makes no row fresh."""
+    limiter = MemoryLimiter(Policy(3, 60_000, 120_000, "fixed_window"), 0.0, clock)
+    generation = (await limiter.take(ask())).generation
+    assert (await limiter.take(ask(generation=generation, age_s=0.0))).verdict is Verdict.STALE

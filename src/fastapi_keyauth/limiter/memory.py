@@ -47,7 +47,8 @@ class MemoryLimiter:
 
     Args:
         policy: the numbers.
-        max_age_s: how old a row may be; another process may have changed it without our knowing.
+        max_age_s: seconds after which a row is believed no more, 0: at once; another process may have changed it
+            without our knowing.
         clock: seconds since 1970.
     """
 
@@ -91,7 +92,7 @@ class MemoryLimiter:
         return self._use(quota, ask, now_ms)
 
     def _is_stale(self, ask: Ask, quota: _Quota) -> bool:
-        return quota.generation != ask.generation or ask.age_s is None or ask.age_s > self._max_age_s
+        return quota.generation != ask.generation or ask.age_s is None or ask.age_s >= self._max_age_s
 
     def _use(self, quota: _Quota, ask: Ask, now_ms: int) -> Decision:
         """Count and compare. ``scripts/take.lua`` does the same arithmetic, in the same units."""
