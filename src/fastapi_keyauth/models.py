@@ -97,7 +97,7 @@ class SecretRow(_Base, table=True):
 
 
 class OriginRow(_Base, table=True):
-    """A key's allowed origins once more, a row each, so that a preflight finds one among a million keys."""
+    """A key's allowed origins once more, a row each, so that all that are in use are read without reading every key."""
 
     __tablename__ = "keyauth_origins"
     # Every new key and every change of a list looks for the rows of one key.

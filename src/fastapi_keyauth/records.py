@@ -84,11 +84,12 @@ class KeyEvent:
     """What was done to a key.
 
     Attributes:
-        event: ``created``, ``updated``, ``rotated`` or ``revoked``.
-        actor: ``user:<id>``, ``key:<id>`` or ``system``.
+        event: ``created``, ``updated``, ``rotated``, ``revoked`` or ``leaked``.
+        actor: ``user:<id>``, ``key:<id>``, ``leak:<source>``, or ``system`` for code and scripts.
         address: the client's address, None for code and scripts.
         at: when (UTC).
-        changes: field to ``{"from": ..., "to": ...}``.
+        changes: field to ``{"from": ..., "to": ...}``. Of a rotation also ``overlap_s``, of ``leaked`` the source and
+            the URL under ``leak``, of the creation of an imported key its ``scheme`` under ``imported``.
     """
 
     event: str
