@@ -72,10 +72,13 @@ class Clients:
         return Redis.from_pool(pool)
 
     async def find_primary(self, client: Redis) -> Address | None:
-        """What the first Sentinel that answers takes for the primary; None where none does."""
+        """What the first Sentinel that answers takes for the primary; None where none does in time."""
         try:
-            host, port = await client.connection_pool.get_master_address()  # type: ignore[attr-defined]  # a Sentinel's
-        except RedisError:
+            # Where it is another one than before, idle connections to that are closed, and one by TLS waits for the
+            # other side to take leave: 30 s where it hangs.
+            async with asyncio.timeout(self._timeout_s):
+                host, port = await client.connection_pool.get_master_address()  # type: ignore[attr-defined]  # a Sentinel's
+        except (RedisError, TimeoutError):
             return None
         return str(host), int(port)
 

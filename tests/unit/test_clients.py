@@ -1,0 +1,30 @@
+"""Clients of redis-py: what they wait for is bounded by us where it is not by redis-py."""
+
+import asyncio
+
+import pytest
+
+from fastapi_keyauth.limiter.clients import Clients
+from fastapi_keyauth.redis_urls import parse_redis_url
+
+
+async def test_a_look_at_the_sentinels_does_not_wait_for_a_server_that_hangs_to_take_leave(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With the address of another primary redis-py closes idle connections to the old one; by TLS it waits 30 s."""
+    clients = Clients(parse_redis_url("redis+sentinel://127.0.0.1:1/mymaster"), 0.05)
+    client = clients.make()
+    sentinels = clients._sentinel
+    assert sentinels is not None
+
+    async def discover(service: str) -> tuple[str, int]:
+        return "127.0.0.1", 2
+
+    async def hang(inuse_connections: bool) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(sentinels, "discover_master", discover)
+    monkeypatch.setattr(client.connection_pool, "disconnect", hang)
+    async with asyncio.timeout(10):
+        assert await clients.find_primary(client) is None
+        assert await clients.find_primary(client) == ("127.0.0.1", 2)
