@@ -107,7 +107,8 @@ def signed_in(
     """Let every request in as this key, this user, or both, with nothing sent and nothing looked up.
 
     Works by ``app.dependency_overrides``, so neither a database nor Redis is needed, and no cap and no block counts.
-    Scopes are checked all the same. What ``auth.protect`` guards is not opened: send it the token of a real key.
+    Scopes are checked all the same. What ``auth.protect`` guards is not opened, nor are the management routes and the
+    key page: send them the token of a real key or session.
 
     Args:
         app: the application under test.
