@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from fastapi_keyauth import Block, InvalidField, KeyAuth, LimiterUnavailable
 from fastapi_keyauth.limiter.shared import KNOWN_BLOCK_S
@@ -111,3 +112,20 @@ async def test_without_redis_to_ask_there_is_an_error_and_no_empty_list(
         for ask in (auth.blocks.list, auth.blocks.list, lambda: auth.blocks.clear(V4)):
             with pytest.raises(LimiterUnavailable):
                 await ask()
+
+
+@pytest.mark.parametrize("stack", ["sqlite-memory"], indirect=True)
+async def test_a_look_at_blocks_that_redis_forbids_is_no_outage_for_requests(
+    stack: Stack, make_auth: Callable[..., KeyAuth], start_valkey: Callable[..., Server]
+) -> None:
+    """The same goes for a walk that takes too long: it says nothing about what requests ask."""
+    server = start_valkey()
+    async with Redis.from_url(server.url) as admin:
+        await admin.execute_command("ACL", "SETUSER", "app", "on", ">pw", "~keyauth:*", "+@all", "-scan", "-pttl")
+    url = f"redis://app:pw@{server.url.partition('@')[2]}"
+    async with make_auth(redis_url=url, on_limiter_outage="deny") as auth:
+        created = await make_key(auth)
+        for ask in (auth.blocks.list, lambda: auth.blocks.clear(V4)):
+            with pytest.raises(LimiterUnavailable, match="NoPermission"):
+                await ask()
+            assert (await authenticate(auth, created.token)).id == created.key.id

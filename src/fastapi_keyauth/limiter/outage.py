@@ -25,8 +25,8 @@ takes at the least."""
 class OutageLimiter:
     """A limiter on Redis behind a circuit breaker.
 
-    The first call that fails opens it; from then on no request waits for the server. A task asks every
-    ``PROBE_EVERY_S`` whether the server takes writes again, and closes the breaker when it does.
+    The first call of a request or a change that fails opens it; from then on no request waits for the server. A task
+    asks every ``PROBE_EVERY_S`` whether the server takes writes again, and closes the breaker when it does.
 
     Args:
         primary: the limiter on Redis.
@@ -102,11 +102,8 @@ class OutageLimiter:
         """See ``Limiter``. Those of all workers, or none: the fallback's are this process's own."""
         if self._probe is not None:
             raise LimiterUnavailable("outage")
-        try:
-            return await self._primary.blocks()
-        except LimiterUnavailable as error:
-            self._open(error)
-            raise
+        # Where it fails that is no outage: it is a walk through all names, by commands that may be forbidden.
+        return await self._primary.blocks()
 
     async def unblock(self, bucket: str) -> bool:
         """See ``Limiter``. Also what this process has counted by itself during an outage."""
@@ -114,11 +111,7 @@ class OutageLimiter:
             await self._fallback.unblock(bucket)
         if self._probe is not None:
             raise LimiterUnavailable("outage")
-        try:
-            return await self._primary.unblock(bucket)
-        except LimiterUnavailable as error:
-            self._open(error)
-            raise
+        return await self._primary.unblock(bucket)  # as with ``blocks``
 
     async def find_dangers(self) -> list[Danger]:
         """See ``Limiter``."""
