@@ -1,6 +1,6 @@
 """What a request sends to say who it is. Reads headers, decides nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fastapi_keyauth.settings import KeyAuthSettings
 from fastapi_keyauth.tokens import is_same_secret
@@ -72,9 +72,15 @@ class CredentialReader:
         starts = tuple(prefix for prefix in settings.imported_prefixes if prefix != "*")
         return cls(settings.header_name, settings.key_prefix, settings.accept_bearer_keys, starts)
 
-    def read(self, headers: Headers) -> Credentials:
-        """The credentials of a request. An empty header, which an unset variable sends, is none."""
-        by_name = dict(headers)
+    def read(self, headers: Headers, by_name: Mapping[bytes, bytes] | None = None) -> Credentials:
+        """The credentials of a request. An empty header, which an unset variable sends, is none.
+
+        Args:
+            headers: all of them.
+            by_name: the same as a mapping, where the caller has made it already.
+        """
+        if by_name is None:
+            by_name = dict(headers)
         if len(by_name) != len(headers) or b"authorization" in by_name:
             return self._read_all(headers)
         # Most requests: no header twice, and one of ours at most.

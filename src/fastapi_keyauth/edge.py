@@ -16,7 +16,7 @@ from fastapi_keyauth.errors import KeyAuthError
 from fastapi_keyauth.limiter.base import HOUR_S
 from fastapi_keyauth.observer import Observer
 from fastapi_keyauth.peers import PeerWatch
-from fastapi_keyauth.problems import Problems, find_row
+from fastapi_keyauth.problems import Problems
 
 WS_POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1
 RateLimitHeaders = Literal["ietf", "legacy", "both", "none"]
@@ -58,9 +58,10 @@ class Edge:
         if self._peers is not None and not self._peers.look(scope):
             self._peers = None
         headers: Headers = scope["headers"]
-        credentials = self._credentials.read(headers)
+        by_name = dict(headers)
+        credentials = self._credentials.read(headers, by_name)
         address = self._addresses.resolve(scope.get("client"), headers)
-        origin = find_header(headers, b"origin")
+        origin = find_header(headers, b"origin") if b"origin" in by_name else None
         visit = scope[self.scope_key] = Visit(credentials, address, origin.decode("latin-1") if origin else None)
         return visit
 
@@ -87,7 +88,7 @@ class Edge:
     def respond(self, error: KeyAuthError, visit: Visit, scope: Scope) -> Response:
         """The response to an error."""
         response = self._problems.response(error, visit)
-        self._observer.refused(error, find_row(error).code, visit, scope)
+        self._observer.refused(error, response.code, visit, scope)
         # The visit keeps the error, and the traceback all frames, the visit's among them: a circle for the garbage
         # collector at every refusal.
         error.__traceback__ = None
@@ -96,7 +97,8 @@ class Edge:
     async def handle(self, connection: HTTPConnection, error: KeyAuthError) -> Response | None:
         """The exception handler of an application: the response, or None where a WebSocket was closed in its place."""
         response = self.respond(error, self.find_visit(connection), connection.scope)
-        if isinstance(connection, WebSocket):
+        # The type first: both classes are abstract ones, for which isinstance takes as long as all that is above.
+        if connection.scope["type"] == "websocket" and isinstance(connection, WebSocket):
             is_open = connection.application_state is not WebSocketState.CONNECTING
             if is_open or not can_answer_upgrade(connection.scope):
                 await connection.close(WS_POLICY_VIOLATION)

@@ -20,7 +20,11 @@ _STARTS = frozenset({"http.response.start", "websocket.http.response.start"})
 
 
 class Exemptions:
-    """Paths that need no key: exact, or everything below with ``/*`` at the end (and the path before it)."""
+    """Paths that need no key: exact, or everything below with ``/*`` at the end (and the path before it).
+
+    Attributes:
+        are_none: whether there is no such path, so that none has to be looked at.
+    """
 
     def __init__(self, paths: Iterable[str]) -> None:
         if isinstance(paths, str):
@@ -36,6 +40,7 @@ class Exemptions:
                 exact.add(path)
         self._exact = frozenset(exact)
         self._below = tuple(below)
+        self.are_none = not exact
 
     def covers(self, path: str) -> bool:
         """Whether the path is exempt. One that another server could read as another path never is."""
@@ -88,7 +93,7 @@ class KeyAuthMiddleware:
             visit = edge.open_visit(scope)
             send = _completing(send, edge, visit)
         exemptions = self._guard.exemptions
-        if exemptions is not None and not exemptions.covers(path_in_app(scope)):
+        if exemptions is not None and (exemptions.are_none or not exemptions.covers(path_in_app(scope))):
             visit.takes_key = True
             try:
                 principal = await edge.authenticator.authenticate_key(visit)

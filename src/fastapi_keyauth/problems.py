@@ -14,8 +14,6 @@ from fastapi_keyauth.settings import KeyAuthSettings
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:fastapi-keyauth:"
-# ``token``: that of a rotation which is stored but does not hold everywhere yet, and is lost if not told here.
-_EVIDENCE = ("missing_scopes", "holds_within_s", "token")
 _CONTENT_TYPE = (b"content-type", MEDIA_TYPE.encode())
 
 
@@ -28,12 +26,26 @@ class Row:
         code: what programs compare.
         title: what it is, the same for every occurrence.
         detail: what to do, from the error's evidence and the header's name.
+        evidence: attributes of the error that the body tells, besides ``retry_after_s``.
     """
 
     status: int
     code: str
     title: str
     detail: Callable[[Any, KeyAuthSettings], str]
+    evidence: tuple[str, ...] = ()
+
+
+class ProblemResponse(Response):
+    """A problem as a response, with the ``code`` of its row."""
+
+    def __init__(self, row: Row, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+        # Starlette's own would make a body and headers first, only for these to take their place.
+        self.code = row.code
+        self.status_code = row.status
+        self.background = None
+        self.body = body
+        self.raw_headers = headers
 
 
 def _missing_key(error: Any, settings: KeyAuthSettings) -> str:
@@ -141,7 +153,7 @@ TABLE: dict[type[errors.KeyAuthError], Row] = {
         "No credentials",
         lambda error, settings: _missing_key(error, settings).removesuffix(".") + ", or a session token as Bearer.",
     ),
-    errors.InsufficientScope: Row(403, "insufficient_scope", "Insufficient scope", _scopes),
+    errors.InsufficientScope: Row(403, "insufficient_scope", "Insufficient scope", _scopes, ("missing_scopes",)),
     errors.AddressBlocked: Row(429, "address_blocked", "Address blocked", _blocked),
     errors.RateLimitExceeded: Row(429, "rate_limit_exceeded", "Rate limit exceeded", _limited),
     errors.KeyNotFound: Row(
@@ -167,6 +179,8 @@ TABLE: dict[type[errors.KeyAuthError], Row] = {
             f"The change is stored, but some servers may act on the old state for {error.holds_within_s} seconds yet; "
             "wait that long before you rely on it."
         ),
+        # ``token``: that of a rotation, which is lost if not told here.
+        ("holds_within_s", "token"),
     ),
     errors.TemporarilyUnavailable: Row(
         503,
@@ -193,7 +207,7 @@ class Problems:
         self._key_challenge = f'{settings.header_name} realm="{settings.realm}"'.encode()
         self._bearer_challenge = f'Bearer realm="{settings.realm}"'.encode()
 
-    def response(self, error: errors.KeyAuthError, visit: Visit) -> Response:
+    def response(self, error: errors.KeyAuthError, visit: Visit) -> ProblemResponse:
         """The problem response to an error, with its challenges and ``Retry-After``.
 
         Raises:
@@ -205,19 +219,18 @@ class Problems:
         retry_after_s = getattr(error, "retry_after_s", None)
         if retry_after_s is not None:
             headers.append((b"retry-after", b"%d" % retry_after_s))
-        evidence = {name: getattr(error, name) for name in _EVIDENCE if getattr(error, name, None) is not None}
+        evidence: dict[str, Any] = {}
+        if row.evidence:
+            evidence = {name: found for name in row.evidence if (found := getattr(error, name)) is not None}
+            body = _body(row, detail, retry_after_s, evidence)
+        else:
+            body = _plain_body(row, detail, retry_after_s)
         if "token" in evidence or row.status == 404:  # of all these, the one that a cache may keep unasked
             headers.append((b"cache-control", b"no-store"))
-        response = Response(status_code=row.status)
-        if evidence:
-            response.body = _body(row, detail, retry_after_s, evidence)
-        else:
-            response.body = _plain_body(row, detail, retry_after_s)
-        headers += [(b"content-length", b"%d" % len(response.body)), _CONTENT_TYPE]
+        headers += ((b"content-length", b"%d" % len(body)), _CONTENT_TYPE)
         if row.status == 401:
             headers += [(b"www-authenticate", challenge) for challenge in self._challenges(error, visit)]
-        response.raw_headers = headers
-        return response
+        return ProblemResponse(row, body, headers)
 
     def _challenges(self, error: errors.KeyAuthError, visit: Visit) -> list[bytes]:
         """What the route accepts, a line each. ``error`` only where a Bearer value was sent (RFC 6750 section 3.1)."""

@@ -89,8 +89,8 @@ class RedisLimiter(SharedLimiter):
         """See ``Limiter``."""
         return self._asks.ask(ask)
 
-    async def _fail(self, bucket: str) -> int:
-        return await self._failures.ask(bucket)
+    def _fail(self, bucket: str) -> Awaitable[int]:
+        return self._failures.ask(bucket)
 
     async def changed(self, key_id: str) -> None:
         """See ``Limiter``."""

@@ -137,7 +137,7 @@ class SharedLimiter(ABC):
         return blocked_s
 
     @abstractmethod
-    async def _fail(self, bucket: str) -> int:
+    def _fail(self, bucket: str) -> Awaitable[int]:
         """What ``scripts/fail.lua`` answers for an address."""
 
     @abstractmethod
@@ -194,14 +194,18 @@ class SharedLimiter(ABC):
         epoch = f"{self._epoch}:"
         fields = iter(reply)
         return [
-            Decision(
-                _VERDICTS[verdict],
-                epoch + generation if generation else "",
-                None if remaining < 0 else remaining,
-                (hour + 1) * HOUR_S,
-                wait_s,
-                hour,
-                math.inf,  # no change escapes a generation of Redis
+            # As Decision(...) does it, without the function of Python's around it: one for each request.
+            tuple.__new__(
+                Decision,
+                (
+                    _VERDICTS[verdict],
+                    epoch + generation if generation else "",
+                    None if remaining < 0 else remaining,
+                    (hour + 1) * HOUR_S,
+                    wait_s,
+                    hour,
+                    math.inf,  # no change escapes a generation of Redis
+                ),
             )
             for verdict, generation, remaining, hour, wait_s in zip(*[fields] * 5, strict=True)
         ]
