@@ -182,17 +182,17 @@ def quoted(text: str) -> str:
     return quote(text.encode("utf-8", "surrogatepass"), safe="")
 
 
-@pytest.mark.parametrize("parameter", ["q", "status", "unused_for_days", "cursor", "limit", "owner_id"])
 @pytest.mark.parametrize("scopes", ["*", "admin"])
-async def test_hostile_queries_are_answered(open_scene: OpenScene, parameter: str, scopes: str) -> None:
+async def test_hostile_queries_are_answered(open_scene: OpenScene, scopes: str) -> None:
     async with open_scene() as scene:
         key = await scene.key()
         session = await scene.session(scopes=[scopes])
-        for text in HOSTILE_TEXTS:
-            for path in ("/api-keys", f"/api-keys/{key.id}/events"):
-                answer = await scene.get(f"{path}?{parameter}={quoted(text)}", bearer=session)
-                assert answer.status_code in (200, 403, 422), (text, answer.status_code)
-                json.loads(answer.content)
+        for parameter in ("q", "status", "unused_for_days", "cursor", "limit", "owner_id"):
+            for text in HOSTILE_TEXTS:
+                for path in ("/api-keys", f"/api-keys/{key.id}/events"):
+                    answer = await scene.get(f"{path}?{parameter}={quoted(text)}", bearer=session)
+                    assert answer.status_code in (200, 403, 422), (parameter, text, answer.status_code)
+                    json.loads(answer.content)
 
 
 async def test_hostile_hours_are_answered(open_scene: OpenScene) -> None:
