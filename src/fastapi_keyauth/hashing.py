@@ -89,7 +89,7 @@ class Hasher:
         try:
             await self._dead_turns.take(owner_id)
         except TooManyWaiting:
-            raise self._too_many("secrets that are revoked, disabled or expired") from None
+            raise self.too_many("secrets that are revoked, disabled or expired") from None
         try:
             is_right, took_s = await self._verify_in_turn(phc, secret, owner_id)
             return is_right
@@ -106,7 +106,7 @@ class Hasher:
                     is_right = await asyncio.get_running_loop().run_in_executor(threads, self._verify, phc, secret)
                 return is_right, time.monotonic() - began
         except TooManyWaiting:
-            raise self._too_many("keys not met before") from None
+            raise self.too_many("keys not met before") from None
 
     async def verify_foreign(self, scheme: str, hashed: str, secret: str, owner_id: str) -> bool:
         """As ``verify``, for a hash that was made elsewhere.
@@ -121,11 +121,11 @@ class Hasher:
                     loop = asyncio.get_running_loop()
                     return await loop.run_in_executor(threads, foreign.verify, scheme, hashed, secret)
         except TooManyWaiting:
-            raise self._too_many("imported keys not used before") from None
+            raise self.too_many("imported keys not used before") from None
         except (VerificationError, MemoryError, ModuleNotFoundError) as error:
             raise _unavailable(error) from error
 
-    def _too_many(self, of_what: str) -> HasherUnavailable:
+    def too_many(self, of_what: str) -> HasherUnavailable:
         """One line every few seconds, however many requests are refused."""
         held_back = self._seldom.ask()
         if held_back is not None:

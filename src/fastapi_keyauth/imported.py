@@ -24,6 +24,9 @@ logger = logging.getLogger("fastapi_keyauth")
 
 ANY_KEY = "imported"
 """Asked for at the limiter before it is known which key a token belongs to; no key has such an id."""
+MAX_TRIED = 8
+"""Tokens that are hashed at once for one secret: one is right, the others are guesses that no tag turns away, and more
+than that have passed the look for a block before the first is found wrong."""
 
 
 class ImportVerifier(Verifier):
@@ -46,6 +49,8 @@ class ImportVerifier(Verifier):
         super().__init__(store, hasher, cache_size, instruments, now, monotonic)
         self.forms = forms
         self._adopting: dict[int, asyncio.Task[None]] = {}
+        self._tried: dict[int, int] = {}
+        """Secret to tokens whose hash for it is under way."""
 
     async def find_key_id(self, text: str, digest: bytes) -> str | None:
         """The key that a token would belong to. None, remembered for a moment, where no row fits.
@@ -114,10 +119,13 @@ class ImportVerifier(Verifier):
         name = (digest, secret.key.secret_id)
         running = self._running.get(name)
         if running is None:
+            if self._tried.get(secret.key.secret_id, 0) >= MAX_TRIED:
+                raise self._hasher.too_many("imported keys not used before")
             check = self._hash_foreign(digest, verified, secret, secret.scheme, hashed)
             running = asyncio.create_task(check, name="keyauth-verify")
             self._running[name] = running
-            running.add_done_callback(lambda _: self._running.pop(name, None))
+            self._tried[secret.key.secret_id] = self._tried.get(secret.key.secret_id, 0) + 1
+            running.add_done_callback(lambda _: self._end_try(name))
         return await outcome_of(running)
 
     async def _hash_foreign(
@@ -127,6 +135,12 @@ class ImportVerifier(Verifier):
         if is_right:
             self._remember(digest, verified)  # before this task ends, as in _hash
         return is_right
+
+    def _end_try(self, name: tuple[bytes, int]) -> None:
+        del self._running[name]
+        self._tried[name[1]] -= 1
+        if not self._tried[name[1]]:
+            del self._tried[name[1]]
 
     def _adopt_soon(self, text: str, secret: ImportedSecret) -> None:
         """Hash the token our way behind the request's back. What fails is tried again when the row is next read."""

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable
 from datetime import timedelta
+from itertools import islice
 from typing import Any
 
 import bcrypt
@@ -19,6 +20,7 @@ from fastapi_keyauth import ImportRefused, InvalidApiKey, KeyAuth, MalformedApiK
 from fastapi_keyauth.cli.imports import _read
 from fastapi_keyauth.errors import AddressBlocked, HasherUnavailable
 from fastapi_keyauth.hashing import Hasher
+from fastapi_keyauth.imported import MAX_TRIED, ImportVerifier
 from fastapi_keyauth.settings import KeyAuthSettings
 from fastapi_keyauth.store.imports import ImportStore
 from fastapi_keyauth.store.views import secrets
@@ -198,6 +200,34 @@ async def test_many_first_uses_at_once_share_their_foreign_hash(
         principals = await asyncio.gather(*(authenticate(auth, TOKEN) for _ in range(10)))
         assert len({principal.id for principal in principals}) == 1
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("stack", ["sqlite-memory"], indirect=True)
+async def test_a_burst_of_wrong_tokens_costs_few_hashes(make: MakeAuth, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them have passed the look for a block when the first of them is found wrong."""
+    hold = asyncio.Event()
+    real = Hasher.verify_foreign
+
+    async def verify(self: Hasher, *args: Any) -> bool:
+        await hold.wait()
+        return await real(self, *args)
+
+    monkeypatch.setattr(Hasher, "verify_foreign", verify)
+    async with make() as auth:
+        await auth.keys.import_keys([record(**HASHES["bcrypt"])])
+        tries = [asyncio.create_task(authenticate(auth, f"{PUBLIC}_{n:040d}")) for n in range(MAX_TRIED + 30)]
+        async with asyncio.timeout(30):
+            for turned_away in islice(asyncio.as_completed(tries), 30):
+                with pytest.raises(HasherUnavailable):
+                    await turned_away
+        hold.set()
+        await asyncio.wait(tries)
+        found_wrong = [tried for tried in tries if isinstance(tried.exception(), InvalidApiKey)]
+        assert len(found_wrong) == MAX_TRIED
+        await authenticate(auth, TOKEN)
+        verifier = auth._verifier
+        assert isinstance(verifier, ImportVerifier)
+        assert not verifier._tried
 
 
 BAD: list[tuple[dict[str, Any], str | None, str]] = [
