@@ -206,3 +206,24 @@ async def test_no_cache_keeps_what_a_management_route_says(build: Build) -> None
         ):
             answer = await client.get(url, headers=key)
             assert (answer.status_code, answer.headers.get_list("cache-control")) == (status, ["no-store"]), url
+
+
+@pytest.mark.parametrize("what", ["secret", "environment"])
+async def test_a_tag_that_fits_opens_nothing_and_ends_nothing(
+    build: Build, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Of 32 bits one can make as many as one likes: what decides is the hash, and the environment of the row."""
+    for module in ("management", "verifier", "leaks"):
+        monkeypatch.setattr(f"fastapi_keyauth.{module}.secret_tag", lambda _secret: "00000000")
+    auth, client = build()
+    async with auth:
+        made = await auth.keys.create(owner_id="a", name="n")
+        secret = made.token.rpartition("_")[2][:43]
+        forged = format_token("ka", "live", made.key.id, new_secret())
+        if what == "environment":
+            forged = format_token("ka", "test", made.key.id, secret)
+        for _ in range(2):  # what was verified once is remembered
+            answer = await client.get("/api-keys/current", headers={"api-key": forged})
+            assert answer.json()["code"] == "invalid_api_key"
+            assert await auth.leaks.report(forged) == "unknown"
+            assert (await client.get("/api-keys/current", headers={"api-key": made.token})).status_code == 200
