@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from fastapi_keyauth.errors import SetupError, TemporarilyUnavailable
 
 try:
-    from cryptography.exceptions import InvalidSignature
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 except ModuleNotFoundError:  # the extra `leaks`
@@ -106,9 +106,7 @@ class SigningKeys:
 
     async def _fetch(self, now: float) -> None:
         try:
-            found = {
-                name: serialization.load_pem_public_key(pem.encode()) for name, pem in (await self._find_keys()).items()
-            }
+            found = {name: _read(pem) for name, pem in (await self._find_keys()).items()}
         except Exception as error:  # whatever a fetch raises: the keys of before stay
             logger.warning(
                 "public keys for leak reports not fetched: %s",
@@ -116,5 +114,14 @@ class SigningKeys:
                 extra={"keyauth_event": "signing_keys_not_fetched", "reason": type(error).__name__},
             )
             return
-        self._keys = {name: key for name, key in found.items() if isinstance(key, ec.EllipticCurvePublicKey)}
+        self._keys = {name: key for name, key in found.items() if key is not None}
         self._fetched_at = now
+
+
+def _read(pem: str) -> "ec.EllipticCurvePublicKey | None":
+    """The key; None where it is of a kind that signs nothing here, or that is not known."""
+    try:
+        key = serialization.load_pem_public_key(pem.encode())
+    except (ValueError, UnsupportedAlgorithm):
+        return None
+    return key if isinstance(key, ec.EllipticCurvePublicKey) else None

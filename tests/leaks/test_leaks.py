@@ -256,3 +256,11 @@ async def test_a_key_of_another_kind_signs_nothing() -> None:
     other = pem(rsa.generate_private_key(65537, 2048))
     keys = SigningKeys(Publisher(lambda: {"k1": other}))
     assert not await keys.is_signed(b"x", "k1", "AAAA")
+
+
+async def test_a_key_that_cannot_be_read_takes_the_others_nothing() -> None:
+    """Whoever publishes keys may one day add some of a kind that nobody here knows."""
+    unreadable = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"
+    keys = SigningKeys(Publisher(lambda: {"k0": unreadable, "k1": pem(SIGNER)}))
+    assert await keys.is_signed(b"x", "k1", signed(b"x")["Github-Public-Key-Signature"])
+    assert not await keys.is_signed(b"x", "k0", signed(b"x")["Github-Public-Key-Signature"])
