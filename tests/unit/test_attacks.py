@@ -1,6 +1,7 @@
 """Attacks that worked once, and must not again."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -41,6 +42,21 @@ async def test_a_resolver_that_names_no_user_lets_nobody_in(build: Build, user_i
         for method, path in (("GET", ""), ("DELETE", f"/{created.key.id}"), ("POST", f"/{created.key.id}/rotate")):
             answer = await client.request(method, f"/api-keys{path}", headers={"authorization": "Bearer x"})
             assert (answer.status_code, answer.json()["code"]) == (401, "invalid_session")
+
+
+async def test_a_session_that_its_resolver_says_is_over_lets_nobody_in(build: Build) -> None:
+    ends_in_s = 60
+
+    async def resolve(_token: str, _connection: Any) -> SessionPrincipal:
+        return SessionPrincipal("a", expires_at=datetime.now(UTC) + timedelta(seconds=ends_in_s))
+
+    auth, client = build(session_resolver=resolve)
+    async with auth:
+        session = {"authorization": "Bearer x"}
+        assert (await client.get("/api-keys", headers=session)).status_code == 200
+        ends_in_s = 0
+        answer = await client.get("/api-keys", headers=session)
+        assert (answer.status_code, answer.json()["code"]) == (401, "invalid_session")
 
 
 @pytest.mark.parametrize(
