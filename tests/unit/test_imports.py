@@ -203,6 +203,17 @@ async def test_many_first_uses_at_once_share_their_foreign_hash(
 
 
 @pytest.mark.parametrize("stack", ["sqlite-memory"], indirect=True)
+async def test_a_tag_that_fits_is_not_enough(make: MakeAuth, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastapi_keyauth.imported.secret_tag", lambda _text: "00000000")
+    async with make() as auth:
+        await auth.keys.import_keys([record(**HASHES["bcrypt"])])
+        await authenticate(auth, TOKEN)
+        await settle(auth)
+        with pytest.raises(InvalidApiKey):
+            await authenticate(auth, WRONG)
+
+
+@pytest.mark.parametrize("stack", ["sqlite-memory"], indirect=True)
 async def test_a_burst_of_wrong_tokens_costs_few_hashes(make: MakeAuth, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of them have passed the look for a block when the first of them is found wrong."""
     hold = asyncio.Event()
