@@ -29,7 +29,7 @@ NOBODY = "redis://:hunter2@127.0.0.1:1/0"
 
 def test_every_command_explains_itself_and_speaks_json() -> None:
     found = dict(commands())
-    assert len(found) == 15
+    assert len(found) == 18
     for words, command in found.items():
         options = {name for option in command.params for name in option.opts}
         assert "--json" in options, words

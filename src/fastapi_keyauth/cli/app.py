@@ -13,7 +13,7 @@ app = typer.Typer(
     # A traceback with local variables would hold secrets.
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Manage API keys: make, list, rotate and revoke them; lift blocks; upgrade the tables; check the set-up.",
+    help="Manage API keys: make, list, change, rotate, revoke them; lift blocks; upgrade the tables; check the set-up.",
     epilog="Settings come from KEYAUTH_* and .env, as for the application. Exit codes: 0 done, 1 refused or not found,"
     " 2 wrong usage, 3 unavailable or wrongly set up, 4 stored but not yet known everywhere.",
 )

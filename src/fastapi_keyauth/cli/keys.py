@@ -1,4 +1,4 @@
-"""``keyauth keys``: make keys and look at them. Changing one is in ``changes.py``."""
+"""``keyauth keys``: make keys and look at them. Changing one is in ``edits.py`` and ``changes.py``."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from fastapi_keyauth.cli.changes import describe, dump, print_created, revoke, rotate
+from fastapi_keyauth.cli.edits import disable, enable, update
 from fastapi_keyauth.cli.imports import import_file
 from fastapi_keyauth.cli.output import Json, day, moment, print_facts, print_json, print_line, print_table, say, status
 from fastapi_keyauth.cli.progress import tracking
@@ -16,10 +17,7 @@ from fastapi_keyauth.lookups import MAX_PAGE, MAX_USAGE_HOURS
 from fastapi_keyauth.records import EventPage, Key, KeyPage, Status, UsageHour
 from fastapi_keyauth.routers.schemas import EventOut, UsageHourOut
 
-app = typer.Typer(no_args_is_help=True, help="Make keys, look at them, rotate and revoke them.")
-app.command()(rotate)
-app.command()(revoke)
-app.command("import")(import_file)
+app = typer.Typer(no_args_is_help=True, help="Make keys, look at them, change, rotate and revoke them.")
 
 _BAR_WIDTH = 30
 
@@ -190,3 +188,12 @@ def usage(
         ],
         right=("admitted", "refused"),
     )
+
+
+# Here and not above, so that the help lists them after what comes first.
+app.command()(update)
+app.command()(disable)
+app.command()(enable)
+app.command()(rotate)
+app.command()(revoke)
+app.command("import")(import_file)

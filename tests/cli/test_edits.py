@@ -1,0 +1,95 @@
+"""`keyauth keys update`, `disable` and `enable`: a key that is there becomes another."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from fastapi_keyauth import KeyAuth
+from tests.cli.run import keyauth, make, read
+from tests.cli.test_setup import NOBODY
+
+
+def test_only_what_is_named_is_changed_and_the_sentence_names_it() -> None:
+    _, id = make("n", "--scope", "a", "--origin", "https://a.example", "--metadata", '{"team": "search"}')
+    before = read("keys", "show", id, "--events", "0")
+    said = keyauth("keys", "update", id, "--name", "prod", "--hourly-limit", "7", "--ip", "10.0.0.0/8")
+    assert said.stdout == ""
+    assert "name, hourly_limit, allowed_ips" in said.stderr
+    changed = {"name": "prod", "hourly_limit": 7, "allowed_ips": ["10.0.0.0/8"]}
+    assert read("keys", "show", id, "--events", "0") == before | changed
+    assert "is as it was" in keyauth("keys", "update", id, "--name", "prod").stderr
+
+
+def test_every_field_can_be_changed_and_a_list_is_replaced() -> None:
+    _, id = make("n", "--scope", "a", "--ip", "10.0.0.0/8")
+    changed = read(
+        *("keys", "update", id, "--scope", "b", "--scope", "c", "--origin", "https://b.example", "--ip", "192.0.2.1"),
+        *("--expires-at", "2999-01-31", "--metadata", '{"team": "ops"}'),
+    )
+    expected = {
+        "scopes": ["b", "c"],
+        "allowed_origins": ["https://b.example"],
+        "allowed_ips": ["192.0.2.1"],
+        "expires_at": "2999-01-31T00:00:00Z",
+        "metadata": {"team": "ops"},
+    }
+    assert {name: changed[name] for name in expected} == expected
+    in_a_day = datetime.fromisoformat(read("keys", "update", id, "--expires-in", "1d")["expires_at"])
+    assert abs(in_a_day - datetime.now(UTC) - timedelta(days=1)) < timedelta(minutes=5)
+
+
+def test_a_bound_can_be_taken_off_again() -> None:
+    options = "--hourly-limit 7 --origin https://a.example --ip 10.0.0.0/8 --expires-in 30d"
+    _, id = make("n", *options.split())
+    changed = read("keys", "update", id, "--default-limit", "--any-origin", "--any-ip", "--never-expires")
+    bounds = ("hourly_limit", "allowed_origins", "allowed_ips", "expires_at")
+    assert [changed[name] for name in bounds] == [1000, [], [], None]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--expires-in", "1d", "--expires-at", "2999-01-01"],
+        ["--expires-in", "1d", "--never-expires"],
+        ["--hourly-limit", "7", "--default-limit"],
+        ["--origin", "https://a.example", "--any-origin"],
+        ["--ip", "10.0.0.0/8", "--any-ip"],
+        ["--ip", "10.0.0.1/8"],
+        ["--expires-at", "2001-01-01"],
+        ["--name", " "],
+    ],
+    ids=" ".join,
+)
+def test_a_change_that_cannot_be_right_ends_with_2_and_changes_nothing(options: list[str]) -> None:
+    _, id = make("n", "--hourly-limit", "3")
+    before = read("keys", "show", id)
+    assert keyauth("keys", "update", id, *options, code=2).stderr
+    assert read("keys", "show", id) == before
+
+
+def test_a_key_is_switched_off_and_on() -> None:
+    _, id = make("n")
+    assert f"Key {id} (n, ada) is disabled" in keyauth("keys", "disable", id).stderr
+    assert read("keys", "show", id)["status"] == "disabled"
+    assert read("keys", "disable", id)["enabled"] is False
+    assert read("keys", "enable", id)["status"] == "active"
+    assert "is enabled" in keyauth("keys", "enable", id).stderr
+    keyauth("keys", "revoke", id, "--yes")
+    assert "revoked" in keyauth("keys", "enable", id, code=1).stderr
+    assert keyauth("keys", "disable", "000000000000", code=1).stdout == ""
+
+
+def test_enabling_says_what_else_keeps_a_key_from_working(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, id = make("n", "--expires-in", "30d")
+    keyauth("keys", "disable", id)
+    later = datetime.now(UTC) + timedelta(days=31)
+    monkeypatch.setattr(KeyAuth, "_now", lambda _: later)
+    assert "expired" in keyauth("keys", "enable", id).stderr
+
+
+def test_a_change_without_redis_in_reach_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, id = make()
+    monkeypatch.setenv("KEYAUTH_REDIS_URL", NOBODY)
+    assert "stored" in keyauth("keys", "disable", id, code=4).stderr
+    assert read("keys", "show", id)["status"] == "disabled"
