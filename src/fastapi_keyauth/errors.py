@@ -175,10 +175,12 @@ class InsufficientScope(Refusal):
 
     Attributes:
         missing_scopes: the scopes that were wanted and are not held, sorted.
+        reason: what they were wanted for, where that is not plain from the route; no full stop.
     """
 
-    def __init__(self, missing_scopes: Iterable[str], key_id: str | None = None) -> None:
+    def __init__(self, missing_scopes: Iterable[str], key_id: str | None = None, reason: str | None = None) -> None:
         self.missing_scopes = sorted(missing_scopes)
+        self.reason = reason
         super().__init__(", ".join(self.missing_scopes))
         self.key_id = key_id
 

@@ -49,7 +49,7 @@ class Caller:
             return True
         return self.principal.holds(scope)
 
-    def check_scopes(self, scopes: Iterable[str]) -> None:
+    def check_scopes(self, scopes: Iterable[str], reason: str = "A key is given only what its maker holds") -> None:
         """Every scope must be one that the caller may grant.
 
         Raises:
@@ -57,7 +57,7 @@ class Caller:
         """
         missing = [scope for scope in scopes if not self.may_grant(scope)]
         if missing:
-            raise InsufficientScope(missing)
+            raise InsufficientScope(missing, reason=reason)
 
     def grantable_by_default(self) -> list[str]:
         """The scopes of a key whose maker names none: what the caller may grant, nothing reserved."""
@@ -75,7 +75,8 @@ class Caller:
             return
         wanted = self.default_limit if limit is None else limit
         if _is_above(wanted, self.default_limit) or _is_above(wanted, self._own_limit()):
-            raise InsufficientScope([ADMIN])
+            most = min(bound for bound in (self.default_limit, self._own_limit()) if bound is not None)
+            raise InsufficientScope([ADMIN], reason=f"Your keys may have an hourly_limit of {most} at most")
 
     def limit_by_default(self) -> int | None:
         """The limit to store for a key whose maker names none: the lower of default and own; None: the default."""
@@ -88,9 +89,9 @@ class Caller:
         Raises:
             InsufficientScope: with the scopes that the key has and the caller may not grant.
         """
-        self.check_scopes(key.scopes)
+        self.check_scopes(key.scopes, "This key may do what you may not")
         if not self.is_admin and _is_above(key.hourly_limit, self._own_limit()):
-            raise InsufficientScope([ADMIN])
+            raise InsufficientScope([ADMIN], reason="The key's hourly_limit is above yours")
 
     def check_owner(self, owner_id: str | None) -> None:
         """Only admin names an owner.
@@ -99,7 +100,7 @@ class Caller:
             InsufficientScope: naming ``admin``.
         """
         if owner_id is not None and not self.is_admin:
-            raise InsufficientScope([ADMIN])
+            raise InsufficientScope([ADMIN], reason="Leave owner_id out: only admin names one")
 
     def _own_limit(self) -> int | None:
         """The calling key's cap; a session has none of its own."""

@@ -66,7 +66,8 @@ def _malformed_key(error: errors.MalformedApiKey, settings: KeyAuthSettings) -> 
 
 
 def _scopes(error: errors.InsufficientScope, _settings: KeyAuthSettings) -> str:
-    return f"Use credentials that hold: {', '.join(error.missing_scopes)}."
+    wanted = f"se credentials that hold: {', '.join(error.missing_scopes)}."
+    return f"{error.reason}; u{wanted}" if error.reason else f"U{wanted}"
 
 
 def _limited(error: errors.RateLimitExceeded, _settings: KeyAuthSettings) -> str:
