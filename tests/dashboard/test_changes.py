@@ -69,7 +69,29 @@ def test_editing_sends_what_was_changed_and_shows_it(visitor: Visitor) -> None:
     visitor.choose("after", "Edit")
     visitor.field("Requests an houroptional").fill("5000")
     visitor.press("Save changes")
-    expect(visitor.error_at("hourly_limit")).to_have_text("Use credentials that hold: admin.")
+    expect(visitor.error_at("hourly_limit")).to_have_text("You may set 1,000 at most.")
+
+
+def test_metadata_is_edited_as_json_and_only_sent_when_it_was_changed(visitor: Visitor) -> None:
+    made = visitor.make_key("worker", metadata={"team": "search"})
+    visitor.open_key(made)
+    visitor.press("Edit")
+    notes = visitor.field("Metadataoptional")
+    expect(notes).to_have_value('{\n  "team": "search"\n}')
+    for wrong in ("[1]", "{", "null"):
+        notes.fill(wrong)
+        visitor.press("Save changes")
+        expect(visitor.error_at("metadata")).to_contain_text("Write a JSON object")
+    notes.fill('{"team": "ops", "on_call": true}')
+    expect(visitor.error_at("metadata")).to_have_count(0)
+    with visitor.page.expect_request(lambda request: request.method == "PATCH") as sent:
+        visitor.press("Save changes")
+    assert sent.value.post_data_json == {"metadata": {"team": "ops", "on_call": True}}
+    expect(visitor.page.locator(".metadata")).to_contain_text('"on_call": true')
+    visitor.press("Edit")
+    visitor.field("Metadataoptional").fill("")
+    visitor.press("Save changes")
+    expect(visitor.page.locator(".metadata")).to_have_count(0)
 
 
 def test_disabling_asks_and_enabling_does_not(visitor: Visitor) -> None:
@@ -147,12 +169,17 @@ def test_a_key_has_a_page_of_its_own(visitor: Visitor) -> None:
 
 def test_what_is_done_on_the_page_of_a_key_is_in_its_history_at_once(visitor: Visitor) -> None:
     made = visitor.make_key("worker")
+    visitor.site.run(visitor.site.auth.keys.rotate(made.key.id))
     visitor.open_key(made)
+    expect(visitor.page.locator(".secrets")).to_contain_text("Works until")
     visitor.press("Revoke")
     visitor.press("Revoke key")
     event = visitor.page.locator(".event").first
     expect(event).to_contain_text("Revoked just now")
-    expect(event).to_contain_text(f"by {visitor.user} from 127.0.0.1")
+    expect(event).to_contain_text("by you from 127.0.0.1")
+    expect(visitor.page.locator(".secrets")).to_be_visible()
+    expect(visitor.page.get_by_text("The key is revoked: no secret works.")).to_be_visible()
+    expect(visitor.page.get_by_text("Works until")).to_have_count(0)
     expect(visitor.page.locator(".buttons button")).to_have_count(0)
     expect(visitor.heading).to_be_focused()
 

@@ -89,6 +89,10 @@ def test_every_expiry_shows_its_date_and_is_what_the_key_gets(visitor: Visitor) 
         if preset == "Own date":
             visitor.press("Create key")
             expect(visitor.error_at("expires_at")).to_have_text("Choose a date, or one of the presets.")
+            visitor.field("Own date and time").fill("2020-01-01T10:00")
+            expect(expiry.locator(".result")).to_have_text("That is over already.")
+            visitor.press("Create key")
+            expect(visitor.error_at("expires_at")).to_have_text("Choose a date that is still to come.")
             own = datetime.now(BERLIN) + timedelta(days=3)
             visitor.field("Own date and time").fill(own.strftime("%Y-%m-%dT%H:%M"))
         result = expiry.locator(".result")
@@ -96,7 +100,8 @@ def test_every_expiry_shows_its_date_and_is_what_the_key_gets(visitor: Visitor) 
             expect(result).to_contain_text("until somebody revokes it")
         else:
             end = datetime.now(BERLIN) + timedelta(days=days)
-            expect(result).to_contain_text(re.compile(rf"until {end.day} \w+ {end.year}, \d\d:\d\d \S+, in \d+ \w+\."))
+            left = r", in \d+ \w+" if preset == "Own date" else ""
+            expect(result).to_contain_text(re.compile(rf"until {end.day} \w+ {end.year}, \d\d:\d\d \S+{left}\."))
         visitor.press("Create key")
         assert visitor.shown_token
         visitor.press("I have saved it")
@@ -152,6 +157,9 @@ def test_what_the_server_refuses_is_said_at_the_field(visitor: Visitor) -> None:
     expect(visitor.field("Name")).to_be_focused()
     expect(visitor.field("Name")).to_have_attribute("aria-invalid", "true")
     visitor.field("Name").fill("x")
+    expect(visitor.error_at("name")).to_have_count(0)
+    visitor.dialog.get_by_text("Notes for programs").click()
+    visitor.field("Metadataoptional").fill('{"team": "search"}')
     visitor.dialog.get_by_text("Where it may be used from").click()
     visitor.field("Allowed originsoptional").fill("https://shop.example/path")
     visitor.field("Allowed addressesoptional").fill("300.1.2.3")
@@ -167,12 +175,12 @@ def test_what_the_server_refuses_is_said_at_the_field(visitor: Visitor) -> None:
     expect(visitor.error_at("hourly_limit")).to_contain_text("greater than or equal to 1")
     visitor.field("Requests an houroptional").fill("1,001")
     visitor.press("Create key")
-    expect(visitor.error_at("hourly_limit")).to_have_text("Use credentials that hold: admin.")
+    expect(visitor.error_at("hourly_limit")).to_have_text("You may set 1,000 at most.")
     visitor.field("Requests an houroptional").fill("250")
     visitor.press("Create key")
     assert visitor.shown_token
     [key] = visitor.site.run(visitor.site.auth.keys.list(visitor.user)).items
-    assert (key.hourly_limit, key.allowed_ips) == (250, ["203.0.113.0/24"])
+    assert (key.hourly_limit, key.allowed_ips, key.metadata) == (250, ["203.0.113.0/24"], {"team": "search"})
     assert key.allowed_origins == ["https://shop.example", "https://app.example"]
 
 

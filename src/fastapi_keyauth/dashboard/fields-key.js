@@ -2,7 +2,7 @@
 
 import { el, newId, written } from "./dom.js";
 import { choices, field, textField } from "./fields.js";
-import { exact, relative } from "./format.js";
+import { exact, relative, secondsUntil } from "./format.js";
 
 const DAY_S = 86_400;
 const PRESETS = [
@@ -48,7 +48,9 @@ export function expiryField(current) {
     const moment = chosen();
     if (moment === undefined) result.textContent = "Choose a date and a time.";
     else if (moment === null) result.textContent = "Works until somebody revokes it. A date is safer.";
-    else result.textContent = `Works until ${exact(new Date(moment))}, ${relative(moment)}.`;
+    else if (secondsUntil(moment) <= 0) result.textContent = "That is over already.";
+    // A preset says by itself how long that is.
+    else result.textContent = `Works until ${exact(new Date(moment))}${/^\d/.test(choice.read()) ? "" : `, ${relative(moment)}`}.`;
   }
 
   show();
@@ -59,6 +61,7 @@ export function expiryField(current) {
       const value = choice.read();
       if (value === "keep" || (value === "never" && isNew) || (value === "never" && current === null)) return {};
       if (value === "own" && !own.value) return { missing: "Choose a date, or one of the presets." };
+      if (value === "own" && secondsUntil(own.value) <= 0) return { missing: "Choose a date that is still to come." };
       // The server's clock rules for a new key; a change can only name a date.
       if (isNew && value !== "own") return { expires_in_s: Number(value) * DAY_S };
       return { expires_at: chosen() };
@@ -173,5 +176,29 @@ export function environmentField(standard) {
     showError: (text) => (other.node.hidden ? chosen : other).showError(text),
     focus: () => (other.node.hidden ? chosen : other).focus(),
     read: () => (other.node.hidden ? select.value : other.read()),
+  };
+}
+
+/** Notes of the application's or the owner's, as JSON. */
+export function metadataField(current = {}) {
+  const before = Object.keys(current).length ? JSON.stringify(current, null, 2) : "";
+  const control = el("textarea", {
+    class: "input", name: "metadata", rows: 4, autocomplete: "off", spellcheck: "false", placeholder: '{"team": "search"}', value: before,
+  });
+  const base = field({
+    name: "metadata", label: "Metadata", hint: "A JSON object of up to 4 KiB. Programs behind the API can read it.", control, isOptional: true,
+  });
+  return {
+    ...base,
+    isChanged: () => control.value.trim() !== before,
+    /** The object, or undefined where it is none. */
+    read() {
+      try {
+        const value = JSON.parse(control.value.trim() || "{}");
+        return value && typeof value === "object" && !Array.isArray(value) ? value : undefined;
+      } catch {
+        return undefined;
+      }
+    },
   };
 }

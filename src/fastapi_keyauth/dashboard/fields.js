@@ -22,19 +22,22 @@ export function field({ name, label, hint, control, isGroup = false, isOptional 
     control.id = id;
   }
   const node = isGroup ? target : el("div", { class: "field", "data-field": name }, el("label", { for: id }, words), hintNode, control, error);
+  const showError = (text) => {
+    error.hidden = !text;
+    error.replaceChildren(...(text ? [icon("alert"), text] : []));
+    node.classList.toggle("is-wrong", Boolean(text));
+    if (isGroup) return;
+    if (text) control.setAttribute("aria-invalid", "true");
+    else control.removeAttribute("aria-invalid");
+  };
+  // What was wrong is no longer there; whether the new value is right is found when the form is sent.
+  node.addEventListener("input", () => showError(""));
   const first = () => (isGroup ? target.querySelector("input, textarea, select") : control);
   return {
     name,
     node,
     control,
-    showError(text) {
-      error.hidden = !text;
-      error.replaceChildren(...(text ? [icon("alert"), text] : []));
-      node.classList.toggle("is-wrong", Boolean(text));
-      if (isGroup) return;
-      if (text) control.setAttribute("aria-invalid", "true");
-      else control.removeAttribute("aria-invalid");
-    },
+    showError,
     focus: () => first()?.focus(),
   };
 }

@@ -6,14 +6,15 @@ import { ago, count, exact } from "./format.js";
 import { say } from "./messages.js";
 
 const PAGE = 20;
-const WORDS = { created: "Created", updated: "Changed", rotated: "Rotated", revoked: "Revoked" };
+const WORDS = { created: "Created", updated: "Changed", rotated: "Rotated", revoked: "Revoked", leaked: "Leaked" };
 const FIELDS = {
   name: "Name", enabled: "Enabled", expires_at: "Expiry", scopes: "Scopes", hourly_limit: "Requests an hour",
   allowed_origins: "Allowed origins", allowed_ips: "Allowed addresses", metadata: "Metadata", hint: "Secret",
 };
 
-/** Gives {node, load()}: a card that shows the newest lines, and more on demand. */
-export function history(id, signal) {
+/** Gives {node, load()}: a card that shows the newest lines, and more on demand. `userId`: who is looking. */
+export function history(id, userId, signal) {
+  const line = (event) => lineOf(event, userId);
   const list = el("ol", { class: "history" });
   const more = el("button", { type: "button", class: "button", hidden: true, on: { click: loadMore } }, "Older");
   let cursor = null;
@@ -43,20 +44,21 @@ export function history(id, signal) {
   };
 }
 
-function line(event) {
+function lineOf(event, userId) {
   const changes = Object.entries(event.changes).filter(([, change]) => change && typeof change === "object" && "to" in change);
   return el(
     "li",
     { class: `event event-${WORDS[event.event] ? event.event : "other"}` },
     el("p", {}, el("strong", {}, WORDS[event.event] ?? event.event), " ", ago(event.at)),
     changes.length > 0 && el("ul", { class: "changes" }, changes.map(changeLine)),
-    el("p", { class: "muted small" }, "by ", written(whoOf(event.actor)), event.address && [" from ", written(event.address)]),
+    el("p", { class: "muted small" }, "by ", written(whoOf(event.actor, userId)), event.address && [" from ", written(event.address)]),
   );
 }
 
-function whoOf(actor) {
+function whoOf(actor, userId) {
   if (actor === "system") return "the system";
-  return actor.replace(/^user:/, "").replace(/^key:/, "the key ");
+  if (actor === `user:${userId}`) return "you";
+  return actor.replace(/^user:/, "").replace(/^key:/, "the key ").replace(/^leak:/, "a leak report of ");
 }
 
 function changeLine([name, change]) {

@@ -17,7 +17,7 @@ const HOURS = 168;
 export function keyView(id, options, setTitle) {
   const leaving = new AbortController();
   const { signal } = leaving;
-  const past = history(id, signal);
+  const past = history(id, options.user_id, signal);
   const heading = el("h1", { tabindex: "-1" }, "API key");
   let under = el("p", { class: "under" });
   let buttons = el("div", { class: "buttons" });

@@ -7,13 +7,21 @@ import { icon } from "./icons.js";
 /** A card for a key's secrets. */
 export function secretsCard(key) {
   const [current, old] = key.secrets;
+  const isActive = key.status === "active";
   return el(
     "section",
     { class: "card" },
     el("h2", {}, old ? "Secrets" : "Secret"),
-    old && el("p", { class: "muted" }, "A rotation is under way: both secrets work."),
-    el("ul", { class: "secrets" }, secretItem(old ? "New secret" : "Current secret", current), old && secretItem("Old secret", old, verdict(current, old))),
+    sentence(key, old) && el("p", { class: "muted" }, sentence(key, old)),
+    el("ul", { class: "secrets" }, secretItem(old ? "New secret" : "Current secret", current), old && secretItem("Old secret", old, isActive && verdict(current, old))),
   );
+}
+
+function sentence({ status }, old) {
+  if (status === "revoked") return "The key is revoked: no secret works.";
+  if (status === "expired") return "The key has expired: no secret works.";
+  if (status === "disabled") return "The key is disabled: no secret works until it is enabled.";
+  return old && "A rotation is under way: both secrets work.";
 }
 
 function secretItem(title, secret, verdictNode) {

@@ -3,7 +3,7 @@
 import { api } from "../api.js";
 import { el } from "../dom.js";
 import { clearErrors, formAlert, linesField, showErrors, textField } from "../fields.js";
-import { environmentField, expiryField, scopesField } from "../fields-key.js";
+import { environmentField, expiryField, metadataField, scopesField } from "../fields-key.js";
 import { number } from "../format.js";
 import { cancelButton, openDialog, submitButton, whileBusy } from "./dialog.js";
 
@@ -23,6 +23,7 @@ export function openNewKey(options, onCreated) {
       if (fields.limit.read()) body.hourly_limit = wholeNumber(fields.limit.read());
       if (fields.origins.read().length) body.allowed_origins = fields.origins.read();
       if (fields.addresses.read().length) body.allowed_ips = fields.addresses.read();
+      if (fields.metadata.isChanged()) body.metadata = fields.metadata.read();
       return api.create(body);
     },
     onDone: onCreated,
@@ -37,6 +38,7 @@ export function openEdit(key, options, onChanged) {
     action: "Save changes",
     options,
     fields,
+    hasMetadata: Object.keys(key.metadata).length > 0,
     isRestricted: key.allowed_origins.length > 0 || key.allowed_ips.length > 0,
     send: async () => {
       const body = { ...fields.expiry.read() };
@@ -46,6 +48,7 @@ export function openEdit(key, options, onChanged) {
       if (fields.limit.read() !== String(key.hourly_limit ?? "")) body.hourly_limit = fields.limit.read() ? wholeNumber(fields.limit.read()) : null;
       if (differs(fields.origins.read(), key.allowed_origins)) body.allowed_origins = fields.origins.read();
       if (differs(fields.addresses.read(), key.allowed_ips)) body.allowed_ips = fields.addresses.read();
+      if (fields.metadata.isChanged()) body.metadata = fields.metadata.read();
       return Object.keys(body).length ? api.change(key.id, body) : key;
     },
     onDone: onChanged,
@@ -75,10 +78,11 @@ function commonFields(options, key) {
       name: "allowed_ips", label: "Allowed addresses", hint: "IP addresses or networks, one on each line. Empty: any.",
       placeholder: "203.0.113.7\n198.51.100.0/24", value: key?.allowed_ips,
     }),
+    metadata: metadataField(key?.metadata),
   };
 }
 
-function open({ title, action, fields, isRestricted = false, send, onDone }) {
+function open({ title, action, options, fields, isRestricted = false, hasMetadata = false, send, onDone }) {
   const all = Object.values(fields);
   const alert = formAlert();
   const button = submitButton(action);
@@ -93,6 +97,7 @@ function open({ title, action, fields, isRestricted = false, send, onDone }) {
       fields.scopes.node,
       fields.limit.node,
       el("details", { class: "more", open: isRestricted }, el("summary", {}, "Where it may be used from"), fields.origins.node, fields.addresses.node),
+      el("details", { class: "more", open: hasMetadata }, el("summary", {}, "Notes for programs"), fields.metadata.node),
     ],
     buttons: [cancelButton(), button],
     onSubmit: () =>
@@ -113,6 +118,8 @@ function open({ title, action, fields, isRestricted = false, send, onDone }) {
             onDone(null, error);
           } else {
             if (error.fields?.expires_in_s) error.fields.expires_at = error.fields.expires_in_s;
+            // The server's sentence is for programs, which may come back with other credentials.
+            if (error.fields?.hourly_limit && error.code === "insufficient_scope") error.fields.hourly_limit = `You may set ${number(options.default_hourly_limit)} at most.`;
             showErrors(all, alert, error);
           }
         }
@@ -126,6 +133,7 @@ function missingOf(fields) {
   if (!fields.name.read()) found.name = "Give it a name.";
   const { missing } = fields.expiry.read();
   if (missing) found.expires_at = missing;
+  if (fields.metadata.isChanged() && fields.metadata.read() === undefined) found.metadata = 'Write a JSON object, such as {"team": "search"}.';
   return Object.keys(found).length ? { fields: found, message: "" } : null;
 }
 
