@@ -88,6 +88,17 @@ def test_enabling_says_what_else_keeps_a_key_from_working(monkeypatch: pytest.Mo
     assert "expired" in keyauth("keys", "enable", id).stderr
 
 
+def test_an_empty_answer_names_the_database_so_that_a_wrong_folder_is_seen() -> None:
+    assert "sqlite+aiosqlite:///./keyauth.db" in keyauth("keys", "list").stderr
+
+
+def test_an_overlap_that_is_too_long_is_said_in_the_words_of_the_option() -> None:
+    _, id = make()
+    refused = keyauth("keys", "rotate", id, "--overlap", "8d", code=2)
+    assert "--overlap" in refused.stderr
+    assert "7d" in refused.stderr
+
+
 def test_a_change_without_redis_in_reach_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     _, id = make()
     monkeypatch.setenv("KEYAUTH_REDIS_URL", NOBODY)

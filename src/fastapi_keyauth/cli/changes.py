@@ -13,7 +13,7 @@ from fastapi_keyauth.cli.running import perform
 from fastapi_keyauth.cli.values import KeyId, parse_duration
 from fastapi_keyauth.errors import ChangePending
 from fastapi_keyauth.keyauth import KeyAuth
-from fastapi_keyauth.management import DEFAULT_OVERLAP
+from fastapi_keyauth.management import DEFAULT_OVERLAP, MAX_OVERLAP
 from fastapi_keyauth.records import CreatedKey, Key
 from fastapi_keyauth.routers.schemas import CreatedKeyOut, KeyOut
 
@@ -51,6 +51,8 @@ def rotate(
     as_json: Json = False,
 ) -> None:
     """Give a key a new token, and print it once. The old one works on for a while, so that nothing stops."""
+    if overlap is not None and overlap > MAX_OVERLAP:
+        raise typer.BadParameter(f"at most {MAX_OVERLAP.days}d", param_hint="--overlap")
 
     async def change(auth: KeyAuth) -> None:
         try:

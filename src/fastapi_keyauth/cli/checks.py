@@ -95,7 +95,9 @@ async def check_redis(auth: KeyAuth) -> AsyncIterator[Finding]:
     """Whether it answers and takes what the limiter writes, how fast, whether it may forget, and its clock."""
     limiter = auth._limiter
     if not isinstance(limiter, OutageLimiter):
-        yield Finding("redis", "ok", "No redis_url: each process counts caps and blocks alone, so there should be one.")
+        yield Finding(
+            "redis", "ok", "No redis_url: caps and blocks are counted in each process alone. Right for one worker."
+        )
         return
     where = masked_url(str(auth.settings.redis_url))
     try:

@@ -53,7 +53,7 @@ def update(
         fields["metadata"] = metadata
     soon = None if expires_in is None else datetime.now(UTC) + expires_in
     at = _one_of({"--expires-in": soon, "--expires-at": expires_at, "--never-expires": never_expires or None})
-    ways = {
+    ways: dict[str, tuple[Any, list[str] | None]] = {
         "expires_at": (at, None),
         "hourly_limit": (_one_of({"--hourly-limit": hourly_limit, "--default-limit": default_limit or None}), None),
         "allowed_origins": (_one_of({"--origin": origin or None, "--any-origin": any_origin or None}), []),

@@ -16,6 +16,7 @@ from fastapi_keyauth.keyauth import KeyAuth
 from fastapi_keyauth.lookups import MAX_PAGE, MAX_USAGE_HOURS
 from fastapi_keyauth.records import EventPage, Key, KeyPage, Status, UsageHour
 from fastapi_keyauth.routers.schemas import EventOut, UsageHourOut
+from fastapi_keyauth.urls import masked_url
 
 app = typer.Typer(no_args_is_help=True, help="Make keys, look at them, change, rotate and revoke them.")
 
@@ -82,7 +83,11 @@ def list_keys(
 ) -> None:
     """List keys, newest first."""
 
+    place = ""
+
     async def read(auth: KeyAuth) -> KeyPage:
+        nonlocal place
+        place = masked_url(auth.settings.database_url)
         with tracking("keys") as tracker:
             keys: list[Key] = []
             after = cursor
@@ -99,7 +104,8 @@ def list_keys(
         print_json({"items": [describe(key) for key in page], "next_cursor": page.next_cursor})
         return
     if not page.items:
-        say("There are no such keys.")
+        # A relative path of SQLite, in the wrong folder, is a database that was empty until now.
+        say(f"There are no such keys in {place}.")
         return
     columns = ("id", "name", "owner", "env", "status", "scopes", "created", "last used", "expires")
     print_table(columns, [_row(key) for key in page])
