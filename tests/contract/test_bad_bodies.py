@@ -147,6 +147,18 @@ async def test_an_odd_content_type_is_answered_soundly(open_scene: OpenScene, co
                 assert_sound(await client.post("/api-keys", headers=lines, content=body))
 
 
+async def test_json_that_is_not_named_as_such_is_refused_with_the_header_to_send(open_scene: OpenScene) -> None:
+    """What `curl -d` sends, where nobody thinks of the header."""
+    async with open_scene() as scene:
+        form = {"content-type": "application/x-www-form-urlencoded"}
+        lines = {"authorization": f"Bearer {await scene.session()}"} | form
+        async with scene.make_client(scene.app) as client:
+            answer = await client.post("/api-keys", headers=lines, content=b'{"name": "n"}')
+        assert answer.status_code == 422
+        [complaint] = answer.json()["detail"]
+        assert "'Content-Type: application/json'" in complaint["msg"]
+
+
 any_text = st.text(st.characters(), max_size=30)
 any_json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | any_text,

@@ -125,6 +125,9 @@ def _replay(body: bytes) -> Callable[[], Awaitable[Message]]:
 def _without_much_input(problem: dict[str, Any]) -> dict[str, Any]:
     """A complaint that repeats no more than a short value: long ones take long to write, and some hold a token."""
     kept = {name: value for name, value in problem.items() if name != "input"}
+    if problem.get("type") == "model_attributes_type" and tuple(problem["loc"]) == ("body",):
+        # FastAPI reads JSON as text where the header does not name it, which is what `curl -d` sends.
+        kept["msg"] = "The body must be a JSON object, sent with 'Content-Type: application/json'"
     value = problem.get("input")
     if isinstance(value, str):
         kept["input"] = redact(value[:MAX_INPUT_CHARACTERS])
