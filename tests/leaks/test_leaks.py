@@ -94,7 +94,14 @@ async def test_without_the_scanners_signature_nothing_happens(
 async def test_a_made_up_token_revokes_nothing_and_is_answered_alike(auth: KeyAuth, client: httpx.AsyncClient) -> None:
     made = await auth.keys.create("alice", "CI")
     start = made.token[: made.token.rindex("_") + 1] + "0" * 43
-    for token in (start + checksum(start), made.token[:-1], "", "ka_live_000000000000_" + "0" * 49):
+    elsewhere = made.token[:-6].replace("_live_", "_test_")  # the right secret, in a token that was never given out
+    for token in (
+        start + checksum(start),
+        elsewhere + checksum(elsewhere),
+        made.token[:-1],
+        "",
+        "ka_live_000000000000_" + "0" * 49,
+    ):
         body = report_of(token)
         answer = await client.post("/leaks", content=body, headers=signed(body))
         assert (answer.status_code, answer.content) == (204, b"")
