@@ -81,6 +81,13 @@ async def test_what_hangs_is_given_up_at_once_and_keeps_its_place_until_it_has_e
     assert await readings.run(taking(0), 1) == 1
 
 
+async def test_what_hangs_is_cancelled_and_its_place_is_free_again() -> None:
+    readings = Readings(1, ends_by_itself=False)
+    with pytest.raises(TimeoutError):
+        await readings.run(hang, 0.05)
+    assert await readings.run(taking(0), 5) == 1
+
+
 async def test_whoever_goes_away_takes_nothing_from_the_others() -> None:
     readings = Readings(1, ends_by_itself=False)
     going = [asyncio.create_task(readings.run(taking(0.05), 1)) for _ in range(3)]
