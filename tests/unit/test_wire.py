@@ -3,17 +3,21 @@
 import asyncio
 import contextlib
 import dataclasses
+import hashlib
 from collections.abc import AsyncIterator, Awaitable
 from datetime import UTC, datetime
 from functools import partial
+from importlib.resources import files
+from typing import Any
 
+import hiredis
 import pytest
 
 from fastapi_keyauth.errors import LimiterUnavailable
 from fastapi_keyauth.instruments import Instruments
 from fastapi_keyauth.limiter import Ask, OutageLimiter, RedisLimiter, Verdict
 from fastapi_keyauth.limiter.base import Policy
-from fastapi_keyauth.limiter.calls import Script
+from fastapi_keyauth.limiter.calls import Prepared, Script
 from fastapi_keyauth.observer import Observer
 from fastapi_keyauth.principals import KeyPrincipal, KeyPrincipalDraft
 
@@ -154,6 +158,17 @@ async def test_workers_forked_from_one_process_give_out_generations_of_their_own
         await limiter.close()
     nonces = {generation[:16] for generation in given}
     assert len(nonces) == 2
+
+
+def test_a_call_is_packed_as_hiredis_packs_it() -> None:
+    source = files("fastapi_keyauth.limiter").joinpath("scripts", "take.lua").read_bytes()
+    sha = hashlib.sha1(source, usedforsecurity=False).hexdigest()
+    calls: list[Prepared] = [([], []), (["ka:{käy}", "ka:{}"], ["", 0, -1, 10**12, "0"])]
+    for prepared in calls:
+        keys, args = prepared
+        rest: tuple[Any, ...] = (len(keys), *keys, *args)
+        assert Script("take").pack(prepared) == hiredis.pack_command(("EVALSHA", sha, *rest))
+        assert Script("take").pack(prepared, with_source=True) == hiredis.pack_command(("EVAL", source, *rest))
 
 
 def test_a_draft_has_the_fields_of_a_principal_in_their_order() -> None:

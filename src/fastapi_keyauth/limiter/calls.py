@@ -3,10 +3,10 @@
 import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
-import hiredis
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.sentinel import MasterNotFoundError
@@ -27,15 +27,23 @@ class Script:
     def __init__(self, name: str) -> None:
         self._source = files("fastapi_keyauth.limiter").joinpath("scripts", f"{name}.lua").read_bytes()
         # Redis names scripts by SHA-1; nothing is protected by it.
-        self._sha = hashlib.sha1(self._source, usedforsecurity=False).hexdigest()
+        sha = hashlib.sha1(self._source, usedforsecurity=False).hexdigest()
+        self._by_sha = _bulk("EVALSHA") + _bulk(sha)
 
     def pack(self, prepared: Prepared, *, with_source: bool = False) -> bytes:
         """A call of the script as it goes over the wire."""
         keys, args = prepared
-        command = ("EVAL", self._source) if with_source else ("EVALSHA", self._sha)
-        # By hiredis itself: redis-py's own packing takes longer than the call.
-        packed: bytes = hiredis.pack_command((*command, len(keys), *keys, *args))
-        return packed
+        head = _bulk("EVAL") + b"$%d\r\n%b\r\n" % (len(self._source), self._source) if with_source else self._by_sha
+        # Not by hiredis, which takes up to three times as long, nor by redis-py, which takes longer than the call.
+        count = _bulk(len(keys))
+        return b"".join((b"*%d\r\n" % (3 + len(keys) + len(args)), head, count, *map(_bulk, keys), *map(_bulk, args)))
+
+
+@lru_cache(maxsize=2048)
+def _bulk(value: str | int) -> bytes:
+    """A bulk string of the Redis protocol, remembered: most parts of a call were in one a moment ago."""
+    packed = str(value).encode()
+    return b"$%d\r\n%b\r\n" % (len(packed), packed)
 
 
 class Caller:
