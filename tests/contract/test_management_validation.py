@@ -34,6 +34,7 @@ BAD_FIELDS: list[tuple[str, Any]] = [
     ("allowed_origins", ["https://shop.example/path"]),
     ("allowed_origins", ["https://shop.example/?q=1"]),
     ("allowed_origins", ["shop.example"]),
+    ("allowed_origins", ["null"]),
     ("allowed_origins", ["https://"]),
     ("allowed_origins", ["https://shop.example\r\nset-cookie: a=b"]),
     ("allowed_origins", "https://shop.example"),
