@@ -122,6 +122,15 @@ def test_names_are_shown_whole_and_as_they_are() -> None:
         assert "\x1b" not in result.stdout
 
 
+def test_notes_of_an_owner_steer_nobodys_terminal() -> None:
+    notes = {"a\x1b[2J": "\x1b]52;c;cm0gLXJmIH4=\x07", "b": "x\nstatus  active\u202e", "c": ["\x9b2J"]}
+    _, id = make("n", "--metadata", json.dumps(notes))
+    shown = keyauth("keys", "show", id).stdout
+    assert not set(shown) & set("\x1b\x07\x9b\u202e")
+    assert r"metadata a\x1b[2J" in shown
+    assert r"x\nstatus  active\u202e" in shown
+
+
 def test_a_key_is_found_by_its_hint_and_a_whole_token_is_not_taken() -> None:
     token, id = make()
     assert read("keys", "show", f"ka_live_{id}_…{token[-4:]}")["id"] == id

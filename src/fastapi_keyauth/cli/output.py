@@ -11,6 +11,8 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
+from fastapi_keyauth.names import is_plain_text
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 _WIDTH_IN_A_PIPE = 200
@@ -47,7 +49,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *,
         justify: JustifyMethod = "right" if column in right else "left"
         table.add_column(column, no_wrap=number == 0, overflow="fold", justify=justify, min_width=len(column))
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(_visible, row))
     console().print(table)
 
 
@@ -57,8 +59,15 @@ def print_facts(facts: Iterable[tuple[str, str | Text]]) -> None:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in facts:
-        table.add_row(name, value)
+        table.add_row(_visible(name), _visible(value))
     console().print(table)
+
+
+def _visible(cell: str | Text) -> str | Text:
+    """What owners write into their notes must not steer the terminal of whoever looks: escapes in place of controls."""
+    if isinstance(cell, Text) or is_plain_text(cell):
+        return cell
+    return "".join(c if is_plain_text(c) else c.encode("unicode_escape").decode() for c in cell)
 
 
 def moment(at: datetime | None) -> str:
