@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from fastapi import APIRouter
@@ -124,3 +125,16 @@ async def test_a_key_without_the_scope_touches_not_even_its_owners_keys(
             assert (answer.status_code, code_of(answer)) == (403, "insufficient_scope")
             assert answer.json()["missing_scopes"] == [needed]
         assert await state_of(scene, own) == before
+
+
+async def test_another_owners_cursor_opens_no_page_of_theirs(open_scene: OpenScene) -> None:
+    async with open_scene() as scene:
+        own = await scene.key(owner_id="mallory")
+        scene.clock.advance(1)
+        for _ in range(3):
+            await scene.key()
+            scene.clock.advance(1)
+        page = (await scene.get("/api-keys?limit=1", bearer=await scene.session())).json()
+        query = urlencode({"cursor": page["next_cursor"]})
+        answer = await scene.get(f"/api-keys?{query}", bearer=await scene.session("mallory"))
+        assert [item["id"] for item in answer.json()["items"]] == [own.id]
