@@ -243,3 +243,24 @@ async def test_a_tag_that_fits_opens_nothing_and_ends_nothing(
             assert answer.json()["code"] == "invalid_api_key"
             assert await auth.leaks.report(forged) == "unknown"
             assert (await client.get("/api-keys/current", headers={"api-key": made.token})).status_code == 200
+
+
+async def test_a_list_of_addresses_refuses_who_has_none(build: Build) -> None:
+    """As over a Unix socket."""
+    auth, client = build()
+    async with auth:
+        made = await auth.keys.create(owner_id="a", name="n", allowed_ips=["0.0.0.0/0", "::/0"])
+        app = client._transport.app  # type: ignore[attr-defined]  # its own client has an address
+        headers = [(b"api-key", made.token.encode())]
+        answer = await call(app, "/api-keys/current", headers=headers, peer=None)
+        assert (answer.status, answer.code) == (401, "address_not_allowed")
+        assert (await call(app, "/api-keys/current", headers=headers)).status == 200
+
+
+async def test_of_two_sessions_none_is_taken(build: Build) -> None:
+    auth, client = build()
+    async with auth:
+        sessions = [f"Bearer {await auth.sessions.create(user)}" for user in ("a", "b")]
+        for sent in (sessions, sessions[::-1], sessions[:1] * 2):
+            answer = await client.get("/api-keys", headers=[("authorization", value) for value in sent])
+            assert (answer.status_code, answer.json()["code"]) == (401, "invalid_session")
