@@ -282,17 +282,16 @@ class KeyAuth:
         self._housekeeping.start()
 
     async def _stop(self) -> None:
-        await self._housekeeping.close()
-        await self._database.settle()  # before the limiter goes: there may be changes to announce
-        try:
-            await self._usage.close()
-            await self._verifier.close()
-        finally:
-            if self._hook is not None:  # first: it may look at keys
-                await self._hook.close()
-            await self._limiter.close()
-            await self._database.close()
-            self._hasher.close()
+        async with contextlib.AsyncExitStack() as closing:  # the last of these first, whatever becomes of the others
+            closing.callback(self._hasher.close)
+            closing.push_async_callback(self._database.close)
+            closing.push_async_callback(self._limiter.close)
+            if self._hook is not None:
+                closing.push_async_callback(self._hook.close)  # it may look at keys
+            closing.push_async_callback(self._verifier.close)
+            closing.push_async_callback(self._usage.close)
+            closing.push_async_callback(self._database.settle)  # there may be changes to announce
+            closing.push_async_callback(self._housekeeping.close)
 
     def _now(self) -> datetime:
         return datetime.now(UTC) if self._clock is None else datetime.fromtimestamp(self._clock(), UTC)

@@ -87,8 +87,11 @@ class SessionPrincipal:
         user_id: the user.
         scopes: what the session may do; ``*`` (the default, as for ``auth.sessions.create``) stands for all but
             ``keys:*`` and ``admin``. Any iterable of names is taken.
-        expires_at: when it ends (UTC), or None where the resolver does not say; a past one is refused.
+        expires_at: when it ends (an aware datetime), or None where the resolver does not say; a past one is refused.
         key: the API key of the same request, where the route wants both.
+
+    Raises:
+        ValueError: ``expires_at`` has no time zone.
     """
 
     user_id: str
@@ -101,6 +104,8 @@ class SessionPrincipal:
         if not isinstance(scopes, frozenset):
             names = scopes.split() if isinstance(scopes, str) else scopes
             object.__setattr__(self, "scopes", frozenset(names))
+        if self.expires_at is not None and self.expires_at.tzinfo is None:
+            raise ValueError("expires_at has no time zone: datetime.fromtimestamp(seconds, UTC) makes one that has")
 
     def holds(self, scope: str) -> bool:
         """Whether this session may do ``scope``."""

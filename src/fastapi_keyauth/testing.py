@@ -97,7 +97,8 @@ def key_principal(**fields: Any) -> KeyPrincipal:
         "reset_at": None,
     }
     values = {**defaults, **fields}
-    return KeyPrincipal(**{**values, "scopes": frozenset(values["scopes"])})
+    scopes = values["scopes"]
+    return KeyPrincipal(**{**values, "scopes": frozenset(scopes.split() if isinstance(scopes, str) else scopes)})
 
 
 @contextmanager

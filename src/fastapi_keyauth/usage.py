@@ -9,12 +9,15 @@ from datetime import UTC, datetime
 
 from fastapi_keyauth.errors import StoreUnavailable
 from fastapi_keyauth.records import StoredKey
+from fastapi_keyauth.seldom import Seldom
 from fastapi_keyauth.store import Usage, UsageStore
 
 logger = logging.getLogger("fastapi_keyauth")
 
 FLUSH_WAIT_S = 0.5
 MAX_COUNTS = 200_000  # (secret, hour) pairs kept while the database is away
+OVERFLOWS_EVERY_S = 60.0
+"""Seconds between log lines about counts that were not kept."""
 
 Rows = dict[tuple[str, int, int], list[float]]
 """(key id, secret id, hours since 1970) -> [admitted, refused, last used in seconds since 1970]."""
@@ -46,6 +49,7 @@ class UsageRecorder:
         self._writer = ""
         self._number = 0
         self._lock = asyncio.Lock()
+        self._overflows = Seldom(OVERFLOWS_EVERY_S)
 
     def admitted(self, key: StoredKey, hour: int) -> None:
         """A unit was used."""
@@ -62,6 +66,11 @@ class UsageRecorder:
         row: list[float] = [0, 0, 0]
         if len(self._pending) + (0 if self._batch is None else len(self._batch.rows)) < MAX_COUNTS:
             self._pending[key.id, key.secret_id, hour] = row
+        elif self._overflows.ask() is not None:
+            logger.warning(
+                "usage is not counted any more: the database has been unavailable too long",
+                extra={"keyauth_event": "usage_full"},
+            )
         return row
 
     def start(self) -> None:

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from importlib.resources import files
 from typing import Annotated, Any
 
@@ -223,3 +223,8 @@ async def test_the_scopes_of_a_resolved_session_bind(open_scene: OpenScene, cloc
         assert (await scene.get("/my-profile", bearer="items:read")).status_code == 200
         answer = await scene.get("/my-profile", bearer="items:write")
         assert code_of(answer) == "insufficient_scope"
+
+
+def test_a_session_that_ends_at_no_certain_time_is_refused_where_it_is_made() -> None:
+    with pytest.raises(ValueError, match="time zone"):
+        SessionPrincipal(user_id="dora", expires_at=datetime(2030, 1, 1))  # noqa: DTZ001  # that is the mistake

@@ -81,3 +81,7 @@ def test_afterwards_everything_is_as_before() -> None:
     assert app.dependency_overrides == {both: maybe}
     app.dependency_overrides.clear()
     assert TestClient(app).get("/both").status_code == 401
+
+
+def test_scopes_may_be_given_as_text() -> None:
+    assert key_principal(scopes="items:read items:write").scopes == {"items:read", "items:write"}

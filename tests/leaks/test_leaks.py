@@ -15,7 +15,8 @@ from fastapi import Depends, FastAPI
 
 from fastapi_keyauth import KeyAuth, KeyPrincipal, TemporarilyUnavailable
 from fastapi_keyauth.announcer import HOLDS_WITHIN_S
-from fastapi_keyauth.errors import LimiterUnavailable
+from fastapi_keyauth.errors import HasherUnavailable, LimiterUnavailable
+from fastapi_keyauth.hashing import Hasher
 from fastapi_keyauth.routers.leaks import build_leaks_router
 from fastapi_keyauth.signing_keys import FETCH_EVERY_S, KEEP_S, SigningKeys
 from fastapi_keyauth.testing import FrozenClock, cheap_settings
@@ -183,6 +184,23 @@ async def test_all_tokens_of_a_message_are_revoked_though_no_worker_can_be_told(
     answer = await client.post("/leaks", content=body, headers=signed(body))
     assert (answer.status_code, answer.json()["holds_within_s"]) == (503, HOLDS_WITHIN_S)
     assert [(await auth.keys.get(one.key.id)).status for one in made] == ["revoked"] * 3
+
+
+async def test_a_token_that_cannot_be_looked_up_now_keeps_no_other_alive(
+    auth: KeyAuth, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [await auth.keys.create(owner, "k") for owner in ("busy", "calm")]
+    real = Hasher.verify
+
+    async def verify(self: Hasher, phc: str, secret: str, owner_id: str) -> bool:
+        if owner_id == "busy":
+            raise HasherUnavailable
+        return await real(self, phc, secret, owner_id)
+
+    monkeypatch.setattr(Hasher, "verify", verify)
+    body = report_of(*(one.token for one in made))
+    assert (await client.post("/leaks", content=body, headers=signed(body))).status_code == 503
+    assert [(await auth.keys.get(one.key.id)).status for one in made] == ["active", "revoked"]
 
 
 @pytest.mark.parametrize("url", ["https://code.example/\ud800", "https://code.example/\0"])

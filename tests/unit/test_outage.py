@@ -19,6 +19,7 @@ from fastapi_keyauth import (
     SetupError,
     StoreUnavailable,
 )
+from fastapi_keyauth.limiter.shared import SharedLimiter
 from tests.servers import Server
 from tests.unit.test_freshness import authenticate, make_key
 
@@ -228,3 +229,43 @@ async def test_a_server_that_forbids_what_requests_need_stops_the_start(database
     with pytest.raises(SetupError):
         async with auth:
             pass
+
+
+async def test_a_look_at_redis_that_meets_a_bug_does_not_end_the_looking(
+    database_url: str, redis: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with build(database_url, redis) as auth:
+        created = await make_key(auth)
+        bugs = iter([ZeroDivisionError(), ZeroDivisionError()])
+        real = SharedLimiter.is_writable
+
+        async def is_writable(limiter: SharedLimiter) -> bool:
+            for bug in bugs:
+                raise bug
+            return await real(limiter)
+
+        monkeypatch.setattr(SharedLimiter, "is_writable", is_writable)
+        async with away(redis, "killed"):
+            await authenticate(auth, created.token)
+
+        async def is_back() -> bool:
+            return auth._limiter._probe is None  # type: ignore[attr-defined]  # of the one on Redis
+
+        await until(is_back)
+        await auth.keys.revoke(created.key.id)
+    assert [record.levelname for record in caplog.records if "looking at redis failed" in record.message] == ["ERROR"]
+
+
+async def test_a_stop_closes_everything_whatever_goes_wrong(database_url: str, redis: Server) -> None:
+    auth = build(database_url, redis)
+    real = auth._limiter.close
+
+    async def close() -> None:
+        await real()
+        raise ZeroDivisionError
+
+    auth._limiter.close = close  # type: ignore[method-assign]  # of this one alone
+    with pytest.raises(ZeroDivisionError):
+        async with auth:
+            await make_key(auth)
+    assert auth._database._engine is None

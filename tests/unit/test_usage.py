@@ -86,3 +86,13 @@ async def test_what_two_ask_for_at_once_is_written_once(make_auth: MakeAuth) -> 
         await authenticate(auth, created.token)
         await asyncio.gather(*(auth._usage.flush() for _ in range(5)))
         assert await admitted(auth, created.key.id) == 1
+
+
+async def test_counts_that_are_not_kept_are_said_once(
+    make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("fastapi_keyauth.usage.MAX_COUNTS", 1)
+    async with make_auth() as auth:
+        for _ in range(3):
+            await authenticate(auth, (await make_key(auth)).token)
+    assert sum("not counted any more" in record.message for record in caplog.records) == 1

@@ -12,6 +12,7 @@ from fastapi_keyauth.limiter.facts import ServerFacts
 from fastapi_keyauth.limiter.memory import MemoryLimiter
 from fastapi_keyauth.limiter.shared import SharedLimiter, Unsettled
 from fastapi_keyauth.observer import Observer
+from fastapi_keyauth.seldom import Seldom
 
 logger = logging.getLogger("fastapi_keyauth")
 
@@ -20,6 +21,10 @@ WATCH_EVERY_S = 1.0
 """Seconds between looks at servers that may fail over. A worker that asks nothing for a while would not notice that one
 hung, was replaced, and came back with what it knew before; it must lose sight of it within the time that a failover
 takes at the least."""
+
+
+FAILED_EVERY_S = 60.0
+"""Seconds between log lines about a look that fails for another reason than an outage."""
 
 
 class OutageLimiter:
@@ -43,6 +48,7 @@ class OutageLimiter:
         self._probe: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._is_closed = False
+        self._failures = Seldom(FAILED_EVERY_S)
 
     async def start(self) -> None:
         """See ``Limiter``."""
@@ -147,14 +153,26 @@ class OutageLimiter:
                     await self._primary.touch()
                 except LimiterUnavailable as error:
                     self._open(error)
+                except Exception as error:
+                    self._look_failed(error)
 
     async def _wait_for_return(self) -> None:
         while True:
             # Also before the first look: where the look succeeds and requests fail, this keeps them from taking turns.
             await asyncio.sleep(PROBE_EVERY_S)
-            if await self._primary.is_writable():
-                break
+            try:
+                if await self._primary.is_writable():
+                    break
+            except Exception as error:
+                self._look_failed(error)
         self._primary.doubt()
         self._probe = None
         logger.warning("redis is back", extra={"keyauth_event": "recovered", "part": "redis"})
         self._observer.back("redis")
+
+    def _look_failed(self, error: Exception) -> None:
+        """A bug, here or in the client library. It must not end the looking, and so the recovery, for good."""
+        if self._failures.ask() is not None:
+            logger.error(
+                "looking at redis failed, will try again", exc_info=error, extra={"keyauth_event": "look_failed"}
+            )

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request, Response
 
-from fastapi_keyauth.errors import ChangePending
+from fastapi_keyauth.errors import TemporarilyUnavailable
 from fastapi_keyauth.keyauth import KeyAuth
 from fastapi_keyauth.signing_keys import FindKeys, SigningKeys, fetch_github_keys
 
@@ -40,15 +40,15 @@ def build_leaks_router(auth: KeyAuth, *, find_keys: FindKeys = fetch_github_keys
         # Nothing is parsed before it is known who wrote it.
         if not identifier or not signature or not await signing_keys.is_signed(body, identifier, signature):
             raise HTTPException(403, "The signature is not the scanner's.")
-        pending: ChangePending | None = None
+        unfinished: TemporarilyUnavailable | None = None
         for report in _parse(body):
             url = report.get("url")
             try:
                 await auth.leaks.report(report["token"], "github", url if isinstance(url, str) else None, revoke=revoke)
-            except ChangePending as error:
-                pending = error  # while Redis is away: the others must not wait for it
-        if pending is not None:
-            raise pending
+            except TemporarilyUnavailable as error:
+                unfinished = error  # such as Redis away, or much to hash: the others must not wait for it
+        if unfinished is not None:
+            raise unfinished  # the scanner comes again, and what is done already is done once
         return Response(status_code=204)
 
     return router
