@@ -69,16 +69,17 @@ class Announcer:
             for key_id in list(self._untold):
                 await self._limiter.changed(key_id)
                 self._untold.discard(key_id)
-            changes = await self._store.pending_changes(_BATCH)
             if not self._is_shared:
-                if changes:
+                if await self._store.pending_changes(1):
                     await self._store.forget_changes_before(self._now() - timedelta(seconds=KEEP_S))
                 return
-            done = []
-            for row_id, key_id in changes:
-                await self._limiter.changed(key_id)
-                done.append(row_id)
-            if done:
-                await self._store.forget_changes(done)
+            is_last = False
+            while not is_last:  # all of them, or the last would hold later than ``HOLDS_WITHIN_S``
+                changes = await self._store.pending_changes(_BATCH)
+                is_last = len(changes) < _BATCH
+                for key_id in {key_id for _, key_id in changes}:
+                    await self._limiter.changed(key_id)
+                if changes:
+                    await self._store.forget_changes([row_id for row_id, _ in changes])
         except (LimiterUnavailable, StoreUnavailable):
             return  # both are logged where they happen; the rows are still there

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fastapi_keyauth import CreatedKey, KeyAuth, LimiterUnavailable, RevokedApiKey
+from fastapi_keyauth import CreatedKey, KeyAuth, LimiterUnavailable, RevokedApiKey, announcer
 from fastapi_keyauth.addresses import ClientAddress
 from fastapi_keyauth.authenticator import Visit
 from fastapi_keyauth.credentials import Credentials
@@ -294,6 +294,32 @@ async def test_a_start_that_is_cut_off_leaves_nothing_open(
     async with asyncio.timeout(10):
         await closing.reach(1)
     assert auth._database._engine is None
+
+
+@several_workers
+async def test_all_changes_that_piled_up_are_told_in_one_look(
+    make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script ends thousands of keys while Redis is away; the last must not hold later than the first by minutes."""
+    monkeypatch.setattr(announcer, "_BATCH", 2)
+    dying, other = make_auth(), make_auth()
+    async with other, dying:
+
+        async def die(_key_id: str) -> None:
+            raise LimiterUnavailable("dying")
+
+        monkeypatch.setattr(dying._limiter, "changed", die)
+        created = [await make_key(dying) for _ in range(5)]
+        for key in created:
+            await authenticate(other, key.token)
+        for key in created:
+            with pytest.raises(ChangePending):
+                await dying.keys.revoke(key.key.id)
+        await other._announcer.announce_pending()
+        assert await store_of(other).pending_changes(10) == []
+        for key in created:
+            with pytest.raises(RevokedApiKey):
+                await authenticate(other, key.token)
 
 
 @pytest.mark.parametrize("stack", ["sqlite-memory", "postgres-valkey"], indirect=True)
