@@ -1,6 +1,7 @@
 """When the breaker opens and closes, without any database."""
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
@@ -125,6 +126,28 @@ async def test_a_probe_that_hangs_is_not_joined_by_others(patient: Patient, watc
     patient.state = "well"
     patient.hears_cancellation.set()
     await until(lambda: not watched.is_open)
+
+
+async def test_a_probe_that_fails_as_it_is_given_up_is_no_error_of_asyncio(watched: Breaker) -> None:
+    """A driver whose own timeout ends in the same moment makes its error of our cancellation."""
+    asked = 0
+
+    async def fail_in_the_end() -> None:
+        nonlocal asked
+        asked += 1
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise TimeoutError from None
+
+    complaints: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["message"]))
+    watched._probe = fail_in_the_end
+    watched.suspect(TimeoutError())
+    await until(lambda: asked == 4)
+    await watched.stop()
+    gc.collect()
+    assert complaints == []
 
 
 async def test_stopped_it_asks_nothing_and_forgets(patient: Patient, watched: Breaker) -> None:

@@ -92,6 +92,7 @@ class Breaker:
     async def _is_answered(self) -> bool:
         if self._question is None or self._question.done():
             self._question = asyncio.create_task(self._probe(), name="keyauth-database-question")
+            self._question.add_done_callback(_look_at)
         done, _ = await asyncio.wait([self._question], timeout=PROBE_TIMEOUT_S)
         if not done:
             if not self._question.cancelling():  # it may need a while to put its connection away
@@ -122,6 +123,12 @@ class Breaker:
             logger.warning(
                 "a statement failed: %s", reason, extra={"keyauth_event": "statement_failed", "reason": reason}
             )
+
+
+def _look_at(question: asyncio.Task[None]) -> None:
+    """Asyncio logs a traceback of an error that nobody looked at, of a question that was given up as well."""
+    if not question.cancelled():
+        question.exception()
 
 
 def describe(error: BaseException) -> str:
