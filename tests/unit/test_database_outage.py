@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import Depends, FastAPI
-from sqlalchemy import NullPool, text
+from sqlalchemy import NullPool, make_url, text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -296,9 +296,45 @@ async def test_a_request_that_goes_away_leaves_its_connection_whole(auth: KeyAut
     await assert_nothing_leaked(auth, postgres)
 
 
+@pytest.mark.parametrize(
+    ("take", "give_back"),
+    [
+        ("REVOKE ALL ON keyauth_keys FROM keyauth_plain", "GRANT ALL ON keyauth_keys TO keyauth_plain"),
+        ("ALTER TABLE keyauth_keys RENAME TO gone", "ALTER TABLE gone RENAME TO keyauth_keys"),
+        ("ALTER TABLE keyauth_keys RENAME name TO gone", "ALTER TABLE keyauth_keys RENAME gone TO name"),
+    ],
+    ids=["rights", "table", "column"],
+)
+async def test_rights_or_tables_that_are_taken_away_are_an_outage_and_no_error_of_ours(
+    auth: KeyAuth, postgres: Server, servers: Servers, take: str, give_back: str
+) -> None:
+    async def administer(*statements: str) -> None:
+        maker = create_async_engine(postgres.url, poolclass=NullPool)
+        async with maker.begin() as connection:
+            for statement in statements:
+                await connection.execute(text(statement))
+
+    role = "CREATE ROLE keyauth_plain LOGIN PASSWORD 'plain'"
+    await administer(f"DO $$ BEGIN {role}; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
+    await administer("GRANT ALL ON ALL TABLES IN SCHEMA public TO keyauth_plain")
+    await administer("GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO keyauth_plain")
+    url = make_url(postgres.url).set(username="keyauth_plain", password="plain").render_as_string(hide_password=False)
+    settings = auth.settings.model_copy(update={"database_url": url})
+    async with KeyAuth(settings) as plain:
+        created = await make_key(plain)
+        await administer(take)
+        try:
+            await refused(plain, created.token, unknown_token())
+            with pytest.raises(StoreUnavailable):
+                await plain.keys.revoke(created.key.id)
+        finally:
+            await administer(give_back)
+        await until(lambda: is_admitted(plain, created.token))
+
+
 async def test_mistakes_in_statements_are_not_taken_for_an_outage(auth: KeyAuth) -> None:
     with pytest.raises(ProgrammingError):
         async with auth._database.read() as connection:
-            await connection.execute(text("SELECT nonsense FROM nowhere"))
+            await connection.execute(text("SELECT 1 FROM keyauth_keys WHERE"))
     with pytest.raises(ProgrammingError):
-        await auth._database.fetch(text("SELECT nonsense FROM nowhere"))
+        await auth._database.fetch(text("SELECT 1 FROM keyauth_keys WHERE"))

@@ -47,6 +47,9 @@ _PROBE = text(
 
 _OUTAGES: tuple[type[Exception], ...] = (DBAPIError, PoolTimeoutError, OSError, TimeoutError)
 _MISTAKES = (DataError, IntegrityError, NotSupportedError, ProgrammingError)  # of ours: they must be seen
+_REFUSALS = frozenset({"42501", "42P01", "42703"})
+"""PostgreSQL's SQLSTATE of what somebody did to the database and no statement of ours: a right taken away, a table or a
+column gone. SQLite says so by an ``OperationalError``. https://www.postgresql.org/docs/current/errcodes-appendix.html"""
 try:
     import asyncpg
 except ModuleNotFoundError:
@@ -233,9 +236,9 @@ class Database:
                     await connection.execution_options(**{WRITES: True})
                 async with connection.begin():
                     yield connection
-        except _MISTAKES:
-            raise
         except _OUTAGES as error:
+            if isinstance(error, _MISTAKES) and not _is_refusal(error):
+                raise
             self._breaker.suspect(error)
             raise StoreUnavailable from error
 
@@ -260,6 +263,10 @@ async def _dispose(engine: AsyncEngine) -> None:
             patience_s = CLOSE_TIMEOUT_S / 20
 
 
+def _is_refusal(error: BaseException) -> bool:
+    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _REFUSALS
+
+
 def _sentence(error: BaseException, where: str) -> str | None:
     """What went wrong at the start, for people; None for what is no fault of the database."""
     if isinstance(error, SetupError):
@@ -267,6 +274,9 @@ def _sentence(error: BaseException, where: str) -> str | None:
     if isinstance(error, ModuleNotFoundError):
         hint = ": install the extra 'postgres', or asyncpg itself" if error.name == "asyncpg" else ""
         return f"The database driver {error.name} is not installed{hint}."
+    cause = error.__cause__
+    if isinstance(error, StoreUnavailable) and cause is not None and _is_refusal(cause):
+        error = cause
     if isinstance(error, StoreUnavailable | sqlite3.Error):
         return f"{where} does not answer ({describe(error.__cause__ or error).removesuffix('.')})."
     if isinstance(error, DBAPIError):  # such as a role that may not make tables
