@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import make_url
 
 from fastapi_keyauth import KeyAuth, KeyAuthSettings, RevokedApiKey
 from fastapi_keyauth.cli.checks import _judge_clock
@@ -19,7 +20,7 @@ from fastapi_keyauth.tokens import TOKEN_PATTERN
 from tests.cli.run import commands, keyauth, make, read, with_auth
 from tests.docs.pages import ROOT
 from tests.servers import PASSWORD, Server
-from tests.session import Servers
+from tests.session import Servers, _run_sql
 from tests.unit.test_freshness import authenticate
 from tests.unit.test_migrations import make_old_database
 
@@ -128,6 +129,26 @@ def test_postgres_is_checked_with_its_clock(servers: Servers) -> None:
     ]
     assert found[0].says.startswith("PostgreSQL 1")
     assert PASSWORD not in found[0].says
+
+
+@pytest.mark.parametrize(
+    ("statement", "says"),
+    [
+        ("ALTER DATABASE {} SET default_transaction_read_only = on", "takes no writes: it is a replica"),
+        (
+            "ALTER TABLE keyauth_keys RENAME TO gone",
+            'refuses (ProgrammingError: relation "keyauth_keys" does not',
+        ),
+    ],
+    ids=["read-only", "no-table"],
+)
+def test_a_database_that_would_refuse_what_is_needed_is_an_error(servers: Servers, statement: str, says: str) -> None:
+    with servers.fresh_postgres_url(has_tables=True) as url:
+        _run_sql(make_url(url), statement.format(make_url(url).database))
+        found = asyncio.run(_check_postgres(url))
+    [error] = [finding for finding in found if finding.level == "error"]
+    assert error.name == "database"
+    assert says in error.says
 
 
 @pytest.mark.parametrize(

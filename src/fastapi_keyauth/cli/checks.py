@@ -70,7 +70,12 @@ async def check_database(auth: KeyAuth) -> AsyncIterator[Finding]:
             yield Finding("database", "ok", f"{name} {product} at {where} answers in {answer_ms:.1f} ms.")
             revision = await connection.run_sync(schema.find_revision)
             yield _judge_tables(revision)
+            if revision is not None:
+                await connection.execute(text("SELECT 1 FROM keyauth_keys WHERE id = ''"))  # the role may not be let
             if not database.is_sqlite:
+                if (await connection.execute(text("SHOW transaction_read_only"))).scalar_one() == "on":
+                    says = f"{where} takes no writes: it is a replica, or default_transaction_read_only is on."
+                    yield Finding("database", "error", says)
                 now = (await connection.execute(text("SELECT extract(epoch FROM clock_timestamp())"))).scalar_one()
                 yield _judge_clock(float(now) - time.time())
     except KeyAuthError as error:
