@@ -31,7 +31,7 @@ class Patient:
         self.most_at_once = max(self.most_at_once, self.asked_at_once)
         try:
             if self.state == "fails":
-                raise ConnectionRefusedError
+                raise ConnectionRefusedError("the port is closed")
             if self.state == "hangs":
                 try:
                     await asyncio.Event().wait()
@@ -68,9 +68,12 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-@pytest.mark.parametrize("state", ["fails", "hangs"])
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [("fails", "ConnectionRefusedError: the port is closed"), ("hangs", "TimeoutError: no answer")],
+)
 async def test_it_opens_where_the_database_does_not_answer_and_closes_where_it_does_again(
-    patient: Patient, watched: Breaker, counts: Counts, state: str, caplog: pytest.LogCaptureFixture
+    patient: Patient, watched: Breaker, counts: Counts, state: str, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "fastapi_keyauth")
     patient.hears_cancellation.set()
@@ -87,7 +90,7 @@ async def test_it_opens_where_the_database_does_not_answer_and_closes_where_it_d
     await until(lambda: not watched.is_open)
     watched.check()
     assert caplog.messages == [
-        "database unavailable (TimeoutError: no answer): what needs it is refused until it is back",
+        f"database unavailable ({reason}): what needs it is refused until it is back",
         "database is back",
     ]
     assert (counts.outages, counts.recoveries) == ({"database": 1}, {"database": 1})

@@ -80,7 +80,7 @@ class Breaker:
             if await self._is_answered() or self._answers != answers:
                 self._log_failure(error)
                 return
-            self._open(error)
+            self._open(self._plainest(error))
             while True:
                 await asyncio.sleep(PROBE_EVERY_S)
                 if await self._is_answered():
@@ -99,6 +99,14 @@ class Breaker:
                 self._question.cancel()
             return False
         return not self._question.cancelled() and self._question.exception() is None
+
+    def _plainest(self, error: BaseException) -> BaseException:
+        """What a new connection met, where it was told; a statement that was cut off says little of why."""
+        question = self._question
+        if question is None or not question.done() or question.cancelled():
+            return error
+        met = question.exception()
+        return error if met is None or isinstance(met, TimeoutError) else met
 
     def _open(self, error: BaseException) -> None:
         reason = describe(error)
