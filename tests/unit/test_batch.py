@@ -47,59 +47,6 @@ def batcher(wire: Wire) -> Batcher[str, str]:
     return Batcher(wire)
 
 
-async def crowd(wire: Wire, batcher: Batcher[str, str]) -> None:
-    """One question, and three that wait for it to come back."""
-    asked = [batcher.ask(question) for question in "abcd"]
-    wire.answer()
-    wire.answer()
-    await asyncio.gather(*asked)
-    assert wire.sent == [["a"], ["b", "c", "d"]]
-
-
-async def test_after_a_crowd_those_who_ask_in_one_turn_of_the_loop_go_together(
-    wire: Wire, batcher: Batcher[str, str]
-) -> None:
-    await crowd(wire, batcher)
-    asked = [batcher.ask("e"), batcher.ask("f")]
-    assert len(wire.sent) == 2
-    await turn()
-    assert wire.sent[2:] == [["e", "f"]]
-    wire.answer()
-    assert [await answer for answer in asked] == ["to e", "to f"]
-
-
-async def test_who_was_alone_waits_for_nobody_the_next_time(wire: Wire, batcher: Batcher[str, str]) -> None:
-    await crowd(wire, batcher)
-    lone = batcher.ask("e")
-    await turn()
-    wire.answer()
-    assert await lone == "to e"
-    batcher.ask("f")
-    assert wire.sent[2:] == [["e"], ["f"]]
-
-
-async def test_a_question_whose_asker_leaves_before_it_goes_disturbs_no_other(
-    wire: Wire, batcher: Batcher[str, str]
-) -> None:
-    await crowd(wire, batcher)
-    left, stayed = batcher.ask("e"), batcher.ask("f")
-    left.cancel()
-    await turn()
-    wire.answer()
-    assert await stayed == "to f"
-
-
-async def test_a_close_waits_for_those_who_have_not_gone_yet(wire: Wire, batcher: Batcher[str, str]) -> None:
-    await crowd(wire, batcher)
-    waiting = batcher.ask("e")
-    closing = asyncio.create_task(batcher.close())
-    await turn()
-    assert not closing.done()
-    wire.answer()
-    await closing
-    assert waiting.result() == "to e"
-
-
 async def test_a_question_does_not_join_a_call_that_is_on_the_wire(wire: Wire, batcher: Batcher[str, str]) -> None:
     first = batcher.ask("a")
     second = batcher.ask("b")

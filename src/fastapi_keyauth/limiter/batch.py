@@ -21,9 +21,6 @@ Answered = Callable[[int, float, str | None], None]
 class Batcher(Generic[Question, Answer]):
     """Sends questions in batches, one batch on the wire at a time. A lone question goes at once.
 
-    Where several went together the last time, the next waits for those that are asked in the same turn of the event
-    loop: among them the first would else go by itself, and the others one call later.
-
     A question whose asker went away is answered all the same, into nothing; it disturbs no other in its batch.
 
     Args:
@@ -49,8 +46,6 @@ class Batcher(Generic[Question, Answer]):
         self._on_the_wire: list[asyncio.Future[Answer]] = []
         self._waiting_since = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._was_alone = True
-        self._is_gathering = False
 
     def ask(self, question: Question) -> asyncio.Future[Answer]:
         """The answer to one question."""
@@ -64,17 +59,13 @@ class Batcher(Generic[Question, Answer]):
             self._waiting_since = loop.time()
         self._questions.append(question)
         self._futures.append(future)
-        if not self._on_the_wire and not self._is_gathering:
-            if self._was_alone:
-                self._depart()
-            else:
-                self._is_gathering = True
-                loop.call_soon(self._depart)
+        if not self._on_the_wire:
+            # Not one turn of the loop later, with all that ask in this one: that makes fewer calls and less work, but
+            # no more requests per second, as the process then waits for Redis with nothing else to do.
+            self._depart()
         return future
 
     def _depart(self) -> None:
-        self._is_gathering = False
-        self._was_alone = len(self._futures) == 1
         self._asked, self._questions = self._questions[:MAX_BATCH], self._questions[MAX_BATCH:]
         self._on_the_wire, self._futures = self._futures[:MAX_BATCH], self._futures[MAX_BATCH:]
         if self._answered is not None:
