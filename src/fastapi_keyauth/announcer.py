@@ -19,8 +19,10 @@ LOOK_EVERY_S = 2.0
 HOLDS_WITHIN_S = 10
 """Seconds within which a change holds everywhere though it could not be announced at once: any worker that reaches
 Redis looks every ``LOOK_EVERY_S``, and one that does not reach it reads each key's row."""
-KEEP_S = 30
-"""Seconds for which a process without Redis leaves its changes for workers that have it."""
+KEEP = timedelta(days=1)
+"""For how long a process without Redis leaves its changes for workers that have it, and may not reach the database for
+as long: a change that they never read of would leave a revoked key admitted."""
+FORGET_EVERY = timedelta(hours=1)
 _BATCH = 500
 
 
@@ -31,7 +33,7 @@ class Announcer:
         limiter: gives keys another generation.
         store: has the rows.
         is_shared: whether the limiter is the one of all workers (Redis). Where it is this process's own, rows are left
-            for ``KEEP_S``: a script without ``redis_url`` may work on the database of an API that has Redis.
+            for ``KEEP``: a script without ``redis_url`` may work on the database of an API that has Redis.
         now: the time, UTC.
     """
 
@@ -41,6 +43,7 @@ class Announcer:
         self._is_shared = is_shared
         self._now = now
         self._untold: set[str] = set()
+        self._forget_at = now() + FORGET_EVERY  # a short script forgets nothing
 
     async def announce(self, key_id: str, pending: int | None) -> None:
         """Announce one change.
@@ -70,8 +73,8 @@ class Announcer:
                 await self._limiter.changed(key_id)
                 self._untold.discard(key_id)
             if not self._is_shared:
-                if await self._store.pending_changes(1):
-                    await self._store.forget_changes_before(self._now() - timedelta(seconds=KEEP_S))
+                await self._store.pending_changes(1)  # an outage is noticed without any request
+                await self._forget_when_due(self._now())
                 return
             is_last = False
             while not is_last:  # all of them, or the last would hold later than ``HOLDS_WITHIN_S``
@@ -83,3 +86,8 @@ class Announcer:
                     await self._store.forget_changes([row_id for row_id, _ in changes])
         except (LimiterUnavailable, StoreUnavailable):
             return  # both are logged where they happen; the rows are still there
+
+    async def _forget_when_due(self, now: datetime) -> None:
+        if now >= self._forget_at:
+            await self._store.forget_changes_before(now - KEEP)
+            self._forget_at = now + FORGET_EVERY

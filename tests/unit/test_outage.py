@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from redis.asyncio import Redis
@@ -170,6 +170,44 @@ async def test_a_change_without_redis_is_heard_by_workers_that_have_it(database_
         await worker._announcer.announce_pending()
         with pytest.raises(RevokedApiKey):
             await authenticate(worker, created.token)
+
+
+async def test_a_change_without_redis_waits_for_workers_that_do_not_reach_the_database(
+    database_url: str, redis: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script_settings = KeyAuthSettings(
+        _env_file=None, database_url=database_url, argon2_time_cost=1, argon2_memory_kib=8
+    )
+    async with build(database_url, redis) as worker:
+        created = await make_key(worker)
+        for _ in range(3):
+            await authenticate(worker, created.token)
+        with monkeypatch.context() as patch:
+            patch.setattr(worker._announcer._store, "pending_changes", _find_nothing)
+            async with KeyAuth(script_settings) as script:
+                await script.keys.revoke(created.key.id)
+                script._announcer._now = lambda: datetime.now(UTC) + timedelta(hours=20)
+                await script._announcer.announce_pending()
+        await worker._announcer.announce_pending()
+        with pytest.raises(RevokedApiKey):
+            await authenticate(worker, created.token)
+
+
+async def test_a_change_without_redis_is_forgotten_in_the_end(database_url: str) -> None:
+    settings = KeyAuthSettings(_env_file=None, database_url=database_url, argon2_time_cost=1, argon2_memory_kib=8)
+    async with KeyAuth(settings) as script:
+        created = await make_key(script)
+        await script.keys.revoke(created.key.id)
+        store = script._announcer._store
+        await script._announcer.announce_pending()
+        assert len(await store.pending_changes(10)) == 1
+        script._announcer._now = lambda: datetime.now(UTC) + timedelta(hours=25)
+        await script._announcer.announce_pending()
+        assert await store.pending_changes(10) == []
+
+
+async def _find_nothing(_limit: int) -> list[tuple[int, str]]:
+    raise StoreUnavailable
 
 
 async def test_what_was_proven_before_an_outage_is_not_believed_after_it(database_url: str, redis: Server) -> None:
