@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from fastapi_keyauth.errors import FailedAttempt, KeyAuthError, RateLimitExceeded
+from fastapi_keyauth.errors import FailedAttempt, KeyAuthError, RateLimitExceeded, TemporarilyUnavailable
 from fastapi_keyauth.events import AuthEvent, EventKind
 from fastapi_keyauth.hook import EventHook
 from fastapi_keyauth.instruments import Instruments
-from fastapi_keyauth.tokens import redact
+from fastapi_keyauth.tokens import find_key_id, redact
 
 if TYPE_CHECKING:  # both tell the observer, which asks nothing of them
     from starlette.types import Scope
@@ -51,6 +51,8 @@ class Observer:
         key_id: str | None = getattr(error, "key_id", None)
         address = None if visit.address is None else visit.address.text
         if logger.isEnabledFor(logging.INFO):
+            if isinstance(error, TemporarilyUnavailable) and visit.credentials.token is not None:
+                key_id = find_key_id(visit.credentials.token)  # raised where nobody knows for whom
             method, path = scope.get("method", "WEBSOCKET"), redact(scope["path"])
             logger.info(
                 "refused: %s key=%s address=%s %s %r",

@@ -130,6 +130,12 @@ def redact(text: str) -> str:
     return _REDACTABLE.sub(lambda match: f"<token {match[1] or 'of a session'}>", text)
 
 
+def find_key_id(token: str) -> str | None:
+    """The public id in a token of whatever prefix; None for what does not have our form, checksum included."""
+    match = _REDACTABLE.fullmatch(token)
+    return match[1] if match is not None and checksum(token[:-CRC_LENGTH]) == token[-CRC_LENGTH:] else None
+
+
 class TokenParser:
     """Parses API tokens with one prefix. Holds the compiled pattern; no state besides."""
 

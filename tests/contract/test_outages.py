@@ -1,5 +1,6 @@
 """Section 2, row 11, and section 9: what a request meets while the limiter cannot answer."""
 
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -36,6 +37,20 @@ async def test_deny_refuses_with_a_503_and_retry_after(open_without_limiter: Ope
         assert (answer.status_code, code_of(answer)) == (503, "temporarily_unavailable")
         assert whole_seconds(answer.headers["retry-after"]) >= 1
         assert answer.json()["status"] == 503
+
+
+async def test_the_log_says_which_keys_were_turned_away(
+    open_without_limiter: OpenWithout, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "fastapi_keyauth")
+    async with open_without_limiter(on_limiter_outage="deny") as scene:
+        key = await scene.key()
+        caplog.clear()
+        await scene.get(token=key.token)
+        await scene.get(token=key.token[:-1] + ("0" if key.token[-1] != "0" else "1"))
+    seen = [vars(record)["key_id"] for record in caplog.records if vars(record).get("keyauth_event") == "refused"]
+    assert seen == [key.id, None]
+    assert key.token not in caplog.text
 
 
 async def test_a_missing_key_is_told_without_the_limiter(open_without_limiter: OpenWithout) -> None:
