@@ -11,6 +11,8 @@ from datetime import datetime, timedelta
 
 from fastapi_keyauth.errors import ChangePending, LimiterUnavailable, StoreUnavailable
 from fastapi_keyauth.limiter import Limiter
+from fastapi_keyauth.limiter.shared import Unsettled
+from fastapi_keyauth.seldom import Seldom
 from fastapi_keyauth.store import KeyStore
 
 logger = logging.getLogger("fastapi_keyauth")
@@ -43,6 +45,7 @@ class Announcer:
         self._is_shared = is_shared
         self._now = now
         self._untold: set[str] = set()
+        self._seldom = Seldom()
         self._forget_at = now() + FORGET_EVERY  # a short script forgets nothing
 
     async def announce(self, key_id: str, pending: int | None) -> None:
@@ -53,7 +56,13 @@ class Announcer:
         """
         try:
             await self._limiter.changed(key_id)
-        except LimiterUnavailable:
+        except LimiterUnavailable as error:
+            if isinstance(error, Unsettled) and self._seldom.ask() is not None:  # an outage has a line of its own
+                logger.warning(
+                    "changes to keys are answered 503 and told later: %s",
+                    error,
+                    extra={"keyauth_event": "change_unsettled", "key_id": key_id, "reason": str(error)},
+                )
             # The row is for the case that this worker dies; this, that the database does.
             self._untold.add(key_id)
             raise ChangePending(HOLDS_WITHIN_S) from None

@@ -13,6 +13,7 @@ from fastapi_keyauth.authenticator import Visit
 from fastapi_keyauth.credentials import Credentials
 from fastapi_keyauth.errors import ChangePending, DisabledApiKey, ExpiredApiKey, HasherUnavailable, StoreUnavailable
 from fastapi_keyauth.limiter import OutageLimiter, RedisLimiter
+from fastapi_keyauth.limiter.shared import Unsettled
 from fastapi_keyauth.principals import KeyPrincipal
 from fastapi_keyauth.store import KeyStore
 
@@ -294,6 +295,24 @@ async def test_a_start_that_is_cut_off_leaves_nothing_open(
     async with asyncio.timeout(10):
         await closing.reach(1)
     assert auth._database._engine is None
+
+
+@pytest.mark.parametrize("stack", ["sqlite-redis6"], indirect=True)
+async def test_changes_that_are_told_late_though_redis_answers_are_in_the_log(
+    make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with make_auth() as auth:
+        created = await make_key(auth)
+
+        async def doubt(_key_id: str) -> None:
+            raise Unsettled("no Sentinel can be asked")
+
+        monkeypatch.setattr(auth._limiter, "changed", doubt)
+        caplog.clear()
+        for enabled in (False, True):
+            with pytest.raises(ChangePending):
+                await auth.keys.update(created.key.id, enabled=enabled)
+        assert caplog.messages == ["changes to keys are answered 503 and told later: no Sentinel can be asked"]
 
 
 @several_workers
