@@ -45,7 +45,7 @@ class Workers:
         # Uvicorn trusts X-Forwarded-For from 127.0.0.1 by itself; whom to trust is for fastapi-keyauth to say.
         flags = "--host 127.0.0.1 --port 0 --no-proxy-headers --lifespan on --no-use-colors --workers"
         return launch(
-            [sys.executable, "-m", "uvicorn", app, *flags.split(), str(workers), *options],
+            [sys.executable, "-m", "tests.preloaded", "uvicorn", app, *flags.split(), str(workers), *options],
             self._log,
             death_signal=signal.SIGTERM,
             cwd=folder,

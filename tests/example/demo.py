@@ -29,7 +29,7 @@ class Demo:
         self._workers = workers
         self.port = free_port()
         self.process = launch(
-            command("--port", str(self.port), "--workers", str(workers)),
+            command("--port", str(self.port), "--workers", str(workers), is_preloaded=workers > 1),
             self._log,
             death_signal=signal.SIGTERM,
             cwd=folder,
@@ -93,9 +93,9 @@ class Demo:
                 kill_tree(self.process)
 
 
-def command(*options: str) -> list[str]:
-    """The command line of the demo."""
-    return [sys.executable, "-m", "example_app", *options]
+def command(*options: str, is_preloaded: bool = False) -> list[str]:
+    """The command line of the demo, for workers that start sooner by way of `tests.preloaded`."""
+    return [sys.executable, "-m", *(["tests.preloaded"] if is_preloaded else []), "example_app", *options]
 
 
 def environment(**env: str) -> dict[str, str]:
