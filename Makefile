@@ -67,7 +67,7 @@ demo: $(VENV)/.demo
 	$(BIN)/python -m example_app
 
 test: $(VENV)/.dev
-	THOROUGH_TESTS=$(THOROUGH) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+	THOROUGH_TESTS=$(THOROUGH) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Other input each time, TIMES as much of it as `make test` takes.
 TIMES ?= 30

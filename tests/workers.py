@@ -42,6 +42,7 @@ class Workers:
     ) -> subprocess.Popen[bytes]:
         # Nothing of the caller's own settings gets in, and the folder is empty: no .env, no database of a demo.
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("KEYAUTH_")}
+        paths = [*filter(None, [env.get("PYTHONPATH")]), SOURCES]
         # Uvicorn trusts X-Forwarded-For from 127.0.0.1 by itself; whom to trust is for fastapi-keyauth to say.
         flags = "--host 127.0.0.1 --port 0 --no-proxy-headers --lifespan on --no-use-colors --workers"
         return launch(
@@ -49,7 +50,7 @@ class Workers:
             self._log,
             death_signal=signal.SIGTERM,
             cwd=folder,
-            env={**inherited, "PYTHONPATH": SOURCES, "PYTHONUNBUFFERED": "1", **env},
+            env={**inherited, "PYTHONUNBUFFERED": "1", **env, "PYTHONPATH": os.pathsep.join(paths)},
         )
 
     def _wait_until_ready(self, workers: int) -> str:

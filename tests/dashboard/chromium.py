@@ -13,10 +13,14 @@ from typing import Any, TypeVar
 
 from playwright.sync_api import Browser, BrowserContext, Playwright, expect, sync_playwright
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
+NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 FLAGS = (
     "--no-sandbox",
+    # Drawn by plain software: what stands in for a graphics card takes as much of a processor as all the rest.
     "--disable-gpu",
+    "--disable-gpu-compositing",
+    "--disable-gpu-rasterization",
+    "--disable-software-rasterizer",
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
