@@ -7,8 +7,8 @@
 PYTHON ?= python3
 ARGS ?=
 THOROUGH ?=
-# Processes that share the tests: one per core halves the time on two. Each starts servers of its own.
-JOBS ?= logical
+# Processes that share the tests: some more than cores, as they often wait for servers. Each starts servers of its own.
+JOBS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) * 3 // 2)')
 
 VENV := .venv
 BIN := $(VENV)/bin

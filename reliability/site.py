@@ -53,7 +53,7 @@ class Site:
         settings = {**SETTINGS, **env, "KEYAUTH_ON_LIMITER_OUTAGE": policy}
         # The supervisor kills a worker that does not answer it in so many seconds: on a busy machine one that starts.
         options = ("--no-access-log", "--timeout-keep-alive", "600", "--timeout-worker-healthcheck", "60")
-        self.group = Workers("reliability.app:app", folder, count, settings, options)
+        self.group = Workers("reliability.app:app", folder, count, settings, options, is_preloaded=False)
         self._lines: dict[int, Line] = {}
         self._probes: dict[int, Credential] = {}
 

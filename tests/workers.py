@@ -24,13 +24,27 @@ SOURCES = f"{ROOT}{os.pathsep}{ROOT / 'src'}"
 
 
 class Workers:
-    """`uvicorn app --workers N`, ready to answer. `process` is the supervisor, or the server itself where N is 1."""
+    """`uvicorn app --workers N`, ready to answer. `process` is the supervisor, or the server itself where N is 1.
 
-    def __init__(self, app: str, folder: Path, workers: int, env: Mapping[str, str], options: tuple[str, ...]) -> None:
+    Workers that are to be killed must not be forked (`is_preloaded`): the process that they come from keeps their pipes
+    open, and the supervisor does not see their end before it has waited for its health check.
+    """
+
+    def __init__(
+        self,
+        app: str,
+        folder: Path,
+        workers: int,
+        env: Mapping[str, str],
+        options: tuple[str, ...],
+        *,
+        is_preloaded: bool = True,
+    ) -> None:
         folder.mkdir(parents=True)
         self.folder = folder
         self._log = folder / "uvicorn.log"
-        self.process = self._start(app, folder, workers, env, options)
+        runner = ["tests.preloaded", "uvicorn"] if is_preloaded and workers > 1 else ["uvicorn"]
+        self.process = self._start([*runner, app], folder, workers, env, options)
         try:
             self.base_url = self._wait_until_ready(workers)
         except BaseException:
@@ -38,7 +52,7 @@ class Workers:
             raise
 
     def _start(
-        self, app: str, folder: Path, workers: int, env: Mapping[str, str], options: tuple[str, ...]
+        self, module: list[str], folder: Path, workers: int, env: Mapping[str, str], options: tuple[str, ...]
     ) -> subprocess.Popen[bytes]:
         # Nothing of the caller's own settings gets in, and the folder is empty: no .env, no database of a demo.
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("KEYAUTH_")}
@@ -46,7 +60,7 @@ class Workers:
         # Uvicorn trusts X-Forwarded-For from 127.0.0.1 by itself; whom to trust is for fastapi-keyauth to say.
         flags = "--host 127.0.0.1 --port 0 --no-proxy-headers --lifespan on --no-use-colors --workers"
         return launch(
-            [sys.executable, "-m", "tests.preloaded", "uvicorn", app, *flags.split(), str(workers), *options],
+            [sys.executable, "-m", *module, *flags.split(), str(workers), *options],
             self._log,
             death_signal=signal.SIGTERM,
             cwd=folder,
