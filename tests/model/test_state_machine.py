@@ -14,11 +14,12 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from tests.fuzzing import IS_LONG, fuzz_settings
 from tests.session import Servers
+from tests.thorough import turns
 
 from .comparing import Stage
 from .machine import KeysInUse
 
-STORIES = 16
+STORIES = turns(thorough=16, brief=10)
 STEPS = 16
 
 
