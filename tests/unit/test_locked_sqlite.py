@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from fastapi_keyauth import KeyAuth, StoreUnavailable
-from fastapi_keyauth.store import database
+from fastapi_keyauth import KeyAuth, SetupError, StoreUnavailable
+from fastapi_keyauth.store import database, engine
 from tests.unit.test_freshness import authenticate, make_key
 
 MakeAuth = Callable[..., KeyAuth]
@@ -57,3 +57,41 @@ async def test_reads_go_on_and_writes_come_back(
         async with asyncio.timeout(10):
             while pool.checkedout():  # noqa: ASYNC110  # the housekeeping reads now and then
                 await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def new_file(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection of somebody else to a file that no KeyAuth has opened yet; any thread may use it."""
+    connection = sqlite3.connect(tmp_path / "new.db", isolation_level=None, check_same_thread=False)
+    connection.execute("CREATE TABLE theirs (id)")
+    yield connection
+    connection.close()
+
+
+@pytest.mark.parametrize("how", ["IMMEDIATE", "EXCLUSIVE"])
+async def test_a_start_waits_for_who_writes_to_a_new_file(
+    make_auth: MakeAuth, new_file: sqlite3.Connection, tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            new_file.execute("COMMIT")
+
+    monkeypatch.setattr(engine, "sleep", sleep)
+    new_file.execute(f"BEGIN {how}")
+    async with make_auth(database_url=f"sqlite+aiosqlite:///{tmp_path / 'new.db'}") as auth:
+        await make_key(auth)
+    assert len(waits) == 3
+    new_file.execute("SELECT * FROM theirs")  # a connection knows the mode as of its last look
+    assert new_file.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+async def test_a_start_ends_with_a_sentence_where_a_new_file_stays_locked(
+    make_auth: MakeAuth, new_file: sqlite3.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "WAL_TIMEOUT_S", 0.05)
+    new_file.execute("BEGIN IMMEDIATE")
+    with pytest.raises(SetupError, match=r"new\.db does not answer \(.*locked\)\.$"):
+        await make_auth(database_url=f"sqlite+aiosqlite:///{tmp_path / 'new.db'}").__aenter__()

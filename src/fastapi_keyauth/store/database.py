@@ -22,7 +22,7 @@ from fastapi_keyauth.store.engine import (
     WRITES,
     create_engine,
     create_prober,
-    probe_sqlite,
+    prepare_sqlite,
 )
 from fastapi_keyauth.store.readings import Readings
 from fastapi_keyauth.store.whole import Works
@@ -129,7 +129,7 @@ class Database:
             self._prober = create_prober(self._url)
             self._open_gates()
             if self.is_sqlite:
-                await asyncio.to_thread(probe_sqlite, self._engine)
+                await asyncio.to_thread(prepare_sqlite, self._engine)
             yield
         except BaseException as error:
             await self.close()

@@ -1,6 +1,7 @@
 """Making engines: what is set on the connections to each kind of database."""
 
 import sqlite3
+from time import monotonic, sleep
 from typing import Any
 
 from sqlalchemy import Connection, event
@@ -15,6 +16,8 @@ POOL_TIMEOUT_S = 2.0
 POOL_SIZE = 5
 """Connections that stay open."""
 MAX_CONNECTIONS = 15
+WAL_TIMEOUT_S = 10.0
+"""For other processes to let go of an SQLite file that is not in WAL mode yet."""
 WRITES = "keyauth_writes"
 """Execution option of a connection that is going to write."""
 
@@ -52,15 +55,40 @@ def _is_in_memory(url: URL) -> bool:
     return url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
 
 
-def probe_sqlite(engine: AsyncEngine) -> None:
-    """Open the file once, plainly: where that fails, aiosqlite's thread outlives the event loop and complains."""
+def prepare_sqlite(engine: AsyncEngine) -> None:
+    """Let the file have readers beside one writer (WAL), which it remembers from then on.
+
+    This is a plain connection: where a first one fails, aiosqlite's thread outlives the event loop and complains. It
+    sleeps: call it in a thread.
+
+    Raises:
+        sqlite3.Error: the file cannot be opened or written to, or others write to it for ``WAL_TIMEOUT_S``.
+    """
     arguments: tuple[Any, Any] = engine.dialect.create_connect_args(engine.url)
     args, options = arguments
-    sqlite3.connect(*args, **options).close()
+    # No patience of SQLite's: it gives up at once where two switch, lest they wait for each other.
+    connection = sqlite3.connect(*args, **{**options, "timeout": 0})
+    deadline = monotonic() + WAL_TIMEOUT_S
+    try:
+        while not _switch_to_wal(connection, deadline):
+            sleep(0.01)
+    finally:
+        connection.close()
+
+
+def _switch_to_wal(connection: sqlite3.Connection, deadline: float) -> bool:
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+    except sqlite3.OperationalError as error:
+        is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+        if not is_busy or monotonic() > deadline:
+            raise
+        return False
+    return True
 
 
 def _configure_sqlite(engine: AsyncEngine) -> None:
-    """Readers beside one writer (WAL), and writers that take their turn instead of failing half way."""
+    """Writers that take their turn instead of failing half way, and nothing lost that was written."""
 
     @event.listens_for(engine.sync_engine, "connect")
     def _on_connect(connection: Any, _record: Any) -> None:
@@ -68,7 +96,6 @@ def _configure_sqlite(engine: AsyncEngine) -> None:
         # SQLite's own knows ASCII alone.
         connection.create_function("lower", 1, lambda text: text.lower() if isinstance(text, str) else text)
         cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=FULL")  # a key answered with 201 survives a power cut
         cursor.close()
 
