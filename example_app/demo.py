@@ -29,7 +29,7 @@ async def seed() -> Seeds:
     """Give the demo user a new password and new keys. Those of the last start no longer work.
 
     Raises:
-        SetupError: the database or Redis does not answer.
+        SetupError: the database does not answer, or Redis refuses.
     """
     password = secrets.token_urlsafe(12)
     async with app.router.lifespan_context(app), AsyncSession(app.state.engine) as database:

@@ -3,7 +3,7 @@
 ::
 
     KeyAuthError                      (never raised itself)
-    ├── SetupError                    a wrong setting, a server that does not answer at start
+    ├── SetupError                    a wrong setting, a database that does not answer at start
     ├── InvalidField                  a value for a key that cannot be right (also a ValueError)
     ├── ImportRefused                 lines of an import cannot be right (also a ValueError)
     ├── Refusal                       a request is refused
@@ -34,7 +34,7 @@ class KeyAuthError(Exception):
 
 
 class SetupError(KeyAuthError, ValueError):
-    """A setting that cannot be right, or a server that does not answer at start. The message is one sentence."""
+    """A setting that cannot be right, a database that does not answer at start, a Redis that refuses. One sentence."""
 
 
 class InvalidField(KeyAuthError, ValueError):

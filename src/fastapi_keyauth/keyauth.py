@@ -221,7 +221,8 @@ class KeyAuth:
         """Start: connect, and make the tables where there are none. Nested uses share one start.
 
         Raises:
-            SetupError: the database or Redis does not answer, or the tables want an upgrade.
+            SetupError: the database does not answer, Redis refuses, or the tables want an upgrade. A Redis that does
+                not answer is an outage, which begins with the start.
         """
         async with self._start_lock:
             if self._users == 0:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import pytest
 from redis.crc import key_slot
+from redis.exceptions import ResponseError
 
 from fastapi_keyauth import KeyAuth, LimiterUnavailable, SetupError
 from fastapi_keyauth.limiter import Ask, ClusterLimiter, Verdict
@@ -254,7 +255,7 @@ async def test_blocks_are_listed_and_lifted_on_whatever_node_they_lie(
 
 async def test_a_cluster_says_what_it_is(cluster: Cluster, tmp_path: Path) -> None:
     async with worker(tmp_path, cluster.url) as auth:
-        facts = await auth._limiter.facts()  # type: ignore[attr-defined]  # of the OutageLimiter that it is
+        facts = await auth._limiter.primary.facts()  # type: ignore[attr-defined]  # of the OutageLimiter that it is
         assert facts.version.endswith(", a cluster of 3 primaries,")
 
 
@@ -270,17 +271,31 @@ async def test_what_is_dangerous_about_the_nodes_is_said_once(cluster: Cluster, 
             cluster.ask(server, "CONFIG", "SET", "maxmemory", 0, "maxmemory-policy", "noeviction")
 
 
-async def test_a_cluster_that_lacks_a_slot_stops_the_start_in_a_sentence(cluster: Cluster, tmp_path: Path) -> None:
+async def test_a_start_on_a_cluster_that_lacks_a_slot_begins_with_an_outage(cluster: Cluster, tmp_path: Path) -> None:
     slot, owner = key_slot(b"somewhere"), cluster.owner("somewhere")
     cluster.ask(owner, "CLUSTER", "DELSLOTS", slot)
     try:
-        with pytest.raises(SetupError, match=r"^The Redis server at .* does not answer \(.+\)\.$") as failure:
-            async with worker(tmp_path, cluster.url):
-                pass
-        assert PASSWORD not in str(failure.value)
+        async with worker(tmp_path, cluster.url, on_limiter_outage="deny") as auth:
+            created = await auth.keys.create(owner_id="a", name="k")
+            assert await outcome(auth, created.token) == "LimiterUnavailable"
+            cluster.ask(owner, "CLUSTER", "ADDSLOTS", slot)
+            cluster.wait_until_whole()
+            await until(lambda: _is_admitted(auth, created.token))
     finally:
-        cluster.ask(owner, "CLUSTER", "ADDSLOTS", slot)
+        with suppress(ResponseError):  # it is back already
+            cluster.ask(owner, "CLUSTER", "ADDSLOTS", slot)
         cluster.wait_until_whole()
+
+
+async def _is_admitted(auth: KeyAuth, token: str) -> bool:
+    return await outcome(auth, token) == "admitted"
+
+
+async def test_a_cluster_that_refuses_stops_the_start_in_a_sentence(cluster: Cluster, tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match=r"^The Redis server at .* refuses \(.+\)\.$") as failure:
+        async with worker(tmp_path, cluster.url.replace(PASSWORD, "hunter2")):
+            pass
+    assert not [secret for secret in ("hunter2", PASSWORD) if secret in str(failure.value)]
 
 
 async def test_the_rights_that_the_docs_name_are_enough(cluster: Cluster, tmp_path: Path) -> None:

@@ -54,4 +54,4 @@ async def test_the_commands_of_the_acl_are_enough(start_valkey: Callable[..., Se
         assert [block.address for block in await auth.blocks.list()] == ["203.0.113.7"]
         assert await auth.blocks.clear("203.0.113.7")
         assert isinstance(auth._limiter, OutageLimiter)
-        assert (await auth._limiter.facts()).version.startswith("Valkey")
+        assert (await auth._limiter.primary.facts()).version.startswith("Valkey")

@@ -387,8 +387,8 @@ async def test_a_dead_key_that_is_still_used_costs_no_reads(
         created = await make_key(auth)
         await auth.keys.revoke(created.key.id)
         if isinstance(auth._limiter, OutageLimiter):
-            assert isinstance(auth._limiter._primary, RedisLimiter)
-            await auth._limiter._primary._control.flushdb()
+            assert isinstance(auth._limiter.primary, RedisLimiter)
+            await auth._limiter.primary._control.flushdb()
         reads = Gate(monkeypatch, store_of(auth), "find_for_token")
         reads.opened.set()
         for _ in range(20):

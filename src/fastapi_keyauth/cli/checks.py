@@ -10,9 +10,10 @@ from typing import Literal
 from sqlalchemy import text
 
 from fastapi_keyauth.cli.db import describe
-from fastapi_keyauth.errors import KeyAuthError
+from fastapi_keyauth.errors import KeyAuthError, LimiterUnavailable
 from fastapi_keyauth.keyauth import KeyAuth
 from fastapi_keyauth.limiter import OutageLimiter
+from fastapi_keyauth.limiter.calls import is_refusal
 from fastapi_keyauth.limiter.inspection import MAX_CLOCK_DIFFERENCE_S
 from fastapi_keyauth.settings import KeyAuthSettings
 from fastapi_keyauth.store import Database, schema
@@ -104,17 +105,19 @@ async def check_redis(auth: KeyAuth) -> AsyncIterator[Finding]:
             "redis", "ok", "No redis_url: caps and blocks are counted in each process alone. Right for one worker."
         )
         return
-    where = masked_url(str(auth.settings.redis_url))
+    primary = limiter.primary
     try:
-        await limiter.start()
-        facts = await limiter.facts()
-        dangers = await limiter.find_dangers()
-    except KeyAuthError as error:
-        yield Finding("redis", "error", str(error))
+        await primary.start()
+        facts = await primary.facts()
+        dangers = await primary.find_dangers()
+    except LimiterUnavailable as error:
+        says = "refuses" if is_refusal(error) else "does not answer"
+        yield Finding("redis", "error", f"The Redis server at {primary.where} {says} ({error}).")
         return
     finally:
-        await limiter.close()
-    yield Finding("redis", "ok", f"{facts.version} at {where} takes writes and answers in {facts.answer_ms:.1f} ms.")
+        await primary.close()
+    says = f"{facts.version} at {primary.where} takes writes and answers in {facts.answer_ms:.1f} ms."
+    yield Finding("redis", "ok", says)
     for danger in dangers:
         yield Finding("redis", "warning", danger.sentence)
 

@@ -57,8 +57,8 @@ async def _perform(work: Callable[[KeyAuth], Awaitable[Result]]) -> Result:
 async def connected(auth: KeyAuth) -> AsyncIterator[KeyAuth]:
     """Connect to the database, and to Redis only when there is something to tell it.
 
-    Not ``async with auth:``, which insists on Redis and keeps house: who looks at keys, or revokes one, while Redis is
-    down must get through, and a command is over before there is a house to keep.
+    Not ``async with auth:``, which looks for Redis and keeps house: who looks at keys, or revokes one, while Redis is
+    down must get through at once, and a command is over before there is a house to keep.
     """
     await auth._database.start()
     try:

@@ -95,7 +95,7 @@ class Limiter(Protocol):
     """Counts attempts and units. Every method may raise ``LimiterUnavailable``."""
 
     async def start(self) -> None:
-        """Connect. Raises ``SetupError`` where the server does not answer."""
+        """Connect. Raises ``SetupError`` where the server refuses; one that does not answer is an outage."""
 
     async def close(self) -> None:
         """Let go of connections and tasks."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib.resources import files
@@ -14,6 +15,11 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError
 
 from fastapi_keyauth.errors import LimiterUnavailable
+
+_REFUSALS = re.compile(
+    "AuthenticationError|WRONGPASS|NOAUTH|permission|unknown command|cluster support disabled|no Sentinel knows"
+    "|CERTIFICATE_VERIFY_FAILED|InvalidResponse|ProtocolError"
+)
 
 Prepared = tuple[Sequence[str], Sequence[str | int]]
 """Names of keys, and arguments, of one script call."""
@@ -100,5 +106,14 @@ def unavailable(error: BaseException) -> LimiterUnavailable:
     # What the server says ("NOPERM ...") helps whoever reads the log; it repeats no argument of ours.
     said = str(error).splitlines()[:1]
     if isinstance(error, MasterNotFoundError):
-        said = [said[0].partition(" : ")[0]]  # what follows shows clients, in old versions with their passwords
+        # What follows shows clients, in old versions with their passwords.
+        sentence, _, problems = said[0].partition(" : ")
+        said = [f"{sentence} (AuthenticationError)" if "AuthenticationError" in problems else sentence]
     return LimiterUnavailable(f"{type(error).__name__}: {said[0]}" if said else type(error).__name__)
+
+
+def is_refusal(error: LimiterUnavailable) -> bool:
+    """Whether a server is there and will have none of it, which time does not heal: a wrong password, a right that is
+    lacking, a certificate that is not trusted, another protocol.
+    """
+    return _REFUSALS.search(str(error)) is not None

@@ -89,14 +89,21 @@ class Clients:
         if self._sentinel is None:
             return True
         used = client.connection_pool.master_address  # type: ignore[attr-defined]  # a Sentinel's
-        asked = (one.sentinel_masters() for one in self._sentinel.sentinels)
-        found = [
-            masters for masters in await asyncio.gather(*asked, return_exceptions=True) if isinstance(masters, dict)
-        ]
-        states = [masters[self._url.service] for masters in found if self._url.service in masters]
+        states = [masters[self._url.service] for masters in await self._ask_sentinels() if self._url.service in masters]
         return bool(states) and all(
             (state["ip"], state["port"]) == used and state["role-reported-time"] >= settled_s * 1000 for state in states
         )
+
+    async def is_service_unknown(self) -> bool:
+        """Whether there are Sentinels that answer, and none watches over a service of this name."""
+        found = await self._ask_sentinels()
+        return bool(found) and not any(self._url.service in masters for masters in found)
+
+    async def _ask_sentinels(self) -> list[dict[str, Any]]:
+        """Of each Sentinel that answers, its services and what it knows of their primaries."""
+        asked = (one.sentinel_masters() for one in (self._sentinel.sentinels if self._sentinel else ()))
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        return [masters for masters in answers if isinstance(masters, dict)]
 
     async def close(self) -> None:
         """Close the connections to Sentinels."""

@@ -48,6 +48,7 @@ class Nodes:
         self._replicas: set[Address] = set()
         self._mapping: asyncio.Task[str | None] | None = None
         self._mapped_at = -MAP_AGE_S
+        self._problem = ""
         self._is_closed = False
 
     async def call(self, script: Script, prepared: Prepared) -> Any:
@@ -161,6 +162,7 @@ class Nodes:
 
     async def _draw(self) -> str | None:
         """Draw the map as the first node that answers has it. Gives the reason where none does."""
+        self._problem = "TimeoutError"
         known = list({address for address in self._map if address is not None} | self._replicas | set(self._named))
         random.shuffle(known)  # one that is out of date is asked first by chance alone
         groups = [known[start : start + _ASKED_AT_ONCE] for start in range(0, len(known), _ASKED_AT_ONCE)]
@@ -172,7 +174,7 @@ class Nodes:
                     return None
         finally:
             self._mapped_at = asyncio.get_running_loop().time()
-        return "no node of the cluster tells where the slots are"
+        return f"no node of the cluster tells where the slots are ({self._problem})"
 
     async def _draw_from(self, addresses: list[Address], patience_s: float | None) -> bool:
         asked = {self._node_at(address).call(_SLOTS): address for address in addresses}
@@ -184,7 +186,10 @@ class Nodes:
                     for future in done:
                         address = asked.pop(future)
                         # Looked at in any case, else asyncio complains of an error that nobody looked at.
-                        if future.exception() is None and not is_drawn:
+                        problem = future.exception() or future.result()
+                        if isinstance(problem, Exception):
+                            self._problem = str(problem)
+                        elif not is_drawn:
                             is_drawn = self._adopt(future.result(), address)
         except TimeoutError:
             pass

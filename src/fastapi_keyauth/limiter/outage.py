@@ -6,9 +6,9 @@ import logging
 from collections.abc import Awaitable
 
 from fastapi_keyauth.dangers import Danger
-from fastapi_keyauth.errors import LimiterUnavailable
+from fastapi_keyauth.errors import LimiterUnavailable, SetupError
 from fastapi_keyauth.limiter.base import Ask, Decision
-from fastapi_keyauth.limiter.facts import ServerFacts
+from fastapi_keyauth.limiter.calls import is_refusal
 from fastapi_keyauth.limiter.memory import MemoryLimiter
 from fastapi_keyauth.limiter.shared import SharedLimiter, Unsettled
 from fastapi_keyauth.observer import Observer
@@ -38,24 +38,35 @@ class OutageLimiter:
         fallback: what answers meanwhile (policy ``local``); None to deny. It must take no row for current that was not
             read for the very request: nothing proves a remembered one fresh.
         observer: told when an outage begins and when it ends.
+
+    Attributes:
+        primary: the same.
     """
 
     def __init__(self, primary: SharedLimiter, fallback: MemoryLimiter | None, observer: Observer) -> None:
-        self._primary = primary
+        self.primary = primary
         self._observer = observer
         primary.rescue = self._rescue
         self._fallback = fallback
         self._probe: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._is_closed = False
+        self._was_reached = False
         self._failures = Seldom(FAILED_EVERY_S)
 
     async def start(self) -> None:
         """See ``Limiter``."""
-        self._is_closed = False
-        await self._primary.start()
-        self._observer.back("redis")  # where it was away when this was closed before
-        if self._primary.fails_over:
+        self._is_closed = self._was_reached = False
+        try:
+            await self.primary.start()
+        except LimiterUnavailable as error:
+            if is_refusal(error):
+                raise SetupError(f"The Redis server at {self.primary.where} refuses ({error}).") from None
+            self._open(error)
+        else:
+            self._was_reached = True
+            self._observer.back("redis")  # where it was away when this was closed before
+        if self.primary.fails_over:
             self._watch = asyncio.create_task(self._keep_watch(), name="keyauth-watch")
 
     async def close(self) -> None:
@@ -67,11 +78,11 @@ class OutageLimiter:
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
         self._watch = self._probe = None
-        await self._primary.close()
+        await self.primary.close()
 
     def take(self, ask: Ask) -> Awaitable[Decision]:
         """See ``Limiter``."""
-        return self._primary.take(ask) if self._probe is None else self._local().take(ask)
+        return self.primary.take(ask) if self._probe is None else self._local().take(ask)
 
     def _rescue(self, ask: Ask, error: LimiterUnavailable) -> Decision:
         self._open(error)
@@ -80,14 +91,14 @@ class OutageLimiter:
     def known_block_s(self, bucket: str) -> int | None:
         """See ``Limiter``."""
         if self._probe is None:
-            return self._primary.known_block_s(bucket)
+            return self.primary.known_block_s(bucket)
         return None if self._fallback is None else self._fallback.known_block_s(bucket)
 
     async def fail(self, bucket: str) -> int | None:
         """See ``Limiter``."""
         if self._probe is None:
             try:
-                return await self._primary.fail(bucket)
+                return await self.primary.fail(bucket)
             except LimiterUnavailable as error:
                 self._open(error)
         return await self._local().fail(bucket)
@@ -97,7 +108,7 @@ class OutageLimiter:
         if self._probe is not None:
             raise LimiterUnavailable("outage")
         try:
-            await self._primary.changed(key_id)
+            await self.primary.changed(key_id)
         except Unsettled:
             raise
         except LimiterUnavailable as error:
@@ -109,7 +120,7 @@ class OutageLimiter:
         if self._probe is not None:
             raise LimiterUnavailable("outage")
         # Where it fails that is no outage: it is a walk through all names, by commands that may be forbidden.
-        return await self._primary.blocks()
+        return await self.primary.blocks()
 
     async def unblock(self, bucket: str) -> bool:
         """See ``Limiter``. Also what this process has counted by itself during an outage."""
@@ -117,15 +128,11 @@ class OutageLimiter:
             await self._fallback.unblock(bucket)
         if self._probe is not None:
             raise LimiterUnavailable("outage")
-        return await self._primary.unblock(bucket)  # as with ``blocks``
+        return await self.primary.unblock(bucket)  # as with ``blocks``
 
     async def find_dangers(self) -> list[Danger]:
-        """See ``Limiter``."""
-        return await self._primary.find_dangers()
-
-    async def facts(self) -> ServerFacts:
-        """What the Redis server says of itself. Raises ``LimiterUnavailable``."""
-        return await self._primary.facts()
+        """See ``Limiter``. Where the server was away at the start, they are looked for when it is there."""
+        return await self.primary.find_dangers() if self._was_reached else []
 
     def _local(self) -> MemoryLimiter:
         if self._fallback is None:
@@ -150,7 +157,7 @@ class OutageLimiter:
             await asyncio.sleep(WATCH_EVERY_S)
             if self._probe is None:
                 try:
-                    await self._primary.touch()
+                    await self.primary.touch()
                 except LimiterUnavailable as error:
                     self._open(error)
                 except Exception as error:
@@ -161,11 +168,15 @@ class OutageLimiter:
             # Also before the first look: where the look succeeds and requests fail, this keeps them from taking turns.
             await asyncio.sleep(PROBE_EVERY_S)
             try:
-                if await self._primary.is_writable():
+                if await self.primary.is_writable():
                     break
             except Exception as error:
                 self._look_failed(error)
-        self._primary.doubt()
+        if not self._was_reached:
+            self._was_reached = True
+            for danger in await self.primary.find_dangers():
+                danger.warn()
+        self.primary.doubt()
         self._probe = None
         logger.warning("redis is back", extra={"keyauth_event": "recovered", "part": "redis"})
         self._observer.back("redis")

@@ -56,6 +56,15 @@ class RedisLimiter(SharedLimiter):
                 raise RedisConnectionError("the server that Sentinel names is no primary")
         self.doubt()
 
+    async def start(self) -> None:
+        """See ``SharedLimiter``."""
+        try:
+            await super().start()
+        except LimiterUnavailable as error:
+            if self.fails_over and await self._clients.is_service_unknown():
+                raise LimiterUnavailable("no Sentinel knows the service") from error
+            raise
+
     async def close(self) -> None:
         """See ``Limiter``."""
         await self._asks.close()

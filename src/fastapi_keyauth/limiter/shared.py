@@ -20,7 +20,7 @@ from fastapi_keyauth.urls import masked_url
 KEEP_S = 7200
 """Seconds for which a key's hash is kept: the hour that is counted and the one that slides out."""
 START_TRIES = 5
-"""Looks at Redis before a start fails: a worker that cannot start takes others with it (uvicorn stops altogether)."""
+"""Looks at Redis before a start takes it for away: a machine that starts workers is busy."""
 KNOWN_BLOCK_S = 5.0
 """Seconds for which a worker remembers a block, so that a flood from a blocked address costs no trips. Short, so that
 a block that is lifted is soon lifted everywhere."""
@@ -46,6 +46,7 @@ class SharedLimiter(ABC):
         rescue: answers a question that Redis did not; without it ``take`` raises. A function, and no ``except``
             around an ``await``: one coroutine less to wake up for every request.
         fails_over: whether another server may take over, so that one that was lost sight of must be believed no more.
+        where: the URL, to be shown.
         signs: whether the server that gives a generation out signs it. Without, a generation is doubted when the
             connection is made anew.
     """
@@ -63,11 +64,11 @@ class SharedLimiter(ABC):
         clock: Callable[[], float] | None = None,
         answered: Answered | None = None,
     ) -> None:
-        self._url = url
+        self.where = masked_url(url)
         try:
             self._place: RedisUrl = parse_redis_url(url)
         except ValueError as error:
-            raise SetupError(f"The Redis URL {masked_url(url)} is wrong: it {error}.") from None
+            raise SetupError(f"The Redis URL {self.where} is wrong: it {error}.") from None
         self._policy = policy
         self._namespace = namespace
         self._timeout_s = timeout_s
@@ -92,16 +93,14 @@ class SharedLimiter(ABC):
         self._epoch += 1
 
     async def start(self) -> None:
-        """See ``Limiter``. No request waits yet, and a machine that starts workers is busy: tried a few times."""
+        """Connect. Raises ``LimiterUnavailable``, and can be used all the same: it connects when there is a server."""
         self._open()
         for left in reversed(range(START_TRIES)):
             try:
                 await self.touch()
-            except LimiterUnavailable as error:
+            except LimiterUnavailable:
                 if not left:
-                    await self.close()
-                    url = masked_url(self._url)
-                    raise SetupError(f"The Redis server at {url} does not answer ({error}).") from None
+                    raise
             else:
                 return
 

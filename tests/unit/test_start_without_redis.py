@@ -1,0 +1,164 @@
+"""A worker that starts while Redis is away serves as one that has lost it; a Redis that refuses stops the start."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from fastapi_keyauth import (
+    AuthEvent,
+    ChangePending,
+    KeyAuth,
+    KeyAuthSettings,
+    LimiterUnavailable,
+    RateLimitExceeded,
+    RevokedApiKey,
+    SetupError,
+)
+from tests.servers import RedisServer, Server
+from tests.unit.test_freshness import authenticate, make_key
+from tests.unit.test_outage import build, until
+
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+StartValkey = Callable[..., RedisServer]
+
+
+@pytest.fixture
+def redis(start_valkey: StartValkey) -> RedisServer:
+    return start_valkey()
+
+
+@asynccontextmanager
+async def listening(handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]) -> AsyncIterator[int]:
+    """A server of another kind; its port."""
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def _is_back(auth: KeyAuth) -> bool:
+    return auth._limiter._probe is None  # type: ignore[attr-defined]  # of the one on Redis
+
+
+@pytest.mark.parametrize("how", ["killed", "hung"])
+async def test_with_local_it_serves_and_limits_by_itself_and_recovers(
+    database_url: str, redis: Server, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[tuple[str, str | None]] = []
+
+    async def on_event(event: AuthEvent) -> None:
+        if event.part is not None:
+            seen.append((event.kind, event.part))
+
+    redis.kill() if how == "killed" else redis.stop()
+    settings = build(database_url, redis).settings
+    async with KeyAuth(settings, on_event=on_event) as auth:
+        assert "redis unavailable" in caplog.text
+        created = await auth.keys.create(owner_id="a", name="k", hourly_limit=2)
+        other = await make_key(auth)
+        for _ in range(2):
+            await authenticate(auth, created.token)
+        with pytest.raises(RateLimitExceeded):
+            await authenticate(auth, created.token)
+        with pytest.raises(ChangePending):
+            await auth.keys.revoke(other.key.id)
+        with pytest.raises(RevokedApiKey):
+            await authenticate(auth, other.token)
+        redis.restart() if how == "killed" else redis.cont()
+        await until(lambda: _is_back(auth))
+        assert (await authenticate(auth, created.token)).remaining == 1
+        with pytest.raises(RevokedApiKey):
+            await authenticate(auth, other.token)
+    assert seen == [("outage", "redis"), ("recovered", "redis")]
+
+
+async def test_with_deny_it_refuses_until_redis_is_there(database_url: str, redis: Server) -> None:
+    redis.kill()
+    async with build(database_url, redis, on_limiter_outage="deny") as auth:
+        created = await make_key(auth)
+        with pytest.raises(LimiterUnavailable):
+            await authenticate(auth, created.token)
+        redis.restart()
+        await until(lambda: _is_back(auth))
+        assert (await authenticate(auth, created.token)).id == created.key.id
+
+
+async def test_a_server_that_takes_no_writes_yet_is_away(database_url: str, redis: Server) -> None:
+    async with Redis.from_url(redis.url) as admin:
+        await admin.replicaof("127.0.0.1", 1)
+        async with build(database_url, redis, on_limiter_outage="deny") as auth:
+            created = await make_key(auth)
+            with pytest.raises(LimiterUnavailable):
+                await authenticate(auth, created.token)
+            await admin.replicaof("NO", "ONE")
+            await until(lambda: _is_back(auth))
+            assert (await authenticate(auth, created.token)).id == created.key.id
+
+
+async def test_what_is_dangerous_about_the_server_is_said_when_it_is_there(
+    database_url: str, start_valkey: StartValkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    redis = start_valkey("--maxmemory-policy", "allkeys-lru", "--maxmemory", "100mb")
+    redis.kill()
+
+    def dangers() -> list[str]:
+        found = (vars(record) for record in caplog.records if record.levelno == logging.WARNING)
+        return [record["reason"] for record in found if record.get("keyauth_event") == "danger"]
+
+    async with build(database_url, redis) as auth:
+        assert "redis_evicts" not in dangers()
+        for _ in range(2):  # a second outage repeats nothing
+            redis.restart()
+            await until(lambda: _is_back(auth))
+            assert dangers().count("redis_evicts") == 1
+            redis.kill()
+            await authenticate(auth, (await make_key(auth)).token)
+
+
+async def test_it_stops_as_soon_as_it_has_started(database_url: str, redis: Server) -> None:
+    redis.kill()
+    auth = build(database_url, redis)
+    for _ in range(2):
+        async with auth:
+            pass
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("keyauth")]
+
+
+def _refused_urls(redis: RedisServer) -> dict[str, str]:
+    place = redis.url.partition("@")[2]
+    return {
+        "another password": f"redis://:hunter2@{place}",
+        "no password": f"redis://{place}",
+        "a right that requests need": f"redis://api:hunter2@{place}",
+    }
+
+
+@pytest.mark.parametrize("why", ["another password", "no password", "a right that requests need"])
+async def test_a_server_that_refuses_stops_the_start_in_one_sentence(
+    database_url: str, redis: RedisServer, why: str
+) -> None:
+    async with Redis.from_url(redis.url) as admin:
+        await admin.execute_command("ACL", "SETUSER", "api", "on", ">hunter2", "~keyauth:*", "+@all", "-hmget")
+    url = _refused_urls(redis)[why]
+    with pytest.raises(SetupError, match=r"^The Redis server at .* refuses \(.+\)\.$") as failure:
+        async with KeyAuth(KeyAuthSettings(_env_file=None, database_url=database_url, redis_url=url)):
+            pass
+    assert "hunter2" not in str(failure.value)
+
+
+@pytest.mark.parametrize("kind", ["redis", "redis+cluster"])
+async def test_a_server_of_another_kind_stops_the_start(database_url: str, kind: str) -> None:
+    async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with listening(answer) as port:
+        url = f"{kind}://127.0.0.1:{port}"
+        with pytest.raises(SetupError, match=r"refuses"):
+            async with KeyAuth(KeyAuthSettings(_env_file=None, database_url=database_url, redis_url=url)):
+                pass
