@@ -127,7 +127,7 @@ def _times(party: Party) -> list[Check]:
 
 
 def _is_of_redis_alone(name: str) -> bool:
-    return "Redis" in name and "PostgreSQL" not in name
+    return "Redis" in name and "PostgreSQL" not in name  # nor with a worker's end, which is named otherwise
 
 
 def _connections(party: Party, watch: Watch, redis: Server) -> Check:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import redis
 
@@ -26,6 +26,7 @@ class Fault:
         loses_data: whether Redis comes back empty.
         spares_database: whether PostgreSQL is there all the while.
         spares_redis: whether Redis is.
+        ends_worker: whether a worker is killed amid it, and lasts until another one serves in its place.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Fault:
     loses_data: bool = False
     spares_database: bool = True
     spares_redis: bool = False
+    ends_worker: bool = False
 
 
 AGAIN_S = 0.05
@@ -65,6 +67,10 @@ class RedisFaults:
             Fault("Redis forgets its scripts", _nothing, _nothing, again=self._say("SCRIPT FLUSH")),
             Fault("connections to Redis cut", _nothing, _nothing, again=self._say("CLIENT KILL TYPE normal")),
         ]
+
+    def with_a_worker(self) -> Fault:
+        """A worker killed, so that another one starts without Redis."""
+        return replace(self.all()[0], name="a worker killed amid an outage", ends_worker=True)
 
     def _say(self, command: str) -> Callable[[], None]:
         def say() -> None:

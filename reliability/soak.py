@@ -116,16 +116,28 @@ class Storm:
                 return
 
     async def _strike(self, fault: Fault) -> None:
-        await strike(fault, [self._party], self._hands, self._chance.uniform(*self._pace.during_s))
+        if fault.ends_worker:
+            await self._wait_until_written()
+        meanwhile = self._replace_a_worker if fault.ends_worker else None
+        await strike(fault, [self._party], self._hands, self._chance.uniform(*self._pace.during_s), meanwhile)
         if not fault.spares_database:
             self._database_back_at = time.monotonic()
 
-    async def _end_a_worker(self, *, is_clean: bool) -> None:
+    async def _replace_a_worker(self, party: Party) -> None:
+        self.ended.append(await end_worker(party, self._pick_victim(), is_clean=False))
+        await party.site.reach_every_worker()
+
+    async def _wait_until_written(self) -> None:
         await asyncio.sleep(max(0.0, self._database_back_at + WRITTEN_WITHIN_S - time.monotonic()))
-        victims = sorted(self._party.site.workers() - set(self._spared))
+
+    def _pick_victim(self) -> int:
+        return self._chance.choice(sorted(self._party.site.workers() - set(self._spared)))
+
+    async def _end_a_worker(self, *, is_clean: bool) -> None:
+        await self._wait_until_written()
         began_at = time.monotonic()
         with self._party.ledger.tally() as tally:
-            self.ended.append(await end_worker(self._party, self._chance.choice(victims), is_clean=is_clean))
+            self.ended.append(await end_worker(self._party, self._pick_victim(), is_clean=is_clean))
             recovery_s = await self._party.recovered_at() - began_at
         self._party.seen[STOPPED if is_clean else KILLED].append(Struck(tally, recovery_s))
 
@@ -133,7 +145,7 @@ class Storm:
 def all_cards(redis: RedisFaults, postgres: Sequence[Fault], chance: random.Random) -> list[Card]:
     """Every fault of a server, two servers at once, and ends of workers."""
     both = [together(fault, chance.choice(postgres)) for fault in chance.sample(redis.all(), 2)]
-    return [*redis.all(), *postgres, *both, KILLED, KILLED, STOPPED, STOPPED]
+    return [*redis.all(), *postgres, *both, redis.with_a_worker(), KILLED, KILLED, STOPPED, STOPPED]
 
 
 async def run_half(

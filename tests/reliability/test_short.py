@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from reliability import campaign, soak
-from reliability.faults import postgres_faults
+from reliability.faults import RedisFaults, postgres_faults
 from reliability.pace import SHORT
 from reliability.workers import KILLED, STOPPED
 from tests.session import Servers
@@ -46,7 +46,8 @@ async def test_every_promise_is_kept_through_each_fault_of_redis(
 @pytest.mark.timeout(240)  # processes start and end, which takes its time on a busy machine
 async def test_every_promise_is_kept_through_ends_of_postgres_and_of_workers(servers: Servers, tmp_path: Path) -> None:
     redis, postgres = servers.start("valkey"), servers.start("postgres")
-    cards: list[soak.Card] = [*postgres_faults(postgres), KILLED, STOPPED]
+    amid_an_outage = RedisFaults(redis, keeps_data=False).with_a_worker()
+    cards: list[soak.Card] = [*postgres_faults(postgres), amid_an_outage, KILLED, STOPPED]
     half = await soak.run_half(
         "deny", 0, (redis, postgres), tmp_path / "soak", random.Random(1), workers=2, cards=cards, pace=SHORT
     )
