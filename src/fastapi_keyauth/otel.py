@@ -56,18 +56,31 @@ class Board:
             explicit_bucket_boundaries_advisory=_HASH_BOUNDS_S,
         )
 
-        def observe(name: str, unit: str, description: str, read: Callable[[Counts], Iterable[_Reading]]) -> None:
+        def observe(
+            name: str,
+            unit: str,
+            description: str,
+            read: Callable[[Counts], Iterable[_Reading]],
+            create: Callable[..., object] = meter.create_observable_counter,
+        ) -> None:
             def callback(_options: CallbackOptions) -> Iterator[Observation]:
                 for prefix, counts in list(self._counts.items()):
                     for value, attributes in read(counts):
                         yield Observation(value, {PREFIX: prefix, **attributes})
 
-            meter.create_observable_counter(name, [callback], unit, description)
+            create(name, [callback], unit, description)
 
         observe("keyauth.requests", "{request}", "Requests by what came of their API key.", _outcomes)
         observe("keyauth.cache.lookups", "{lookup}", "Whether the key had to be read from the database.", _lookups)
         observe("keyauth.outages", "{outage}", "Times that Redis or the database was lost.", _outages)
         observe("keyauth.recoveries", "{recovery}", "Times that it was found again.", _recoveries)
+        observe(
+            "keyauth.outages.active",
+            "{outage}",
+            "What is away now.",
+            _away,
+            create=meter.create_observable_up_down_counter,
+        )
         observe("keyauth.events.dropped", "{event}", "Events that on_event had no time for.", _dropped)
 
     def counts_of(self, prefix: str) -> Counts:
@@ -96,6 +109,12 @@ def _outages(counts: Counts) -> Iterator[_Reading]:
 
 def _recoveries(counts: Counts) -> Iterator[_Reading]:
     return ((count, {"keyauth.part": part}) for part, count in dict(counts.recoveries).items())
+
+
+def _away(counts: Counts) -> Iterator[_Reading]:
+    # Both, and also where nothing was ever away: an alarm wants a nought to fall back to.
+    for part in ("redis", "database"):
+        yield counts.outages.get(part, 0) - counts.recoveries.get(part, 0), {"keyauth.part": part}
 
 
 def _dropped(counts: Counts) -> Iterator[_Reading]:

@@ -118,6 +118,12 @@ class NotingMeter(NoOpMeter):
         self._notes[name] = f"counter, `{unit}"
         return super().create_observable_counter(name, callbacks, unit, description)
 
+    def create_observable_up_down_counter(
+        self, name: str, callbacks: Any = None, unit: str = "", description: str = ""
+    ) -> Any:
+        self._notes[name] = f"up-down counter, `{unit}"
+        return super().create_observable_up_down_counter(name, callbacks, unit, description)
+
 
 class NotingProvider(MeterProvider):
     """Gives out one meter that notes."""

@@ -20,6 +20,7 @@ from tests.conftest import Stack
 from tests.servers import Server
 from tests.session import Servers
 from tests.unit.test_freshness import authenticate, make_key
+from tests.unit.test_outage import until
 
 CHEAP = {"argon2_time_cost": 1, "argon2_memory_kib": 8}
 pytestmark = pytest.mark.parametrize("stack", ["sqlite-memory"], indirect=True)
@@ -111,14 +112,21 @@ async def test_calls_to_redis_are_timed_and_outages_counted(
         await authenticate(auth, made.token)
         after = lab.read()
         redis.restart()
+        await until(lambda: _is_active(lab, "redis", 0))
     # The probe at the start; a look and a unit for each of two requests that read the row; one call for the third.
     assert before["keyauth.limiter.call.duration"] == {"ka": 6}
     assert before["keyauth.limiter.call.requests"] == {"ka": 6}
     assert before["keyauth.outages"] == {}
+    assert before["keyauth.outages.active"] == {"ka redis": 0, "ka database": 0}
+    assert after["keyauth.outages.active"] == {"ka redis": 1, "ka database": 0}
     failed = {name: count for name, count in after["keyauth.limiter.call.duration"].items() if name != "ka"}
     assert len(failed) == 1
     assert list(failed) == [name for name in failed if name.endswith("Error")]
     assert after["keyauth.outages"] == {"ka redis": 1}
+
+
+async def _is_active(lab: Lab, part: str, count: int) -> bool:
+    return bool(lab.read()["keyauth.outages.active"][f"ka {part}"] == count)
 
 
 async def test_several_of_them_in_a_process_are_told_apart_and_equal_ones_added(stack: Stack, lab: Lab) -> None:
