@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
@@ -10,6 +9,7 @@ import time
 from dataclasses import dataclass
 
 from reliability.party import Party
+from tests.waiting import until
 
 KILLED, STOPPED = "a worker killed (SIGKILL)", "a worker stopped (SIGTERM)"
 GONE_WITHIN_S = 30.0
@@ -39,9 +39,7 @@ async def end_worker(party: Party, pid: int, *, is_clean: bool) -> Ended:
     """Signal a worker and wait until it is gone."""
     at = time.monotonic()
     os.kill(pid, signal.SIGTERM if is_clean else signal.SIGKILL)
-    async with asyncio.timeout(GONE_WITHIN_S):
-        while pid in party.site.workers():  # noqa: ASYNC110  # it is another process
-            await asyncio.sleep(POLL_S)
+    await until(lambda: pid not in party.site.workers(), GONE_WITHIN_S, POLL_S)
     left = party.site.folder / f"stopped-{pid}.json"
     if not (is_clean and left.exists()):  # one look at a small file
         return Ended(pid, at, is_clean, None, None)

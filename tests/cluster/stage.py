@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ from fastapi_keyauth.addresses import ClientAddress
 from fastapi_keyauth.authenticator import Visit
 from fastapi_keyauth.credentials import Credentials
 from fastapi_keyauth.errors import KeyAuthError
+from tests import waiting
 
 TIMEOUT_S = 0.5
 HANGS_S = 5.0
 """A request that takes longer hangs; a busy machine takes longer than ``redis_timeout_s`` for other reasons."""
-RECOVERY_S = 30.0
+until = partial(waiting.until, within_s=30.0)
+"""A failover takes a while, and longer on a busy machine."""
 
 
 def worker(folder: Path, redis_url: str, **settings: Any) -> KeyAuth:
@@ -38,15 +41,6 @@ async def outcome(auth: KeyAuth, token: str, address: str = "x") -> str:
     except KeyAuthError as error:
         return type(error).__name__
     return "admitted"
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> float:
-    """Wait for something that comes by itself; how many seconds it took."""
-    began = time.monotonic()
-    async with asyncio.timeout(RECOVERY_S):
-        while not await condition():  # noqa: ASYNC110  # what it waits for happens in another process
-            await asyncio.sleep(0.02)
-    return time.monotonic() - began
 
 
 @dataclass

@@ -8,6 +8,8 @@ from typing import Any, Literal
 import uvicorn
 from starlette.types import ASGIApp
 
+from tests.waiting import until
+
 READ_WITHIN_S = 10.0
 
 
@@ -20,9 +22,8 @@ async def served(app: ASGIApp, http: Literal["h11", "httptools"], **options: Any
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
     try:
-        while not server.started:
-            assert not serving.done()
-            await asyncio.sleep(0.01)
+        await until(lambda: server.started or serving.done())
+        assert server.started
         yield server.servers[0].sockets[0].getsockname()[1]
     finally:
         server.should_exit = True

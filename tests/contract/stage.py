@@ -1,9 +1,8 @@
 """A stage for the contract's tests: a clock that is moved, an app, and one way to send a request."""
 
-import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -181,13 +180,3 @@ def whole_seconds(text: str) -> int:
     """A Retry-After value, which has to be whole seconds."""
     assert re.fullmatch(r"[0-9]+", text), text
     return int(text)
-
-
-async def eventually(check: Callable[[], Awaitable[bool]], within_s: float, every_s: float = 0.05) -> bool:
-    """Whether `check` comes true within `within_s` real seconds: for promises that allow a delay."""
-    deadline = time.monotonic() + within_s
-    while not await check():
-        if time.monotonic() > deadline:
-            return False
-        await asyncio.sleep(every_s)
-    return True

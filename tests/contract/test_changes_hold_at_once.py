@@ -19,10 +19,10 @@ import pytest
 
 from tests.session import Servers
 from tests.thorough import turns
+from tests.waiting import until
 from tests.workers import Workers
 
 from .fleet import BUSY_EACH, MORE, WARM_UP, WORKERS, Answer, Fleet, Outcome, connected_to_every_worker, outcomes
-from .stage import eventually
 
 WRITTEN_WITHIN_S = 10.0
 pytestmark = pytest.mark.timeout(240)  # four workers, and some thousands of requests, on a busy machine too
@@ -162,7 +162,7 @@ async def test_revoked_key_is_refused_by_every_worker_and_stays_revoked(
         assert without_use(row, changed) == without_use(key, changed | {"token"})
         seen.append((key["token"], row, answers))
     for turn, (token, row, answers) in enumerate(seen):
-        assert await eventually(partial(owner.has_counted, row["id"], answers), WRITTEN_WITHIN_S)
+        await until(partial(owner.has_counted, row["id"], answers), WRITTEN_WITHIN_S)
         written = await owner.read(turn, row["id"])
         assert without_use(written) == without_use(row)
         assert datetime.fromisoformat(written["last_used_at"]) > datetime.fromisoformat(row["created_at"])

@@ -3,7 +3,9 @@
 import httpx
 import pytest
 
-from .stage import OpenScene, Scene, code_of, eventually
+from tests.waiting import until
+
+from .stage import OpenScene, Scene, code_of
 from .tokens import NO_TOKEN
 
 SITE = "https://app.example"
@@ -97,7 +99,7 @@ async def test_an_origin_in_a_keys_list_is_allowed(open_scene: OpenScene) -> Non
         async def shop_is_allowed() -> bool:
             return allows(await preflight(scene, SHOP), SHOP)
 
-        assert await eventually(shop_is_allowed, FOLLOWS_WITHIN_S + 1)
+        await until(shop_is_allowed, FOLLOWS_WITHIN_S + 1)
         assert not allows(await preflight(scene, EVIL), EVIL)
 
 
@@ -112,7 +114,7 @@ async def test_a_preflight_follows_a_change_to_a_keys_list(open_scene: OpenScene
         async def shop_is_not_allowed() -> bool:
             return not await shop_is_allowed()
 
-        assert await eventually(shop_is_allowed, FOLLOWS_WITHIN_S + 1)
+        await until(shop_is_allowed, FOLLOWS_WITHIN_S + 1)
         if change == "emptied":
             await scene.auth.keys.update(key.id, allowed_origins=[])
         elif change == "moved":
@@ -124,7 +126,7 @@ async def test_a_preflight_follows_a_change_to_a_keys_list(open_scene: OpenScene
         else:
             scene.clock.advance(600)
         scene.clock.advance(FOLLOWS_WITHIN_S + 0.1)
-        assert await eventually(shop_is_not_allowed, FOLLOWS_WITHIN_S + 1)
+        await until(shop_is_not_allowed, FOLLOWS_WITHIN_S + 1)
 
 
 async def test_a_preflight_counts_nothing_and_meets_no_block(open_scene: OpenScene) -> None:

@@ -6,7 +6,9 @@ from urllib.parse import urlencode
 
 import pytest
 
-from .stage import HOME, OpenScene, Scene, eventually
+from tests.waiting import until
+
+from .stage import HOME, OpenScene, Scene
 from .tokens import secret_of
 
 DAY_S = 86400
@@ -136,7 +138,7 @@ async def test_forgotten_keys_are_found(open_scene: OpenScene) -> None:
         async def only_the_forgotten_one() -> bool:
             return await ids_of(scene, session, unused_for_days=90) == [never_used.id]
 
-        assert await eventually(only_the_forgotten_one, SAID_WITHIN_S)
+        await until(only_the_forgotten_one, SAID_WITHIN_S)
         assert await ids_of(scene, session, unused_for_days=92) == []
 
 
@@ -151,7 +153,7 @@ async def test_the_last_use_is_told(open_scene: OpenScene) -> None:
             row = answer.json()
             return row["last_used_at"] is not None and bool(row["secrets"][0]["last_used_at"])
 
-        assert await eventually(is_told, SAID_WITHIN_S)
+        await until(is_told, SAID_WITHIN_S)
 
 
 async def test_usage_tells_units_and_refusals_by_the_hour(open_scene: OpenScene) -> None:
@@ -173,7 +175,7 @@ async def test_usage_tells_units_and_refusals_by_the_hour(open_scene: OpenScene)
             counted = [(item["admitted"], item["refused"]) for item in busy]
             return counted == [(3, 2), (1, 0)]
 
-        assert await eventually(is_told, SAID_WITHIN_S)
+        await until(is_told, SAID_WITHIN_S)
 
 
 async def test_usage_includes_hours_with_nothing(open_scene: OpenScene) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from tests.session import Servers
 from tests.thorough import turns
+from tests.waiting import until
 from tests.workers import Workers
 
 from .fleet import (
@@ -30,7 +31,7 @@ from .fleet import (
     outcomes,
 )
 from .shared_clock import SharedClock
-from .stage import HOUR_S, eventually
+from .stage import HOUR_S
 from .tokens import NO_TOKEN, forge
 
 BLOCK_AFTER, BLOCK_FOR_S, MAX_KEYS = 20, 300, 5
@@ -141,10 +142,10 @@ async def test_cap_is_exact_while_the_key_is_rotated(fleet: Fleet, owner: Sessio
     async def rotate_thrice() -> None:
         for turn in range(3):
 
-            async def is_its_turn(wanted: int = 30 * (turn + 1)) -> bool:
+            def is_its_turn(wanted: int = 30 * (turn + 1)) -> bool:
                 return told(answers)[ADMITTED] >= wanted
 
-            assert await eventually(is_its_turn, LOAD_DEADLINE_S, every_s=0.005)
+            await until(is_its_turn, LOAD_DEADLINE_S, every_s=0.005)
             rotated = await fleet.manage(turn, "POST", f"/api-keys/{key['id']}/rotate", owner, {"overlap_s": 3600})
             assert rotated.status == 201
             tokens.append(rotated.body["token"])
@@ -320,4 +321,4 @@ async def test_clients_that_go_away_lose_their_own_unit_and_nothing_else(
         hours = (await fleet.manage(0, "GET", f"/api-keys/{key['id']}/usage?hours=1", owner)).body["items"]
         return bool(used == hours[0]["admitted"])
 
-    assert await eventually(is_counted, 10.0)
+    await until(is_counted)

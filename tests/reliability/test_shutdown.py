@@ -14,6 +14,7 @@ from pathlib import Path
 from reliability.site import SETTINGS
 from tests.contract.fleet import Answer, Connection
 from tests.session import Servers
+from tests.waiting import until
 from tests.workers import Workers
 
 QUICK = SLOW = 6
@@ -50,8 +51,7 @@ async def test_a_stop_under_load_loses_no_request_and_no_count(
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         for path in ["/models"] * QUICK + ["/slow"] * SLOW:
             group.create_task(keep_asking(path))
-        while len(answers) < BEFORE:  # noqa: ASYNC110  # they come by themselves
-            await asyncio.sleep(0.01)
+        await until(lambda: len(answers) >= BEFORE)
         stopped_at = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
     await asyncio.to_thread(server.process.wait, 15)

@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import pytest
@@ -13,6 +13,7 @@ from fastapi_keyauth.instruments import Counts, Instruments
 from fastapi_keyauth.observer import Observer
 from fastapi_keyauth.store import breaker
 from fastapi_keyauth.store.breaker import Breaker
+from tests.waiting import until
 
 
 class Patient:
@@ -60,12 +61,6 @@ async def watched(patient: Patient, counts: Counts) -> AsyncIterator[Breaker]:
     yield watched
     patient.hears_cancellation.set()
     await watched.stop()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110  # what it waits for is in tasks of its own
-            await asyncio.sleep(0.001)
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,9 @@ from fastapi import FastAPI
 from fastapi_keyauth import KeyAuth
 from tests.contract.app import build_app
 from tests.contract.asgi import RawAnswer, call
-from tests.contract.stage import Clock, MakeAuth, eventually
+from tests.contract.stage import Clock, MakeAuth
 from tests.contract.tokens import forge
+from tests.waiting import until
 
 pytestmark = pytest.mark.parametrize("stack", ["sqlite-memory", "postgres-valkey"], indirect=True)
 
@@ -103,7 +104,7 @@ class Scene:
 
     async def settle(self) -> None:
         """Until what was begun for a request that is gone has ended: no task, no connection is left over."""
-        assert await eventually(self._is_settled, HANG_S, every_s=0.001)
+        await until(self._is_settled, HANG_S, every_s=0.001)
 
     async def _is_settled(self) -> bool:
         engine = self.auth._database._engine

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import httpx
@@ -20,6 +20,7 @@ from fastapi_keyauth.tokens import format_token, new_key_id, new_secret
 from tests.servers import Server
 from tests.session import Servers
 from tests.unit.test_freshness import authenticate, make_key
+from tests.waiting import until
 
 POOL = engine.MAX_CONNECTIONS
 
@@ -62,16 +63,6 @@ def lines(caplog: pytest.LogCaptureFixture) -> Callable[[str], list[str]]:
     """What was logged about the database, and starts so."""
     caplog.set_level(logging.WARNING, "fastapi_keyauth")
     return lambda start: [line for line in caplog.messages if line.startswith(start)]
-
-
-async def until(condition: Callable[[], bool | Awaitable[bool]]) -> None:
-    """Wait for something that comes by itself."""
-    async with asyncio.timeout(20):
-        while True:
-            found = condition()
-            if found if isinstance(found, bool) else await found:
-                return
-            await asyncio.sleep(0.05)
 
 
 async def is_admitted(auth: KeyAuth, token: str) -> bool:

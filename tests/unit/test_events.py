@@ -18,6 +18,7 @@ from fastapi_keyauth.hook import MAX_WAITING, EventHook
 from fastapi_keyauth.instruments import Counts
 from tests.conftest import Stack
 from tests.servers import Server
+from tests.waiting import until
 
 WRONG = "ka_live_Examp1eKey00_000000000000000000000000000000000000000000025Mbn7"
 HERE = "203.0.113.7"
@@ -169,9 +170,7 @@ async def test_an_outage_of_redis_is_told_and_so_is_its_end(stack: Stack, start_
         with pytest.raises(ChangePending):
             await auth.keys.revoke(made.key.id)
         redis.restart()
-        async with asyncio.timeout(10):
-            while "recovered" not in sink.kinds:  # noqa: ASYNC110  # it happens in another process
-                await asyncio.sleep(0.05)
+        await until(lambda: "recovered" in sink.kinds)
     assert sink.kinds == ["created", "revoked", "outage", "recovered"]  # the revocation is stored, so it is told
     outage, recovered = sink.events[2:]
     assert (outage.part, recovered.part) == ("redis", "redis")
@@ -242,8 +241,7 @@ async def test_what_a_hook_has_no_time_for_is_dropped_and_counted(
     handed = EventHook(hang, counts)
     handed.start()
     handed.emit(an_event())
-    while not taken:  # noqa: ASYNC110  # it takes two turns of the loop
-        await asyncio.sleep(0)
+    await until(lambda: len(taken) == 1)
     for _ in range(MAX_WAITING + 5):
         handed.emit(an_event())
     assert counts.events_dropped == 5

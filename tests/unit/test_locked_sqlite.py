@@ -11,6 +11,7 @@ import pytest
 from fastapi_keyauth import KeyAuth, SetupError, StoreUnavailable
 from fastapi_keyauth.store import database, engine
 from tests.unit.test_freshness import authenticate, make_key
+from tests.waiting import until
 
 MakeAuth = Callable[..., KeyAuth]
 pytestmark = pytest.mark.parametrize("stack", ["sqlite-memory"], indirect=True)
@@ -54,9 +55,7 @@ async def test_reads_go_on_and_writes_come_back(
         assert auth._usage.count_lost() == 0
         assert auth._database._engine is not None
         pool: Any = auth._database._engine.pool
-        async with asyncio.timeout(10):
-            while pool.checkedout():  # noqa: ASYNC110  # the housekeeping reads now and then
-                await asyncio.sleep(0.01)
+        await until(lambda: pool.checkedout() == 0)  # the housekeeping reads now and then
 
 
 @pytest.fixture

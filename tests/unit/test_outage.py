@@ -1,7 +1,7 @@
 """Redis killed and hung, for real: nothing waits long, nothing revoked is admitted, and it recovers by itself."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -22,6 +22,7 @@ from fastapi_keyauth import (
 from fastapi_keyauth.limiter.shared import SharedLimiter
 from tests.servers import Server
 from tests.unit.test_freshness import authenticate, make_key
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -40,13 +41,6 @@ async def away(redis: Server, how: str) -> AsyncIterator[None]:
     redis.kill() if how == "killed" else redis.stop()
     yield
     redis.restart() if how == "killed" else redis.cont()
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Wait for something that comes by itself."""
-    async with asyncio.timeout(10):
-        while not await condition():  # noqa: ASYNC110  # what it waits for happens in another process
-            await asyncio.sleep(0.05)
 
 
 @pytest.mark.parametrize("how", ["killed", "hung"])

@@ -20,6 +20,7 @@ from fastapi_keyauth.limiter.base import Policy
 from fastapi_keyauth.limiter.calls import Prepared, Script
 from fastapi_keyauth.observer import Observer
 from fastapi_keyauth.principals import KeyPrincipal, KeyPrincipalDraft
+from tests.waiting import until
 
 ADMITTED = b"*5\r\n:0\r\n$1\r\ng\r\n:4\r\n:500000\r\n:60\r\n"
 POLICY = Policy(3, 60_000, 60_000, "fixed_window")
@@ -227,9 +228,7 @@ async def test_a_start_on_a_busy_machine_looks_more_than_once(server: FakeRedis)
     limiter = RedisLimiter(f"redis://127.0.0.1:{server.port}/0", POLICY, "t", 0.3)
     server.may_answer.clear()
     starting = asyncio.create_task(limiter.start())
-    async with asyncio.timeout(10):
-        while server.connections < 2:  # noqa: ASYNC110  # the second look, which comes by itself
-            await asyncio.sleep(0.01)
+    await until(lambda: server.connections >= 2)
     server.may_answer.set()
     await starting
     await limiter.close()
@@ -248,15 +247,11 @@ async def test_the_breaker_stays_open_while_only_requests_are_refused(
     with pytest.raises(LimiterUnavailable):
         await take(limiter)
     calls = server.calls
-    async with asyncio.timeout(10):
-        while server.calls < calls + 6:  # noqa: ASYNC110  # probes, which come by themselves
-            await asyncio.sleep(0.01)
+    await until(lambda: server.calls >= calls + 6)
     with pytest.raises(LimiterUnavailable):
         await take(limiter)
     assert "redis is back" not in caplog.text
     server.refused_script = b""
-    async with asyncio.timeout(10):
-        while "redis is back" not in caplog.text:  # noqa: ASYNC110  # as above
-            await asyncio.sleep(0.01)
+    await until(lambda: "redis is back" in caplog.text)
     await take(limiter)
     await limiter.close()
