@@ -21,7 +21,8 @@ from fastapi_keyauth import (
 )
 from tests.servers import RedisServer, Server
 from tests.unit.test_freshness import authenticate, make_key
-from tests.unit.test_outage import build, until
+from tests.unit.test_outage import build
+from tests.waiting import until
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 StartValkey = Callable[..., RedisServer]
