@@ -20,7 +20,7 @@ from tests.conftest import Stack
 from tests.servers import Server
 from tests.session import Servers
 from tests.unit.test_freshness import authenticate, make_key
-from tests.unit.test_outage import until
+from tests.waiting import until
 
 CHEAP = {"argon2_time_cost": 1, "argon2_memory_kib": 8}
 pytestmark = pytest.mark.parametrize("stack", ["sqlite-memory"], indirect=True)

@@ -1,6 +1,8 @@
 """Clients of redis-py for each form of the Redis URL. They make connections; what goes over these is our own affair."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from redis.asyncio import Redis
@@ -52,9 +54,27 @@ class Clients:
         made: AbstractConnection = ConnectionPool(**options).make_connection()  # type: ignore[no-untyped-call]  # untyped
         return made
 
-    def make_for(self, address: Address) -> Redis:
-        """A client of the server at ``address``."""
-        return Redis.from_pool(ConnectionPool(**{**self._options, "host": address[0], "port": address[1]}))
+    @asynccontextmanager
+    async def lend(self, address: Address | None = None) -> AsyncIterator[Redis]:
+        """A client for the block alone: of the server at ``address``, or of the one that ``make`` would choose. It is
+        for plain commands: an answer that comes too late must not be taken for that to another question.
+        """
+        if address is None:
+            client = self.make()
+        else:
+            client = Redis.from_pool(ConnectionPool(**{**self._options, "host": address[0], "port": address[1]}))
+        try:
+            yield client
+        finally:
+            await self.leave(client)
+
+    async def leave(self, client: Redis) -> None:
+        """Close a client, within the time of a call: by TLS it waits for the other side to take leave, and where that
+        hangs, for asyncio's 30 s.
+        """
+        with suppress(RedisError, TimeoutError):
+            async with asyncio.timeout(self._timeout_s):
+                await client.aclose()
 
     def make(self, **options: Any) -> Redis:
         """A client, not connected yet, of the server that the URL names, or of the primary that the Sentinels know at
@@ -107,8 +127,8 @@ class Clients:
 
     async def close(self) -> None:
         """Close the connections to Sentinels."""
-        for sentinel in self._sentinel.sentinels if self._sentinel is not None else ():
-            await sentinel.aclose()
+        if self._sentinel is not None:
+            await asyncio.gather(*map(self.leave, self._sentinel.sentinels))
 
     def _make_sentinel(self) -> Sentinel:
         # All of them, one after the other and the primary besides, within the time of one call.

@@ -99,8 +99,8 @@ class ClusterLimiter(SharedLimiter):
         """See ``Limiter``."""
         await self._in_time(self._nodes.look())
         found: dict[str, int] = {}
-        for client in self._nodes.clients():
-            async with client:
+        for address in self._nodes.primaries():
+            async with self._nodes.lend(address) as client:
                 found |= await RedisBlocks(client, self._namespace, self._timeout_s, self._clock).find()
         return found
 
@@ -112,8 +112,8 @@ class ClusterLimiter(SharedLimiter):
     async def find_dangers(self) -> list[Danger]:
         """See ``Limiter``. One that several nodes show is said once."""
         found: dict[str, Danger] = {}
-        for client in self._nodes.clients():
-            async with client:
+        for address in self._nodes.primaries():
+            async with self._nodes.lend(address) as client:
                 for danger in await inspect_server(client, self._timeout_s, None if self._clock else time.time):
                     found.setdefault(danger.code, danger)
         return list(found.values())
@@ -121,8 +121,8 @@ class ClusterLimiter(SharedLimiter):
     async def facts(self) -> ServerFacts:
         """See ``SharedLimiter``. The time is the slowest primary's."""
         found = []
-        for client in self._nodes.clients():
-            async with client:
+        for address in self._nodes.primaries():
+            async with self._nodes.lend(address) as client:
                 found.append(await read_facts(client, self._timeout_s))
         if not found:
             raise LimiterUnavailable("no node of the cluster is known")

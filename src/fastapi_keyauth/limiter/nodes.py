@@ -7,6 +7,7 @@ https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec
 import asyncio
 import random
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any
 
@@ -132,9 +133,13 @@ class Nodes:
                 break
         return names
 
-    def clients(self) -> list[Redis]:
-        """A client for each primary, to be closed by the caller: for what is asked seldom, and not for a request."""
-        return [self._clients.make_for(address) for address in set(self._map) if address is not None]
+    def primaries(self) -> list[Address]:
+        """Where the primaries are, as far as is known."""
+        return list({address for address in self._map if address is not None})
+
+    def lend(self, address: Address) -> AbstractAsyncContextManager[Redis]:
+        """A client of one node, for the block alone: for what is asked seldom, and not for a request."""
+        return self._clients.lend(address)
 
     async def close(self) -> None:
         """Wait for what was asked so far, then let go of all connections."""

@@ -1,10 +1,10 @@
 """The limiter of many workers on many hosts: one Redis or Valkey, from 6.2 on, or the primary that Sentinels know."""
 
+import asyncio
 import time
 from collections.abc import Awaitable
 from typing import Any
 
-from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -71,8 +71,7 @@ class RedisLimiter(SharedLimiter):
         await self._failures.close()
         self._take.close()
         self._failing.close()
-        await self._units.aclose()
-        await self._control.aclose()
+        await asyncio.gather(*map(self._clients.leave, (self._units, self._control)))
         await self._clients.close()
 
     async def touch(self) -> None:
@@ -111,26 +110,22 @@ class RedisLimiter(SharedLimiter):
 
     async def blocks(self) -> dict[str, int]:
         """See ``Limiter``."""
-        async with self._own_client() as client:
+        async with self._clients.lend() as client:
             return await RedisBlocks(client, self._namespace, self._timeout_s, self._clock).find()
 
     async def _unblock(self, bucket: str) -> bool:
-        async with self._own_client() as client:
+        async with self._clients.lend() as client:
             return await RedisBlocks(client, self._namespace, self._timeout_s, self._clock).lift(bucket)
 
     async def find_dangers(self) -> list[Danger]:
         """See ``Limiter``."""
-        async with self._own_client() as client:
+        async with self._clients.lend() as client:
             return await inspect_server(client, self._timeout_s, None if self._clock else time.time)
 
     async def facts(self) -> ServerFacts:
         """See ``SharedLimiter``."""
-        async with self._own_client() as client:
+        async with self._clients.lend() as client:
             return await read_facts(client, self._timeout_s)
-
-    def _own_client(self) -> Redis:
-        """For plain commands: an answer that comes too late must not be taken for that to another question."""
-        return self._clients.make()
 
     def _send_asks(self, asks: list[Ask], landed: Landed[Decision], since: float) -> None:
         def received(reply: Any) -> None:
