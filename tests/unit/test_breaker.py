@@ -11,9 +11,12 @@ import pytest
 from fastapi_keyauth import StoreUnavailable
 from fastapi_keyauth.instruments import Counts, Instruments
 from fastapi_keyauth.observer import Observer
-from fastapi_keyauth.store import breaker
 from fastapi_keyauth.store.breaker import Breaker
+from tests.unit.clocks import IdleClock
 from tests.waiting import until
+
+A_WHILE_S = 60.0
+"""Many questions long, on a clock that passes it in no time."""
 
 
 class Patient:
@@ -42,10 +45,13 @@ class Patient:
             self.asked_at_once -= 1
 
 
+@pytest.fixture(autouse=True)
+async def clock(monkeypatch: pytest.MonkeyPatch) -> IdleClock:
+    return IdleClock(monkeypatch)
+
+
 @pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> Patient:
-    monkeypatch.setattr(breaker, "PROBE_EVERY_S", 0.001)
-    monkeypatch.setattr(breaker, "PROBE_TIMEOUT_S", 0.02)
+def patient() -> Patient:
     return Patient()
 
 
@@ -54,13 +60,19 @@ def counts() -> Counts:
     return Counts()
 
 
+async def stop(watched: Breaker) -> None:
+    """Which does not wait for the database."""
+    async with asyncio.timeout(1):
+        await watched.stop()
+
+
 @pytest.fixture
 async def watched(patient: Patient, counts: Counts) -> AsyncIterator[Breaker]:
     watched = Breaker(patient.probe, Observer(Instruments(counts), None, lambda: datetime.now(UTC)))
     watched.start()
     yield watched
     patient.hears_cancellation.set()
-    await watched.stop()
+    await stop(watched)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +131,7 @@ async def test_a_probe_that_hangs_is_not_joined_by_others(patient: Patient, watc
     patient.state = "hangs"
     watched.suspect(TimeoutError())
     await until(lambda: watched.is_open)
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(A_WHILE_S)
     assert (patient.asked, patient.most_at_once) == (1, 1)
     patient.state = "well"
     patient.hears_cancellation.set()
@@ -143,7 +155,7 @@ async def test_a_probe_that_fails_as_it_is_given_up_is_no_error_of_asyncio(watch
     watched._probe = fail_in_the_end
     watched.suspect(TimeoutError())
     await until(lambda: asked == 4)
-    await watched.stop()
+    await stop(watched)
     gc.collect()
     assert complaints == []
 
@@ -152,9 +164,9 @@ async def test_stopped_it_asks_nothing_and_forgets(patient: Patient, watched: Br
     patient.state = "fails"
     watched.suspect(TimeoutError())
     await until(lambda: watched.is_open)
-    await watched.stop()
+    await stop(watched)
     watched.check()
     asked = patient.asked
     watched.suspect(TimeoutError())
-    await asyncio.sleep(0.02)
+    await asyncio.sleep(A_WHILE_S)
     assert patient.asked == asked

@@ -1,15 +1,20 @@
 """Readings in tasks of their own: who waits is patient with a crowd, and not with what hangs."""
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
 from fastapi_keyauth.store.readings import MAX_WAITS, Readings
+from tests.unit.clocks import IdleClock
 
 Read = Callable[[], Coroutine[Any, Any, Any]]
+
+
+@pytest.fixture(autouse=True)
+async def clock(monkeypatch: pytest.MonkeyPatch) -> IdleClock:
+    return IdleClock(monkeypatch)
 
 
 def taking(seconds: float, result: int = 1) -> Read:
@@ -18,6 +23,19 @@ def taking(seconds: float, result: int = 1) -> Read:
         return result
 
     return read
+
+
+class Held:
+    """A reading that tells when it has begun, and does not end before it may."""
+
+    def __init__(self) -> None:
+        self.has_begun = asyncio.Event()
+        self.may_end = asyncio.Event()
+
+    async def read(self) -> int:
+        self.has_begun.set()
+        await self.may_end.wait()
+        return 1
 
 
 async def hang() -> None:
@@ -34,11 +52,11 @@ async def test_a_crowd_is_waited_for_as_long_as_readings_end() -> None:
     assert seen == list(range(5))
 
 
-async def test_a_standstill_of_the_process_is_not_held_against_a_reading() -> None:
+async def test_a_standstill_of_the_process_is_not_held_against_a_reading(clock: IdleClock) -> None:
     readings = Readings(1, ends_by_itself=False)
 
     async def read() -> int:
-        time.sleep(0.5)  # noqa: ASYNC251  # nothing in this process moves
+        clock.leap(0.5)
         for _ in range(10):
             await asyncio.sleep(0.001)
         return 1
@@ -56,10 +74,10 @@ async def test_where_nothing_ends_those_before_their_turn_give_up_as_well() -> N
 
 async def test_nobody_waits_for_ever_in_a_crowd() -> None:
     readings = Readings(1, ends_by_itself=True)
-    crowd = [asyncio.create_task(readings.run(taking(0.06), 0.1)) for _ in range(30)]
+    crowd = [asyncio.create_task(readings.run(taking(0.07), 0.1)) for _ in range(30)]
     seen = await asyncio.gather(*crowd, return_exceptions=True)
-    late = [one for one in seen if isinstance(one, TimeoutError)]
-    assert 0 < len(late) < 30 - MAX_WAITS
+    in_time = 1 + int(MAX_WAITS * 0.1 / 0.07)  # the first, and those whose turn comes while they wait
+    assert [type(one) for one in seen] == [int] * in_time + [TimeoutError] * (30 - in_time)
 
 
 @pytest.mark.parametrize("ends_by_itself", [True, False])
@@ -90,11 +108,14 @@ async def test_what_hangs_is_cancelled_and_its_place_is_free_again() -> None:
 
 async def test_whoever_goes_away_takes_nothing_from_the_others() -> None:
     readings = Readings(1, ends_by_itself=False)
-    going = [asyncio.create_task(readings.run(taking(0.05), 1)) for _ in range(3)]
-    staying = asyncio.create_task(readings.run(taking(0.05), 1))
-    await asyncio.sleep(0.01)
+    held = Held()
+    going = [asyncio.create_task(readings.run(held.read, 1)) for _ in range(3)]
+    staying = asyncio.create_task(readings.run(held.read, 1))
+    await held.has_begun.wait()
     for task in going:
         task.cancel()
+    await asyncio.wait(going)
+    held.may_end.set()
     assert await staying == 1
     assert await asyncio.gather(*(readings.run(taking(0), 1) for _ in range(5))) == [1] * 5
 
@@ -109,8 +130,9 @@ async def test_a_failure_is_given_to_who_waits_and_frees_the_place() -> None:
 
 async def test_closing_does_not_cancel_whoever_waits() -> None:
     readings = Readings(1, ends_by_itself=False)
-    waiting = asyncio.create_task(readings.run(hang, 10))
-    await asyncio.sleep(0.01)
+    held = Held()
+    waiting = asyncio.create_task(readings.run(held.read, 10))
+    await held.has_begun.wait()
     await readings.close()
     with pytest.raises(TimeoutError):
         await waiting

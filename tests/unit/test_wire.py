@@ -20,6 +20,7 @@ from fastapi_keyauth.limiter.base import Policy
 from fastapi_keyauth.limiter.calls import Prepared, Script
 from fastapi_keyauth.observer import Observer
 from fastapi_keyauth.principals import KeyPrincipal, KeyPrincipalDraft
+from tests.unit.clocks import LeapingClock
 from tests.waiting import until
 
 ADMITTED = b"*5\r\n:0\r\n$1\r\ng\r\n:4\r\n:500000\r\n:60\r\n"
@@ -175,20 +176,6 @@ def test_a_call_is_packed_as_hiredis_packs_it() -> None:
 def test_a_draft_has_the_fields_of_a_principal_in_their_order() -> None:
     drafted, final = dataclasses.fields(KeyPrincipalDraft), dataclasses.fields(KeyPrincipal)
     assert [field.name for field in drafted] == [field.name for field in final]
-
-
-class LeapingClock:
-    """The event loop's clock, which leaps where the loop is to have stood still."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        loop = asyncio.get_running_loop()
-        self._time = loop.time
-        self._leapt_s = 0.0
-        monkeypatch.setattr(loop, "time", lambda: self._time() + self._leapt_s)
-
-    def leap(self, seconds: float) -> None:
-        """So many seconds have passed, and nothing was done in them."""
-        self._leapt_s += seconds
 
 
 async def test_the_time_runs_from_the_question_and_not_from_the_call(
