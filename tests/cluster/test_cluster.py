@@ -15,10 +15,10 @@ from redis.crc import key_slot
 from redis.exceptions import ResponseError
 
 from fastapi_keyauth import KeyAuth, LimiterUnavailable, SetupError
-from fastapi_keyauth.limiter import Ask, ClusterLimiter, Verdict
+from fastapi_keyauth.limiter import Ask, ClusterLimiter, Verdict, outage
 from fastapi_keyauth.limiter.base import Policy
 from tests.cluster.stage import HANGS_S, loaded, outcome, until, worker
-from tests.groups import Cluster
+from tests.groups import HASTY_MS, Cluster
 from tests.processes import wait_until
 from tests.servers import PASSWORD, RedisServer
 
@@ -198,8 +198,12 @@ async def test_a_failover_that_lost_the_news_of_a_revocation_revives_no_key(clus
             cluster.ask(replica, "CONFIG", "SET", "masterauth", PASSWORD)
 
 
-async def test_a_primary_that_hung_and_came_back_is_believed_in_nothing(cluster: Cluster, tmp_path: Path) -> None:
+async def test_a_primary_that_hung_and_came_back_is_believed_in_nothing(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A worker that asked nothing all the while has lost sight of it, too."""
+    # The failover is hastier than docs/deployment.md allows it to be, so the worker has to look more often.
+    monkeypatch.setattr(outage, "WATCH_EVERY_S", outage.WATCH_EVERY_S * HASTY_MS / 2000)
     async with worker(tmp_path, cluster.url) as here, worker(tmp_path, cluster.url) as idle:
         victim, _ = cluster.pair()
         keys = [await here.keys.create(owner_id="a", name="k") for _ in range(12)]
@@ -209,6 +213,7 @@ async def test_a_primary_that_hung_and_came_back_is_believed_in_nothing(cluster:
         with cluster.hasty():
             victim.process.send_signal(signal.SIGSTOP)
             try:
+                await until(lambda: idle._limiter._probe is not None)  # type: ignore[attr-defined]
                 await until(lambda: asyncio.to_thread(lambda: len(cluster.primaries(besides=victim)) == 3))
                 await until(lambda: _takes_changes(here))
                 await here.keys.revoke(created.key.id)
