@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
+
+from tests.session import Servers
+from tests.workers import Workers
 
 WORKERS = 4
 BUSY_EACH = 2
@@ -166,6 +170,28 @@ def outcomes(answers: Iterable[Answer]) -> dict[int, set[Outcome]]:
     for answer in answers:
         found.setdefault(answer.worker, set()).add(answer.outcome)
     return found
+
+
+@contextmanager
+def running_workers(servers: Servers, folder: Path, env: Mapping[str, str] | None = None) -> Iterator[Workers]:
+    """Workers with a database of their own; they have to end without a traceback."""
+    with servers.fresh_postgres_url() as database_url:
+        settings = {
+            "KEYAUTH_DATABASE_URL": database_url,
+            "KEYAUTH_REDIS_URL": servers.fresh_redis_url("valkey"),
+            "KEYAUTH_REDIS_TIMEOUT_S": "10",  # a busy machine is no outage
+            "KEYAUTH_DEFAULT_HOURLY_LIMIT": "none",
+            "KEYAUTH_ARGON2_MEMORY_KIB": "8",
+            "KEYAUTH_ARGON2_TIME_COST": "1",
+            **(env or {}),
+        }
+        options = ("--no-access-log", "--timeout-keep-alive", "60")
+        group = Workers("tests.contract.workers_app:app", folder, WORKERS, settings, options)
+        try:
+            yield group
+            assert "Traceback" not in group.log()
+        finally:
+            group.close()
 
 
 @asynccontextmanager

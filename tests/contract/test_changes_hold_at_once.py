@@ -22,7 +22,18 @@ from tests.thorough import turns
 from tests.waiting import until
 from tests.workers import Workers
 
-from .fleet import BUSY_EACH, MORE, WARM_UP, WORKERS, Answer, Fleet, Outcome, connected_to_every_worker, outcomes
+from .fleet import (
+    BUSY_EACH,
+    MORE,
+    WARM_UP,
+    WORKERS,
+    Answer,
+    Fleet,
+    Outcome,
+    connected_to_every_worker,
+    outcomes,
+    running_workers,
+)
 
 WRITTEN_WITHIN_S = 10.0
 pytestmark = pytest.mark.timeout(240)  # four workers, and some thousands of requests, on a busy machine too
@@ -105,23 +116,8 @@ def without_use(key: Mapping[str, Any], besides: Set[str] = frozenset()) -> dict
 
 @pytest.fixture(scope="module")
 def workers(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
-    with servers.fresh_postgres_url() as database_url:
-        env = {
-            "KEYAUTH_DATABASE_URL": database_url,
-            "KEYAUTH_REDIS_URL": servers.fresh_redis_url("valkey"),
-            "KEYAUTH_REDIS_TIMEOUT_S": "10",  # a busy machine is no outage
-            "KEYAUTH_DEFAULT_HOURLY_LIMIT": "none",
-            "KEYAUTH_ARGON2_MEMORY_KIB": "8",
-            "KEYAUTH_ARGON2_TIME_COST": "1",
-        }
-        options = ("--no-access-log", "--timeout-keep-alive", "60")
-        folder = tmp_path_factory.mktemp("changes") / "uvicorn"
-        group = Workers("tests.contract.workers_app:app", folder, WORKERS, env, options)
-        try:
-            yield group
-            assert "Traceback" not in group.log()
-        finally:
-            group.close()
+    with running_workers(servers, tmp_path_factory.mktemp("changes") / "uvicorn") as group:
+        yield group
 
 
 @pytest.fixture

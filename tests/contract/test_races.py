@@ -21,7 +21,6 @@ from tests.workers import Workers
 
 from .fleet import (
     LOAD_DEADLINE_S,
-    WORKERS,
     Answer,
     Connection,
     Fleet,
@@ -29,6 +28,7 @@ from .fleet import (
     Request,
     connected_to_every_worker,
     outcomes,
+    running_workers,
 )
 from .shared_clock import SharedClock
 from .stage import HOUR_S
@@ -58,28 +58,15 @@ def clock(tmp_path_factory: pytest.TempPathFactory) -> SharedClock:
 
 @pytest.fixture(scope="module")
 def workers(servers: Servers, clock: SharedClock, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
-    with servers.fresh_postgres_url() as database_url:
-        env = {
-            "TEST_CLOCK": str(clock.file),
-            "KEYAUTH_DATABASE_URL": database_url,
-            "KEYAUTH_REDIS_URL": servers.fresh_redis_url("valkey"),
-            "KEYAUTH_REDIS_TIMEOUT_S": "10",  # a busy machine is no outage
-            "KEYAUTH_DEFAULT_HOURLY_LIMIT": "none",
-            "KEYAUTH_BLOCK_AFTER_FAILURES": str(BLOCK_AFTER),
-            "KEYAUTH_BLOCK_FOR_S": str(BLOCK_FOR_S),
-            "KEYAUTH_MAX_KEYS_PER_OWNER": str(MAX_KEYS),
-            "KEYAUTH_TRUSTED_PROXIES": "127.0.0.1",  # so that a test may come from an address of its own
-            "KEYAUTH_ARGON2_MEMORY_KIB": "8",
-            "KEYAUTH_ARGON2_TIME_COST": "1",
-        }
-        options = ("--no-access-log", "--timeout-keep-alive", "60")
-        folder = tmp_path_factory.mktemp("races") / "uvicorn"
-        group = Workers("tests.contract.workers_app:app", folder, WORKERS, env, options)
-        try:
-            yield group
-            assert "Traceback" not in group.log()
-        finally:
-            group.close()
+    env = {
+        "TEST_CLOCK": str(clock.file),
+        "KEYAUTH_BLOCK_AFTER_FAILURES": str(BLOCK_AFTER),
+        "KEYAUTH_BLOCK_FOR_S": str(BLOCK_FOR_S),
+        "KEYAUTH_MAX_KEYS_PER_OWNER": str(MAX_KEYS),
+        "KEYAUTH_TRUSTED_PROXIES": "127.0.0.1",  # so that a test may come from an address of its own
+    }
+    with running_workers(servers, tmp_path_factory.mktemp("races") / "uvicorn", env) as group:
+        yield group
 
 
 @pytest.fixture
