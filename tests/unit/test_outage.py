@@ -35,6 +35,11 @@ def build(database_url: str, redis: Server, **settings: object) -> KeyAuth:
     return KeyAuth(KeyAuthSettings(_env_file=None, database_url=database_url, redis_url=redis.url, **values))
 
 
+def build_script(database_url: str) -> KeyAuth:
+    """What makes changes without Redis, such as a command."""
+    return KeyAuth(KeyAuthSettings(_env_file=None, database_url=database_url, argon2_time_cost=1, argon2_memory_kib=8))
+
+
 @asynccontextmanager
 async def away(redis: Server, how: str) -> AsyncIterator[None]:
     """Redis out of reach for a while; afterwards it is back, empty where it was killed."""
@@ -141,14 +146,11 @@ async def test_a_rotation_during_the_outage_loses_no_token(database_url: str, re
 
 
 async def test_a_change_without_redis_is_heard_by_workers_that_have_it(database_url: str, redis: Server) -> None:
-    script_settings = KeyAuthSettings(
-        _env_file=None, database_url=database_url, argon2_time_cost=1, argon2_memory_kib=8
-    )
     async with build(database_url, redis) as worker:
         created = await make_key(worker)
         for _ in range(3):
             await authenticate(worker, created.token)
-        async with KeyAuth(script_settings) as script:
+        async with build_script(database_url) as script:
             await script.keys.revoke(created.key.id)
         await worker._announcer.announce_pending()
         with pytest.raises(RevokedApiKey):
@@ -158,16 +160,13 @@ async def test_a_change_without_redis_is_heard_by_workers_that_have_it(database_
 async def test_a_change_without_redis_waits_for_workers_that_do_not_reach_the_database(
     database_url: str, redis: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script_settings = KeyAuthSettings(
-        _env_file=None, database_url=database_url, argon2_time_cost=1, argon2_memory_kib=8
-    )
     async with build(database_url, redis) as worker:
         created = await make_key(worker)
         for _ in range(3):
             await authenticate(worker, created.token)
         with monkeypatch.context() as patch:
             patch.setattr(worker._announcer._store, "pending_changes", _find_nothing)
-            async with KeyAuth(script_settings) as script:
+            async with build_script(database_url) as script:
                 await script.keys.revoke(created.key.id)
                 script._announcer._now = lambda: datetime.now(UTC) + timedelta(hours=20)
                 await script._announcer.announce_pending()
@@ -177,8 +176,7 @@ async def test_a_change_without_redis_waits_for_workers_that_do_not_reach_the_da
 
 
 async def test_a_change_without_redis_is_forgotten_in_the_end(database_url: str) -> None:
-    settings = KeyAuthSettings(_env_file=None, database_url=database_url, argon2_time_cost=1, argon2_memory_kib=8)
-    async with KeyAuth(settings) as script:
+    async with build_script(database_url) as script:
         created = await make_key(script)
         await script.keys.revoke(created.key.id)
         store = script._announcer._store
