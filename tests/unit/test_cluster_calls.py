@@ -14,6 +14,7 @@ from fastapi_keyauth.limiter import Ask, ClusterLimiter, Verdict
 from fastapi_keyauth.limiter.base import Decision, Policy
 from fastapi_keyauth.limiter.node import NodeLost
 from fastapi_keyauth.redis_urls import Address
+from tests.unit.fakes import listening, read_command
 
 TIMEOUT_S = 0.5
 HANG = b""
@@ -40,11 +41,7 @@ class FakeNode:
         self.connections += 1
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
-                count = int((await reader.readuntil(b"\r\n"))[1:])
-                words = []
-                for _ in range(count):
-                    size = int((await reader.readuntil(b"\r\n"))[1:])
-                    words.append((await reader.readexactly(size + 2))[:-2].decode())
+                words = [word.decode() for word in await read_command(reader)]
                 answer: bytes | None = b"+OK\r\n"
                 if words[0] == "CLUSTER":
                     answer = b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$0\r\n\r\n:%d\r\n" % self.owner.port
@@ -62,10 +59,8 @@ class FakeNode:
 @contextlib.asynccontextmanager
 async def serving() -> AsyncIterator[FakeNode]:
     node = FakeNode()
-    listening = await asyncio.start_server(node.serve, "127.0.0.1", 0)
-    node.port = listening.sockets[0].getsockname()[1]
-    yield node
-    listening.close()
+    async with listening(node.serve) as node.port:
+        yield node
 
 
 @pytest.fixture

@@ -2,9 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 from redis.asyncio import Redis
@@ -20,6 +18,7 @@ from fastapi_keyauth import (
     SetupError,
 )
 from tests.servers import RedisServer, Server
+from tests.unit.fakes import listening
 from tests.unit.test_freshness import authenticate, make_key
 from tests.unit.test_outage import build
 from tests.waiting import until
@@ -31,14 +30,6 @@ StartValkey = Callable[..., RedisServer]
 @pytest.fixture
 def redis(start_valkey: StartValkey) -> RedisServer:
     return start_valkey()
-
-
-@asynccontextmanager
-async def listening(handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]) -> AsyncIterator[int]:
-    """A server of another kind; its port."""
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
-    async with server:
-        yield server.sockets[0].getsockname()[1]
 
 
 async def _is_back(auth: KeyAuth) -> bool:

@@ -21,6 +21,7 @@ from fastapi_keyauth.limiter.calls import Prepared, Script
 from fastapi_keyauth.observer import Observer
 from fastapi_keyauth.principals import KeyPrincipal, KeyPrincipalDraft
 from tests.unit.clocks import LeapingClock
+from tests.unit.fakes import listening, read_command
 from tests.waiting import until
 
 ADMITTED = b"*5\r\n:0\r\n$1\r\ng\r\n:4\r\n:500000\r\n:60\r\n"
@@ -46,11 +47,7 @@ class FakeRedis:
         self.connections += 1
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
-                count = int((await reader.readuntil(b"\r\n"))[1:])
-                words = []
-                for _ in range(count):
-                    size = int((await reader.readuntil(b"\r\n"))[1:])
-                    words.append((await reader.readexactly(size + 2))[:-2])
+                words = await read_command(reader)
                 answer: bytes | None = b"+OK\r\n"
                 if words[0].startswith(b"EVAL"):
                     self.calls += 1
@@ -69,10 +66,8 @@ class FakeRedis:
 @pytest.fixture
 async def server() -> AsyncIterator[FakeRedis]:
     fake = FakeRedis()
-    listening = await asyncio.start_server(fake.serve, "127.0.0.1", 0)
-    fake.port = listening.sockets[0].getsockname()[1]
-    yield fake
-    listening.close()
+    async with listening(fake.serve) as fake.port:
+        yield fake
 
 
 @pytest.fixture
