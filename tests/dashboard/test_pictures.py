@@ -29,7 +29,9 @@ DISGUISE = """(all) => all.forEach((node) => {
 @pytest.mark.parametrize(("width", "color_scheme"), LOOKS)
 @pytest.mark.timeout(180)
 def test_pictures_for_the_docs(make_visitor: Callable[..., Visitor], width: int, color_scheme: str) -> None:
-    visitor = make_visitor(context=f"pictures {width} {color_scheme}", width=width, color_scheme=color_scheme)
+    visitor = make_visitor(
+        context=f"pictures {width} {color_scheme}", width=width, color_scheme=color_scheme, transparency="no-preference"
+    )
     furnish(visitor.site, visitor.user)
 
     def take(name: str, whole: bool = False) -> None:

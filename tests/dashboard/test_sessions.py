@@ -92,7 +92,7 @@ def test_the_page_follows_the_system_until_told_otherwise_and_remembers(make_vis
         return colour
 
     dark = ground()
-    visitor.page.emulate_media(color_scheme="light")
+    visitor.prefer("light")
     light = ground()
     assert dark != light
     visitor.page.get_by_role("button", name="Colours: As the system does").click()
@@ -103,3 +103,23 @@ def test_the_page_follows_the_system_until_told_otherwise_and_remembers(make_vis
     assert ground() == dark
     visitor.page.get_by_role("button", name="Colours: Dark").click()
     assert ground() == light
+
+
+def test_nothing_is_blurred_for_those_who_ask_for_less_transparency(make_visitor: MakeVisitor) -> None:
+    visitor = make_visitor(transparency="no-preference")
+    visitor.open_list()
+
+    def blurs() -> list[str]:
+        visitor.start_new_key()
+        found: list[str] = visitor.page.evaluate(
+            """() => [
+                getComputedStyle(document.querySelector("#bar")).backdropFilter,
+                getComputedStyle(document.querySelector("dialog[open]"), "::backdrop").backdropFilter,
+            ]"""
+        )
+        visitor.page.keyboard.press("Escape")
+        return found
+
+    assert blurs() == ["blur(10px)", "blur(2px)"]
+    visitor.prefer("light")
+    assert blurs() == ["none", "none"]

@@ -25,6 +25,7 @@ class Visitor:
         *,
         width: int = 1280,
         color_scheme: Literal["light", "dark"] = "light",
+        transparency: Literal["reduce", "no-preference"] = "reduce",
         is_logged_in: bool = True,
         scopes: tuple[str, ...] = ("*",),
     ) -> None:
@@ -33,7 +34,8 @@ class Visitor:
         self.problems: list[str] = []
         self.page: Page = context.new_page()
         self.page.set_viewport_size({"width": width, "height": 900})
-        self.page.emulate_media(color_scheme=color_scheme)
+        self._devtools = context.new_cdp_session(self.page)
+        self.prefer(color_scheme, transparency)
         self.page.on("console", self._note_console)
         self.page.on("pageerror", lambda error: self.problems.append(f"uncaught: {error}"))
         if is_logged_in:
@@ -42,6 +44,22 @@ class Visitor:
     def close(self) -> None:
         """Close the tab."""
         self.page.close()
+
+    def prefer(
+        self, color_scheme: Literal["light", "dark"], transparency: Literal["reduce", "no-preference"] = "reduce"
+    ) -> None:
+        """What the user has told the operating system, which may change while the page is open.
+
+        To blur what lies behind a dialog takes more of a processor than all else that the tests draw, so they ask for
+        less transparency. Playwright has no option for that, and Chromium takes all the features at once.
+        """
+        features = {
+            "prefers-color-scheme": color_scheme,
+            "prefers-reduced-motion": "reduce",
+            "prefers-reduced-transparency": transparency,
+        }
+        chosen = [{"name": name, "value": value} for name, value in features.items()]
+        self._devtools.send("Emulation.setEmulatedMedia", {"features": chosen})
 
     def hand_over(self, session: str, item: str = "keyauth.session") -> None:
         """What the application's own log-in does: leave the session where the page looks for it, once."""
