@@ -9,8 +9,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
+import argon2
 import pytest
 from fastapi import FastAPI
 
@@ -63,9 +65,18 @@ def forget_example_app(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def example_app(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FastAPI]:
-    """The example in this process, started, on an empty database. Imported anew, as it reads its settings then."""
+    """The example in this process, started, on an empty database. Imported anew, as it reads its settings then.
+
+    Hashes, of keys and of passwords, cost nothing here; in `start_demo` they cost what they do for users.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KEYAUTH_DATABASE_URL", database_url)
+    monkeypatch.setattr(
+        argon2, "PasswordHasher", partial(argon2.PasswordHasher, time_cost=1, memory_cost=8, parallelism=1)
+    )
+    monkeypatch.setenv("KEYAUTH_ARGON2_TIME_COST", "1")
+    monkeypatch.setenv("KEYAUTH_ARGON2_MEMORY_KIB", "8")
+    monkeypatch.setenv("KEYAUTH_ARGON2_PARALLELISM", "1")
     forget_example_app(monkeypatch)
     app: FastAPI = importlib.import_module("example_app.app").app
     async with app.router.lifespan_context(app):
