@@ -17,6 +17,8 @@ from fastapi_keyauth import (
     RevokedApiKey,
     SetupError,
 )
+from fastapi_keyauth.dangers import Danger
+from fastapi_keyauth.limiter import RedisLimiter
 from tests.servers import RedisServer, Server
 from tests.unit.fakes import listening
 from tests.unit.test_freshness import authenticate, make_key
@@ -109,6 +111,21 @@ async def test_what_is_dangerous_about_the_server_is_said_when_it_is_there(
             assert dangers().count("redis_evicts") == 1
             redis.kill()
             await authenticate(auth, (await make_key(auth)).token)
+
+
+async def test_a_look_for_dangers_that_meets_a_bug_keeps_nobody_from_recovering(
+    database_url: str, redis: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def find_dangers(_limiter: RedisLimiter) -> list[Danger]:
+        raise ZeroDivisionError
+
+    redis.kill()
+    monkeypatch.setattr(RedisLimiter, "find_dangers", find_dangers)
+    async with build(database_url, redis) as auth:
+        redis.restart()
+        await until(lambda: _is_back(auth))
+        await make_key(auth)
+    assert [record.levelname for record in caplog.records if "looking at redis failed" in record.message] == ["ERROR"]
 
 
 async def test_it_stops_as_soon_as_it_has_started(database_url: str, redis: Server) -> None:

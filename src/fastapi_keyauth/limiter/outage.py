@@ -17,12 +17,11 @@ from fastapi_keyauth.seldom import Seldom
 logger = logging.getLogger("fastapi_keyauth")
 
 PROBE_EVERY_S = 0.5
+"""Seconds between looks whether a server that was lost is back."""
 WATCH_EVERY_S = 1.0
 """Seconds between looks at servers that may fail over. A worker that asks nothing for a while would not notice that one
 hung, was replaced, and came back with what it knew before; it must lose sight of it within the time that a failover
 takes at the least."""
-
-
 FAILED_EVERY_S = 60.0
 """Seconds between log lines about a look that fails for another reason than an outage."""
 
@@ -168,18 +167,23 @@ class OutageLimiter:
             # Also before the first look: where the look succeeds and requests fail, this keeps them from taking turns.
             await asyncio.sleep(PROBE_EVERY_S)
             try:
-                if await self.primary.is_writable():
+                if await self._is_back():
                     break
             except Exception as error:
                 self._look_failed(error)
-        if not self._was_reached:
-            self._was_reached = True
-            for danger in await self.primary.find_dangers():
-                danger.warn()
         self.primary.doubt()
         self._probe = None
         logger.warning("redis is back", extra={"keyauth_event": "recovered", "part": "redis"})
         self._observer.back("redis")
+
+    async def _is_back(self) -> bool:
+        if not await self.primary.is_writable():
+            return False
+        if not self._was_reached:
+            self._was_reached = True
+            for danger in await self.primary.find_dangers():
+                danger.warn()
+        return True
 
     def _look_failed(self, error: Exception) -> None:
         """A bug, here or in the client library. It must not end the looking, and so the recovery, for good."""
