@@ -296,6 +296,14 @@ async def _is_admitted(auth: KeyAuth, token: str) -> bool:
     return await outcome(auth, token) == "admitted"
 
 
+async def test_the_url_of_one_server_at_a_node_of_a_cluster_stops_the_start(cluster: Cluster, tmp_path: Path) -> None:
+    """Such a node would answer what lies in one slot, and requests ask about a key and an address."""
+    for server in cluster.servers:
+        with pytest.raises(SetupError, match=r"refuses \(.*(Moved|CROSSSLOT)"):
+            async with worker(tmp_path, server.url):
+                pass
+
+
 async def test_a_cluster_that_refuses_stops_the_start_in_a_sentence(cluster: Cluster, tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=r"^The Redis server at .* refuses \(.+\)\.$") as failure:
         async with worker(tmp_path, cluster.url.replace(PASSWORD, "hunter2")):

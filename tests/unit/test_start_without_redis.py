@@ -143,10 +143,13 @@ def _refused_urls(redis: RedisServer) -> dict[str, str]:
         "another password": f"redis://:hunter2@{place}",
         "no password": f"redis://{place}",
         "a right that requests need": f"redis://api:hunter2@{place}",
+        "a database that it does not have": f"{redis.url.rpartition('/')[0]}/99",
     }
 
 
-@pytest.mark.parametrize("why", ["another password", "no password", "a right that requests need"])
+@pytest.mark.parametrize(
+    "why", ["another password", "no password", "a right that requests need", "a database that it does not have"]
+)
 async def test_a_server_that_refuses_stops_the_start_in_one_sentence(
     database_url: str, redis: RedisServer, why: str
 ) -> None:

@@ -17,9 +17,10 @@ from redis.exceptions import NoScriptError, RedisError
 from fastapi_keyauth.errors import LimiterUnavailable
 
 _REFUSALS = re.compile(
-    "AuthenticationError|WRONGPASS|NOAUTH|permission|unknown command|cluster support disabled|no Sentinel knows"
-    "|CERTIFICATE_VERIFY_FAILED|InvalidResponse|ProtocolError"
+    "AuthenticationError|WRONGPASS|NOAUTH|permission|unknown command|DB index|cluster support disabled|Moved|CROSSSLOT"
+    "|not allowed in cluster mode|no Sentinel knows|CERTIFICATE_VERIFY_FAILED|InvalidResponse|ProtocolError"
 )
+"""By the words: what redis-py says in a class of error of its own, hiredis and a Sentinel's list say in the text."""
 
 Prepared = tuple[Sequence[str], Sequence[str | int]]
 """Names of keys, and arguments, of one script call."""
@@ -114,6 +115,7 @@ def unavailable(error: BaseException) -> LimiterUnavailable:
 
 def is_refusal(error: LimiterUnavailable) -> bool:
     """Whether a server is there and will have none of it, which time does not heal: a wrong password, a right that is
-    lacking, a certificate that is not trusted, another protocol.
+    lacking, a database that it does not have, a cluster where one server was named, a certificate that is not trusted,
+    another protocol.
     """
     return _REFUSALS.search(str(error)) is not None

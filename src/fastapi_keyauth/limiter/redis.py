@@ -24,7 +24,8 @@ from fastapi_keyauth.redis_urls import Address
 SETTLED_S = 5.0
 """Seconds after which all workers have moved to a primary that Sentinels made: they look every second, and what one
 Sentinel did the others know within two."""
-_PROBE = Ask("probe", "probe")
+_PROBE = Ask("probe", "probes")
+"""As a request's, about a key and an address in different slots: a node of a cluster would answer one of them alone."""
 
 
 class RedisLimiter(SharedLimiter):
