@@ -26,7 +26,7 @@ class Fault:
         loses_data: whether Redis comes back empty.
         spares_database: whether PostgreSQL is there all the while.
         spares_redis: whether Redis is.
-        ends_worker: whether a worker is killed amid it, and lasts until another one serves in its place.
+        ends_worker: whether a worker is killed amid it; then it lasts until another one serves in its place.
     """
 
     name: str

@@ -37,7 +37,8 @@ class Exit(IntEnum):
     USAGE = 2
     """A command, option or value that cannot be right."""
     UNAVAILABLE = 3
-    """A setting is wrong, the database or Redis does not answer, or the tables want an upgrade. Nothing was changed."""
+    """A setting is wrong, the database or Redis does not answer, or the tables want an upgrade. Nothing was changed,
+    unless the database was lost just as it committed."""
     PENDING = 4
     """The change is stored, and not yet told to every worker."""
 

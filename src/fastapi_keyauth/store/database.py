@@ -205,7 +205,7 @@ class Database:
         """A transaction, committed at the end, rolled back on any error.
 
         Raises:
-            StoreUnavailable: the database cannot answer, or the commit did not go through.
+            StoreUnavailable: the database cannot answer. Where it was asked to commit, it may have done so.
         """
         # SQLite has one writer. Those that wait for their turn wait here, so that readers find connections.
         gate = self._writer if self.is_sqlite else self._unhurried
