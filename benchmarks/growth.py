@@ -22,9 +22,9 @@ from benchmarks.servers import AppServer
 from benchmarks.subjects import ours
 from fastapi_keyauth import KeyAuth, KeyAuthSettings
 from fastapi_keyauth.addresses import ClientAddress
-from fastapi_keyauth.authenticator import Visit
 from fastapi_keyauth.credentials import Credentials
 from fastapi_keyauth.tokens import format_token, new_key_id, new_secret, secret_tag
+from fastapi_keyauth.visit import Visit
 
 TABLES = (100, 10_000, 1_000_000)
 WARM = (1, 100, 10_000, 100_000)

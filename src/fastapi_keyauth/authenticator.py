@@ -58,8 +58,6 @@ from fastapi_keyauth.usage import UsageRecorder
 from fastapi_keyauth.verifier import VerifiedKey, Verifier
 from fastapi_keyauth.visit import Visit
 
-__all__ = ["Authenticator", "Visit"]
-
 
 class Authenticator:
     """Runs the checks of this module, in its order.

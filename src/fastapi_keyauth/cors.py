@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
-from fastapi_keyauth.authenticator import Visit
 from fastapi_keyauth.errors import StoreUnavailable
 from fastapi_keyauth.settings import KeyAuthSettings
 from fastapi_keyauth.store import KeyStore
+from fastapi_keyauth.visit import Visit
 
 logger = logging.getLogger("fastapi_keyauth")
 

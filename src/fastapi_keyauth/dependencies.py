@@ -8,10 +8,11 @@ from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
-from fastapi_keyauth.authenticator import Authenticator, Visit
+from fastapi_keyauth.authenticator import Authenticator
 from fastapi_keyauth.errors import InsufficientScope, MissingCredentials
 from fastapi_keyauth.openapi import EITHER, KEY, KEY_AND_SESSION, OPTIONAL_KEY, SESSION
 from fastapi_keyauth.principals import ADMIN, KeyPrincipal, SessionPrincipal
+from fastapi_keyauth.visit import Visit
 
 FindVisit = Callable[[HTTPConnection], Visit]
 

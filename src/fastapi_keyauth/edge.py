@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketState
 
 from fastapi_keyauth.addresses import AddressResolver, ClientAddress
-from fastapi_keyauth.authenticator import Authenticator, Visit
+from fastapi_keyauth.authenticator import Authenticator
 from fastapi_keyauth.cors import CorsRules, RawHeaders, add_vary
 from fastapi_keyauth.credentials import CredentialReader, Headers
 from fastapi_keyauth.errors import KeyAuthError
@@ -17,6 +17,7 @@ from fastapi_keyauth.limiter.base import HOUR_S
 from fastapi_keyauth.observer import Observer
 from fastapi_keyauth.peers import PeerWatch
 from fastapi_keyauth.problems import Problems
+from fastapi_keyauth.visit import Visit
 
 WS_POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1
 RateLimitHeaders = Literal["ietf", "legacy", "both", "none"]

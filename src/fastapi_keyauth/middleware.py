@@ -11,10 +11,10 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fastapi_keyauth.authenticator import Visit
 from fastapi_keyauth.credentials import Headers
 from fastapi_keyauth.edge import Edge, find_header
 from fastapi_keyauth.errors import KeyAuthError
+from fastapi_keyauth.visit import Visit
 
 _STARTS = frozenset({"http.response.start", "websocket.http.response.start"})
 

@@ -18,8 +18,8 @@ from fastapi_keyauth.tokens import find_key_id, redact
 if TYPE_CHECKING:  # both tell the observer, which asks nothing of them
     from starlette.types import Scope
 
-    from fastapi_keyauth.authenticator import Visit
     from fastapi_keyauth.records import Actor, Key
+    from fastapi_keyauth.visit import Visit
 
 logger = logging.getLogger("fastapi_keyauth")
 

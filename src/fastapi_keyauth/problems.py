@@ -9,8 +9,8 @@ from typing import Any
 from starlette.responses import Response
 
 from fastapi_keyauth import errors
-from fastapi_keyauth.authenticator import Visit
 from fastapi_keyauth.settings import KeyAuthSettings
+from fastapi_keyauth.visit import Visit
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:fastapi-keyauth:"

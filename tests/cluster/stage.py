@@ -14,9 +14,9 @@ from typing import Any
 
 from fastapi_keyauth import KeyAuth, KeyAuthSettings
 from fastapi_keyauth.addresses import ClientAddress
-from fastapi_keyauth.authenticator import Visit
 from fastapi_keyauth.credentials import Credentials
 from fastapi_keyauth.errors import KeyAuthError
+from fastapi_keyauth.visit import Visit
 from tests import waiting
 
 TIMEOUT_S = 0.5

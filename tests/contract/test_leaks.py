@@ -15,11 +15,11 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 
 from fastapi_keyauth import AuthEvent, KeyAuth, KeyAuthSettings, errors
-from fastapi_keyauth.authenticator import Visit
 from fastapi_keyauth.credentials import Credentials
 from fastapi_keyauth.models import metadata
 from fastapi_keyauth.records import StoredKey
 from fastapi_keyauth.tokens import TokenParser, redact
+from fastapi_keyauth.visit import Visit
 from tests.conftest import Stack
 from tests.unit.test_telemetry import Lab
 

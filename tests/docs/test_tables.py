@@ -13,10 +13,10 @@ from fastapi.routing import APIRoute
 
 from fastapi_keyauth import TOKEN_PATTERN, KeyAuth, KeyAuthSettings, KeyPrincipal, SessionPrincipal, errors
 from fastapi_keyauth.announcer import HOLDS_WITHIN_S
-from fastapi_keyauth.authenticator import Visit
 from fastapi_keyauth.credentials import Credentials
 from fastapi_keyauth.problems import TABLE, Problems
 from fastapi_keyauth.tokens import TokenParser
+from fastapi_keyauth.visit import Visit
 from tests.docs.pages import DOCS, PAGES, README, Row, find_blocks, find_rows, name_of
 
 SETTINGS_PAGE = DOCS / "settings.md"

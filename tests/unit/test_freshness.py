@@ -9,13 +9,13 @@ import pytest
 
 from fastapi_keyauth import CreatedKey, KeyAuth, LimiterUnavailable, RevokedApiKey, announcer
 from fastapi_keyauth.addresses import ClientAddress
-from fastapi_keyauth.authenticator import Visit
 from fastapi_keyauth.credentials import Credentials
 from fastapi_keyauth.errors import ChangePending, DisabledApiKey, ExpiredApiKey, HasherUnavailable, StoreUnavailable
 from fastapi_keyauth.limiter import OutageLimiter, RedisLimiter
 from fastapi_keyauth.limiter.shared import Unsettled
 from fastapi_keyauth.principals import KeyPrincipal
 from fastapi_keyauth.store import KeyStore
+from fastapi_keyauth.visit import Visit
 
 MakeAuth = Callable[..., KeyAuth]
 
