@@ -103,6 +103,18 @@ async def test_it_opens_where_the_database_does_not_answer_and_closes_where_it_d
     assert (counts.outages, counts.recoveries) == ({"database": 1}, {"database": 1})
 
 
+async def test_a_database_that_was_away_at_a_stop_is_back_when_it_has_started_again(
+    patient: Patient, watched: Breaker, counts: Counts
+) -> None:
+    patient.state = "fails"
+    watched.suspect(TimeoutError())
+    await until(lambda: watched.is_open)
+    await watched.stop()
+    watched.start()
+    watched.check()
+    assert (counts.outages, counts.recoveries) == ({"database": 1}, {"database": 1})
+
+
 async def test_a_statement_that_fails_while_the_database_answers_is_logged_and_no_more(
     patient: Patient, watched: Breaker, caplog: pytest.LogCaptureFixture
 ) -> None:

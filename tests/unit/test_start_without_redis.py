@@ -18,7 +18,8 @@ from fastapi_keyauth import (
     SetupError,
 )
 from fastapi_keyauth.dangers import Danger
-from fastapi_keyauth.limiter import RedisLimiter
+from fastapi_keyauth.limiter import Ask, RedisLimiter
+from fastapi_keyauth.limiter.shared import START_TRIES
 from tests.servers import RedisServer, Server
 from tests.unit.fakes import listening
 from tests.unit.test_freshness import authenticate, make_key
@@ -68,6 +69,16 @@ async def test_with_local_it_serves_and_limits_by_itself_and_recovers(
         with pytest.raises(RevokedApiKey):
             await authenticate(auth, other.token)
     assert seen == [("outage", "redis"), ("recovered", "redis")]
+
+
+async def test_a_block_of_its_own_is_known_and_can_be_lifted(database_url: str, redis: Server) -> None:
+    redis.kill()
+    async with build(database_url, redis, block_after_failures=1) as auth:
+        assert await auth._limiter.fail("192.0.2.1") == 0
+        assert auth._limiter.known_block_s("192.0.2.1") is not None
+        with pytest.raises(LimiterUnavailable):  # what other workers have cannot be lifted now
+            await auth.blocks.clear("192.0.2.1")
+        assert auth._limiter.known_block_s("192.0.2.1") is None
 
 
 async def test_with_deny_it_refuses_until_redis_is_there(database_url: str, redis: Server) -> None:
@@ -128,13 +139,44 @@ async def test_a_look_for_dangers_that_meets_a_bug_keeps_nobody_from_recovering(
     assert [record.levelname for record in caplog.records if "looking at redis failed" in record.message] == ["ERROR"]
 
 
-async def test_it_stops_as_soon_as_it_has_started(database_url: str, redis: Server) -> None:
+async def test_it_stops_as_soon_as_it_has_started_and_starts_again_when_redis_is_there(
+    database_url: str, redis: Server
+) -> None:
     redis.kill()
-    auth = build(database_url, redis)
+    auth = KeyAuth(build(database_url, redis).settings, telemetry=False)  # else it counts together with others
     for _ in range(2):
         async with auth:
             pass
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("keyauth")]
+    redis.restart()
+    async with auth:
+        await auth.keys.revoke((await make_key(auth)).key.id)
+    counts = auth._observer.instruments.counts
+    assert (counts.outages["redis"], counts.recoveries["redis"]) == (1, 1)  # one, over all three starts
+
+
+async def test_a_question_that_waits_while_it_stops_begins_no_outage(database_url: str, redis: Server) -> None:
+    async with build(database_url, redis, on_limiter_outage="deny") as auth:
+        redis.stop()
+        asked = asyncio.ensure_future(auth._limiter.take(Ask("k", None)))
+    with pytest.raises(LimiterUnavailable):
+        await asked
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("keyauth")]
+
+
+@pytest.mark.parametrize(("failures", "is_away"), [(START_TRIES - 1, False), (START_TRIES, True)])
+async def test_a_start_takes_redis_for_away_after_some_looks(
+    database_url: str, redis: Server, monkeypatch: pytest.MonkeyPatch, failures: int, is_away: bool
+) -> None:
+    left = iter(range(failures))
+
+    async def touch(_limiter: RedisLimiter) -> None:
+        for _ in left:
+            raise LimiterUnavailable("TimeoutError")
+
+    monkeypatch.setattr(RedisLimiter, "touch", touch)
+    async with build(database_url, redis) as auth:
+        assert await _is_back(auth) is not is_away
 
 
 def _refused_urls(redis: RedisServer) -> dict[str, str]:
