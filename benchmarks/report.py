@@ -110,10 +110,6 @@ def _figures(figures: Sequence[Mapping[str, Any]], group: str) -> str:
     return _table(head, rows)
 
 
-def _bytes(row: Mapping[str, Any]) -> str:
-    return f"{row['bytes_each']:,.0f}" if row["keys"] >= 10_000 else "-"  # with few, it is the process that grows
-
-
 def _share(share: float) -> str:
     return f"{share:.2f}" if share >= 0.01 else f"{share:.4f}"
 

@@ -25,7 +25,6 @@ class Fault:
         end: called once; when it returns, the server is back.
         loses_data: whether Redis comes back empty.
         spares_database: whether PostgreSQL is there all the while.
-        spares_redis: whether Redis is.
         ends_worker: whether a worker is killed amid it; then it lasts until another one serves in its place.
     """
 
@@ -35,7 +34,6 @@ class Fault:
     again: Callable[[], None] = _nothing
     loses_data: bool = False
     spares_database: bool = True
-    spares_redis: bool = False
     ends_worker: bool = False
 
 
@@ -83,8 +81,8 @@ class RedisFaults:
 def postgres_faults(server: Server) -> list[Fault]:
     """Faults of one PostgreSQL."""
     return [
-        Fault("PostgreSQL killed", server.kill, server.restart, spares_database=False, spares_redis=True),
-        Fault("PostgreSQL hung (SIGSTOP)", server.stop, server.cont, spares_database=False, spares_redis=True),
+        Fault("PostgreSQL killed", server.kill, server.restart, spares_database=False),
+        Fault("PostgreSQL hung (SIGSTOP)", server.stop, server.cont, spares_database=False),
     ]
 
 
@@ -105,5 +103,4 @@ def together(first: Fault, second: Fault) -> Fault:
         again=both(first.again, second.again),
         loses_data=first.loses_data or second.loses_data,
         spares_database=first.spares_database and second.spares_database,
-        spares_redis=first.spares_redis and second.spares_redis,
     )

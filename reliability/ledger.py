@@ -18,7 +18,6 @@ REFUSED_KEY = {(401, "revoked_api_key"), (401, "disabled_api_key"), (401, "expir
 ERROR = "server error"
 ADMITTED_DEAD = "admitted after it was taken away"
 REFUSED_LIVE = "refused though it is good"
-OVER_CAP = "admitted over the cap"
 ODD = "an answer that fits nothing"
 HUNG = "no answer at all"
 

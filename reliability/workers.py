@@ -13,7 +13,6 @@ from tests.waiting import until
 
 KILLED, STOPPED = "a worker killed (SIGKILL)", "a worker stopped (SIGTERM)"
 GONE_WITHIN_S = 30.0
-POLL_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -25,26 +24,23 @@ class Ended:
         at: when the signal was sent, on the monotonic clock.
         is_clean: whether it was SIGTERM.
         begun: requests that it began, as it said itself at its end; None where it could not.
-        finished: those that it answered whole.
     """
 
     pid: int
     at: float
     is_clean: bool
     begun: int | None
-    finished: int | None
 
 
 async def end_worker(party: Party, pid: int, *, is_clean: bool) -> Ended:
     """Signal a worker and wait until it is gone."""
     at = time.monotonic()
     os.kill(pid, signal.SIGTERM if is_clean else signal.SIGKILL)
-    await until(lambda: pid not in party.site.workers(), GONE_WITHIN_S, POLL_S)
+    await until(lambda: pid not in party.site.workers(), GONE_WITHIN_S)
     left = party.site.folder / f"stopped-{pid}.json"
-    if not (is_clean and left.exists()):  # one look at a small file
-        return Ended(pid, at, is_clean, None, None)
-    said = json.loads(left.read_text())  # as above
-    return Ended(pid, at, is_clean, said["begun"], said["finished"])
+    if not (is_clean and left.exists()):
+        return Ended(pid, at, is_clean, None)
+    return Ended(pid, at, is_clean, json.loads(left.read_text())["begun"])
 
 
 def unanswered(party: Party, ended: Ended) -> int:

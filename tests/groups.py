@@ -118,7 +118,7 @@ class Cluster(Group):
     def wait_until_all(self, command: str, condition: Callable[[str], bool]) -> None:
         """Wait until every node answers so."""
         for server in self.servers:
-            wait_until(lambda at=server: condition(self.ask(at, *command.split())), timeout_s=READY_S)  # type: ignore[misc]
+            wait_until(lambda at=server: condition(self.ask(at, *command.split())), timeout_s=READY_S)  # type: ignore[misc]  # a default is no argument
 
     def wait_until_whole(self) -> None:
         """Wait until all nodes are there, all slots served, and all agree that the replica is one."""
@@ -182,7 +182,7 @@ class Watched(Group):
         self.sentinels = [servers.start_sentinel(SERVICE, SENTINEL_PASSWORD, primary) for _ in range(3)]
         for sentinel in self.sentinels:
             with redis.Redis.from_url(sentinel.url, decode_responses=True, protocol=2) as client:
-                wait_until(lambda asked=client: self._knows_all(asked), timeout_s=READY_S)  # type: ignore[misc]
+                wait_until(lambda asked=client: self._knows_all(asked), timeout_s=READY_S)  # type: ignore[misc]  # a default is no argument
 
     @property
     def url(self) -> str:
@@ -209,7 +209,7 @@ class Watched(Group):
         assert len(self.replicas()) == 1
         for sentinel in self.sentinels:
             with redis.Redis.from_url(sentinel.url, decode_responses=True, protocol=2) as client:
-                wait_until(lambda asked=client: self._is_calm(asked, port), timeout_s=READY_S)  # type: ignore[misc]
+                wait_until(lambda asked=client: self._is_calm(asked, port), timeout_s=READY_S)  # type: ignore[misc]  # a default is no argument
 
     def _is_calm(self, client: redis.Redis, port: int) -> bool:
         primary: Any = cast(Any, client.sentinel_masters())[SERVICE]

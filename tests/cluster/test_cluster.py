@@ -213,11 +213,11 @@ async def test_a_primary_that_hung_and_came_back_is_believed_in_nothing(
         with cluster.hasty():
             victim.process.send_signal(signal.SIGSTOP)
             try:
-                await until(lambda: idle._limiter._probe is not None)  # type: ignore[attr-defined]
+                await until(lambda: idle._limiter._probe is not None)  # type: ignore[attr-defined]  # of the OutageLimiter
                 await until(lambda: asyncio.to_thread(lambda: len(cluster.primaries(besides=victim)) == 3))
                 await until(lambda: _takes_changes(here))
                 await here.keys.revoke(created.key.id)
-                await until(lambda: idle._limiter._probe is None)  # type: ignore[attr-defined]
+                await until(lambda: idle._limiter._probe is None)  # type: ignore[attr-defined]  # of the OutageLimiter
             finally:
                 victim.cont()
             assert await outcome(idle, created.token) == "RevokedApiKey"

@@ -202,11 +202,6 @@ class Model:
         attempts = None if bucket is None else self.attempts.get(bucket)
         return 0.0 if attempts is None else max(0.0, attempts.blocked_until - self.now)
 
-    def failures_left(self, bucket: str | None) -> float:
-        """How many failed attempts are yet answered as such before the block."""
-        attempts = None if bucket is None else self._running(bucket)
-        return inf if bucket is None else self.rules.block_after_failures - (attempts.count if attempts else 0)
-
     def _running(self, bucket: str) -> Attempts | None:
         attempts = self.attempts.get(bucket)
         if attempts is None or attempts.first_at + self.rules.failure_window_s <= self.now:

@@ -104,7 +104,7 @@ async def test_a_flood_of_everything_leaves_nothing_that_grows(
         assert any(name.endswith("Verifier") for name in full), sizes  # the walk has met what fills up
         if auth.settings.redis_url is not None:
             limiter = auth._limiter
-            assert len(limiter.primary._known_blocks) <= SMALL  # type: ignore[attr-defined]
+            assert len(limiter.primary._known_blocks) <= SMALL  # type: ignore[attr-defined]  # of the OutageLimiter
 
 
 @in_memory

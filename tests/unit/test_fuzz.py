@@ -149,7 +149,7 @@ def test_the_address_is_the_peer_or_one_that_was_forwarded(lines: list[str], pee
     candidates = {str(parse_forwarded(entry)) for entry in whole}
     peer_itself = AddressResolver([], 64).resolve((peer, 1), [])
     assert found.text in candidates or found == peer_itself
-    if not any(ip_address(peer_itself.text) in ip_network(net) for net in TRUSTED):  # type: ignore[union-attr]
+    if not any(ip_address(peer_itself.text) in ip_network(net) for net in TRUSTED):  # type: ignore[union-attr]  # it is an address
         assert found == peer_itself
 
 
@@ -194,7 +194,7 @@ def test_an_origin_is_read_into_one_form(text: str) -> None:
     assert origin.count("/") == 2
 
 
-moments = st.datetimes(datetime(1970, 1, 1), datetime(9000, 1, 1)).map(lambda moment: moment.replace(tzinfo=UTC))  # noqa: DTZ001
+moments = st.datetimes(datetime(1970, 1, 1), datetime(9000, 1, 1)).map(lambda moment: moment.replace(tzinfo=UTC))  # noqa: DTZ001  # as Hypothesis wants them
 
 
 @fuzzed(100)

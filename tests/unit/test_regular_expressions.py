@@ -88,8 +88,8 @@ def hostile_texts(pattern: str) -> list[Callable[[int], str]]:
     pieces += ["ka_live_", "ks_", "a_a_", "ka_a_AAAAAAAAAAAA_", "://a:@", "?token=", "1.", "::", "--workers "]
     makers: list[Callable[[int], str]] = []
     for piece in pieces:
-        makers.append(lambda size, piece=piece: (piece * (size // len(piece) + 1))[:size])  # type: ignore[misc]
-        makers.append(lambda size, piece=piece: (piece * (size // len(piece) + 1))[:size] + "\x00")  # type: ignore[misc]
+        makers.append(lambda size, piece=piece: (piece * (size // len(piece) + 1))[:size])  # type: ignore[misc]  # a default is no argument
+        makers.append(lambda size, piece=piece: (piece * (size // len(piece) + 1))[:size] + "\x00")  # type: ignore[misc]  # a default is no argument
     return makers
 
 
