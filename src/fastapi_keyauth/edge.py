@@ -141,8 +141,6 @@ def can_answer_upgrade(scope: Scope) -> bool:
 
 def find_header(headers: Headers, name: bytes) -> bytes | None:
     """A header's value; several are joined, so that a doubled one equals none that is allowed. None where absent."""
-    found = None
-    for present, value in headers:
-        if present == name:
-            found = value if found is None else found + b", " + value
-    return found
+    # Joined once: a server may bound neither their number nor their size, and adding to bytes copies all of them.
+    found = [value for present, value in headers if present == name]
+    return b", ".join(found) if found else None

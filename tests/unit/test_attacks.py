@@ -1,5 +1,6 @@
 """Attacks that worked once, and must not again."""
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,6 +10,9 @@ import pytest
 from fastapi import FastAPI
 
 from fastapi_keyauth import KeyAuth, SessionPrincipal
+from fastapi_keyauth.addresses import AddressResolver
+from fastapi_keyauth.credentials import CredentialReader
+from fastapi_keyauth.edge import find_header
 from fastapi_keyauth.middleware import Exemptions
 from fastapi_keyauth.tokens import format_token, new_key_id, new_secret, new_session_token, redact
 from tests.contract.asgi import call
@@ -107,6 +111,16 @@ async def test_made_up_origins_cost_one_read(build: Build, monkeypatch: pytest.M
         for number in range(50):
             await client.get("/nowhere", headers={"origin": f"https://{number}.example"})
         assert reads.calls == 1
+
+
+def test_a_header_that_is_sent_many_times_costs_no_more_than_its_length(stack: Any) -> None:
+    names = (b"origin", b"x-forwarded-for", b"api-key", b"authorization")
+    headers = [(name, b"x" * 10) for name in names for _ in range(100_000)]  # uvicorn with httptools takes that many
+    began = time.thread_time()
+    find_header(headers, b"origin")
+    CredentialReader("api-key", "ka", accept_bearer_keys=True).read(headers)
+    AddressResolver(["10.0.0.0/8"], 64).resolve(("10.0.0.1", 1), headers)
+    assert time.thread_time() - began < 3  # a guard: well below 1 s, or many times as long where it is quadratic
 
 
 @pytest.mark.parametrize("before", ["", "x_", "é", "/", "key=", "a"])
