@@ -15,6 +15,7 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
+from pydantic_core import PydanticKnownError
 
 from fastapi_keyauth.addresses import parse_network
 from fastapi_keyauth.errors import InvalidField
@@ -116,8 +117,14 @@ def as_moment(value: Any) -> Any:
 
 
 def _as_list(value: Any) -> Any:
-    """Code may pass any collection of names; a body has lists anyway."""
-    return list(value) if isinstance(value, tuple | set | frozenset) else value
+    """Code may pass any collection of names; a body has lists anyway. A long one is not looked into: each of
+    thousands of items would be a complaint.
+    """
+    values = list(value) if isinstance(value, tuple | set | frozenset) else value
+    if isinstance(values, list) and len(values) > MAX_LIST:
+        facts = {"field_type": "List", "max_length": MAX_LIST, "actual_length": len(values)}
+        raise PydanticKnownError("too_long", facts)
+    return values
 
 
 # What OpenAPI says of the rules above, as far as a schema can, and never more than they do.

@@ -103,6 +103,33 @@ async def test_a_422_repeats_no_token(build: Build) -> None:
         assert made["token"][20:60] not in answer.text
 
 
+async def test_a_422_repeats_no_token_that_is_the_name_of_a_field(build: Build) -> None:
+    auth, client = build()
+    async with auth:
+        session = {"authorization": f"Bearer {await auth.sessions.create('a')}"}
+        made = (await client.post("/api-keys", json={"name": "n"}, headers=session)).json()
+        for method, path in (("POST", ""), ("PATCH", f"/{made['id']}"), ("POST", f"/{made['id']}/rotate")):
+            answer = await client.request(method, f"/api-keys{path}", json={made["token"]: 1}, headers=session)
+            assert answer.status_code == 422
+            assert made["token"][20:60] not in answer.text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {f"{number:x}": 0 for number in range(6000)},
+        *({"name": "n", field: [0] * 20_000} for field in ("scopes", "allowed_origins", "allowed_ips")),
+    ],
+)
+async def test_a_body_that_is_wrong_in_thousands_of_places_is_answered_in_short(build: Build, body: Any) -> None:
+    auth, client = build()
+    async with auth:
+        session = {"authorization": f"Bearer {await auth.sessions.create('a')}"}
+        answer = await client.post("/api-keys", json=body, headers=session)
+        assert answer.status_code == 422
+        assert len(answer.json()["detail"]) <= 100
+
+
 async def test_made_up_origins_cost_one_read(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     auth, client = build()
     async with auth:

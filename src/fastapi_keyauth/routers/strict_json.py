@@ -6,7 +6,7 @@ own, but it repeats only short values.
 """
 
 import json
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
 from fastapi import HTTPException, Request, Response
@@ -20,6 +20,10 @@ from fastapi_keyauth.tokens import redact
 MAX_BODY_BYTES = 65_536
 """The longest sensible body is a tenth of it."""
 MAX_INPUT_CHARACTERS = 200
+MAX_NAME_CHARACTERS = 100
+"""Of the name of a field or parameter that is repeated."""
+MAX_PROBLEMS = 100
+"""What is wrong with one request is named up to here: a body of 64 KiB can be wrong in thousands of places."""
 
 
 def strict_json_route(authenticate: Callable[[Request], Awaitable[object]]) -> type[APIRoute]:
@@ -56,7 +60,8 @@ def strict_json_route(authenticate: Callable[[Request], Awaitable[object]]) -> t
                     loc = ("body" if takes_body else "query", error.field)
                     raise RequestValidationError([{"type": "value_error", "loc": loc, "msg": error.message}]) from None
                 except RequestValidationError as error:
-                    raise RequestValidationError([_without_much_input(problem) for problem in error.errors()]) from None
+                    problems = error.errors()[:MAX_PROBLEMS]
+                    raise RequestValidationError([_without_much_input(problem) for problem in problems]) from None
 
                 # A shared cache knows that an answer to ``Authorization`` is for one alone; of ``api-key`` it does not.
                 response.headers["Cache-Control"] = "no-store"
@@ -75,7 +80,7 @@ def check_query(request: Request, known: set[str]) -> None:
     """
     unknown = [name for name in request.query_params if name not in known]
     if unknown:
-        problem = {"type": "extra_forbidden", "loc": ("query", redact(unknown[0][:100])), "msg": "No such parameter"}
+        problem = {"type": "extra_forbidden", "loc": _named(("query", unknown[0])), "msg": "No such parameter"}
         raise RequestValidationError([problem])
 
 
@@ -128,9 +133,15 @@ def _without_much_input(problem: dict[str, Any]) -> dict[str, Any]:
     if problem.get("type") == "model_attributes_type" and tuple(problem["loc"]) == ("body",):
         # FastAPI reads JSON as text where the header does not name it, which is what `curl -d` sends.
         kept["msg"] = "The body must be a JSON object, sent with 'Content-Type: application/json'"
+    kept["loc"] = _named(problem["loc"])
     value = problem.get("input")
     if isinstance(value, str):
         kept["input"] = redact(value[:MAX_INPUT_CHARACTERS])
     elif isinstance(value, int | float):
         kept["input"] = value
     return kept
+
+
+def _named(place: Iterable[str | int]) -> tuple[str | int, ...]:
+    """Where a complaint is about: a field may be named like a token that was put in the wrong place."""
+    return tuple(redact(part[:MAX_NAME_CHARACTERS]) if isinstance(part, str) else part for part in place)
