@@ -26,6 +26,9 @@ logger = logging.getLogger("fastapi_keyauth")
 MAX_LIMITED = 4096
 """Keys of which this worker knows that it has told of their cap in this hour."""
 
+MAX_PATH = 1000
+"""Characters of a path that are logged: a refusal costs nothing, and must not fill a disk at the sender's pace."""
+
 
 class Observer:
     """See the module.
@@ -53,7 +56,7 @@ class Observer:
         if logger.isEnabledFor(logging.INFO):
             if isinstance(error, TemporarilyUnavailable) and visit.credentials.token is not None:
                 key_id = find_key_id(visit.credentials.token)  # raised where nobody knows for whom
-            method, path = scope.get("method", "WEBSOCKET"), redact(scope["path"])
+            method, path = scope.get("method", "WEBSOCKET"), redact(scope["path"][:MAX_PATH])
             logger.info(
                 "refused: %s key=%s address=%s %s %r",
                 type(error).__name__,

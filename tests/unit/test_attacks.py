@@ -130,6 +130,16 @@ async def test_a_body_that_is_wrong_in_thousands_of_places_is_answered_in_short(
         assert len(answer.json()["detail"]) <= 100
 
 
+async def test_a_refusal_logs_no_more_of_a_path_than_helps(build: Build, caplog: pytest.LogCaptureFixture) -> None:
+    auth, client = build()
+    caplog.set_level("INFO", logger="fastapi_keyauth")
+    async with auth:
+        assert (await client.get(f"/api-keys/{'a' * 60_000}")).status_code == 401
+    refusals = [record for record in caplog.records if getattr(record, "keyauth_event", None) == "refused"]
+    assert len(refusals) == 1
+    assert len(refusals[0].getMessage()) < 1200
+
+
 async def test_made_up_origins_cost_one_read(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     auth, client = build()
     async with auth:
