@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -258,3 +259,25 @@ async def test_key_is_made_whole_or_not_at_all(scene: Scene) -> None:
         made.update(key.id for key in new)
 
     assert await cut_everywhere(scene, nothing, lambda: scene.manage("POST", "", {"name": "k"}), look)
+
+
+async def test_import_is_made_whole_or_not_at_all_and_holds_up_no_change(scene: Scene) -> None:
+    records: list[dict[str, str]] = []
+    imported = 0
+
+    async def prepare() -> None:
+        nonlocal records
+        records = [{"owner_id": "them", "name": "n", "hash": secrets.token_hex(32)} for _ in range(3)]
+
+    async def take_over() -> RawAnswer:
+        await scene.auth.keys.import_keys(records)
+        return await call(scene.app, "/nowhere")
+
+    async def look(answer: RawAnswer | None) -> None:
+        nonlocal imported
+        new = len(await scene.auth.keys.list(owner_id="them", limit=200)) - imported
+        imported += new
+        assert new in ((0, 3) if answer is None else (3,))
+        await scene.new_key()
+
+    assert await cut_everywhere(scene, prepare, take_over, look)

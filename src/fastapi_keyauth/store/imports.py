@@ -11,6 +11,7 @@ from fastapi_keyauth.models import EventRow, OriginRow, table
 from fastapi_keyauth.records import StoredKey
 from fastapi_keyauth.store.database import Database
 from fastapi_keyauth.store.views import FOR_TOKEN_COLUMNS, Views, keys, secrets
+from fastapi_keyauth.store.whole import whole
 
 AT_ONCE = 200
 """Rows of one statement: SQLite before 3.32 takes 999 values, and progress is seen."""
@@ -61,6 +62,7 @@ class ImportStore:
 
     def __init__(self, database: Database, views: Views) -> None:
         self._database = database
+        self.works = database.works
         self._views = views
 
     async def find(self, lookups: Sequence[str]) -> dict[str, ImportedSecret]:
@@ -85,6 +87,7 @@ class ImportStore:
                 known.update((await connection.execute(statement)).scalars())
         return known
 
+    @whole
     async def add(self, rows: Sequence[NewRows], advance: Callable[[int], None]) -> None:
         """Insert keys with their secrets, origins and lines of history: all of them or none.
 
@@ -108,6 +111,7 @@ class ImportStore:
         rows = await self._database.fetch(select(secrets.c.id).where(_is_as_it_was(secret_id, old_hash)))
         return not rows
 
+    @whole
     async def adopt(self, secret_id: int, old_hash: str, values: Mapping[str, Any]) -> None:
         """Replace an imported hash by ours: these columns alone, and only if nobody did so before."""
         async with self._database.write() as connection:
