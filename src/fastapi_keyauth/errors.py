@@ -72,8 +72,9 @@ class ImportRefused(KeyAuthError, ValueError):
         self.bad_lines = tuple(bad_lines)
         self.count = count
         first = self.bad_lines[0]
+        place = f", the first in line {first.line}" if first.line else ""
         field = "" if first.field is None else f"{first.field}: "
-        super().__init__(f"{count} mistakes, the first in line {first.line}: {field}{first.message}")
+        super().__init__(f"{count} mistakes{place}: {field}{first.message}")
 
 
 class Refusal(KeyAuthError):

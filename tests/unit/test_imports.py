@@ -17,7 +17,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
 from fastapi_keyauth import ImportRefused, InvalidApiKey, KeyAuth, MalformedApiKey, RevokedApiKey, SetupError, foreign
-from fastapi_keyauth.cli.imports import _read
+from fastapi_keyauth.cli.imports import _complain, _read
 from fastapi_keyauth.errors import AddressBlocked, HasherUnavailable
 from fastapi_keyauth.hashing import Hasher
 from fastapi_keyauth.imported import MAX_TRIED, ImportVerifier
@@ -289,6 +289,23 @@ async def test_keys_that_are_there_are_refused_or_skipped(make: MakeAuth) -> Non
         assert (outcome.imported, outcome.skipped) == (1, 1)
         key = await auth.keys.get(outcome.key_ids[0])
         assert (key.status, key.created_at.year, key.hint) == ("disabled", 2019, "…")
+
+
+@pytest.mark.parametrize("stack", ["sqlite-memory"], indirect=True)
+async def test_of_two_imports_of_one_token_at_once_the_later_is_refused(
+    make: MakeAuth, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def find_nothing(*_: Any) -> set[str]:
+        return set()
+
+    monkeypatch.setattr(ImportStore, "find_known", find_nothing)  # the other one had not written when this one looked
+    async with make() as auth:
+        await auth.keys.import_keys([record()])
+        with pytest.raises(ImportRefused, match=r"^1 mistakes: another import took") as refused:
+            await auth.keys.import_keys([record(hash="0" * 64), record()])
+        assert len(await auth.keys.list()) == 1
+    _complain(refused.value, as_json=False)
+    assert capsys.readouterr().err.startswith("another import took")
 
 
 @pytest.mark.parametrize("stack", ["sqlite-memory"], indirect=True)

@@ -73,7 +73,8 @@ def _complain(refused: ImportRefused, *, as_json: bool) -> None:
         sys.stderr.write(json.dumps(problem) + "\n")
         return
     for bad in refused.bad_lines:
-        say(f"line {bad.line}: {'' if bad.field is None else f'{bad.field} '}{bad.message}")
+        place = f"line {bad.line}: " if bad.line else ""
+        say(f"{place}{'' if bad.field is None else f'{bad.field} '}{bad.message}")
     unnamed = refused.count - len(refused.bad_lines)
     more = f" ({unnamed} more are not shown)" if unnamed else ""
     say(f"{refused.count} mistakes{more}. Nothing was written.")
