@@ -3,7 +3,7 @@
 ::
 
     KeyAuthError                      (never raised itself)
-    ├── SetupError                    a wrong setting, a database that does not answer at start
+    ├── SetupError                    a wrong setting, at start a database that does not answer or a Redis that refuses
     ├── InvalidField                  a value for a key that cannot be right (also a ValueError)
     ├── ImportRefused                 lines of an import cannot be right (also a ValueError)
     ├── Refusal                       a request is refused

@@ -17,8 +17,9 @@ from redis.exceptions import NoScriptError, RedisError
 from fastapi_keyauth.errors import LimiterUnavailable
 
 _REFUSALS = re.compile(
-    "AuthenticationError|WRONGPASS|NOAUTH|permission|unknown command|DB index|cluster support disabled|Moved|CROSSSLOT"
-    "|not allowed in cluster mode|no Sentinel knows|CERTIFICATE_VERIFY_FAILED|InvalidResponse|ProtocolError"
+    "AuthenticationError|WRONGPASS|NOAUTH|permission|unknown command|DB index|cluster support disabled"
+    "|not allowed in cluster mode|MovedError|CROSSSLOT|no Sentinel knows|CERTIFICATE_VERIFY_FAILED|InvalidResponse"
+    "|ProtocolError"
 )
 """By the words: what redis-py says in a class of error of its own, hiredis and a Sentinel's list say in the text."""
 
