@@ -8,6 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from fastapi_keyauth import KeyAuth, KeyAuthSettings, LimiterUnavailable
+from fastapi_keyauth.cli.checks import check_redis
 from fastapi_keyauth.limiter import OutageLimiter
 from tests.docs.pages import DOCS
 from tests.servers import Server
@@ -41,6 +42,8 @@ async def test_the_commands_of_the_acl_are_enough(start_valkey: Callable[..., Se
         block_after_failures=1,
         on_limiter_outage="deny",
     )
+    found = [finding async for finding in check_redis(KeyAuth(settings))]
+    assert [finding.level for finding in found] == ["warning"], "what it is may not be asked, which is no error"
     async with KeyAuth(settings) as auth:
         created = await auth.keys.create(owner_id="a", name="k")
         for _ in range(2):

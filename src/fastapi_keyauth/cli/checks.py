@@ -15,6 +15,7 @@ from fastapi_keyauth.keyauth import KeyAuth
 from fastapi_keyauth.limiter import OutageLimiter
 from fastapi_keyauth.limiter.calls import is_refusal
 from fastapi_keyauth.limiter.inspection import MAX_CLOCK_DIFFERENCE_S
+from fastapi_keyauth.limiter.shared import SharedLimiter
 from fastapi_keyauth.settings import KeyAuthSettings
 from fastapi_keyauth.store import Database, schema
 from fastapi_keyauth.store.upgrade import has_been_made
@@ -108,7 +109,7 @@ async def check_redis(auth: KeyAuth) -> AsyncIterator[Finding]:
     primary = limiter.primary
     try:
         await primary.start()
-        facts = await primary.facts()
+        finding = await _look_at(primary)
         dangers = await primary.find_dangers()
     except LimiterUnavailable as error:
         says = "refuses" if is_refusal(error) else "does not answer"
@@ -116,10 +117,22 @@ async def check_redis(auth: KeyAuth) -> AsyncIterator[Finding]:
         return
     finally:
         await primary.close()
-    says = f"{facts.version} at {primary.where} takes writes and answers in {facts.answer_ms:.1f} ms."
-    yield Finding("redis", "ok", says)
+    yield finding
     for danger in dangers:
         yield Finding("redis", "warning", danger.sentence)
+
+
+async def _look_at(server: SharedLimiter) -> Finding:
+    try:
+        facts = await server.facts()
+    except LimiterUnavailable as error:
+        if not is_refusal(error):
+            raise
+        # The service needs no INFO and no PING, so an ACL need not allow them.
+        says = f"The Redis server at {server.where} takes writes, and may not be asked what it is ({error})."
+        return Finding("redis", "warning", says)
+    says = f"{facts.version} at {server.where} takes writes and answers in {facts.answer_ms:.1f} ms."
+    return Finding("redis", "ok", says)
 
 
 def _judge_clock(ahead_s: float) -> Finding:
