@@ -74,7 +74,12 @@ class ImportRefused(KeyAuthError, ValueError):
         first = self.bad_lines[0]
         place = f", the first in line {first.line}" if first.line else ""
         field = "" if first.field is None else f"{first.field}: "
-        super().__init__(f"{count} mistakes{place}: {field}{first.message}")
+        super().__init__(f"{self.how_many}{place}: {field}{first.message}")
+
+    @property
+    def how_many(self) -> str:
+        """``count`` in words."""
+        return f"{self.count} mistake" if self.count == 1 else f"{self.count} mistakes"
 
 
 class Refusal(KeyAuthError):

@@ -157,6 +157,8 @@ class Importer:
         for number, rows in self._check_all(lines, advance):
             if number % AT_ONCE == 0:
                 await asyncio.sleep(0)  # a service that imports goes on answering
+            if rows is None:
+                continue
             lookup = rows.secret["lookup"]
             if lookup in found:
                 self._refuse(number, None, f"finds the same token as line {found[lookup][0]}")
@@ -180,13 +182,15 @@ class Importer:
         logger.info("imported %d keys", len(new), extra={"keyauth_event": "imported"})
         return ImportOutcome(len(new), len(known), tuple(rows.key["id"] for rows in new))
 
-    def _check_all(self, lines: Iterable[Line], advance: Progress) -> Iterator[tuple[int, NewRows]]:
+    def _check_all(self, lines: Iterable[Line], advance: Progress) -> Iterator[tuple[int, NewRows | None]]:
+        """The rows of each line; None where the line was refused."""
         for line in lines:
+            rows = None
             try:
                 if line.problem is not None:
                     self._refuse(line.number, None, line.problem)
                 else:
-                    yield line.number, self._rows_of(line.values)
+                    rows = self._rows_of(line.values)
             except ValidationError as error:
                 for part in error.errors(include_input=False, include_url=False, include_context=False):
                     message = part["msg"].removeprefix("Value error, ")
@@ -195,6 +199,7 @@ class Importer:
                     self._refuse(line.number, field, "has a column of another name" if is_unknown else message)
             except InvalidField as error:
                 self._refuse(line.number, error.field, error.message)
+            yield line.number, rows
             advance(1)
 
     def _rows_of(self, values: Mapping[str, Any]) -> NewRows:

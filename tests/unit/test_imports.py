@@ -301,7 +301,7 @@ async def test_of_two_imports_of_one_token_at_once_the_later_is_refused(
     monkeypatch.setattr(ImportStore, "find_known", find_nothing)  # the other one had not written when this one looked
     async with make() as auth:
         await auth.keys.import_keys([record()])
-        with pytest.raises(ImportRefused, match=r"^1 mistakes: another import took") as refused:
+        with pytest.raises(ImportRefused, match=r"^1 mistake: another import took") as refused:
             await auth.keys.import_keys([record(hash="0" * 64), record()])
         assert len(await auth.keys.list()) == 1
     _complain(refused.value, as_json=False)

@@ -67,7 +67,7 @@ def _complain(refused: ImportRefused, *, as_json: bool) -> None:
     if as_json:
         problem: dict[str, Any] = {
             "code": "bad_lines",
-            "detail": f"{refused.count} mistakes; nothing was written.",
+            "detail": f"{refused.how_many}; nothing was written.",
             "lines": [bad._asdict() for bad in refused.bad_lines],
         }
         sys.stderr.write(json.dumps(problem) + "\n")
@@ -77,7 +77,7 @@ def _complain(refused: ImportRefused, *, as_json: bool) -> None:
         say(f"{place}{'' if bad.field is None else f'{bad.field} '}{bad.message}")
     unnamed = refused.count - len(refused.bad_lines)
     more = f" ({unnamed} more are not shown)" if unnamed else ""
-    say(f"{refused.count} mistakes{more}. Nothing was written.")
+    say(f"{refused.how_many}{more}. Nothing was written.")
 
 
 def _read(file: str, kind: Format) -> list[Line]:
