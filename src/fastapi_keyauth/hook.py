@@ -6,7 +6,6 @@ for is dropped and counted.
 """
 
 import asyncio
-import contextlib
 import inspect
 import logging
 from collections import deque
@@ -79,8 +78,7 @@ class EventHook:
         await asyncio.wait([task], timeout=CLOSE_WAIT_S)
         if not task.done():
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await asyncio.gather(task, return_exceptions=True)
         if self._waiting:
             self._drop(len(self._waiting))
             self._waiting.clear()

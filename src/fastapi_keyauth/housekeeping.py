@@ -1,7 +1,6 @@
 """What a worker does every few seconds, beside the requests."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -29,8 +28,7 @@ class Housekeeping:
         """End, in the middle of a work if need be."""
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
 
     async def _run(self) -> None:

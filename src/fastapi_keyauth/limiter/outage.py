@@ -1,7 +1,6 @@
 """What to do while Redis is out of reach, in one place: fail fast, limit locally or deny, notice when it is back."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable
 
@@ -71,11 +70,10 @@ class OutageLimiter:
     async def close(self) -> None:
         """See ``Limiter``."""
         self._is_closed = True
-        for task in (self._watch, self._probe):
-            if task is not None:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+        tasks = [task for task in (self._watch, self._probe) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._watch = self._probe = None
         await self.primary.close()
 
