@@ -7,6 +7,7 @@ from typing import Any, Literal
 import pytest
 from redis.asyncio import Redis
 
+from fastapi_keyauth.errors import LimiterUnavailable
 from fastapi_keyauth.limiter import Ask, ClusterLimiter, Limiter, MemoryLimiter, RedisLimiter, Verdict
 from fastapi_keyauth.limiter.base import Policy
 from tests.session import Servers
@@ -267,6 +268,22 @@ class TestRedisAlone:
         names = [name async for name in limiter._control.scan_iter()]
         assert len(names) >= 5
         assert all([await limiter._control.pttl(name) > 0 for name in names])
+        await limiter.close()
+
+    async def test_failures_grow_no_further_than_the_memory_that_redis_may_use(self, redis_server_url: str) -> None:
+        limiter = RedisLimiter(redis_server_url, Policy(3, 60_000, 60_000, "fixed_window"), "t", 5.0)
+        admin: Redis = Redis.from_url(redis_server_url)
+        for bucket in ("known", "nearly", "nearly"):
+            await limiter.fail(bucket)
+        await admin.config_set("maxmemory", 1)
+        try:
+            for bucket in ("new", "known", "nearly"):
+                with pytest.raises(LimiterUnavailable, match="OOM"):
+                    await limiter.fail(bucket)
+        finally:
+            await admin.config_set("maxmemory", 0)
+        assert await limiter.fail("nearly") == 0  # what was refused was not counted
+        await admin.aclose()
         await limiter.close()
 
     async def test_a_new_connection_proves_every_row_anew(self, redis_server_url: str) -> None:
