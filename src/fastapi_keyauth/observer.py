@@ -28,6 +28,8 @@ MAX_LIMITED = 4096
 
 MAX_PATH = 1000
 """Characters of a path that are logged: a refusal costs nothing, and must not fill a disk at the sender's pace."""
+MAX_METHOD = 200
+"""The same of a method: a token that was put in its place is shorter, and so cut down to its id."""
 
 
 class Observer:
@@ -56,13 +58,13 @@ class Observer:
         if logger.isEnabledFor(logging.INFO):
             if isinstance(error, TemporarilyUnavailable) and visit.credentials.token is not None:
                 key_id = find_key_id(visit.credentials.token)  # raised where nobody knows for whom
-            method, path = scope.get("method", "WEBSOCKET"), redact(scope["path"][:MAX_PATH])
+            method, path = redact(scope.get("method", "WEBSOCKET")[:MAX_METHOD]), redact(scope["path"][:MAX_PATH])
             logger.info(
                 "refused: %s key=%s address=%s %s %r",
                 type(error).__name__,
                 key_id,
                 address,
-                method,
+                method if method.isalpha() else repr(method),
                 path,
                 extra={
                     "keyauth_event": "refused",

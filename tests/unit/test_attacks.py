@@ -140,6 +140,23 @@ async def test_a_refusal_logs_no_more_of_a_path_than_helps(build: Build, caplog:
     assert len(refusals[0].getMessage()) < 1200
 
 
+async def test_a_method_puts_no_token_into_the_log_and_steers_no_terminal(
+    make_auth: MakeAuth, caplog: pytest.LogCaptureFixture
+) -> None:
+    auth, app, token = make_auth(), FastAPI(), format_token("ka", "live", new_key_id(), new_secret())
+    auth.protect(app)
+    caplog.set_level("INFO", logger="fastapi_keyauth")
+    async with auth:
+        for method in (token, "\x1b[2J\n", "A" * 60_000):  # uvicorn with h11 takes any word, others more than words
+            assert (await call(app, method=method)).status == 401
+    refusals = [record for record in caplog.records if getattr(record, "keyauth_event", None) == "refused"]
+    assert len(refusals) == 3
+    for record in refusals:
+        assert token[-40:] not in f"{record.getMessage()}{record.__dict__}"
+        assert record.getMessage().isprintable()
+        assert len(record.getMessage()) < 3000
+
+
 async def test_made_up_origins_cost_one_read(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     auth, client = build()
     async with auth:
