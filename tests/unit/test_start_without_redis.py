@@ -204,7 +204,7 @@ async def test_a_server_that_refuses_stops_the_start_in_one_sentence(
     assert "hunter2" not in str(failure.value)
 
 
-@pytest.mark.parametrize("kind", ["redis", "redis+cluster"])
+@pytest.mark.parametrize("kind", ["redis", "rediss", "redis+cluster"])
 async def test_a_server_of_another_kind_stops_the_start(database_url: str, kind: str) -> None:
     async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")

@@ -18,8 +18,8 @@ from fastapi_keyauth.errors import LimiterUnavailable
 
 _REFUSALS = re.compile(
     "AuthenticationError|WRONGPASS|NOAUTH|permission|unknown command|DB index|cluster support disabled"
-    "|not allowed in cluster mode|MovedError|CROSSSLOT|no Sentinel knows|CERTIFICATE_VERIFY_FAILED|InvalidResponse"
-    "|ProtocolError"
+    "|not allowed in cluster mode|MovedError|CROSSSLOT|no Sentinel knows|CERTIFICATE_VERIFY_FAILED|WRONG_VERSION_NUMBER"
+    "|RECORD_LAYER_FAILURE|InvalidResponse|ProtocolError"
 )
 """By the words: what redis-py says in a class of error of its own, hiredis and a Sentinel's list say in the text."""
 
