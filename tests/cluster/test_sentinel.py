@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fastapi_keyauth import KeyAuth, SetupError
+from fastapi_keyauth import KeyAuth, LimiterUnavailable, SetupError
 from fastapi_keyauth.errors import ChangePending
 from fastapi_keyauth.limiter import OutageLimiter
 from tests.cluster.stage import HANGS_S, loaded, outcome, until, worker
@@ -174,7 +174,11 @@ async def _revoke(auth: KeyAuth, key_id: str) -> None:
 async def _is_back(auth: KeyAuth) -> bool:
     limiter = auth._limiter
     assert isinstance(limiter, OutageLimiter)
-    return await limiter.primary.is_writable() and limiter._probe is None
+    try:
+        await limiter.primary.touch()
+    except LimiterUnavailable:
+        return False
+    return limiter._probe is None
 
 
 async def _nothing(_limit: int) -> list[tuple[int, str]]:

@@ -264,7 +264,7 @@ class TestRedisAlone:
         await limiter.changed("c")
         for bucket in ("a", "b", "b", "b"):
             await limiter.fail(bucket)
-        await limiter.is_writable()
+        await limiter.touch()
         names = [name async for name in limiter._control.scan_iter()]
         assert len(names) >= 5
         assert all([await limiter._control.pttl(name) > 0 for name in names])

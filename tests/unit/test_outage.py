@@ -19,8 +19,8 @@ from fastapi_keyauth import (
     SetupError,
     StoreUnavailable,
 )
-from fastapi_keyauth.limiter.shared import SharedLimiter
-from tests.servers import Server
+from fastapi_keyauth.limiter import RedisLimiter
+from tests.servers import PASSWORD, Server
 from tests.unit.test_freshness import authenticate, make_key
 from tests.waiting import until
 
@@ -246,14 +246,14 @@ async def test_a_look_at_redis_that_meets_a_bug_does_not_end_the_looking(
     async with build(database_url, redis) as auth:
         created = await make_key(auth)
         bugs = iter([ZeroDivisionError(), ZeroDivisionError()])
-        real = SharedLimiter.is_writable
+        real = RedisLimiter.touch
 
-        async def is_writable(limiter: SharedLimiter) -> bool:
+        async def touch(limiter: RedisLimiter) -> None:
             for bug in bugs:
                 raise bug
-            return await real(limiter)
+            await real(limiter)
 
-        monkeypatch.setattr(SharedLimiter, "is_writable", is_writable)
+        monkeypatch.setattr(RedisLimiter, "touch", touch)
         async with away(redis, "killed"):
             await authenticate(auth, created.token)
 
@@ -263,6 +263,23 @@ async def test_a_look_at_redis_that_meets_a_bug_does_not_end_the_looking(
         await until(is_back)
         await auth.keys.revoke(created.key.id)
     assert [record.levelname for record in caplog.records if "looking at redis failed" in record.message] == ["ERROR"]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_redis_that_is_brought_back_and_refuses_is_told_of(
+    database_url: str, redis: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Redis.from_url(redis.url) as admin, build(database_url, redis) as auth:
+        created = await make_key(auth)
+        await admin.replicaof("127.0.0.1", 1)
+        await authenticate(auth, created.token)
+        await admin.config_set("requirepass", "another")
+        await until(lambda: "redis is there and refuses (AuthenticationError" in caplog.text)
+        await admin.replicaof("NO", "ONE")
+        await admin.config_set("requirepass", PASSWORD)
+        await until(lambda: _is_recovered(auth))
+    assert caplog.text.count("redis is there and refuses") == 1
+    assert PASSWORD not in caplog.text
 
 
 async def test_a_stop_closes_everything_whatever_goes_wrong(database_url: str, redis: Server) -> None:

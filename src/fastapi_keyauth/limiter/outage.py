@@ -51,6 +51,7 @@ class OutageLimiter:
         self._is_closed = False
         self._was_reached = False
         self._failures = Seldom(FAILED_EVERY_S)
+        self._refusals = Seldom(FAILED_EVERY_S)
 
     async def start(self) -> None:
         """See ``Limiter``."""
@@ -147,7 +148,7 @@ class OutageLimiter:
             extra={"keyauth_event": "outage", "part": "redis", "reason": str(error)},
         )
         self._observer.lost("redis", str(error))
-        self._probe = asyncio.create_task(self._wait_for_return(), name="keyauth-probe")
+        self._probe = asyncio.create_task(self._wait_for_return(str(error)), name="keyauth-probe")
 
     async def _keep_watch(self) -> None:
         while True:
@@ -160,13 +161,20 @@ class OutageLimiter:
                 except Exception as error:
                     self._look_failed(error)
 
-    async def _wait_for_return(self) -> None:
+    async def _wait_for_return(self, reason: str) -> None:
         while True:
             # Also before the first look: where the look succeeds and requests fail, this keeps them from taking turns.
             await asyncio.sleep(PROBE_EVERY_S)
             try:
-                if await self._is_back():
-                    break
+                await self.primary.touch()
+                if not self._was_reached:
+                    self._was_reached = True
+                    for danger in await self.primary.find_dangers():
+                        danger.warn()
+                break
+            except LimiterUnavailable as error:
+                if is_refusal(error) and str(error) != reason:
+                    self._tell_of_refusal(error)
             except Exception as error:
                 self._look_failed(error)
         self.primary.doubt()
@@ -174,14 +182,14 @@ class OutageLimiter:
         logger.warning("redis is back", extra={"keyauth_event": "recovered", "part": "redis"})
         self._observer.back("redis")
 
-    async def _is_back(self) -> bool:
-        if not await self.primary.is_writable():
-            return False
-        if not self._was_reached:
-            self._was_reached = True
-            for danger in await self.primary.find_dangers():
-                danger.warn()
-        return True
+    def _tell_of_refusal(self, error: LimiterUnavailable) -> None:
+        """Who has brought the server back, and forgot its password, must not be left with why it was away."""
+        if self._refusals.ask() is not None:
+            logger.error(
+                "redis is there and refuses (%s)",
+                error,
+                extra={"keyauth_event": "redis_refuses", "part": "redis", "reason": str(error)},
+            )
 
     def _look_failed(self, error: Exception) -> None:
         """A bug, here or in the client library. It must not end the looking, and so the recovery, for good."""

@@ -110,15 +110,9 @@ class SharedLimiter(ABC):
 
     @abstractmethod
     async def touch(self) -> None:
-        """See that questions are answered and changes taken. Raises ``LimiterUnavailable``."""
-
-    async def is_writable(self) -> bool:
-        """Whether the server runs scripts that write (a replica that lost its primary does not)."""
-        try:
-            await self.touch()
-        except LimiterUnavailable:
-            return False
-        return True
+        """See that questions are answered and changes taken (a replica that lost its primary takes none). Raises
+        ``LimiterUnavailable``.
+        """
 
     @abstractmethod
     def take(self, ask: Ask) -> Awaitable[Decision]:
