@@ -20,7 +20,7 @@ logger = logging.getLogger("fastapi_keyauth")
 LOOK_EVERY_S = 2.0
 HOLDS_WITHIN_S = 10
 """Seconds within which a change holds everywhere though it could not be announced at once: any worker that reaches
-Redis looks every ``LOOK_EVERY_S``, and one that does not reach it reads each key's row."""
+Redis and the database looks every ``LOOK_EVERY_S``, and one that does not reach Redis reads each key's row."""
 KEEP = timedelta(days=1)
 """For how long a process without Redis leaves its changes for workers that have it, and may not reach the database for
 as long: a change that they never read of would leave a revoked key admitted."""
