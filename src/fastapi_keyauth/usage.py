@@ -15,6 +15,8 @@ from fastapi_keyauth.store import Usage, UsageStore
 logger = logging.getLogger("fastapi_keyauth")
 
 FLUSH_WAIT_S = 0.5
+CLOSE_WAIT_S = 3.0
+"""For the last writing at the stop: a database that hangs must not hold it up until somebody kills the process."""
 MAX_COUNTS = 200_000  # (secret, hour) pairs kept while the database is away
 OVERFLOWS_EVERY_S = 60.0
 """Seconds between log lines about counts that were not kept."""
@@ -81,7 +83,7 @@ class UsageRecorder:
 
     async def close(self) -> None:
         """Write what is left, and say so where it cannot be written."""
-        await self.flush()
+        await asyncio.wait([asyncio.create_task(self.flush(), name="keyauth-last-usage")], timeout=CLOSE_WAIT_S)
         if lost := self.count_lost():
             logger.error(
                 "usage of %d keys is lost: the database is unavailable", lost, extra={"keyauth_event": "usage_lost"}

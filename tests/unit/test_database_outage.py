@@ -14,7 +14,7 @@ from sqlalchemy import NullPool, make_url, text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from fastapi_keyauth import KeyAuth, KeyAuthSettings, StoreUnavailable
+from fastapi_keyauth import KeyAuth, KeyAuthSettings, StoreUnavailable, usage
 from fastapi_keyauth.store import breaker, database, engine
 from fastapi_keyauth.tokens import format_token, new_key_id, new_secret
 from tests.servers import Server
@@ -195,7 +195,7 @@ async def test_a_frozen_database_does_not_hold_up_the_stop(
     auth: KeyAuth, postgres: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hurry(monkeypatch)
-    monkeypatch.setattr(database, "CLOSE_TIMEOUT_S", 0.5)
+    shorten_the_stop(monkeypatch)
     async with asyncio.timeout(20), KeyAuth(auth.settings) as other:
         created = await make_key(other)
         await authenticate(other, created.token)
@@ -203,6 +203,23 @@ async def test_a_frozen_database_does_not_hold_up_the_stop(
         await refused(other, unknown_token())
         await until(lambda: other._database._breaker.is_open)
     postgres.cont()
+
+
+def shorten_the_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "CLOSE_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(database, "LEAVE_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(usage, "CLOSE_WAIT_S", 0.5)
+
+
+async def test_a_database_that_freezes_in_the_moment_of_the_stop_does_not_hold_it_up(
+    auth: KeyAuth, postgres: Server, lines: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shorten_the_stop(monkeypatch)
+    async with asyncio.timeout(database.COMMAND_TIMEOUT_S - 1), KeyAuth(auth.settings) as other:
+        await authenticate(other, (await make_key(other)).token)
+        postgres.stop()
+    postgres.cont()
+    assert lines("usage of 1 keys is lost")
 
 
 async def test_tables_that_are_locked_are_an_outage_until_they_are_free(

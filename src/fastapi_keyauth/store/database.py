@@ -35,9 +35,10 @@ READ_TIMEOUT_S = 2.0
 COMMAND_TIMEOUT_S = 10.0
 MAX_UNHURRIED = 5
 """Connections that management and housekeeping have at most: the rest is for what requests read."""
-CLOSE_TIMEOUT_S = 5.0
-"""For what still writes to end at the stop, and again for the idle connections to take leave. A server that has not
-answered by then gets a moment for each."""
+CLOSE_TIMEOUT_S = 3.0
+"""For what still writes to end at the stop."""
+LEAVE_TIMEOUT_S = 1.0
+"""For the idle connections to take leave. A server that has not answered by then gets a moment for each."""
 _SETUP_LOCK = 0x6B657961757468  # "keyauth": PostgreSQL's advisory lock while tables are made
 _PROBE = text(
     "SELECT 1 FROM keyauth_keys JOIN keyauth_secrets ON keyauth_secrets.key_id = keyauth_keys.id"
@@ -253,14 +254,14 @@ async def _dispose(engine: AsyncEngine) -> None:
     if engine.dialect.name == "sqlite":
         await engine.dispose()
         return
-    patience_s = CLOSE_TIMEOUT_S
+    patience_s = LEAVE_TIMEOUT_S
     for _ in range(MAX_CONNECTIONS):
         try:
             async with asyncio.timeout(patience_s):
                 await engine.dispose()  # one after the other; the one that is given up is closed all the same
                 return
         except TimeoutError:
-            patience_s = CLOSE_TIMEOUT_S / 20
+            patience_s = LEAVE_TIMEOUT_S / 10
 
 
 def _is_refusal(error: BaseException) -> bool:
