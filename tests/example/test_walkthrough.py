@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -19,6 +20,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from tests.example.demo import ROOT, Demo, command, environment
+from tests.session import Servers
 
 StartDemo = Callable[..., Demo]
 BASH = shutil.which("bash")
@@ -119,8 +121,14 @@ WHY_NOT: list[tuple[str, dict[str, str], str]] = [
     ("", {"KEYAUTH_BLOCK_FOR_S": "-1"}, "Setting block_for_s (KEYAUTH_BLOCK_FOR_S) is wrong: "),
     ("", {"KEYAUTH_DATABASE_URL": "sqlite:////no/such/folder/x.db"}, "The database at sqlite"),
     ("", {"KEYAUTH_DATABASE_URL": "postgresql://u:hush@127.0.0.1:1/x"}, "The database at postgresql"),
-    ("--workers 4", {"KEYAUTH_REDIS_URL": "redis://:hush@127.0.0.1:1"}, "The Redis server at redis://:***@"),
+    ("--workers 4", {"KEYAUTH_REDIS_URL": "redis://:hush@127.0.0.1:{port}"}, "The Redis server at redis://:***@"),
 ]
+"""Options, environment, the beginning of the sentence. ``{port}`` is that of a Redis that wants another password."""
+
+
+def fill_in(env: dict[str, str], servers: Servers) -> dict[str, str]:
+    """The environment, the port of the Redis in its place."""
+    return {name: value.replace("{port}", str(urlsplit(servers.url("valkey")).port)) for name, value in env.items()}
 
 
 def assert_says_why(code: object, output: str, errors: str, sentence: str) -> None:
@@ -136,11 +144,12 @@ def assert_says_why(code: object, output: str, errors: str, sentence: str) -> No
 def test_what_cannot_start_says_why_in_one_sentence(
     start_here: Callable[..., object],
     capfd: pytest.CaptureFixture[str],
+    servers: Servers,
     options: str,
     env: dict[str, str],
     sentence: str,
 ) -> None:
-    code = start_here(*f"--port 0 {options}".split(), **env)
+    code = start_here(*f"--port 0 {options}".split(), **fill_in(env, servers))
     output, errors = capfd.readouterr()
     assert_says_why(code, output, errors, sentence)
 
@@ -150,9 +159,10 @@ def test_what_cannot_start_says_why_in_one_sentence(
     [WHY_NOT[-1], ("--port 65536", {}, "Port 65536 cannot be had: choose another one with --port.")],
 )
 def test_process_that_cannot_start_says_no_more_than_that(
-    tmp_path: Path, options: str, env: dict[str, str], sentence: str
+    tmp_path: Path, servers: Servers, options: str, env: dict[str, str], sentence: str
 ) -> None:
-    demo = run(command(*f"--port 0 {options}".split()), cwd=tmp_path, env=environment(**env))
+    env = environment(**fill_in(env, servers))
+    demo = run(command(*f"--port 0 {options}".split()), cwd=tmp_path, env=env)
     assert_says_why(demo.returncode, demo.stdout, demo.stderr, sentence)
 
 
