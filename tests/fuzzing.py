@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.thorough import turns
-
 TIMES = int(os.environ.get("KEYAUTH_TEST_FUZZ_TIMES", "0"))
 """How many times the input of `make test`; 0 is `make test` itself."""
 IS_LONG = TIMES > 0
@@ -20,7 +18,7 @@ Test = Callable[..., Any]
 
 
 def fuzz_settings(examples: int, **more: Any) -> settings:
-    """Hypothesis' settings for so many examples, and in `make fuzz` for so many times as many."""
+    """Hypothesis' settings for so many examples in `make test`."""
     return settings(
         max_examples=examples * max(1, TIMES),
         deadline=None,
@@ -31,13 +29,9 @@ def fuzz_settings(examples: int, **more: Any) -> settings:
     )
 
 
-def fuzzed(examples: int, *, brief: int | None = None) -> Callable[[Test], Test]:
-    """Marks a test with Hypothesis' `@given` as one of `make fuzz`, with so many examples in a thorough run.
-
-    `make test` takes `brief`, half as many where nothing is said.
-    """
-    few = (examples + 1) // 2 if brief is None else brief
-    rules = fuzz_settings(examples if IS_LONG else turns(thorough=examples, brief=few))
+def fuzzed(examples: int) -> Callable[[Test], Test]:
+    """Marks a test with Hypothesis' `@given` as one of `make fuzz`, with so many examples in `make test`."""
+    rules = fuzz_settings(examples)
     return lambda test: pytest.mark.fuzz(rules(test))
 
 

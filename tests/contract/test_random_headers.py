@@ -26,7 +26,7 @@ VALID, SESSION = b"<valid>", b"<session>"
 """Stand for what is known only once the scene is open."""
 
 
-@fuzzed(EXAMPLES, brief=EXAMPLES)
+@fuzzed(EXAMPLES)
 @given(values=st.lists(st.tuples(raw_values, raw_values), min_size=VALUES_EACH, max_size=VALUES_EACH))
 async def test_thousands_of_random_header_values_meet_a_401(
     patient_scene: Scene, values: list[tuple[bytes, bytes]]
