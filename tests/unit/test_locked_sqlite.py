@@ -94,3 +94,17 @@ async def test_a_start_ends_with_a_sentence_where_a_new_file_stays_locked(
     new_file.execute("BEGIN IMMEDIATE")
     with pytest.raises(SetupError, match=r"new\.db does not answer \(.*locked\)\.$"):
         await make_auth(database_url=f"sqlite+aiosqlite:///{tmp_path / 'new.db'}").__aenter__()
+
+
+async def test_tables_that_are_away_are_an_outage_until_they_are_back(
+    make_auth: MakeAuth, lock: sqlite3.Connection
+) -> None:
+    async with make_auth() as auth:
+        key = await make_key(auth)
+        lock.execute("ALTER TABLE keyauth_keys RENAME TO moved")
+        with pytest.raises(StoreUnavailable):
+            await authenticate(auth, key.token)
+        await until(lambda: auth._database._breaker.is_open)
+        lock.execute("ALTER TABLE moved RENAME TO keyauth_keys")
+        await until(lambda: not auth._database._breaker.is_open)
+        await authenticate(auth, key.token)

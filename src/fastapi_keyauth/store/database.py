@@ -20,6 +20,7 @@ from fastapi_keyauth.store.engine import (
     MAX_CONNECTIONS,
     POOL_TIMEOUT_S,
     WRITES,
+    Prober,
     create_engine,
     create_prober,
     prepare_sqlite,
@@ -77,7 +78,7 @@ class Database:
         self._timeout_s = timeout_s
         self._engine: AsyncEngine | None = None
         self._reader: AsyncEngine | None = None
-        self._prober: AsyncEngine | None = None
+        self._prober: Prober | None = None
         self._breaker = Breaker(self._probe, observer)
         self._open_gates()
         self.works = Works()
@@ -127,7 +128,7 @@ class Database:
             # One statement needs no transaction: on PostgreSQL this spares two trips, SQLite begins one anyway.
             level = {} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
             self._reader = self._engine.execution_options(**level)
-            self._prober = create_prober(self._url)
+            self._prober = create_prober(self._url, _PROBE)
             self._open_gates()
             if self.is_sqlite:
                 await asyncio.to_thread(prepare_sqlite, self._engine)
@@ -245,8 +246,7 @@ class Database:
 
     async def _probe(self) -> None:
         if self._prober is not None:  # else the database lies in this process
-            async with self._prober.connect() as connection:
-                await connection.execute(_PROBE)
+            await self._prober()
 
 
 async def _dispose(engine: AsyncEngine) -> None:

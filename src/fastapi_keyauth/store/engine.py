@@ -1,15 +1,22 @@
 """Making engines: what is set on the connections to each kind of database."""
 
+import asyncio
 import sqlite3
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from functools import partial
 from time import monotonic, sleep
 from typing import Any
 
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, Executable, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
 from fastapi_keyauth.store.breaker import PROBE_TIMEOUT_S
+
+Prober = Callable[[], Awaitable[None]]
+"""Asks the database something. Raises whatever comes of it where it does not answer."""
 
 CONNECT_TIMEOUT_S = 2.0
 POOL_TIMEOUT_S = 2.0
@@ -40,15 +47,35 @@ def create_engine(url: str, timeout_s: float) -> AsyncEngine:
     return create_async_engine(parsed, pool_pre_ping=True, **options)
 
 
-def create_prober(url: str) -> AsyncEngine | None:
-    """What opens a connection of its own for each question; None for a database in memory, which is always there."""
+def create_prober(url: str, question: Executable) -> Prober | None:
+    """What asks over a connection of its own each time; None for a database in memory, which is always there."""
     parsed = make_url(url)
     if _is_in_memory(parsed):
         return None
-    timeouts = {"timeout": PROBE_TIMEOUT_S}
-    if parsed.get_backend_name() != "sqlite":
-        timeouts["command_timeout"] = PROBE_TIMEOUT_S
-    return create_async_engine(parsed, poolclass=NullPool, hide_parameters=True, connect_args=timeouts)
+    if parsed.get_backend_name() == "sqlite":
+        return partial(asyncio.to_thread, _ask_sqlite, create_async_engine(parsed), str(question))
+    timeouts = {"timeout": PROBE_TIMEOUT_S, "command_timeout": PROBE_TIMEOUT_S}
+    engine = create_async_engine(parsed, poolclass=NullPool, hide_parameters=True, connect_args=timeouts)
+
+    async def ask() -> None:
+        async with engine.connect() as connection:
+            await connection.execute(question)
+
+    return ask
+
+
+def _ask_sqlite(engine: AsyncEngine, question: str) -> None:
+    """Plainly: one of aiosqlite's that is given up midway outlives the event loop and complains."""
+    with closing(_connect_plainly(engine, PROBE_TIMEOUT_S)) as connection:
+        connection.execute(question)
+
+
+def _connect_plainly(engine: AsyncEngine, timeout_s: float) -> sqlite3.Connection:
+    """A connection of the standard library's, with the options of the URL."""
+    arguments: tuple[Any, Any] = engine.dialect.create_connect_args(engine.url)
+    args, options = arguments
+    connection: sqlite3.Connection = sqlite3.connect(*args, **{**options, "timeout": timeout_s})
+    return connection
 
 
 def _is_in_memory(url: URL) -> bool:
@@ -64,16 +91,11 @@ def prepare_sqlite(engine: AsyncEngine) -> None:
     Raises:
         sqlite3.Error: the file cannot be opened or written to, or others write to it for ``WAL_TIMEOUT_S``.
     """
-    arguments: tuple[Any, Any] = engine.dialect.create_connect_args(engine.url)
-    args, options = arguments
-    # No patience of SQLite's: it gives up at once where two switch, lest they wait for each other.
-    connection = sqlite3.connect(*args, **{**options, "timeout": 0})
     deadline = monotonic() + WAL_TIMEOUT_S
-    try:
+    # No patience of SQLite's: it gives up at once where two switch, lest they wait for each other.
+    with closing(_connect_plainly(engine, timeout_s=0)) as connection:
         while not _switch_to_wal(connection, deadline):
             sleep(0.01)
-    finally:
-        connection.close()
 
 
 def _switch_to_wal(connection: sqlite3.Connection, deadline: float) -> bool:
