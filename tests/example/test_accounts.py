@@ -93,6 +93,9 @@ async def test_sign_up_refuses_what_cannot_be_right(client: httpx.AsyncClient) -
     for email, password in (
         ("alice", PASSWORD),
         ("a\0@example.com", PASSWORD),
+        ("a\x1c@example.com", PASSWORD),
+        ("a\x85@example.com", PASSWORD),
+        ("a\ufeff@example.com", PASSWORD),
         ("a" * 250 + "@example.com", PASSWORD),
         ("alice@example.com", "short"),
         ("alice@example.com", "x" * 1001),
