@@ -2,11 +2,13 @@
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from fastapi_keyauth import KeyAuth, SetupError, StoreUnavailable
 from fastapi_keyauth.store import database, engine
@@ -94,6 +96,27 @@ async def test_a_start_ends_with_a_sentence_where_a_new_file_stays_locked(
     new_file.execute("BEGIN IMMEDIATE")
     with pytest.raises(SetupError, match=r"new\.db does not answer \(.*locked\)\.$"):
         await make_auth(database_url=f"sqlite+aiosqlite:///{tmp_path / 'new.db'}").__aenter__()
+
+
+@pytest.mark.usefixtures("stack")
+async def test_a_disk_that_hangs_collects_no_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, answers = threading.Semaphore(0), threading.Event()
+
+    def hang(*_: object) -> None:
+        asked.release()
+        answers.wait()
+
+    monkeypatch.setattr(engine, "_ask_sqlite", hang)
+    probe = engine.create_prober(f"sqlite+aiosqlite:///{tmp_path / 'x.db'}", text("SELECT 1"))
+    assert probe is not None
+    asking = [asyncio.ensure_future(probe()) for _ in range(3)]
+    await asyncio.to_thread(asked.acquire)
+    asking.pop().cancel()
+    asking.append(asyncio.ensure_future(probe()))
+    await asyncio.sleep(0)
+    answers.set()
+    await asyncio.gather(*asking)
+    assert not asked.acquire(blocking=False)
 
 
 async def test_tables_that_are_away_are_an_outage_until_they_are_back(

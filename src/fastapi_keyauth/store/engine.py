@@ -53,13 +53,26 @@ def create_prober(url: str, question: Executable) -> Prober | None:
     if _is_in_memory(parsed):
         return None
     if parsed.get_backend_name() == "sqlite":
-        return partial(asyncio.to_thread, _ask_sqlite, create_async_engine(parsed), str(question))
+        return _in_one_thread(partial(_ask_sqlite, create_async_engine(parsed), str(question)))
     timeouts = {"timeout": PROBE_TIMEOUT_S, "command_timeout": PROBE_TIMEOUT_S}
     engine = create_async_engine(parsed, poolclass=NullPool, hide_parameters=True, connect_args=timeouts)
 
     async def ask() -> None:
         async with engine.connect() as connection:
             await connection.execute(question)
+
+    return ask
+
+
+def _in_one_thread(work: Callable[[], None]) -> Prober:
+    """Run it in a thread, and in no second one while that lasts: a disk that hangs would collect them."""
+    running: asyncio.Future[None] | None = None
+
+    async def ask() -> None:
+        nonlocal running
+        if running is None or running.done():
+            running = asyncio.get_running_loop().run_in_executor(None, work)
+        await asyncio.shield(running)
 
     return ask
 
