@@ -54,10 +54,10 @@ class RedisFaults:
 
     def all(self) -> list[Fault]:
         """Each fault once."""
-        server, loses = self._server, not self.keeps_data
+        server = self._server
         emptied = Fault("Redis restarted empty", server.restart, _nothing, loses_data=True)
         return [
-            Fault("Redis killed", server.kill, server.restart, loses_data=loses),
+            self._killed(),
             Fault("Redis hung (SIGSTOP)", server.stop, server.cont),
             *([] if self.keeps_data else [emptied]),
             Fault("Redis a read-only replica", self._say("REPLICAOF 127.0.0.1 1"), self._say("REPLICAOF NO ONE")),
@@ -68,7 +68,10 @@ class RedisFaults:
 
     def with_a_worker(self) -> Fault:
         """A worker killed, so that another one starts without Redis."""
-        return replace(self.all()[0], name="a worker killed amid an outage", ends_worker=True)
+        return replace(self._killed(), name="a worker killed amid an outage", ends_worker=True)
+
+    def _killed(self) -> Fault:
+        return Fault("Redis killed", self._server.kill, self._server.restart, loses_data=not self.keeps_data)
 
     def _say(self, command: str) -> Callable[[], None]:
         def say() -> None:
