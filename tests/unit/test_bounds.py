@@ -2,6 +2,7 @@
 
 import ast
 import asyncio
+import builtins
 import gc
 import inspect
 from collections import deque
@@ -58,7 +59,7 @@ def containers_of(root: object) -> Iterator[tuple[str, int]]:
             if id(inner) not in seen and (is_ours or is_container) and not isinstance(inner, type | ModuleType):
                 if isinstance(inner, FunctionType) and not str(inner.__module__).startswith("fastapi_keyauth"):
                     continue
-                if isinstance(inner, dict) and "__builtins__" in inner:
+                if isinstance(inner, dict) and ("__builtins__" in inner or inner is vars(builtins)):
                     continue  # a module's names
                 seen.add(id(inner))
                 queue.append((f"{name}.{type(inner).__name__}", inner))
