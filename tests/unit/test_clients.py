@@ -1,6 +1,7 @@
 """Clients of redis-py: what they wait for is bounded by us where it is not by redis-py."""
 
 import asyncio
+from importlib import metadata
 
 import pytest
 
@@ -28,3 +29,16 @@ async def test_a_look_at_the_sentinels_does_not_wait_for_a_server_that_hangs_to_
     async with asyncio.timeout(10):
         assert await clients.find_primary(client) is None
         assert await clients.find_primary(client) == ("127.0.0.1", 2)
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:1", "redis+sentinel://127.0.0.1:1/mymaster"])
+def test_to_make_a_connection_reads_nothing_from_disk(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """redis-py asks for its own version, which is a file, wherever it is not told: in the event loop, for each."""
+    looked_up: list[str] = []
+    monkeypatch.setattr(metadata, "version", looked_up.append)
+    clients = Clients(parse_redis_url(url), 0.05)
+    clients.make().connection_pool.make_connection()
+    if clients._sentinel is not None:
+        clients._sentinel.sentinels[0].connection_pool.make_connection()
+    clients.make_connection(("127.0.0.1", 2))
+    assert looked_up == []

@@ -17,6 +17,14 @@ from fastapi_keyauth.errors import SetupError
 from fastapi_keyauth.redis_urls import Address, RedisUrl
 from fastapi_keyauth.urls import masked_url
 
+try:
+    from redis import DriverInfo
+except ImportError:
+    _LIBRARY: dict[str, Any] = {}  # redis-py before 7.2
+else:
+    # What a connection tells of redis-py. Left to itself each looks the version up on disk, in the event loop.
+    _LIBRARY = {"driver_info": DriverInfo()}
+
 
 class Clients:
     """Makes clients, each to be closed by who had it made.
@@ -40,6 +48,7 @@ class Clients:
                 "retry": Retry(NoBackoff(), 0),  # what to do about an outage is decided in one place: outage.py
                 "decode_responses": True,
                 "protocol": 2,  # RESP2 serves for integers and strings, and spares old servers a HELLO
+                **_LIBRARY,
                 **parse_url(url.url),
             }
             # An option that redis-py does not know shows here; nothing connects yet.
@@ -146,5 +155,6 @@ class Clients:
             "retry": Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
             "decode_responses": True,
             "protocol": 2,
+            **_LIBRARY,
         }
         return Sentinel(list(self._url.addresses), sentinel_kwargs=options)  # type: ignore[no-untyped-call]  # as above
