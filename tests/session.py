@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import asyncpg
 import pytest
@@ -48,6 +48,7 @@ class Servers:
         self.versions: dict[str, str] = {}
         self._urls: dict[Kind, str] = {}
         self._clients: dict[Kind, redis.Redis] = {}
+        self._console: PostgresConsole | None = None
         self._numbers = count()
         self._postgres_copy: Path | None = None
         self._postgres_with_tables: str | None = None
@@ -65,7 +66,7 @@ class Servers:
         folder = self._new_folder(kind)
         server: Server
         if kind == "postgres":
-            server = PostgresServer(folder, self._postgres_install())
+            server = PostgresServer(folder, self._postgres_install(), self.folder / "postgres")
         elif kind == "valkey":
             server = RedisServer(folder, _valkey_binary(), options)
         else:
@@ -142,12 +143,13 @@ class Servers:
 
         Making the tables takes as long as many a test, so whoever does not test that gets a copy that has them.
         """
-        url = make_url(self.url("postgres"))
+        if self._console is None:
+            self._console = self._cleanup.enter_context(PostgresConsole(self.url("postgres")))
         if has_tables and self._postgres_with_tables is None:
-            made = self._cleanup.enter_context(_postgres_database(url, "template1"))
+            made = self._cleanup.enter_context(self._console.database("template1"))
             _make_tables(made)
             self._postgres_with_tables = make_url(made).database
-        with _postgres_database(url, (self._postgres_with_tables if has_tables else None) or "template1") as fresh:
+        with self._console.database((self._postgres_with_tables if has_tables else None) or "template1") as fresh:
             yield fresh
 
     def fresh_sqlite_url(self, file: Path) -> str:
@@ -158,6 +160,38 @@ class Servers:
             self._sqlite_with_tables = made
         shutil.copy(self._sqlite_with_tables, file)
         return f"sqlite+aiosqlite:///{file}"
+
+
+class PostgresConsole:
+    """One connection to a PostgreSQL, for whoever has no event loop: to connect takes as long as many a statement."""
+
+    def __init__(self, url: str) -> None:
+        self._url = make_url(url)
+        # A loop of its own that is never made the current one: pytest-asyncio keeps a loop for the tests.
+        self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+
+    def __enter__(self) -> Self:
+        self._connection = self._runner.run(asyncpg.connect(_render(self._url.set(drivername="postgresql"))))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._runner.run(self._connection.close())
+        self._runner.close()
+
+    def ask(self, statement: str) -> str:
+        """What a statement answers: its first value."""
+        return str(self._runner.run(self._connection.fetchval(statement)))
+
+    @contextmanager
+    def database(self, template: str) -> Iterator[str]:
+        """The URL of a new database, which is dropped afterwards, whoever is still connected."""
+        name = f"keyauth_test_{secrets.token_hex(8)}"
+        # FILE_COPY: 8 ms in memory; the default writes the whole template to the log and takes 25.
+        self.ask(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+        try:
+            yield _render(self._url.set(database=name))
+        finally:
+            self.ask(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def _roomy_place() -> Path:
@@ -200,18 +234,8 @@ def redis_version(url: str) -> str:
 
 def postgres_version(url: str) -> str:
     """What a PostgreSQL server says that it is: "PostgreSQL 18.6"."""
-    return f"PostgreSQL {_run_sql(make_url(url), 'SHOW server_version')}"
-
-
-@contextmanager
-def _postgres_database(server: URL, template: str) -> Iterator[str]:
-    name = f"keyauth_test_{secrets.token_hex(8)}"
-    # FILE_COPY: 8 ms in memory; the default writes the whole template to the log and takes 25.
-    _run_sql(server, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
-    try:
-        yield _render(server.set(database=name))
-    finally:
-        _run_sql(server, f"DROP DATABASE {name} WITH (FORCE)")
+    with PostgresConsole(url) as console:
+        return f"PostgreSQL {console.ask('SHOW server_version')}"
 
 
 def _make_tables(url: str) -> None:
@@ -224,19 +248,6 @@ def _make_tables(url: str) -> None:
 
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         runner.run(make())
-
-
-def _run_sql(url: URL, statement: str) -> str:
-    async def run() -> str:
-        connection = await asyncpg.connect(_render(url.set(drivername="postgresql")))
-        try:
-            return str(await connection.fetchval(statement))
-        finally:
-            await connection.close()
-
-    # A loop of its own that is never made the current one: pytest-asyncio keeps a loop for the tests.
-    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-        return runner.run(run())
 
 
 def _render(url: URL) -> str:

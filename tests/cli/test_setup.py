@@ -20,7 +20,7 @@ from fastapi_keyauth.tokens import TOKEN_PATTERN
 from tests.cli.run import commands, keyauth, make, read, with_auth
 from tests.docs.pages import ROOT
 from tests.servers import PASSWORD, Server
-from tests.session import Servers, _run_sql
+from tests.session import PostgresConsole, Servers
 from tests.unit.test_freshness import authenticate
 from tests.unit.test_migrations import make_old_database
 
@@ -144,7 +144,8 @@ def test_postgres_is_checked_with_its_clock(servers: Servers) -> None:
 )
 def test_a_database_that_would_refuse_what_is_needed_is_an_error(servers: Servers, statement: str, says: str) -> None:
     with servers.fresh_postgres_url(has_tables=True) as url:
-        _run_sql(make_url(url), statement.format(make_url(url).database))
+        with PostgresConsole(url) as console:
+            console.ask(statement.format(make_url(url).database))
         found = asyncio.run(_check_postgres(url))
     [error] = [finding for finding in found if finding.level == "error"]
     assert error.name == "database"
