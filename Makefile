@@ -66,6 +66,9 @@ $(VENV)/.dev: $(MADE)
 demo: $(VENV)/.demo
 	$(BIN)/python -m example_app
 
+# Bytecode is kept, whatever the shell says: the tests start some fifty processes.
+test fuzz: export PYTHONDONTWRITEBYTECODE =
+
 test: $(VENV)/.dev
 	THOROUGH_TESTS=$(THOROUGH) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 

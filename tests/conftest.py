@@ -26,7 +26,7 @@ import pytest
 
 from tests.servers import Server
 from tests.session import Kind, Servers
-from tests.thorough import thin_out
+from tests.thorough import begin_with_long, thin_out
 from tests.workers import Workers
 
 if TYPE_CHECKING:
@@ -62,8 +62,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what repeats; see `thorough.py`."""
+    """Leave out what repeats, and put the rest in order; see `thorough.py`."""
     thin_out(config, items)
+    begin_with_long(items)
 
 
 def pytest_collection_finish() -> None:

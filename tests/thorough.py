@@ -1,4 +1,6 @@
-"""How much of it a run takes: `make test` each case on one of its stacks, `make test THOROUGH=1` on all of them.
+"""How much of it a run takes, and in which order.
+
+`make test` takes each case on one of its stacks, `make test THOROUGH=1` on all of them.
 
 What is thinned out is repetition. Every case runs in every run, on a stack that its name chooses, so that each stack
 meets its share of every module.
@@ -10,9 +12,18 @@ import os
 import re
 import zlib
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 
+LONG = [
+    "reliability/test_short.py",
+    "unit/test_outage.py",
+    "example/test_openapi.py",
+    "contract/test_changes_hold_at_once.py",
+    "unit/test_database_outage.py",
+]
+"""Modules that take long, or wait for long. They begin, so that no process is left alone with one at the end."""
 IS_THOROUGH = os.environ.get("THOROUGH_TESTS", "") not in ("", "0")
 
 
@@ -35,6 +46,12 @@ def thin_out(config: pytest.Config, items: list[pytest.Item]) -> None:
     if left_out:
         config.hook.pytest_deselected(items=list(left_out))
         items[:] = [item for item in items if item not in left_out]
+
+
+def begin_with_long(items: list[pytest.Item]) -> None:
+    """The rest stays in its order."""
+    place = {Path(__file__).parent / name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 def _stack_of(item: pytest.Item) -> str | None:

@@ -90,7 +90,7 @@ def test_every_operation_answers_as_its_schema_says(start_demo: Callable[..., De
             *([] if IS_LONG else ["--generation-deterministic"]),
         ],
         cwd=folder,
-        env={**os.environ, **credentials},
+        env={"HYPOTHESIS_STORAGE_DIRECTORY": str(ROOT / ".hypothesis"), **os.environ, **credentials},
         text=True,
         capture_output=True,
         check=False,

@@ -32,7 +32,10 @@ Expression = tuple[str, str, int, str]
 def expressions() -> Iterator[Expression]:
     """Every use of every pattern: found in the source, worked out in its module."""
     for module in modules():
-        tree = ast.parse(Path(module.__file__ or "").read_text("utf-8"))
+        source = Path(module.__file__ or "").read_text("utf-8")
+        if "import re\n" not in source:
+            continue
+        tree = ast.parse(source)
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and _is_use(node.func):
                 scope = {**LOCALS, **vars(module)}
