@@ -23,6 +23,8 @@ from typing import Any, Literal, Self, TypeVar
 import asyncpg
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from sqlalchemy.engine import URL, make_url
 
 from tests.groups import Cluster
@@ -131,7 +133,8 @@ class Servers:
         """The shared server with nothing in it. Scripts go too, else a test might live on what another one loaded."""
         url = self.url(kind)
         if kind not in self._clients:  # kept: redis-py looks its own version up on disk whenever it connects
-            self._clients[kind] = self._cleanup.enter_context(redis.Redis.from_url(url))
+            retry = Retry(NoBackoff(), 1)  # a test may have cut all connections
+            self._clients[kind] = self._cleanup.enter_context(redis.Redis.from_url(url, retry=retry))
         client = self._clients[kind]
         client.flushdb()
         client.script_flush()
