@@ -27,8 +27,8 @@ def start_demo(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
     """Starts the demo in the test's own folder, with the variables that are given."""
     with ExitStack() as cleanup:
 
-        def start(workers: int = 1, **env: str) -> Demo:
-            demo = Demo(tmp_path, workers, **env)
+        def start(workers: int = 1, module: str = "example_app", **env: str) -> Demo:
+            demo = Demo(tmp_path, workers, module, **env)
             cleanup.callback(demo.close)
             return demo
 

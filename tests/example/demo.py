@@ -23,13 +23,13 @@ POLL_S = 0.02
 class Demo:
     """The running demo. `url`, `page`, `key`, `tiny_key`, `email`, `password` and `script` are what it has printed."""
 
-    def __init__(self, folder: Path, workers: int = 1, **env: str) -> None:
+    def __init__(self, folder: Path, workers: int = 1, module: str = "example_app", **env: str) -> None:
         self._log = folder / "demo.log"
         self._log.write_bytes(b"")
         self._workers = workers
         self.port = free_port()
         self.process = launch(
-            command("--port", str(self.port), "--workers", str(workers), is_preloaded=workers > 1),
+            command("--port", str(self.port), "--workers", str(workers), module=module, is_preloaded=workers > 1),
             self._log,
             death_signal=signal.SIGTERM,
             cwd=folder,
@@ -93,9 +93,9 @@ class Demo:
                 kill_tree(self.process)
 
 
-def command(*options: str, is_preloaded: bool = False) -> list[str]:
+def command(*options: str, module: str = "example_app", is_preloaded: bool = False) -> list[str]:
     """The command line of the demo, for workers that start sooner by way of `tests.preloaded`."""
-    return [sys.executable, "-m", *(["tests.preloaded"] if is_preloaded else []), "example_app", *options]
+    return [sys.executable, "-m", *(["tests.preloaded"] if is_preloaded else []), module, *options]
 
 
 def environment(**env: str) -> dict[str, str]:

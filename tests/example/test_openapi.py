@@ -68,6 +68,7 @@ class Credentials:
 @pytest.mark.timeout(0 if IS_LONG else 240)
 def test_every_operation_answers_as_its_schema_says(start_demo: Callable[..., Demo], tmp_path: Path) -> None:
     demo = start_demo(
+        module="tests.example.cheap_passwords",
         PYTHONPATH=os.pathsep.join([str(ROOT), str(ROOT / "src")]),
         KEYAUTH_DEFAULT_HOURLY_LIMIT="none",
         KEYAUTH_BLOCK_AFTER_FAILURES="1000000",  # every check of refusals comes from one address

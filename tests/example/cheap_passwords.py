@@ -1,0 +1,22 @@
+"""`python -m tests.example.cheap_passwords ...`: as `python -m example_app ...`, with passwords that cost nothing.
+
+A hash of the example's takes a tenth of a second of a processor, and random requests log in a hundred times.
+"""
+
+from __future__ import annotations
+
+import runpy
+from functools import partial
+
+import argon2
+
+
+def main() -> None:
+    """Run the demo."""
+    cheap = partial(argon2.PasswordHasher, time_cost=1, memory_cost=8, parallelism=1)
+    argon2.PasswordHasher = cheap  # type: ignore[assignment,misc]  # a function that makes one
+    runpy.run_module("example_app", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
