@@ -4,41 +4,46 @@ from __future__ import annotations
 
 import asyncio
 import math
-import ssl
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import httpx
 import pytest
 
+from tests.contract.fleet import Connection
 from tests.example.demo import Demo
 from tests.session import Servers
 from tests.workers import Workers
 
 WORKERS = 4
-CLIENTS = 20
-CONNECTIONS_EACH = 5
+CLIENTS = 100
 OPEN_DEADLINE_S = 20.0
 ENOUGH = 500
 
 
 class Crowd:
-    """Many clients, whose connections reach every worker."""
+    """Many clients of one address, each with a connection of its own; they reach every worker."""
 
-    def __init__(self, clients: list[httpx.AsyncClient]) -> None:
-        self._clients = clients
+    def __init__(self, connections: Sequence[Connection], address: str) -> None:
+        self._connections = connections
+        self._address = address
 
     async def statuses(self, token: str, count: int) -> Counter[int]:
         """What so many requests at once are answered."""
-        answers = await asyncio.gather(*(self.ask(token, number) for number in range(count)))
-        return Counter(answers)
+        left = iter(range(count))
 
-    async def ask(self, token: str, number: int) -> int:
-        """The status of one request of client ``number``."""
-        client = self._clients[number % CLIENTS]
-        return (await client.get("/v1/models", headers={"api-key": token})).status_code
+        async def keep_asking(client: int) -> list[int]:
+            return [await self.ask(token, client) for _ in left]
+
+        answers = await asyncio.gather(*map(keep_asking, range(CLIENTS)))
+        return Counter(status for some in answers for status in some)
+
+    async def ask(self, token: str, client: int) -> int:
+        """The status of one request of a client, who has no other under way."""
+        headers = {"api-key": token, "x-forwarded-for": self._address}
+        return (await self._connections[client].ask("GET", "/v1/models", headers)).status
 
 
 @pytest.fixture(scope="module")
@@ -75,19 +80,14 @@ async def user(demo: Demo) -> AsyncIterator[httpx.AsyncClient]:
 async def crowd_at_every_worker(demo: Demo, address: str) -> AsyncIterator[Crowd]:
     """Opens connections until all workers have some: which one accepts a connection is chance."""
     deadline = time.monotonic() + OPEN_DEADLINE_S
-    limits = httpx.Limits(max_connections=CONNECTIONS_EACH, max_keepalive_connections=CONNECTIONS_EACH)
-    headers, context = {"X-Forwarded-For": address}, ssl.create_default_context()
     while time.monotonic() < deadline:
         async with AsyncExitStack() as cleanup:
-            clients = [
-                await cleanup.enter_async_context(
-                    httpx.AsyncClient(base_url=demo.url, headers=headers, limits=limits, verify=context, timeout=30)
-                )
-                for _ in range(CLIENTS)
-            ]
-            await asyncio.gather(*(client.get("/health") for client in clients for _ in range(CONNECTIONS_EACH)))
+            connections = await asyncio.gather(*(Connection.open(demo.url) for _ in range(CLIENTS)))
+            for connection in connections:
+                cleanup.push_async_callback(connection.close)
+            await asyncio.gather(*(connection.ask("GET", "/health") for connection in connections))
             if len(demo.connected_workers()) == WORKERS:
-                yield Crowd(clients)
+                yield Crowd(connections, address)
                 return
     raise TimeoutError("no connection to some worker")
 
@@ -108,10 +108,10 @@ async def test_key_revoked_through_one_worker_is_refused_by_all(demo: Demo, user
     after: list[int] = []
     is_in_use = asyncio.Event()
 
-    async def hammer(crowd: Crowd, number: int) -> None:
+    async def hammer(crowd: Crowd, client: int) -> None:
         while len(after) < ENOUGH:
             started_at = time.monotonic()
-            status = await crowd.ask(key["token"], number)
+            status = await crowd.ask(key["token"], client)
             (after if started_at > revoked_at else before).append(status)
             if len(before) >= ENOUGH:
                 is_in_use.set()
@@ -121,8 +121,8 @@ async def test_key_revoked_through_one_worker_is_refused_by_all(demo: Demo, user
         crowd_at_every_worker(demo, "203.0.113.2") as crowd,
         asyncio.TaskGroup() as group,
     ):
-        for number in range(CLIENTS * CONNECTIONS_EACH):
-            group.create_task(hammer(crowd, number))
+        for client in range(CLIENTS):
+            group.create_task(hammer(crowd, client))
         await is_in_use.wait()
         admitted = set(before)
         revoked = await user.delete(f"/api-keys/{key['id']}")
