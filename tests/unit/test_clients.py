@@ -2,6 +2,7 @@
 
 import asyncio
 from importlib import metadata
+from typing import Any
 
 import pytest
 
@@ -42,3 +43,10 @@ def test_to_make_a_connection_reads_nothing_from_disk(url: str, monkeypatch: pyt
         clients._sentinel.sentinels[0].connection_pool.make_connection()
     clients.make_connection(("127.0.0.1", 2))
     assert looked_up == []
+
+
+@pytest.mark.filterwarnings("ignore:Call to '__init__' function with deprecated usage")
+def test_a_name_for_connections_in_the_url_is_theirs() -> None:
+    made: Any = Clients(parse_redis_url("redis://127.0.0.1:1?lib_name=mine"), 0.05).make_connection()
+    said = made.driver_info.formatted_name if hasattr(made, "driver_info") else made.lib_name
+    assert said == "mine"

@@ -42,14 +42,15 @@ class Clients:
         self._url = url
         self._timeout_s = timeout_s
         try:
+            chosen = parse_url(url.url)
             self._options: dict[str, Any] = {
                 "socket_timeout": None,
                 "socket_connect_timeout": None,
                 "retry": Retry(NoBackoff(), 0),  # what to do about an outage is decided in one place: outage.py
                 "decode_responses": True,
                 "protocol": 2,  # RESP2 serves for integers and strings, and spares old servers a HELLO
-                **_LIBRARY,
-                **parse_url(url.url),
+                **({} if {"lib_name", "lib_version"} & chosen.keys() else _LIBRARY),
+                **chosen,
             }
             # An option that redis-py does not know shows here; nothing connects yet.
             self.make_connection()
