@@ -50,7 +50,7 @@ def thin_out(config: pytest.Config, items: list[pytest.Item]) -> None:
 
 def begin_with_long(items: list[pytest.Item]) -> None:
     """The rest stays in its order."""
-    place = {Path(__file__).parent / name: number for number, name in enumerate(LONG)}
+    place = {(Path(__file__).parent / name).resolve(strict=True): number for number, name in enumerate(LONG)}
     items.sort(key=lambda item: place.get(item.path, len(place)))
 
 

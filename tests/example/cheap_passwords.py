@@ -10,11 +10,12 @@ from functools import partial
 
 import argon2
 
+CheapHasher = partial(argon2.PasswordHasher, time_cost=1, memory_cost=8, parallelism=1)
+
 
 def main() -> None:
     """Run the demo."""
-    cheap = partial(argon2.PasswordHasher, time_cost=1, memory_cost=8, parallelism=1)
-    argon2.PasswordHasher = cheap  # type: ignore[assignment,misc]  # a function that makes one
+    argon2.PasswordHasher = CheapHasher  # type: ignore[assignment,misc]  # a function that makes one
     runpy.run_module("example_app", run_name="__main__", alter_sys=True)
 
 

@@ -9,13 +9,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 
 import argon2
 import pytest
 from fastapi import FastAPI
 
+from tests.example.cheap_passwords import CheapHasher
 from tests.example.demo import Demo
 from tests.processes import wait_until
 
@@ -71,9 +71,7 @@ async def example_app(database_url: str, tmp_path: Path, monkeypatch: pytest.Mon
     """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KEYAUTH_DATABASE_URL", database_url)
-    monkeypatch.setattr(
-        argon2, "PasswordHasher", partial(argon2.PasswordHasher, time_cost=1, memory_cost=8, parallelism=1)
-    )
+    monkeypatch.setattr(argon2, "PasswordHasher", CheapHasher)
     monkeypatch.setenv("KEYAUTH_ARGON2_TIME_COST", "1")
     monkeypatch.setenv("KEYAUTH_ARGON2_MEMORY_KIB", "8")
     monkeypatch.setenv("KEYAUTH_ARGON2_PARALLELISM", "1")
