@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -98,6 +99,13 @@ def wait_until(condition: Callable[[], bool], *, timeout_s: float) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"not so after {timeout_s} s")
         time.sleep(POLL_S)
+
+
+def comes_up(process: subprocess.Popen[bytes], is_ready: Callable[[], bool], *, timeout_s: float) -> bool:
+    """Wait until a process that was started is ready. False where it ends instead, or takes longer."""
+    with suppress(TimeoutError):
+        wait_until(lambda: process.poll() is not None or is_ready(), timeout_s=timeout_s)
+    return process.poll() is None and is_ready()
 
 
 def free_port() -> int:

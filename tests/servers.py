@@ -11,7 +11,6 @@ import pwd
 import secrets
 import signal
 import subprocess
-import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import ClassVar
 import psutil
 import redis
 
-from tests.processes import POLL_S, free_port, is_alive, kill_tree, launch, signal_tree, wait_until
+from tests.processes import comes_up, free_port, is_alive, kill_tree, launch, signal_tree, wait_until
 
 START_DEADLINE_S = 30.0
 PASSWORD = secrets.token_hex(16)
@@ -71,11 +70,8 @@ class Server(ABC):
     def _start_here(self) -> bool:
         log = self.folder / "log"
         self.process = launch(self._command(), log, death_signal=self.death_signal, user=self.user, cwd=self.folder)
-        deadline = time.monotonic() + START_DEADLINE_S
-        while time.monotonic() < deadline and self.process.poll() is None:
-            if self._is_ready():
-                return True
-            time.sleep(POLL_S)
+        if comes_up(self.process, self._is_ready, timeout_s=START_DEADLINE_S):
+            return True
         kill_tree(self.process)
         return False
 

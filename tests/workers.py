@@ -7,17 +7,15 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
 
-from tests.processes import is_alive, kill_tree, launch, wait_until
+from tests.processes import comes_up, is_alive, kill_tree, launch, wait_until
 
 START_DEADLINE_S = 45.0
 STOP_DEADLINE_S = 15.0
-POLL_S = 0.02
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = f"{ROOT}{os.pathsep}{ROOT / 'src'}"
 """Where workers import from: the package beside these tests, wherever an installed one may lie."""
@@ -69,16 +67,21 @@ class Workers:
 
     def _wait_until_ready(self, workers: int) -> str:
         """Port 0 lets the system choose, so that no other process can take the port first; the log then names it."""
-        deadline = time.monotonic() + START_DEADLINE_S
-        while time.monotonic() < deadline and self.process.poll() is None:
-            log = self.log()
-            if "startup failed" in log:
-                break
-            address = re.search(r"Uvicorn running on (http://127\.0\.0\.1:\d+)", log)
-            if address and log.count("Application startup complete.") >= workers:
-                return address[1]
-            time.sleep(POLL_S)
-        raise RuntimeError(f"uvicorn does not start:\n{self.log()}")
+        has_come_up = comes_up(
+            self.process,
+            lambda: "startup failed" in self.log() or self._address(workers) is not None,
+            timeout_s=START_DEADLINE_S,
+        )
+        address = self._address(workers)
+        if not has_come_up or address is None:
+            raise RuntimeError(f"uvicorn does not start:\n{self.log()}")
+        return address
+
+    def _address(self, workers: int) -> str | None:
+        """Where they listen, once all of them have started."""
+        log = self.log()
+        address = re.search(r"Uvicorn running on (http://127\.0\.0\.1:\d+)", log)
+        return address[1] if address and log.count("Application startup complete.") >= workers else None
 
     def log(self) -> str:
         """All that the supervisor and its workers have printed."""

@@ -7,17 +7,15 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 
-from tests.processes import free_port, kill_tree, launch
+from tests.processes import comes_up, free_port, kill_tree, launch
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 START_DEADLINE_S = 45.0
 STOP_DEADLINE_S = 15.0
-POLL_S = 0.02
 
 
 class Demo:
@@ -49,12 +47,11 @@ class Demo:
             raise
 
     def _wait_until_ready(self) -> None:
-        deadline = time.monotonic() + START_DEADLINE_S
-        while time.monotonic() < deadline and self.process.poll() is None:
-            if self.log().count("Application startup complete.") >= self._workers:
-                return
-            time.sleep(POLL_S)
-        raise RuntimeError(f"the demo does not start:\n{self.log()}")
+        def is_ready() -> bool:
+            return self.log().count("Application startup complete.") >= self._workers
+
+        if not comes_up(self.process, is_ready, timeout_s=START_DEADLINE_S):
+            raise RuntimeError(f"the demo does not start:\n{self.log()}")
 
     def _printed(self, pattern: str) -> str:
         found = re.search(rf"(?m)^ *{pattern}", self.log())
