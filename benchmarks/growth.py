@@ -21,10 +21,10 @@ from benchmarks.environments import find_python
 from benchmarks.servers import AppServer
 from benchmarks.subjects import ours
 from fastapi_keyauth import KeyAuth, KeyAuthSettings
-from fastapi_keyauth.addresses import ClientAddress
-from fastapi_keyauth.credentials import Credentials
-from fastapi_keyauth.tokens import format_token, new_key_id, new_secret, secret_tag
-from fastapi_keyauth.visit import Visit
+from fastapi_keyauth.auth.credentials import Credentials
+from fastapi_keyauth.auth.request_context import Visit
+from fastapi_keyauth.domain.ip_addresses import ClientAddress
+from fastapi_keyauth.domain.tokens import format_token, new_key_id, new_secret, secret_tag
 
 TABLES = (100, 10_000, 1_000_000)
 WARM = (1, 100, 10_000, 100_000)

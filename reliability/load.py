@@ -7,7 +7,7 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi_keyauth.tokens import format_token, new_key_id, new_secret
+from fastapi_keyauth.domain.tokens import format_token, new_key_id, new_secret
 from reliability.ledger import Credential, Ledger
 from reliability.line import Line
 from tests.contract.fleet import Outcome

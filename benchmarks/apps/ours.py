@@ -10,7 +10,7 @@ import common
 from fastapi import Depends, FastAPI
 
 from fastapi_keyauth import KeyAuth, KeyAuthSettings, KeyPrincipal
-from fastapi_keyauth.tokens import checksum, new_key_id
+from fastapi_keyauth.domain.tokens import checksum, new_key_id
 
 LIMITER, _, SHAPE = os.environ["BENCH_VARIANT"].partition("-")
 MANY = 64

@@ -1,6 +1,10 @@
 """API-key authentication for FastAPI: keys, sessions, quotas and blocking, on one dependency."""
 
-from fastapi_keyauth.blocks import Block
+from fastapi_keyauth.auth.blocked_addresses import Block
+from fastapi_keyauth.domain.events import AuthEvent, EventKind
+from fastapi_keyauth.domain.keys import CreatedKey, EventPage, Key, KeyEvent, KeyPage, Secret, UsageHour
+from fastapi_keyauth.domain.principals import KeyPrincipal, SessionPrincipal
+from fastapi_keyauth.domain.tokens import TOKEN_PATTERN, redact, token_pattern
 from fastapi_keyauth.errors import (
     AddressBlocked,
     AddressNotAllowed,
@@ -32,15 +36,11 @@ from fastapi_keyauth.errors import (
     TemporarilyUnavailable,
     TooManyKeys,
 )
-from fastapi_keyauth.events import AuthEvent, EventKind
-from fastapi_keyauth.importing import ImportOutcome
+from fastapi_keyauth.http.dashboard.options import DashboardOptions
 from fastapi_keyauth.keyauth import KeyAuth
-from fastapi_keyauth.principals import KeyPrincipal, SessionPrincipal
-from fastapi_keyauth.records import CreatedKey, EventPage, Key, KeyEvent, KeyPage, Secret, UsageHour
-from fastapi_keyauth.routers.dashboard_options import DashboardOptions
-from fastapi_keyauth.settings import KeyAuthSettings
-from fastapi_keyauth.telemetry import Telemetry
-from fastapi_keyauth.tokens import TOKEN_PATTERN, redact, token_pattern
+from fastapi_keyauth.keys.importer import ImportOutcome
+from fastapi_keyauth.settings.settings import KeyAuthSettings
+from fastapi_keyauth.telemetry.providers import Telemetry
 
 __all__ = [
     "TOKEN_PATTERN",

@@ -1,4 +1,4 @@
-"""The error tree. Imports nothing of ours; says why, and leaves status codes to ``problems.py``.
+"""The error tree. Imports nothing of ours; says why, and leaves status codes to ``http/problem_details.py``.
 
 ::
 

@@ -15,39 +15,39 @@ from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp
 
-from fastapi_keyauth import dependencies
-from fastapi_keyauth.addresses import AddressResolver
-from fastapi_keyauth.announcer import LOOK_EVERY_S, Announcer
-from fastapi_keyauth.authenticator import Authenticator
-from fastapi_keyauth.blocks import Blocks
-from fastapi_keyauth.catalogue import find_unknown_scopes
-from fastapi_keyauth.cors import CorsRules
-from fastapi_keyauth.credentials import CredentialReader
-from fastapi_keyauth.edge import Edge
+from fastapi_keyauth.auth.authenticator import Authenticator
+from fastapi_keyauth.auth.blocked_addresses import Blocks
+from fastapi_keyauth.auth.credentials import CredentialReader
+from fastapi_keyauth.auth.hashing import Hasher
+from fastapi_keyauth.auth.imported_verifier import build_verifier
+from fastapi_keyauth.auth.sessions import SessionGate, SessionResolver, Sessions
+from fastapi_keyauth.concurrency.periodic import Housekeeping
+from fastapi_keyauth.domain.ip_addresses import AddressResolver
+from fastapi_keyauth.domain.tokens import TokenParser
 from fastapi_keyauth.errors import KeyAuthError
-from fastapi_keyauth.hashing import Hasher
-from fastapi_keyauth.hook import EventHook, OnEvent
-from fastapi_keyauth.housekeeping import Housekeeping
-from fastapi_keyauth.imported import build_verifier
-from fastapi_keyauth.leaks import Leaks
-from fastapi_keyauth.lifespan import WithLifespan
-from fastapi_keyauth.limiter.build import build_limiter
-from fastapi_keyauth.management import Keys
-from fastapi_keyauth.middleware import Exemptions, Guard, KeyAuthMiddleware
-from fastapi_keyauth.observer import Observer
-from fastapi_keyauth.openapi import replace_schema
-from fastapi_keyauth.peers import PeerWatch
-from fastapi_keyauth.problems import Problems
-from fastapi_keyauth.pruner import Pruner
-from fastapi_keyauth.routers.dashboard import build_dashboard_router
-from fastapi_keyauth.routers.dashboard_options import DashboardOptions
-from fastapi_keyauth.routers.keys import build_keys_router
-from fastapi_keyauth.sessions import SessionGate, SessionResolver, Sessions
-from fastapi_keyauth.settings import KeyAuthSettings
+from fastapi_keyauth.http import dependencies
+from fastapi_keyauth.http.cors import CorsRules
+from fastapi_keyauth.http.dashboard.options import DashboardOptions
+from fastapi_keyauth.http.dashboard.router import build_dashboard_router
+from fastapi_keyauth.http.lifespan import WithLifespan
+from fastapi_keyauth.http.middleware import Exemptions, Guard, KeyAuthMiddleware
+from fastapi_keyauth.http.openapi import replace_schema
+from fastapi_keyauth.http.problem_details import Problems
+from fastapi_keyauth.http.proxy_check import PeerWatch
+from fastapi_keyauth.http.request_handler import Edge
+from fastapi_keyauth.http.routers.keys import build_keys_router
+from fastapi_keyauth.http.scope_check import find_unknown_scopes
+from fastapi_keyauth.keys.leaks import Leaks
+from fastapi_keyauth.keys.outbox import LOOK_EVERY_S, Announcer
+from fastapi_keyauth.keys.retention import Pruner
+from fastapi_keyauth.keys.service import Keys
+from fastapi_keyauth.limiter.factory import build_limiter
+from fastapi_keyauth.settings.settings import KeyAuthSettings
 from fastapi_keyauth.store import Database, KeyStore, PruneStore, SessionStore, UsageStore
-from fastapi_keyauth.telemetry import Telemetry, build_instruments
-from fastapi_keyauth.tokens import TokenParser
-from fastapi_keyauth.usage import UsageRecorder
+from fastapi_keyauth.store.usage_buffer import UsageRecorder
+from fastapi_keyauth.telemetry.event_hook import EventHook, OnEvent
+from fastapi_keyauth.telemetry.observer import Observer
+from fastapi_keyauth.telemetry.providers import Telemetry, build_instruments
 
 App = TypeVar("App", bound=ASGIApp)
 Clock = Callable[[], float]

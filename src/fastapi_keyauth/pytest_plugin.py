@@ -17,8 +17,8 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from fastapi_keyauth.domain.keys import CreatedKey
 from fastapi_keyauth.keyauth import KeyAuth
-from fastapi_keyauth.records import CreatedKey
 from fastapi_keyauth.testing import FrozenClock, cheap_settings
 
 MARKER = "api_key(**fields): how the key of the fixture api_key is made; arguments of auth.keys.create"

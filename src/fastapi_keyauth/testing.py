@@ -13,10 +13,10 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.security import SecurityScopes
 
-from fastapi_keyauth.authenticator import Authenticator
+from fastapi_keyauth.auth.authenticator import Authenticator
+from fastapi_keyauth.domain.principals import ALL, KeyPrincipal, SessionPrincipal
 from fastapi_keyauth.keyauth import KeyAuth
-from fastapi_keyauth.principals import ALL, KeyPrincipal, SessionPrincipal
-from fastapi_keyauth.settings import KeyAuthSettings
+from fastapi_keyauth.settings.settings import KeyAuthSettings
 
 __all__ = ["FrozenClock", "cheap_settings", "key_principal", "signed_in"]
 

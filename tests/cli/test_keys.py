@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from fastapi_keyauth import KeyAuth
-from fastapi_keyauth.cli.values import parse_duration, parse_moment
-from fastapi_keyauth.routers.schemas import CreatedKeyOut, KeyOut
-from fastapi_keyauth.tokens import TOKEN_PATTERN
+from fastapi_keyauth.cli.parameters import parse_duration, parse_moment
+from fastapi_keyauth.domain.tokens import TOKEN_PATTERN
+from fastapi_keyauth.http.routers.schemas import CreatedKeyOut, KeyOut
 from tests.cli.run import keyauth, make, read, with_auth
 from tests.docs.pages import ROOT
 from tests.unit.test_freshness import authenticate

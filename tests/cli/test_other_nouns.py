@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fastapi_keyauth import KeyAuth
-from fastapi_keyauth.tokens import format_token, new_session_token
+from fastapi_keyauth.domain.tokens import format_token, new_session_token
 from tests.cli.run import keyauth, read, with_auth
 
 

@@ -14,9 +14,9 @@ from sqlalchemy import make_url
 
 from fastapi_keyauth import KeyAuth, KeyAuthSettings, RevokedApiKey
 from fastapi_keyauth.cli.checks import _judge_clock
-from fastapi_keyauth.limiter.inspection import MAX_CLOCK_DIFFERENCE_S
+from fastapi_keyauth.domain.tokens import TOKEN_PATTERN
+from fastapi_keyauth.limiter.redis.server_info import MAX_CLOCK_DIFFERENCE_S
 from fastapi_keyauth.store import schema
-from fastapi_keyauth.tokens import TOKEN_PATTERN
 from tests.cli.run import commands, keyauth, make, read, with_auth
 from tests.docs.pages import ROOT
 from tests.servers import PASSWORD, Server

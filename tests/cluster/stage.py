@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from fastapi_keyauth import KeyAuth, KeyAuthSettings
-from fastapi_keyauth.addresses import ClientAddress
-from fastapi_keyauth.credentials import Credentials
+from fastapi_keyauth.auth.credentials import Credentials
+from fastapi_keyauth.auth.request_context import Visit
+from fastapi_keyauth.domain.ip_addresses import ClientAddress
 from fastapi_keyauth.errors import KeyAuthError
-from fastapi_keyauth.visit import Visit
 from tests import waiting
 
 TIMEOUT_S = 0.5

@@ -15,8 +15,9 @@ from redis.crc import key_slot
 from redis.exceptions import ResponseError
 
 from fastapi_keyauth import CreatedKey, KeyAuth, LimiterUnavailable, SetupError
-from fastapi_keyauth.limiter import Ask, ClusterLimiter, Verdict, outage
-from fastapi_keyauth.limiter.base import Policy
+from fastapi_keyauth.limiter import Ask, ClusterLimiter, Verdict
+from fastapi_keyauth.limiter import failover as outage
+from fastapi_keyauth.limiter.protocol import Policy
 from tests.cluster.stage import HANGS_S, loaded, outcome, until, worker
 from tests.groups import HASTY_MS, Cluster
 from tests.processes import wait_until

@@ -33,7 +33,7 @@ def group(servers: Servers) -> Iterator[Watched]:
 @pytest.fixture
 def watched(group: Watched, monkeypatch: pytest.MonkeyPatch) -> Watched:
     """The group, whole again and empty. Three Sentinels on one host agree sooner than the code waits for."""
-    monkeypatch.setattr("fastapi_keyauth.limiter.redis.SETTLED_S", 1.5)
+    monkeypatch.setattr("fastapi_keyauth.limiter.redis.single.SETTLED_S", 1.5)
     group.heal()
     group.empty()
     return group
@@ -153,13 +153,13 @@ async def test_a_change_is_not_promised_while_the_primary_may_be_just_replaced(
     async with worker(tmp_path, watched.url) as auth:
         created = await auth.keys.create(owner_id="a", name="k")
         assert await outcome(auth, created.token) == "admitted"
-        monkeypatch.setattr("fastapi_keyauth.limiter.redis.SETTLED_S", 3600)
+        monkeypatch.setattr("fastapi_keyauth.limiter.redis.single.SETTLED_S", 3600)
         with pytest.raises(ChangePending):
             await auth.keys.revoke(created.key.id)
         assert not await _is_announced(auth)
         assert await _is_back(auth)
         assert await outcome(auth, created.token) == "RevokedApiKey"
-        monkeypatch.setattr("fastapi_keyauth.limiter.redis.SETTLED_S", 0)
+        monkeypatch.setattr("fastapi_keyauth.limiter.redis.single.SETTLED_S", 0)
         assert await _is_announced(auth)
 
 

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import event
 
 from fastapi_keyauth import KeyAuth
-from fastapi_keyauth.tokens import format_token, new_key_id, new_secret
+from fastapi_keyauth.domain.tokens import format_token, new_key_id, new_secret
 from tests.fuzzing import TIMES, only_long
 
 from .asgi import RawAnswer, call

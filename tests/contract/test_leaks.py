@@ -15,11 +15,11 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 
 from fastapi_keyauth import AuthEvent, KeyAuth, KeyAuthSettings, errors
-from fastapi_keyauth.credentials import Credentials
-from fastapi_keyauth.models import metadata
-from fastapi_keyauth.records import StoredKey
-from fastapi_keyauth.tokens import TokenParser, redact
-from fastapi_keyauth.visit import Visit
+from fastapi_keyauth.auth.credentials import Credentials
+from fastapi_keyauth.auth.request_context import Visit
+from fastapi_keyauth.domain.keys import StoredKey
+from fastapi_keyauth.domain.tokens import TokenParser, redact
+from fastapi_keyauth.store.tables import metadata
 from tests.conftest import Stack
 from tests.unit.test_telemetry import Lab
 

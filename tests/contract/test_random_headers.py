@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastapi_keyauth.problems import TABLE
+from fastapi_keyauth.http.problem_details import TABLE
 from tests.fuzzing import fuzzed
 from tests.thorough import turns
 

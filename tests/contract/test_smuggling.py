@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fastapi_keyauth import KeyAuth
-from fastapi_keyauth.visit import Visit
+from fastapi_keyauth.auth.request_context import Visit
 
 from .served import exchange, request, served, status_of
 from .stage import Issued, OpenScene, Scene

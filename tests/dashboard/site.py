@@ -22,8 +22,8 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_keyauth import CreatedKey, DashboardOptions, KeyAuth, KeyAuthSettings, SessionPrincipal
-from fastapi_keyauth.models import EventRow, KeyRow, SecretRow, table
 from fastapi_keyauth.store import Usage
+from fastapi_keyauth.store.tables import EventRow, KeyRow, SecretRow, table
 
 PAGE = "/settings/api-keys"
 PASSWORD = "correct horse battery"

@@ -15,9 +15,9 @@ from fastapi import FastAPI
 
 import fastapi_keyauth
 from fastapi_keyauth import DashboardOptions, KeyAuth, KeyAuthSettings, SetupError
-from fastapi_keyauth.routers.shell import MEDIA_TYPES, Shell
+from fastapi_keyauth.http.dashboard.page import MEDIA_TYPES, Shell
 
-FOLDER = Path(fastapi_keyauth.__file__).parent / "dashboard"
+FOLDER = Path(fastapi_keyauth.__file__).parent / "http" / "dashboard" / "static"
 MakeClient = Callable[..., httpx.AsyncClient]
 
 
@@ -72,7 +72,7 @@ async def test_the_page_is_looked_at_anew_and_its_files_are_kept(make_client: Ma
     assert (another.content, another.headers["cache-control"]) == (kept.content, "no-store")
 
 
-@pytest.mark.parametrize("name", ["nothing.js", "index.html", "%2e%2e/shell.py", "..%2fshell.py", "dialogs", "x" * 200])
+@pytest.mark.parametrize("name", ["nothing.js", "index.html", "%2e%2e/page.py", "..%2fpage.py", "dialogs", "x" * 200])
 async def test_no_other_file_can_be_had(make_client: MakeClient, name: str) -> None:
     answer = await make_client(app_with()).get(f"/settings/api-keys/assets/v/{name}")
     assert answer.status_code in (404, 422)

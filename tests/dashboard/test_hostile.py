@@ -35,7 +35,7 @@ def test_markup_in_names_and_metadata_is_shown_and_never_run(visitor: Visitor) -
 
 
 def test_no_script_of_the_page_makes_markup_from_strings_or_evaluates_them() -> None:
-    folder = Path(fastapi_keyauth.__file__).parent / "dashboard"
+    folder = Path(fastapi_keyauth.__file__).parent / "http" / "dashboard" / "static"
     scripts = list(folder.rglob("*.js"))
     assert scripts
     forbidden = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|DOMParser")
@@ -43,7 +43,7 @@ def test_no_script_of_the_page_makes_markup_from_strings_or_evaluates_them() -> 
 
 
 def test_no_file_of_the_page_names_another_host() -> None:
-    folder = Path(fastapi_keyauth.__file__).parent / "dashboard"
+    folder = Path(fastapi_keyauth.__file__).parent / "http" / "dashboard" / "static"
     namespace = "http://www.w3.org/2000/svg"
     for path in folder.rglob("*.*"):
         addresses = set(re.findall(r"(?:https?:)?//[\w.-]+\.\w+[^\"'\s)]*", path.read_text("utf-8")))

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from playwright.sync_api import Request, expect
 from sqlalchemy import event
 
-from fastapi_keyauth.models import KeyRow, SecretRow, table
+from fastapi_keyauth.store.tables import KeyRow, SecretRow, table
 from tests.dashboard.site import Site, ago
 from tests.dashboard.visitor import Visitor
 

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fastapi_keyauth.cli.app import app
-from fastapi_keyauth.cli.running import Exit
+from fastapi_keyauth.cli.runner import Exit
 from fastapi_keyauth.store import schema
 from tests.cli.run import commands
 from tests.docs.pages import DOCS, find_blocks, find_rows

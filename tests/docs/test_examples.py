@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from fastapi_keyauth import KeyAuth, KeyAuthSettings, keyauth
-from fastapi_keyauth.limiter import build
+from fastapi_keyauth.limiter import factory as build
 from tests.docs.examples import MODULE, Page
 from tests.docs.pages import PAGES, README, find_blocks, name_of
 

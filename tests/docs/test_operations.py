@@ -11,9 +11,11 @@ from typing import Any, get_args
 import pytest
 from opentelemetry.metrics import MeterProvider, NoOpMeter
 
-from fastapi_keyauth import AuthEvent, EventKind, hook, seldom
-from fastapi_keyauth.dangers import SENTENCES
-from fastapi_keyauth.otel import PREFIX, Board
+from fastapi_keyauth import AuthEvent, EventKind
+from fastapi_keyauth.concurrency import log_throttle as seldom
+from fastapi_keyauth.settings.checks import SENTENCES
+from fastapi_keyauth.telemetry import event_hook as hook
+from fastapi_keyauth.telemetry.opentelemetry import PREFIX, Board
 from tests.docs.pages import DOCS, ROOT, Row, find_rows
 
 PAGE = DOCS / "operations.md"
@@ -144,7 +146,7 @@ def test_every_instrument_is_in_the_table_with_its_type_and_unit() -> None:
 
 
 def test_every_attribute_and_every_span_is_named() -> None:
-    source = (ROOT / "src/fastapi_keyauth/otel.py").read_text("utf-8")
+    source = (ROOT / "src/fastapi_keyauth/telemetry/opentelemetry.py").read_text("utf-8")
     text = PAGE.read_text("utf-8")
     attributes = set(re.findall(r'"(keyauth\.[\w.]+|error\.type)": ', source)) | {PREFIX}
     attributes |= set(re.findall(r'set_attribute\("([\w.]+)"', source))

@@ -12,11 +12,11 @@ import pytest
 from fastapi.routing import APIRoute
 
 from fastapi_keyauth import TOKEN_PATTERN, KeyAuth, KeyAuthSettings, KeyPrincipal, SessionPrincipal, errors
-from fastapi_keyauth.announcer import HOLDS_WITHIN_S
-from fastapi_keyauth.credentials import Credentials
-from fastapi_keyauth.problems import TABLE, Problems
-from fastapi_keyauth.tokens import TokenParser
-from fastapi_keyauth.visit import Visit
+from fastapi_keyauth.auth.credentials import Credentials
+from fastapi_keyauth.auth.request_context import Visit
+from fastapi_keyauth.domain.tokens import TokenParser
+from fastapi_keyauth.http.problem_details import TABLE, Problems
+from fastapi_keyauth.keys.outbox import HOLDS_WITHIN_S
 from tests.docs.pages import DOCS, PAGES, README, Row, find_blocks, find_rows, name_of
 
 SETTINGS_PAGE = DOCS / "settings.md"
@@ -169,7 +169,7 @@ def qualified(row: Row) -> str:
 
 @pytest.mark.parametrize("row", find_rows(DESIGN_PAGE, "number", "value", "module"), ids=qualified)
 def test_a_number_that_is_no_setting_is_what_the_page_says(row: Row) -> None:
-    module = importlib.import_module(f"fastapi_keyauth.{row['module']}")
+    module = importlib.import_module("fastapi_keyauth." + row["module"].removesuffix(".py").replace("/", "."))
     assert float(row["value"]) == getattr(module, row["number"])
 
 

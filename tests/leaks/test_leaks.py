@@ -14,13 +14,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from fastapi import Depends, FastAPI
 
 from fastapi_keyauth import KeyAuth, KeyPrincipal, TemporarilyUnavailable
-from fastapi_keyauth.announcer import HOLDS_WITHIN_S
+from fastapi_keyauth.auth.hashing import Hasher
+from fastapi_keyauth.domain.tokens import checksum
 from fastapi_keyauth.errors import HasherUnavailable, LimiterUnavailable
-from fastapi_keyauth.hashing import Hasher
-from fastapi_keyauth.routers.leaks import build_leaks_router
-from fastapi_keyauth.signing_keys import FETCH_EVERY_S, KEEP_S, SigningKeys
+from fastapi_keyauth.http.routers.leaks import build_leaks_router
+from fastapi_keyauth.http.routers.signing_keys import FETCH_EVERY_S, KEEP_S, SigningKeys
+from fastapi_keyauth.keys.outbox import HOLDS_WITHIN_S
 from fastapi_keyauth.testing import FrozenClock, cheap_settings
-from fastapi_keyauth.tokens import checksum
 
 SIGNER = ec.generate_private_key(ec.SECP256R1())
 

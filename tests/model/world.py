@@ -16,7 +16,7 @@ import redis
 from fastapi import FastAPI
 
 from fastapi_keyauth import KeyAuth, KeyAuthSettings
-from fastapi_keyauth.models import metadata
+from fastapi_keyauth.store.tables import metadata
 from tests.contract.app import build_app
 from tests.contract.asgi import RawAnswer, call
 

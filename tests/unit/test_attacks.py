@@ -10,11 +10,11 @@ import pytest
 from fastapi import FastAPI
 
 from fastapi_keyauth import KeyAuth, SessionPrincipal
-from fastapi_keyauth.addresses import AddressResolver
-from fastapi_keyauth.credentials import CredentialReader
-from fastapi_keyauth.edge import find_header
-from fastapi_keyauth.middleware import Exemptions
-from fastapi_keyauth.tokens import format_token, new_key_id, new_secret, new_session_token, redact
+from fastapi_keyauth.auth.credentials import CredentialReader
+from fastapi_keyauth.domain.ip_addresses import AddressResolver
+from fastapi_keyauth.domain.tokens import format_token, new_key_id, new_secret, new_session_token, redact
+from fastapi_keyauth.http.middleware import Exemptions
+from fastapi_keyauth.http.request_handler import find_header
 from tests.contract.asgi import call
 from tests.unit.test_freshness import Gate, store_of
 
@@ -297,7 +297,7 @@ async def test_a_tag_that_fits_opens_nothing_and_ends_nothing(
     build: Build, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """Of 32 bits one can make as many as one likes: what decides is the hash, and the environment of the row."""
-    for module in ("management", "verifier", "leaks"):
+    for module in ("keys.service", "auth.verifier", "keys.leaks"):
         monkeypatch.setattr(f"fastapi_keyauth.{module}.secret_tag", lambda _secret: "00000000")
     auth, client = build()
     async with auth:

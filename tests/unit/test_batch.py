@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from fastapi_keyauth.errors import LimiterUnavailable
-from fastapi_keyauth.limiter.batch import MAX_BATCH, Batcher, Landed
+from fastapi_keyauth.limiter.redis.batcher import MAX_BATCH, Batcher, Landed
 
 
 class Wire:

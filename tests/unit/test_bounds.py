@@ -16,23 +16,23 @@ from fastapi import FastAPI
 
 import fastapi_keyauth
 from fastapi_keyauth import KeyAuth, TooManyKeys
-from fastapi_keyauth.addresses import AddressResolver
-from fastapi_keyauth.fields import NewKey
-from fastapi_keyauth.limiter import shared
-from fastapi_keyauth.limiter.base import Policy
-from fastapi_keyauth.limiter.redis import RedisLimiter
-from fastapi_keyauth.tokens import format_token, new_key_id, new_secret, new_session_token
+from fastapi_keyauth.domain.ip_addresses import AddressResolver
+from fastapi_keyauth.domain.tokens import format_token, new_key_id, new_secret, new_session_token
+from fastapi_keyauth.domain.validation import NewKey
+from fastapi_keyauth.limiter.protocol import Policy
+from fastapi_keyauth.limiter.redis import base as shared
+from fastapi_keyauth.limiter.redis.single import RedisLimiter
 from tests.unit.test_freshness import Gate, authenticate, make_key
 
 MakeAuth = Callable[..., KeyAuth]
 SMALL = 20
 FLOOD = 150
 TINY = {
-    "fastapi_keyauth.verifier.MAX_KNOWN_WRONG": SMALL,
+    "fastapi_keyauth.auth.verifier.MAX_KNOWN_WRONG": SMALL,
     "fastapi_keyauth.limiter.memory.MAX_ADDRESSES": SMALL,
     "fastapi_keyauth.limiter.memory.MAX_KEYS": SMALL,
-    "fastapi_keyauth.limiter.shared._MAX_KNOWN_BLOCKS": SMALL,
-    "fastapi_keyauth.observer.MAX_LIMITED": SMALL,
+    "fastapi_keyauth.limiter.redis.base._MAX_KNOWN_BLOCKS": SMALL,
+    "fastapi_keyauth.telemetry.observer.MAX_LIMITED": SMALL,
 }
 BY_NATURE = 60
 """More than any of our structures holds that does not grow: a KeyAuth's own parts and settings, for instance."""

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 import pytest
 
 from fastapi_keyauth import StoreUnavailable
-from fastapi_keyauth.instruments import Counts, Instruments
-from fastapi_keyauth.observer import Observer
-from fastapi_keyauth.store.breaker import Breaker
+from fastapi_keyauth.store.health import Breaker
+from fastapi_keyauth.telemetry.counters import Counts, Instruments
+from fastapi_keyauth.telemetry.observer import Observer
 from tests.unit.clocks import IdleClock
 from tests.waiting import until
 

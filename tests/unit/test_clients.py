@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from fastapi_keyauth.limiter.clients import Clients
-from fastapi_keyauth.redis_urls import parse_redis_url
+from fastapi_keyauth.limiter.redis.clients import Clients
+from fastapi_keyauth.settings.redis_urls import parse_redis_url
 
 
 async def test_a_look_at_the_sentinels_does_not_wait_for_a_server_that_hangs_to_take_leave(

@@ -11,9 +11,9 @@ import pytest
 
 from fastapi_keyauth.errors import LimiterUnavailable
 from fastapi_keyauth.limiter import Ask, ClusterLimiter, Verdict
-from fastapi_keyauth.limiter.base import Decision, Policy
-from fastapi_keyauth.limiter.node import NodeLost
-from fastapi_keyauth.redis_urls import Address
+from fastapi_keyauth.limiter.protocol import Decision, Policy
+from fastapi_keyauth.limiter.redis.connection import NodeLost
+from fastapi_keyauth.settings.redis_urls import Address
 from tests.unit.fakes import listening, read_command
 
 TIMEOUT_S = 0.5

@@ -14,9 +14,9 @@ from redis.asyncio import Redis
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from fastapi_keyauth import KeyAuth, KeyAuthSettings, KeyPrincipal, SessionPrincipal
-from fastapi_keyauth.dangers import SENTENCES
-from fastapi_keyauth.limiter.inspection import inspect_server
-from fastapi_keyauth.peers import LOOK_AT, PeerWatch
+from fastapi_keyauth.http.proxy_check import LOOK_AT, PeerWatch
+from fastapi_keyauth.limiter.redis.server_info import inspect_server
+from fastapi_keyauth.settings.checks import SENTENCES
 from tests.servers import Server
 from tests.session import Servers
 

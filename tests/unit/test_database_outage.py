@@ -14,9 +14,11 @@ from sqlalchemy import NullPool, make_url, text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from fastapi_keyauth import KeyAuth, KeyAuthSettings, StoreUnavailable, usage
-from fastapi_keyauth.store import breaker, database, engine
-from fastapi_keyauth.tokens import format_token, new_key_id, new_secret
+from fastapi_keyauth import KeyAuth, KeyAuthSettings, StoreUnavailable
+from fastapi_keyauth.domain.tokens import format_token, new_key_id, new_secret
+from fastapi_keyauth.store import database, engine
+from fastapi_keyauth.store import health as breaker
+from fastapi_keyauth.store import usage_buffer as usage
 from tests.servers import Server
 from tests.session import Servers
 from tests.unit.test_freshness import authenticate, make_key

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from fastapi_keyauth import CreatedKey, ExpiredApiKey, HasherUnavailable, InvalidApiKey, KeyAuth, RevokedApiKey
-from fastapi_keyauth.hashing import MAX_WAITING_DEAD_OF_OWNER, MAX_WAITING_OF_OWNER
-from fastapi_keyauth.tokens import format_token, new_secret
+from fastapi_keyauth.auth.hashing import MAX_WAITING_DEAD_OF_OWNER, MAX_WAITING_OF_OWNER
+from fastapi_keyauth.domain.tokens import format_token, new_secret
 from tests.unit.test_freshness import Gate, authenticate, make_key
 
 MakeAuth = Callable[..., KeyAuth]

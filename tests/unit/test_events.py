@@ -13,9 +13,9 @@ import pytest
 from fastapi import Depends, FastAPI
 
 from fastapi_keyauth import AuthEvent, ChangePending, KeyAuth, KeyAuthSettings, KeyNotFound, KeyPrincipal
-from fastapi_keyauth import hook as hook_module
-from fastapi_keyauth.hook import MAX_WAITING, EventHook
-from fastapi_keyauth.instruments import Counts
+from fastapi_keyauth.telemetry import event_hook as hook_module
+from fastapi_keyauth.telemetry.counters import Counts
+from fastapi_keyauth.telemetry.event_hook import MAX_WAITING, EventHook
 from tests.conftest import Stack
 from tests.servers import Server
 from tests.waiting import until

@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 
-from fastapi_keyauth import CreatedKey, KeyAuth, LimiterUnavailable, RevokedApiKey, announcer
-from fastapi_keyauth.addresses import ClientAddress
-from fastapi_keyauth.credentials import Credentials
+from fastapi_keyauth import CreatedKey, KeyAuth, LimiterUnavailable, RevokedApiKey
+from fastapi_keyauth.auth.credentials import Credentials
+from fastapi_keyauth.auth.request_context import Visit
+from fastapi_keyauth.domain.ip_addresses import ClientAddress
+from fastapi_keyauth.domain.principals import KeyPrincipal
 from fastapi_keyauth.errors import ChangePending, DisabledApiKey, ExpiredApiKey, HasherUnavailable, StoreUnavailable
+from fastapi_keyauth.keys import outbox as announcer
 from fastapi_keyauth.limiter import OutageLimiter, RedisLimiter
-from fastapi_keyauth.limiter.shared import Unsettled
-from fastapi_keyauth.principals import KeyPrincipal
+from fastapi_keyauth.limiter.redis.base import Unsettled
 from fastapi_keyauth.store import KeyStore
-from fastapi_keyauth.visit import Visit
 
 MakeAuth = Callable[..., KeyAuth]
 
@@ -197,8 +198,8 @@ async def test_argon2_runs_once_for_all_that_wait_and_once_per_process(
 async def test_wrong_secrets_never_reach_argon2_and_are_read_once(
     make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from fastapi_keyauth.domain.tokens import format_token, new_key_id, new_secret
     from fastapi_keyauth.errors import AddressBlocked, InvalidApiKey
-    from fastapi_keyauth.tokens import format_token, new_key_id, new_secret
 
     async with make_auth() as auth:
         created = await make_key(auth)
@@ -216,8 +217,8 @@ async def test_wrong_secrets_never_reach_argon2_and_are_read_once(
 
 
 async def test_a_right_secret_under_another_environment_is_no_key(make_auth: MakeAuth) -> None:
+    from fastapi_keyauth.domain.tokens import format_token
     from fastapi_keyauth.errors import InvalidApiKey
-    from fastapi_keyauth.tokens import format_token
 
     async with make_auth() as auth:
         created = await make_key(auth)

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastapi_keyauth.addresses import AddressResolver, parse_forwarded, parse_network
-from fastapi_keyauth.credentials import CredentialReader
-from fastapi_keyauth.cursors import read_cursor, read_event_cursor, write_cursor
-from fastapi_keyauth.middleware import Exemptions
-from fastapi_keyauth.origins import parse_origin
-from fastapi_keyauth.tokens import ALPHABET, TokenFormError, TokenParser, format_token, redact
+from fastapi_keyauth.auth.credentials import CredentialReader
+from fastapi_keyauth.domain.ip_addresses import AddressResolver, parse_forwarded, parse_network
+from fastapi_keyauth.domain.origins import parse_origin
+from fastapi_keyauth.domain.pagination import read_cursor, read_event_cursor, write_cursor
+from fastapi_keyauth.domain.tokens import ALPHABET, TokenFormError, TokenParser, format_token, redact
+from fastapi_keyauth.http.middleware import Exemptions
 from tests.fuzzing import fuzzed
 
 PARSER = TokenParser("ka")

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from fastapi_keyauth import InsufficientScope, KeyAuthSettings, SessionPrincipal
-from fastapi_keyauth.grants import Caller
-from fastapi_keyauth.problems import find_row
+from fastapi_keyauth.domain.permissions import Caller
+from fastapi_keyauth.http.problem_details import find_row
 
 
 @pytest.mark.parametrize(

@@ -16,14 +16,15 @@ from fastapi import Depends, FastAPI
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
-from fastapi_keyauth import ImportRefused, InvalidApiKey, KeyAuth, MalformedApiKey, RevokedApiKey, SetupError, foreign
-from fastapi_keyauth.cli.imports import _complain, _read
+from fastapi_keyauth import ImportRefused, InvalidApiKey, KeyAuth, MalformedApiKey, RevokedApiKey, SetupError
+from fastapi_keyauth.auth.hashing import Hasher
+from fastapi_keyauth.auth.imported_verifier import MAX_TRIED, ImportVerifier
+from fastapi_keyauth.cli.import_keys import _complain, _read
+from fastapi_keyauth.domain import imported_tokens as foreign
 from fastapi_keyauth.errors import AddressBlocked, HasherUnavailable
-from fastapi_keyauth.hashing import Hasher
-from fastapi_keyauth.imported import MAX_TRIED, ImportVerifier
-from fastapi_keyauth.settings import KeyAuthSettings
-from fastapi_keyauth.store.imports import ImportStore
-from fastapi_keyauth.store.views import secrets
+from fastapi_keyauth.settings.settings import KeyAuthSettings
+from fastapi_keyauth.store.imported_keys import ImportStore
+from fastapi_keyauth.store.mapping import secrets
 from tests.unit.test_freshness import authenticate
 
 MakeAuth = Callable[..., KeyAuth]
@@ -204,7 +205,7 @@ async def test_many_first_uses_at_once_share_their_foreign_hash(
 
 @pytest.mark.parametrize("stack", ["sqlite-memory"], indirect=True)
 async def test_a_tag_that_fits_is_not_enough(make: MakeAuth, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastapi_keyauth.imported.secret_tag", lambda _text: "00000000")
+    monkeypatch.setattr("fastapi_keyauth.auth.imported_verifier.secret_tag", lambda _text: "00000000")
     async with make() as auth:
         await auth.keys.import_keys([record(**HASHES["bcrypt"])])
         await authenticate(auth, TOKEN)

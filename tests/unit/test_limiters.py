@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from fastapi_keyauth.errors import LimiterUnavailable
 from fastapi_keyauth.limiter import Ask, ClusterLimiter, Limiter, MemoryLimiter, RedisLimiter, Verdict
-from fastapi_keyauth.limiter.base import Policy
+from fastapi_keyauth.limiter.protocol import Policy
 from tests.session import Servers
 
 HOUR = 3600

@@ -18,9 +18,9 @@ from sqlalchemy import Connection, create_engine, inspect, text
 from sqlalchemy.engine.reflection import Inspector
 
 from fastapi_keyauth import KeyAuth, KeyAuthSettings, SetupError
-from fastapi_keyauth.models import KeyRow, SecretRow, SessionRow, UsageRow, metadata, table
+from fastapi_keyauth.domain.tokens import format_token, hash_session_token, secret_tag
 from fastapi_keyauth.store import Database, schema, upgrade
-from fastapi_keyauth.tokens import format_token, hash_session_token, secret_tag
+from fastapi_keyauth.store.tables import KeyRow, SecretRow, SessionRow, UsageRow, metadata, table
 from tests.servers import PASSWORD
 from tests.session import Servers
 from tests.unit.test_freshness import authenticate
@@ -117,7 +117,7 @@ def differences(connection: Connection) -> list[Any]:
 
 def test_the_revisions_written_down_are_those_of_the_files() -> None:
     config = Config()
-    config.set_main_option("script_location", "fastapi_keyauth:migrations")
+    config.set_main_option("script_location", "fastapi_keyauth:store/migrations")
     files = ScriptDirectory.from_config(config).walk_revisions()
     assert tuple(script.revision for script in files)[::-1] == schema.REVISIONS
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fastapi_keyauth.store.readings import MAX_WAITS, Readings
+from fastapi_keyauth.store.read_queue import MAX_WAITS, Readings
 from tests.unit.clocks import IdleClock
 
 Read = Callable[[], Coroutine[Any, Any, Any]]

@@ -3,8 +3,8 @@
 import pytest
 
 from fastapi_keyauth import KeyAuth, KeyAuthSettings, SetupError
-from fastapi_keyauth.limiter.clients import Clients
-from fastapi_keyauth.redis_urls import parse_redis_url
+from fastapi_keyauth.limiter.redis.clients import Clients
+from fastapi_keyauth.settings.redis_urls import parse_redis_url
 
 
 @pytest.mark.parametrize("url", ["redis://h", "rediss://u:p@h:1/2?ssl_ca_certs=x", "unix:///run/redis.sock?db=1"])

@@ -17,9 +17,9 @@ from fastapi_keyauth import (
     RevokedApiKey,
     SetupError,
 )
-from fastapi_keyauth.dangers import Danger
 from fastapi_keyauth.limiter import Ask, RedisLimiter
-from fastapi_keyauth.limiter.shared import START_TRIES
+from fastapi_keyauth.limiter.redis.base import START_TRIES
+from fastapi_keyauth.settings.checks import Danger
 from tests.servers import RedisServer, Server
 from tests.unit.fakes import listening
 from tests.unit.test_freshness import authenticate, make_key

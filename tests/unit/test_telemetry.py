@@ -14,8 +14,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from fastapi_keyauth import KeyAuth, KeyAuthSettings, KeyPrincipal, SetupError, Telemetry, telemetry
-from fastapi_keyauth.instruments import Instruments
+from fastapi_keyauth import KeyAuth, KeyAuthSettings, KeyPrincipal, SetupError, Telemetry
+from fastapi_keyauth.telemetry import providers as telemetry
+from fastapi_keyauth.telemetry.counters import Instruments
 from tests.conftest import Stack
 from tests.servers import Server
 from tests.session import Servers
@@ -194,4 +195,4 @@ def test_no_module_but_one_needs_opentelemetry(stack: Stack) -> None:
         if name.startswith("fastapi_keyauth")
         and any(getattr(value, "__name__", "").startswith("opentelemetry") for value in vars(module).values())
     ]
-    assert users == ["fastapi_keyauth.otel"]
+    assert users == ["fastapi_keyauth.telemetry.opentelemetry"]

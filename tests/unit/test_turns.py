@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from fastapi_keyauth.turns import TooManyWaiting, Turns
+from fastapi_keyauth.concurrency.fair_semaphore import TooManyWaiting, Turns
 
 
 async def settle() -> None:

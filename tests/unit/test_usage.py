@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import func, select
 
 from fastapi_keyauth import KeyAuth, StoreUnavailable
-from fastapi_keyauth.models import WriterRow, table
 from fastapi_keyauth.store import Database
+from fastapi_keyauth.store.tables import WriterRow, table
 from tests.unit.test_freshness import authenticate, make_key
 
 MakeAuth = Callable[..., KeyAuth]
@@ -91,7 +91,7 @@ async def test_what_two_ask_for_at_once_is_written_once(make_auth: MakeAuth) -> 
 async def test_counts_that_are_not_kept_are_said_once(
     make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("fastapi_keyauth.usage.MAX_COUNTS", 1)
+    monkeypatch.setattr("fastapi_keyauth.store.usage_buffer.MAX_COUNTS", 1)
     async with make_auth() as auth:
         for _ in range(3):
             await authenticate(auth, (await make_key(auth)).token)

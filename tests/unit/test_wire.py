@@ -13,13 +13,13 @@ from typing import Any
 import hiredis
 import pytest
 
+from fastapi_keyauth.domain.principals import KeyPrincipal, KeyPrincipalDraft
 from fastapi_keyauth.errors import LimiterUnavailable
-from fastapi_keyauth.instruments import Instruments
 from fastapi_keyauth.limiter import Ask, OutageLimiter, RedisLimiter, Verdict
-from fastapi_keyauth.limiter.base import Policy
-from fastapi_keyauth.limiter.calls import Prepared, Script
-from fastapi_keyauth.observer import Observer
-from fastapi_keyauth.principals import KeyPrincipal, KeyPrincipalDraft
+from fastapi_keyauth.limiter.protocol import Policy
+from fastapi_keyauth.limiter.redis.scripts import Prepared, Script
+from fastapi_keyauth.telemetry.counters import Instruments
+from fastapi_keyauth.telemetry.observer import Observer
 from tests.unit.clocks import LeapingClock
 from tests.unit.fakes import listening, read_command
 from tests.waiting import until
@@ -158,7 +158,7 @@ async def test_workers_forked_from_one_process_give_out_generations_of_their_own
 
 
 def test_a_call_is_packed_as_hiredis_packs_it() -> None:
-    source = files("fastapi_keyauth.limiter").joinpath("scripts", "take.lua").read_bytes()
+    source = files("fastapi_keyauth.limiter.redis").joinpath("lua", "take.lua").read_bytes()
     sha = hashlib.sha1(source, usedforsecurity=False).hexdigest()
     calls: list[Prepared] = [([], []), (["ka:{käy}", "ka:{}"], ["", 0, -1, 10**12, "0"])]
     for prepared in calls:
@@ -220,7 +220,7 @@ async def test_the_breaker_stays_open_while_only_requests_are_refused(
     server: FakeRedis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Changes get through, the script that requests call does not: a probe of the one alone would open and close it."""
-    monkeypatch.setattr("fastapi_keyauth.limiter.outage.PROBE_EVERY_S", 0.01)
+    monkeypatch.setattr("fastapi_keyauth.limiter.failover.PROBE_EVERY_S", 0.01)
     observer = Observer(Instruments(), None, partial(datetime.now, UTC))
     limiter = OutageLimiter(RedisLimiter(f"redis://127.0.0.1:{server.port}/0", POLICY, "t", 1.0), None, observer)
     await limiter.start()

@@ -4,12 +4,12 @@ from typing import Annotated
 
 import typer
 
-from fastapi_keyauth.blocks import Block
+from fastapi_keyauth.auth.blocked_addresses import Block
 from fastapi_keyauth.cli.output import Json, print_json, print_table, say
 from fastapi_keyauth.cli.progress import tracking
-from fastapi_keyauth.cli.running import Exit, fail, perform
+from fastapi_keyauth.cli.runner import Exit, fail, perform
 from fastapi_keyauth.keyauth import KeyAuth
-from fastapi_keyauth.limiter.shared import KNOWN_BLOCK_S
+from fastapi_keyauth.limiter.redis.base import KNOWN_BLOCK_S
 
 app = typer.Typer(no_args_is_help=True, help="See and lift the blocks of addresses (needs Redis).")
 

@@ -8,10 +8,10 @@ from rich.text import Text
 from fastapi_keyauth.cli.checks import CHECKS, Finding, check_settings, check_versions
 from fastapi_keyauth.cli.output import Json, print_json, print_table
 from fastapi_keyauth.cli.progress import tracking
-from fastapi_keyauth.cli.running import Exit
+from fastapi_keyauth.cli.runner import Exit
 from fastapi_keyauth.errors import SetupError
 from fastapi_keyauth.keyauth import KeyAuth
-from fastapi_keyauth.settings import KeyAuthSettings
+from fastapi_keyauth.settings.settings import KeyAuthSettings
 
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "bold red"}
 

@@ -13,13 +13,13 @@ from fastapi_keyauth.cli.db import describe
 from fastapi_keyauth.errors import KeyAuthError, LimiterUnavailable
 from fastapi_keyauth.keyauth import KeyAuth
 from fastapi_keyauth.limiter import OutageLimiter
-from fastapi_keyauth.limiter.calls import is_refusal
-from fastapi_keyauth.limiter.inspection import MAX_CLOCK_DIFFERENCE_S
-from fastapi_keyauth.limiter.shared import SharedLimiter
-from fastapi_keyauth.settings import KeyAuthSettings
+from fastapi_keyauth.limiter.redis.base import SharedLimiter
+from fastapi_keyauth.limiter.redis.scripts import is_refusal
+from fastapi_keyauth.limiter.redis.server_info import MAX_CLOCK_DIFFERENCE_S
+from fastapi_keyauth.settings.settings import KeyAuthSettings
+from fastapi_keyauth.settings.urls import masked_url
 from fastapi_keyauth.store import Database, schema
 from fastapi_keyauth.store.upgrade import has_been_made
-from fastapi_keyauth.urls import masked_url
 
 SLOW_HASH_MS = 500.0
 _PACKAGES = ("fastapi-keyauth", "fastapi", "sqlalchemy", "redis", "argon2-cffi", "alembic")

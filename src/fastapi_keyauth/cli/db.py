@@ -6,8 +6,8 @@ import typer
 
 from fastapi_keyauth.cli.output import Json, print_facts, print_json, say
 from fastapi_keyauth.cli.progress import tracking
-from fastapi_keyauth.cli.running import Exit, failing
-from fastapi_keyauth.settings import KeyAuthSettings
+from fastapi_keyauth.cli.runner import Exit, failing
+from fastapi_keyauth.settings.settings import KeyAuthSettings
 from fastapi_keyauth.store import schema
 from fastapi_keyauth.store.upgrade import find_revision, upgrade
 

@@ -1,22 +1,22 @@
-"""``keyauth keys``: make keys and look at them. Changing one is in ``edits.py`` and ``changes.py``."""
+"""``keyauth keys``: make keys and look at them. Changing one is in ``update.py`` and ``rotate_revoke.py``."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
 
-from fastapi_keyauth.cli.changes import describe, dump, print_created, revoke, rotate
-from fastapi_keyauth.cli.edits import disable, enable, update
-from fastapi_keyauth.cli.imports import import_file
+from fastapi_keyauth.cli.import_keys import import_file
 from fastapi_keyauth.cli.output import Json, day, moment, print_facts, print_json, print_line, print_table, say, status
+from fastapi_keyauth.cli.parameters import KeyId, parse_duration, parse_moment, parse_object
 from fastapi_keyauth.cli.progress import tracking
-from fastapi_keyauth.cli.running import perform
-from fastapi_keyauth.cli.values import KeyId, parse_duration, parse_moment, parse_object
+from fastapi_keyauth.cli.rotate_revoke import describe, dump, print_created, revoke, rotate
+from fastapi_keyauth.cli.runner import perform
+from fastapi_keyauth.cli.update import disable, enable, update
+from fastapi_keyauth.domain.keys import EventPage, Key, KeyPage, Status, UsageHour
+from fastapi_keyauth.http.routers.schemas import EventOut, UsageHourOut
 from fastapi_keyauth.keyauth import KeyAuth
-from fastapi_keyauth.lookups import MAX_PAGE, MAX_USAGE_HOURS
-from fastapi_keyauth.records import EventPage, Key, KeyPage, Status, UsageHour
-from fastapi_keyauth.routers.schemas import EventOut, UsageHourOut
-from fastapi_keyauth.urls import masked_url
+from fastapi_keyauth.keys.queries import MAX_PAGE, MAX_USAGE_HOURS
+from fastapi_keyauth.settings.urls import masked_url
 
 app = typer.Typer(no_args_is_help=True, help="Make keys, look at them, change, rotate and revoke them.")
 

@@ -11,7 +11,7 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from fastapi_keyauth.names import is_plain_text
+from fastapi_keyauth.domain.text import is_plain_text
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 

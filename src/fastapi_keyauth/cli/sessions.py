@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from fastapi_keyauth.cli.output import Json, print_json, print_line, say
-from fastapi_keyauth.cli.running import Exit, fail, perform
-from fastapi_keyauth.cli.values import parse_duration, read_token
+from fastapi_keyauth.cli.parameters import parse_duration, read_token
+from fastapi_keyauth.cli.runner import Exit, fail, perform
+from fastapi_keyauth.domain.tokens import is_session_token
 from fastapi_keyauth.keyauth import KeyAuth
-from fastapi_keyauth.tokens import is_session_token
 
 app = typer.Typer(no_args_is_help=True, help="Start and end the built-in sessions of users.")
 

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 import typer
 
 from fastapi_keyauth.cli.output import Json, print_facts, print_json
-from fastapi_keyauth.cli.running import Exit, fail, failing
-from fastapi_keyauth.cli.values import read_token
-from fastapi_keyauth.settings import KeyAuthSettings
-from fastapi_keyauth.tokens import CRC_LENGTH, SESSION_PREFIX, TokenFormError, TokenParser, checksum
+from fastapi_keyauth.cli.parameters import read_token
+from fastapi_keyauth.cli.runner import Exit, fail, failing
+from fastapi_keyauth.domain.tokens import CRC_LENGTH, SESSION_PREFIX, TokenFormError, TokenParser, checksum
+from fastapi_keyauth.settings.settings import KeyAuthSettings
 
 app = typer.Typer(no_args_is_help=True, help="Look at tokens, offline.")
 

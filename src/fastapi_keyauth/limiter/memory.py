@@ -5,8 +5,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from fastapi_keyauth.dangers import Danger
-from fastapi_keyauth.limiter.base import HOUR_MS, HOUR_S, Ask, Decision, Policy, Verdict, ceil_s
+from fastapi_keyauth.limiter.protocol import HOUR_MS, HOUR_S, Ask, Decision, Policy, Verdict, ceil_s
+from fastapi_keyauth.settings.checks import Danger
 
 MAX_ADDRESSES = 100_000
 MAX_KEYS = 1_000_000
@@ -95,7 +95,7 @@ class MemoryLimiter:
         return quota.generation != ask.generation or ask.age_s is None or ask.age_s >= self._max_age_s
 
     def _use(self, quota: _Quota, ask: Ask, now_ms: int) -> Decision:
-        """Count and compare. ``scripts/take.lua`` does the same arithmetic, in the same units."""
+        """Count and compare. ``redis/lua/take.lua`` does the same arithmetic, in the same units."""
         hour, limit = quota.hour, ask.limit
         reset_at_s = (hour + 1) * HOUR_S
         left_ms = reset_at_s * 1000 - now_ms

@@ -6,7 +6,7 @@ Writes name their columns: no code path writes a whole loaded row back, which is
 from fastapi_keyauth.store.changes import KeyChange
 from fastapi_keyauth.store.database import Database
 from fastapi_keyauth.store.keys import KeyStore
-from fastapi_keyauth.store.pruning import PruneStore
+from fastapi_keyauth.store.retention import PruneStore
 from fastapi_keyauth.store.sessions import SessionStore
 from fastapi_keyauth.store.usage import Usage, UsageStore
 

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 from sqlalchemy import delete, insert, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fastapi_keyauth.events import EventKind
-from fastapi_keyauth.models import ChangeRow, EventRow, OriginRow, table
-from fastapi_keyauth.records import Actor, Key
-from fastapi_keyauth.store.views import keys, secrets
+from fastapi_keyauth.domain.events import EventKind
+from fastapi_keyauth.domain.keys import Actor, Key
+from fastapi_keyauth.store.mapping import keys, secrets
+from fastapi_keyauth.store.tables import ChangeRow, EventRow, OriginRow, table
 
 _events = table(EventRow)
 _changes = table(ChangeRow)

@@ -12,10 +12,10 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedEr
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from fastapi_keyauth.concurrency.uncancellable import Works
 from fastapi_keyauth.errors import SetupError, StoreUnavailable
-from fastapi_keyauth.observer import Observer
+from fastapi_keyauth.settings.urls import masked_url
 from fastapi_keyauth.store import schema
-from fastapi_keyauth.store.breaker import Breaker, describe
 from fastapi_keyauth.store.engine import (
     MAX_CONNECTIONS,
     POOL_TIMEOUT_S,
@@ -25,9 +25,9 @@ from fastapi_keyauth.store.engine import (
     create_prober,
     prepare_sqlite,
 )
-from fastapi_keyauth.store.readings import Readings
-from fastapi_keyauth.store.whole import Works
-from fastapi_keyauth.urls import masked_url
+from fastapi_keyauth.store.health import Breaker, describe
+from fastapi_keyauth.store.read_queue import Readings
+from fastapi_keyauth.telemetry.observer import Observer
 
 logger = logging.getLogger("fastapi_keyauth")
 

@@ -13,7 +13,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
-from fastapi_keyauth.store.breaker import PROBE_TIMEOUT_S
+from fastapi_keyauth.store.health import PROBE_TIMEOUT_S
 
 Prober = Callable[[], Awaitable[None]]
 """Asks the database something. Raises whatever comes of it where it does not answer."""

@@ -8,16 +8,16 @@ from typing import Any
 from sqlalchemy import delete, func, insert, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from fastapi_keyauth.concurrency.uncancellable import whole
+from fastapi_keyauth.domain.keys import Actor, EventPage, Key, KeyEvent, Status, StoredKey
 from fastapi_keyauth.errors import KeyNotFound, TooManyKeys
-from fastapi_keyauth.models import ChangeRow, EventRow, OriginRow, table
-from fastapi_keyauth.observer import Observer
-from fastapi_keyauth.records import Actor, EventPage, Key, KeyEvent, Status, StoredKey
-from fastapi_keyauth.settings import KeyAuthSettings
+from fastapi_keyauth.settings.settings import KeyAuthSettings
 from fastapi_keyauth.store.changes import KeyChange, add_event, add_secret, replace_origins
 from fastapi_keyauth.store.database import Database
-from fastapi_keyauth.store.imports import ImportStore
-from fastapi_keyauth.store.views import FOR_TOKEN_COLUMNS, Views, has_status, keys, secrets
-from fastapi_keyauth.store.whole import whole
+from fastapi_keyauth.store.imported_keys import ImportStore
+from fastapi_keyauth.store.mapping import FOR_TOKEN_COLUMNS, Views, has_status, keys, secrets
+from fastapi_keyauth.store.tables import ChangeRow, EventRow, OriginRow, table
+from fastapi_keyauth.telemetry.observer import Observer
 
 _events = table(EventRow)
 _origins = table(OriginRow)

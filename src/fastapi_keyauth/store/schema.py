@@ -5,12 +5,12 @@ No Alembic here: every start comes by, and only an upgrade needs it.
 
 from sqlalchemy import Column, Connection, MetaData, PrimaryKeyConstraint, String, Table, insert, inspect, select
 
-from fastapi_keyauth.models import KeyRow, metadata
+from fastapi_keyauth.store.tables import KeyRow, metadata
 
 VERSION_TABLE = "keyauth_alembic_version"
 """Ours alone: an application that uses Alembic has its own ``alembic_version``."""
 REVISIONS = ("0001", "0002", "0003")
-"""Of ``migrations/versions``, oldest first. Written down, so that a start need not read those files."""
+"""Of ``store/migrations/versions``, oldest first. Written down, so that a start need not read those files."""
 FIRST, NEWEST = REVISIONS[0], REVISIONS[-1]
 
 # As Alembic itself makes it.

@@ -5,10 +5,10 @@ from datetime import datetime
 
 from sqlalchemy import insert, select, update
 
-from fastapi_keyauth.models import SessionRow, table
-from fastapi_keyauth.principals import SessionPrincipal
+from fastapi_keyauth.concurrency.uncancellable import whole
+from fastapi_keyauth.domain.principals import SessionPrincipal
 from fastapi_keyauth.store.database import Database
-from fastapi_keyauth.store.whole import whole
+from fastapi_keyauth.store.tables import SessionRow, table
 
 _sessions = table(SessionRow)
 

@@ -106,6 +106,6 @@ def _run(connection: Connection, on_step: OnStep | None) -> list[str]:
             on_step(step.up_revision_id, step.up_revision.doc)
 
     config = Config(attributes={"connection": connection, "on_version_apply": on_version_apply})
-    config.set_main_option("script_location", "fastapi_keyauth:migrations")
+    config.set_main_option("script_location", "fastapi_keyauth:store/migrations")
     command.upgrade(config, "head")
     return applied

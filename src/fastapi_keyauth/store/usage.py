@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import Table, bindparam, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from fastapi_keyauth.models import UsageRow, WriterRow, table
 from fastapi_keyauth.store.database import Database
-from fastapi_keyauth.store.views import keys, secrets
+from fastapi_keyauth.store.mapping import keys, secrets
+from fastapi_keyauth.store.tables import UsageRow, WriterRow, table
 
 _usage = table(UsageRow)
 _writers = table(WriterRow)

@@ -1,0 +1,1 @@
+"""Authentication of one request: from the token to a principal."""

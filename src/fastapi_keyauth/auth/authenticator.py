@@ -1,0 +1,297 @@
+"""The order of the checks. This is the file to audit.
+
+For one request, in this order, the first finding decides:
+
+ 1. no API token sent                                  MissingApiKey       no failed attempt, also when blocked
+ 2. the address is blocked                             AddressBlocked
+ 3. not a well-formed token                            MalformedApiKey     a failed attempt
+ 4. unknown id or wrong secret                         InvalidApiKey       a failed attempt
+ 5. disabled, revoked, expired                         Disabled-, Revoked-, ExpiredApiKey
+ 6. origin or address not in the key's lists           OriginNotAllowed, AddressNotAllowed
+ 7. the hourly cap is used up                          RateLimitExceeded
+    -- here the request has used one unit of the cap --
+ 8. a session is wanted and none was sent              SessionRequired     (MissingSession where no key is wanted)
+ 9. the session is unknown, expired or revoked         InvalidSession
+10. key or session lacks a scope                       InsufficientScope
+11. store or limiter cannot answer                     TemporarilyUnavailable, whenever it happens
+
+A row that was read before this request began is believed only where the limiter finds the key's generation unchanged
+since before that reading. A row read for this very request needs no such proof.
+"""
+
+import json
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+from starlette.requests import HTTPConnection
+
+from fastapi_keyauth.auth.credentials import Credentials
+from fastapi_keyauth.auth.imported_verifier import ANY_KEY, ImportVerifier
+from fastapi_keyauth.auth.request_context import Visit
+from fastapi_keyauth.auth.sessions import SessionGate
+from fastapi_keyauth.auth.verifier import VerifiedKey, Verifier
+from fastapi_keyauth.domain.ip_addresses import is_in, parse_networks
+from fastapi_keyauth.domain.keys import StoredKey
+from fastapi_keyauth.domain.principals import KeyPrincipal, KeyPrincipalDraft, SessionPrincipal
+from fastapi_keyauth.domain.tokens import TokenFormError, TokenParser, token_digest
+from fastapi_keyauth.errors import (
+    AddressBlocked,
+    AddressNotAllowed,
+    DisabledApiKey,
+    ExpiredApiKey,
+    InsufficientScope,
+    InvalidApiKey,
+    KeyAuthError,
+    KeyRefusal,
+    MalformedApiKey,
+    MissingApiKey,
+    MissingSession,
+    OriginNotAllowed,
+    RateLimitExceeded,
+    RevokedApiKey,
+    SessionRequired,
+)
+from fastapi_keyauth.limiter import Ask, Decision, Limiter, Verdict
+from fastapi_keyauth.store.usage_buffer import UsageRecorder
+from fastapi_keyauth.telemetry.counters import Counts
+
+
+class Authenticator:
+    """Runs the checks of this module, in its order.
+
+    Attributes:
+        limiter: answers the questions; whoever starts it may put another around it.
+    """
+
+    def __init__(
+        self,
+        parser: TokenParser,
+        verifier: Verifier,
+        limiter: Limiter,
+        sessions: SessionGate,
+        usage: UsageRecorder,
+        now: Callable[[], datetime],
+        block_spares_valid_keys: bool,
+        counts: Counts,
+    ) -> None:
+        self.limiter = limiter
+        self._parser = parser
+        self._verifier = verifier
+        self._imports = verifier if isinstance(verifier, ImportVerifier) else None
+        self._sessions = sessions
+        self._usage = usage
+        self._now = now
+        self._block_spares_valid_keys = block_spares_valid_keys
+        self._counts = counts
+
+    async def authenticate_key(self, visit: Visit) -> KeyPrincipal:
+        """Checks 1 to 7. A token that this process has verified before costs one trip to the limiter and no other.
+
+        All in one coroutine, as a wake-up passes through each that waits.
+
+        Raises:
+            Refusal: the finding that decided.
+            TemporarilyUnavailable: nothing could be found out.
+        """
+        outcome = visit._key_outcome
+        if outcome is not None:
+            if isinstance(outcome, KeyAuthError):
+                raise outcome
+            return outcome
+        try:
+            credentials = visit.credentials
+            if credentials.token is None:
+                raise await self._refuse_unreadable(credentials, visit)
+            bucket = self._bucket_of(visit)
+            if bucket is not None:
+                blocked_s = self.limiter.known_block_s(bucket)
+                if blocked_s is not None:
+                    raise AddressBlocked(blocked_s)
+            digest = token_digest(credentials.token)
+            verified = self._verifier.find_verified(digest)
+            if verified is None:
+                principal = await self._admit_unseen(visit, credentials.token, digest)
+            else:
+                visit.key = key = verified.key
+                finding = self._find_fault(key, visit) if verified.has_conditions else None
+                units = 1 if finding is None else 0
+                age_s = self._verifier.age_s(verified)
+                # As Ask(...) does it, without the function of Python's around it.
+                ask = tuple.__new__(Ask, (key.id, bucket, key.hourly_limit, units, verified.generation, age_s, False))
+                seen = await self.limiter.take(ask)
+                if seen.verdict is Verdict.STALE:
+                    principal = await self._admit_again(visit, key.id, credentials.token, digest, seen)
+                else:
+                    principal = self._conclude(visit, key, finding, seen)
+                    self._counts.admitted_from_memory += 1
+        except KeyAuthError as error:
+            visit._key_outcome = error
+            raise
+        visit._key_outcome = principal
+        return principal
+
+    async def authenticate_session(
+        self, visit: Visit, connection: HTTPConnection, key: KeyPrincipal | None
+    ) -> SessionPrincipal:
+        """Checks 8 and 9; ``key`` is the one admitted before, on a route that wants both.
+
+        Raises:
+            SessionRequired, MissingSession, InvalidSession: the finding.
+            TemporarilyUnavailable: nothing could be found out.
+        """
+        if not visit.credentials.has_session:
+            raise MissingSession if key is None else SessionRequired
+        outcome = visit._session_outcome
+        if outcome is None:
+            try:
+                outcome = await self._sessions.authenticate(visit.credentials.session, connection)
+            except KeyAuthError as error:
+                outcome = error
+            visit._session_outcome = outcome
+        if isinstance(outcome, KeyAuthError):
+            raise outcome
+        return outcome if key is None else replace(outcome, key=key)
+
+    @staticmethod
+    def check_scopes(scopes: Iterable[str], principal: KeyPrincipal | SessionPrincipal) -> None:
+        """Check 10.
+
+        Raises:
+            InsufficientScope: with the scopes that are missing.
+        """
+        missing = {scope for scope in scopes if not principal.holds(scope)}
+        if missing:
+            raise InsufficientScope(missing, key_id=principal.id if isinstance(principal, KeyPrincipal) else None)
+
+    async def _admit_again(self, visit: Visit, key_id: str, text: str, digest: bytes, seen: Decision) -> KeyPrincipal:
+        """The same for a token whose key may have changed since its row was read."""
+        self._counts.stale += 1
+        visit.key = None
+        try:
+            token = self._parser.parse(text)
+        except TokenFormError:
+            if self._imports is None:  # only an imported key's is verified without our form
+                raise
+            reading = self._imports.read_imported(text, digest, key_id, seen.generation)
+        else:
+            reading = self._verifier.read(token, digest, seen.generation, seen.share_s)
+        return await self._admit_by_row(visit, key_id, reading, seen)
+
+    async def _admit_unseen(self, visit: Visit, text: str, digest: bytes) -> KeyPrincipal:
+        """The same for a token not verified before: the block before the database, the generation before the row."""
+        known_wrong = self._verifier.find_known_wrong(digest)
+        if known_wrong is not None:
+            raise InvalidApiKey(known_wrong or None, begins_block=await self._count_failure(visit))
+        try:
+            token = self._parser.parse(text)
+        except TokenFormError as error:
+            problem = str(error)
+        else:
+            seen = await self.limiter.take(Ask(token.key_id, self._bucket_of(visit)))
+            if seen.verdict is Verdict.BLOCKED:
+                raise AddressBlocked(seen.wait_s)
+            self._counts.missed += 1
+            reading = self._verifier.read(token, digest, seen.generation, seen.share_s)
+            return await self._admit_by_row(visit, token.key_id, reading, seen)
+        if self._imports is not None and self._imports.forms.takes(text):
+            return await self._admit_imported(visit, self._imports, text, digest)
+        raise MalformedApiKey(problem, begins_block=await self._count_failure(visit))
+
+    async def _admit_imported(self, visit: Visit, imports: ImportVerifier, text: str, digest: bytes) -> KeyPrincipal:
+        """The same for a token of another form: which key it is has to be looked up first."""
+        bucket = self._bucket_of(visit)
+        if bucket is not None:
+            seen = await self.limiter.take(Ask(ANY_KEY, bucket))
+            if seen.verdict is Verdict.BLOCKED:
+                raise AddressBlocked(seen.wait_s)
+        self._counts.missed += 1
+        key_id = await imports.find_key_id(text, digest)
+        if key_id is None:
+            raise InvalidApiKey(begins_block=await self._count_failure(visit))
+        seen = await self.limiter.take(Ask(key_id, bucket))
+        reading = imports.read_imported(text, digest, key_id, seen.generation)
+        return await self._admit_by_row(visit, key_id, reading, seen)
+
+    async def _admit_by_row(
+        self, visit: Visit, key_id: str, reading: Coroutine[Any, Any, VerifiedKey | None], seen: Decision
+    ) -> KeyPrincipal:
+        """Checks 4 to 7 by the key's row, which ``reading`` reads now."""
+        verified = await reading
+        if verified is None:
+            raise InvalidApiKey(key_id, begins_block=await self._count_failure(visit))
+        visit.key = key = verified.key
+        finding = self._find_fault(key, visit)
+        if finding is None:
+            seen = await self.limiter.take(
+                Ask(key.id, self._bucket_of(visit), key.hourly_limit, 1, verified.generation, age_s=0, is_fresh=True)
+            )
+        principal = self._conclude(visit, key, finding, seen)
+        self._counts.admitted_by_row += 1
+        return principal
+
+    async def _refuse_unreadable(self, credentials: Credentials, visit: Visit) -> KeyRefusal:
+        """Why there is no token to look at: none was sent, or several."""
+        if credentials.token_problem is None:
+            return MissingApiKey(credentials.has_session)
+        begins_block = await self._count_failure(visit)
+        return MalformedApiKey(credentials.token_problem, begins_block=begins_block)
+
+    def _bucket_of(self, visit: Visit) -> str | None:
+        """What a block is looked up under; None where none would count."""
+        return None if visit.address is None or self._block_spares_valid_keys else visit.address.bucket
+
+    async def _count_failure(self, visit: Visit) -> bool:
+        """Count a failed attempt. Whether it is the one that blocks the address."""
+        if visit.address is None:
+            return False
+        blocked_s = await self.limiter.fail(visit.address.bucket)
+        if blocked_s:
+            raise AddressBlocked(blocked_s)
+        return blocked_s is not None
+
+    def _find_fault(self, key: StoredKey, visit: Visit) -> KeyRefusal | None:
+        """Checks 5 and 6 on a row."""
+        status = key.status(self._now())
+        if status != "active":
+            return {"disabled": DisabledApiKey, "revoked": RevokedApiKey, "expired": ExpiredApiKey}[status](key.id)
+        if key.allowed_origins and visit.origin is not None and visit.origin not in key.allowed_origins:
+            return OriginNotAllowed(key.id)
+        if key.allowed_ips:
+            ip = None if visit.address is None else visit.address.ip
+            if ip is None or not is_in(ip, parse_networks(key.allowed_ips)):
+                return AddressNotAllowed(key.id)
+        return None
+
+    def _conclude(self, visit: Visit, key: StoredKey, finding: KeyRefusal | None, decision: Decision) -> KeyPrincipal:
+        """Refuse for the block, with the finding, or for the cap; or admit."""
+        if decision.verdict is Verdict.BLOCKED:
+            visit.key = None  # whose secret was not looked at: this answer knows of no key
+            raise AddressBlocked(decision.wait_s)
+        if finding is not None:
+            self._usage.refused(key, decision.hour)
+            raise finding
+        visit.decision = decision
+        if decision.verdict is Verdict.LIMITED:
+            self._usage.refused(key, decision.hour)
+            raise RateLimitExceeded(decision.wait_s, key.hourly_limit or 0, key.id)
+        self._usage.admitted(key, decision.hour)
+        return KeyPrincipalDraft(
+            key.id,
+            key.name,
+            key.owner_id,
+            key.environment,
+            key.scopes,
+            json.loads(key.metadata_json) if key.metadata_json else {},
+            key.expires_at,
+            key.hourly_limit,
+            decision.remaining,
+            None if decision.remaining is None else _utc(decision.reset_at_s),
+        ).freeze()
+
+
+@lru_cache(maxsize=8)
+def _utc(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

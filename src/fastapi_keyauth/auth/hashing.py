@@ -1,0 +1,174 @@
+"""Argon2id off the event loop: a bounded pool of threads, so that hashing never stalls other requests.
+
+Nor may one client's hashing delay another's. Owners take turns. Secrets that are no longer accepted are answered by
+name, which takes a hash but no unit of any cap: they have a lane of their own, which rests most of the time.
+"""
+
+import asyncio
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from argon2 import PasswordHasher
+from argon2.exceptions import HashingError, InvalidHashError, VerificationError, VerifyMismatchError
+
+from fastapi_keyauth.concurrency.fair_semaphore import TooManyWaiting, Turns
+from fastapi_keyauth.concurrency.log_throttle import Seldom
+from fastapi_keyauth.domain import imported_tokens as foreign
+from fastapi_keyauth.errors import HasherUnavailable
+from fastapi_keyauth.settings.settings import KeyAuthSettings
+from fastapi_keyauth.telemetry.counters import Instruments
+
+logger = logging.getLogger("fastapi_keyauth")
+
+MAX_WAITING = 4096
+MAX_WAITING_OF_OWNER = 512
+"""At OWASP's minimum and two at a time about six seconds of hashing: who comes later had better come again."""
+MAX_WAITING_DEAD = 256
+MAX_WAITING_DEAD_OF_OWNER = 16
+DEAD_REST = 3
+"""The lane of dead secrets rests for so many times as long as it hashed: a quarter of one thread at most."""
+
+
+class Hasher:
+    """Hashes and verifies secrets. At most ``max_concurrent_hashes`` run at once; the rest wait their turn.
+
+    Create it and call it from one event loop; ``close`` ends its threads.
+    """
+
+    def __init__(self, settings: KeyAuthSettings, instruments: Instruments) -> None:
+        self._instruments = instruments
+        self._hasher = PasswordHasher(
+            time_cost=settings.argon2_time_cost,
+            memory_cost=settings.argon2_memory_kib,
+            parallelism=settings.argon2_parallelism,
+        )
+        self._max_threads = settings.max_concurrent_hashes
+        self._threads: ThreadPoolExecutor | None = None
+        self._turns = self._dead_turns = Turns(0, 0, 0)
+        self._seldom = Seldom()
+
+    def start(self) -> None:
+        """Get ready to hash. The threads themselves are started when they are needed."""
+        self._threads = ThreadPoolExecutor(self._max_threads, thread_name_prefix="keyauth-argon2")
+        self._turns = Turns(self._max_threads, MAX_WAITING, MAX_WAITING_OF_OWNER)
+        self._dead_turns = Turns(1, MAX_WAITING_DEAD, MAX_WAITING_DEAD_OF_OWNER)
+
+    async def hash(self, secret: str, owner_id: str) -> str:
+        """The secret's Argon2id hash as a PHC string, with a fresh salt.
+
+        Args:
+            secret: what to hash.
+            owner_id: whose key it is; where many wait, owners take turns. This waits however many do.
+
+        Raises:
+            HasherUnavailable: Argon2 cannot run, for want of memory for instance.
+        """
+        threads = self._started()
+        async with self._turns.of(owner_id, is_patient=True):
+            with self._instruments.span("keyauth.hash"):
+                return await asyncio.get_running_loop().run_in_executor(threads, self._hash, secret)
+
+    async def verify(self, phc: str, secret: str, owner_id: str) -> bool:
+        """Whether ``secret`` is the one that was hashed. Argon2 compares in constant time.
+
+        Args:
+            phc: the hash.
+            secret: what was sent.
+            owner_id: whose key it would be.
+
+        Raises:
+            HasherUnavailable: Argon2 cannot run, or too many wait for it: that says nothing about the secret.
+        """
+        is_right, _ = await self._verify_in_turn(phc, secret, owner_id)
+        return is_right
+
+    async def verify_dead(self, phc: str, secret: str, owner_id: str) -> bool:
+        """As ``verify``, for a secret that is refused also where it is right: one at a time, with rests."""
+        took_s = 0.0
+        try:
+            await self._dead_turns.take(owner_id)
+        except TooManyWaiting:
+            raise self.too_many("secrets that are revoked, disabled or expired") from None
+        try:
+            is_right, took_s = await self._verify_in_turn(phc, secret, owner_id)
+            return is_right
+        finally:
+            asyncio.get_running_loop().call_later(DEAD_REST * took_s, self._dead_turns.give_back)
+
+    async def _verify_in_turn(self, phc: str, secret: str, owner_id: str) -> tuple[bool, float]:
+        """The answer, and the seconds that it took to hash."""
+        threads = self._started()
+        try:
+            async with self._turns.of(owner_id):
+                began = time.monotonic()
+                with self._instruments.span("keyauth.verify"):
+                    is_right = await asyncio.get_running_loop().run_in_executor(threads, self._verify, phc, secret)
+                return is_right, time.monotonic() - began
+        except TooManyWaiting:
+            raise self.too_many("keys not met before") from None
+
+    async def verify_foreign(self, scheme: str, hashed: str, secret: str, owner_id: str) -> bool:
+        """As ``verify``, for a hash that was made elsewhere.
+
+        Raises:
+            HasherUnavailable: it cannot be verified now, or too many wait for it.
+        """
+        threads = self._started()
+        try:
+            async with self._turns.of(owner_id):
+                with self._instruments.span("keyauth.verify"):
+                    loop = asyncio.get_running_loop()
+                    return await loop.run_in_executor(threads, foreign.verify, scheme, hashed, secret)
+        except TooManyWaiting:
+            raise self.too_many("imported keys not used before") from None
+        except (VerificationError, MemoryError, ModuleNotFoundError) as error:
+            raise _unavailable(error) from error
+
+    def too_many(self, of_what: str) -> HasherUnavailable:
+        """One line every few seconds, however many requests are refused."""
+        held_back = self._seldom.ask()
+        if held_back is not None:
+            logger.warning(
+                "too many wait for argon2: requests with %s are refused (%d more since the last line)",
+                of_what,
+                held_back,
+                extra={"keyauth_event": "hasher_busy"},
+            )
+        return HasherUnavailable()
+
+    def _started(self) -> ThreadPoolExecutor:
+        if self._threads is None:
+            raise RuntimeError("KeyAuth is not started: run the app with its lifespan, or use `async with auth:`.")
+        return self._threads
+
+    def _verify(self, phc: str, secret: str) -> bool:
+        began = time.perf_counter()
+        try:
+            return self._hasher.verify(phc, secret)
+        except (VerifyMismatchError, InvalidHashError):
+            return False
+        except (VerificationError, MemoryError) as error:
+            raise _unavailable(error) from error
+        finally:
+            self._instruments.hashed("verify", time.perf_counter() - began)
+
+    def _hash(self, secret: str) -> str:
+        began = time.perf_counter()
+        try:
+            return self._hasher.hash(secret)
+        except (HashingError, MemoryError) as error:
+            raise _unavailable(error) from error
+        finally:
+            self._instruments.hashed("create", time.perf_counter() - began)
+
+    def close(self) -> None:
+        """End the threads once what runs has finished."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads = None
+
+
+def _unavailable(error: Exception) -> HasherUnavailable:
+    logger.error("argon2 cannot run: %s", error, extra={"keyauth_event": "hasher_failed", "reason": str(error)})
+    return HasherUnavailable()

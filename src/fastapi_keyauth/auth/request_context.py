@@ -1,0 +1,42 @@
+"""One request on its way through the checks of ``authenticator.py``."""
+
+from fastapi_keyauth.auth.credentials import Credentials
+from fastapi_keyauth.domain.ip_addresses import ClientAddress
+from fastapi_keyauth.domain.keys import StoredKey
+from fastapi_keyauth.domain.principals import KeyPrincipal, SessionPrincipal
+from fastapi_keyauth.errors import KeyAuthError
+from fastapi_keyauth.limiter import Decision
+
+
+class Visit:
+    """One request on its way through the checks. Remembers every outcome, so that asking twice counts once.
+
+    Attributes:
+        credentials, address, origin: what the request brings.
+        key: the key, from the moment its secret was found right (also where the request is then refused).
+        decision: the limiter's, where a unit was used or the cap was found used up.
+        takes_key, takes_session: what the route accepts; for the challenges of a 401.
+    """
+
+    __slots__ = (
+        "_key_outcome",
+        "_session_outcome",
+        "address",
+        "credentials",
+        "decision",
+        "key",
+        "origin",
+        "takes_key",
+        "takes_session",
+    )
+
+    def __init__(self, credentials: Credentials, address: ClientAddress | None, origin: str | None) -> None:
+        self.credentials = credentials
+        self.address = address
+        self.origin = origin
+        self.key: StoredKey | None = None
+        self.decision: Decision | None = None
+        self.takes_key = False
+        self.takes_session = False
+        self._key_outcome: KeyPrincipal | KeyAuthError | None = None
+        self._session_outcome: SessionPrincipal | KeyAuthError | None = None

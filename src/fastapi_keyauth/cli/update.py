@@ -1,0 +1,109 @@
+"""``keyauth keys update``, ``disable`` and ``enable``: fields of a key that is there."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+import typer
+
+from fastapi_keyauth.cli.output import Json, moment, print_json, say
+from fastapi_keyauth.cli.parameters import KeyId, parse_duration, parse_moment, parse_object
+from fastapi_keyauth.cli.rotate_revoke import describe
+from fastapi_keyauth.cli.runner import perform
+from fastapi_keyauth.domain.keys import Key
+from fastapi_keyauth.keyauth import KeyAuth
+
+
+def update(
+    id: KeyId,
+    name: Annotated[str | None, typer.Option(help="Where it is used.")] = None,
+    scope: Annotated[
+        list[str] | None, typer.Option(help="What it may do, in place of all before; again for more.")
+    ] = None,
+    hourly_limit: Annotated[int | None, typer.Option(help="Requests per hour.")] = None,
+    default_limit: Annotated[bool, typer.Option("--default-limit", help="No limit of its own.")] = False,
+    origin: Annotated[
+        list[str] | None, typer.Option(help="A browser origin it is bound to, in place of all before; again for more.")
+    ] = None,
+    any_origin: Annotated[bool, typer.Option("--any-origin", help="Bound to no origin.")] = False,
+    ip: Annotated[
+        list[str] | None,
+        typer.Option(help="An address or network (CIDR) it is bound to, in place of all before; again for more."),
+    ] = None,
+    any_ip: Annotated[bool, typer.Option("--any-ip", help="Bound to no address.")] = False,
+    expires_in: Annotated[
+        timedelta | None, typer.Option(parser=parse_duration, metavar="30d", help="How long it lives from now.")
+    ] = None,
+    expires_at: Annotated[
+        datetime | None, typer.Option(parser=parse_moment, metavar="TIME", help="Until when: 2027-01-31, in UTC.")
+    ] = None,
+    never_expires: Annotated[bool, typer.Option("--never-expires", help="No end.")] = False,
+    metadata: Annotated[
+        dict[str, Any] | None,
+        typer.Option(parser=parse_object, metavar="JSON", help="Your own notes, in place of all before."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Change fields of a key. What is not named stays as it is; a list is replaced as a whole."""
+    fields: dict[str, Any] = {}
+    if name is not None:
+        fields["name"] = name
+    if scope:
+        fields["scopes"] = scope
+    if metadata is not None:
+        fields["metadata"] = metadata
+    soon = None if expires_in is None else datetime.now(UTC) + expires_in
+    at = _one_of({"--expires-in": soon, "--expires-at": expires_at, "--never-expires": never_expires or None})
+    ways: dict[str, tuple[Any, list[str] | None]] = {
+        "expires_at": (at, None),
+        "hourly_limit": (_one_of({"--hourly-limit": hourly_limit, "--default-limit": default_limit or None}), None),
+        "allowed_origins": (_one_of({"--origin": origin or None, "--any-origin": any_origin or None}), []),
+        "allowed_ips": (_one_of({"--ip": ip or None, "--any-ip": any_ip or None}), []),
+    }
+    for field, (given, nothing) in ways.items():
+        if given is not None:
+            fields[field] = nothing if given is True else given
+    if not fields:
+        raise typer.BadParameter("name what is to be changed, such as --name; --help lists all")
+
+    async def change(auth: KeyAuth) -> tuple[Key, Key]:
+        return await auth.keys.get(id), await auth.keys.update(id, **fields)
+
+    before, after = perform(change, as_json=as_json)
+    if as_json:
+        print_json(describe(after))
+        return
+    changed = [field for field in fields if getattr(before, field) != getattr(after, field)]
+    said = f"changed: {', '.join(changed)}." if changed else "is as it was."
+    say(f"Key {after.id} ({after.name}, {after.owner_id}) {said}")
+
+
+def _one_of(options: dict[str, Any]) -> Any:
+    """The one that was given, or None."""
+    given = [name for name, value in options.items() if value is not None]
+    if len(given) > 1:
+        raise typer.BadParameter(f"give {' or '.join(given)}, not both")
+    return options[given[0]] if given else None
+
+
+def disable(id: KeyId, as_json: Json = False) -> None:
+    """Switch a key off: it is refused at once, until it is enabled. To end it for good, revoke it."""
+    _switch(id, enabled=False, as_json=as_json)
+
+
+def enable(id: KeyId, as_json: Json = False) -> None:
+    """Switch a disabled key on again."""
+    _switch(id, enabled=True, as_json=as_json)
+
+
+def _switch(id: str, *, enabled: bool, as_json: bool) -> None:
+    async def change(auth: KeyAuth) -> Key:
+        return await auth.keys.update(id, enabled=enabled)
+
+    key = perform(change, as_json=as_json)
+    if as_json:
+        print_json(describe(key))
+        return
+    said = "enabled" if enabled else "disabled"
+    if key.status == "expired":
+        said += f", but expired at {moment(key.expires_at)}: keyauth keys update {key.id} --expires-in 30d"
+    say(f"Key {key.id} ({key.name}, {key.owner_id}) is {said}.")

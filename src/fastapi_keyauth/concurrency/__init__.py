@@ -1,0 +1,1 @@
+"""Generic asyncio building blocks. Nothing here knows about keys."""

@@ -1,0 +1,34 @@
+"""Waiting for as long as agreed, and not giving up because this process stood still meanwhile."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi_keyauth.limiter.redis.wire import TICKS
+
+
+@asynccontextmanager
+async def patience(seconds: float) -> AsyncIterator[None]:
+    """As ``asyncio.timeout``, the time counted in parts; see ``TICKS`` for why.
+
+    Raises:
+        TimeoutError: it is over.
+    """
+    loop = asyncio.get_running_loop()
+    ticks_left = TICKS
+    timer: asyncio.TimerHandle
+
+    def tick() -> None:
+        nonlocal ticks_left, timer
+        ticks_left -= 1
+        if ticks_left:
+            timer = loop.call_later(seconds / TICKS, tick)
+        else:
+            limit.reschedule(loop.time())
+
+    async with asyncio.timeout(None) as limit:
+        timer = loop.call_later(seconds / TICKS, tick)
+        try:
+            yield
+        finally:
+            timer.cancel()

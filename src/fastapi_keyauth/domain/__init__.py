@@ -1,0 +1,1 @@
+"""The terms of the domain and their rules. No module here performs I/O."""

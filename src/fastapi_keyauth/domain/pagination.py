@@ -1,0 +1,56 @@
+"""Ids and cursors as clients send them: checked before they come near the database."""
+
+import base64
+import binascii
+import re
+from datetime import UTC, datetime
+
+from fastapi_keyauth.domain.keys import Key
+from fastapi_keyauth.domain.tokens import ID_LENGTH
+from fastapi_keyauth.errors import InvalidField, KeyNotFound
+
+_KEY_ID = re.compile(rf"[0-9A-Za-z]{{{ID_LENGTH}}}")
+
+
+def check_key_id(key_id: str) -> str:
+    """The id, if it has the form of one: anything else is not worth a look into the database.
+
+    Raises:
+        KeyNotFound: it has not.
+    """
+    if not _KEY_ID.fullmatch(key_id):
+        raise KeyNotFound
+    return key_id
+
+
+def write_cursor(key: Key) -> str:
+    """Where a page ended."""
+    return base64.urlsafe_b64encode(f"{key.created_at.isoformat()}|{key.id}".encode()).decode().rstrip("=")
+
+
+def read_cursor(cursor: str) -> tuple[datetime, str]:
+    """Creation time and id of the last key of the page before.
+
+    Raises:
+        InvalidField: none of ours.
+    """
+    try:
+        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
+        moment, _, key_id = text.partition("|")
+        at = datetime.fromisoformat(moment)
+    except (ValueError, binascii.Error):
+        raise InvalidField("cursor", "must be the next_cursor of a page") from None
+    if at.tzinfo != UTC or not _KEY_ID.fullmatch(key_id):
+        raise InvalidField("cursor", "must be the next_cursor of a page")
+    return at, key_id
+
+
+def read_event_cursor(cursor: str) -> int:
+    """Number of the last event of the page before.
+
+    Raises:
+        InvalidField: none of ours.
+    """
+    if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 18):
+        raise InvalidField("cursor", "must be the next_cursor of a page")
+    return int(cursor)

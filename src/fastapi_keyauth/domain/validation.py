@@ -1,0 +1,218 @@
+"""What a key may look like: the same rules for request bodies and for code."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticKnownError
+
+from fastapi_keyauth.domain.ip_addresses import parse_network
+from fastapi_keyauth.domain.origins import parse_origin
+from fastapi_keyauth.domain.principals import ADMIN, ALL, KEYS_READ, KEYS_WRITE
+from fastapi_keyauth.domain.text import MAX_USER_ID_LENGTH, check_owner_id, check_scope_names, is_plain_text
+from fastapi_keyauth.errors import InvalidField
+
+MAX_METADATA_BYTES = 4096
+MAX_METADATA_DEPTH = 16
+MAX_LIST = 100
+MAX_HOURLY_LIMIT = 1_000_000_000
+MAX_EXPIRES_IN_S = 100 * 366 * 86_400
+FIRST_EXPIRY = datetime(1970, 1, 1, tzinfo=UTC)
+LAST_EXPIRY = datetime(9000, 1, 1, tzinfo=UTC)
+
+
+def _clean_name(value: str) -> str:
+    value = value.strip()
+    if not value:
+        raise ValueError("a name has at least one character that can be seen")
+    if not is_plain_text(value):
+        raise ValueError("a name has no control characters")
+    return value
+
+
+def _clean_origins(values: list[str]) -> list[str]:
+    return list(dict.fromkeys(parse_origin(value) for value in values))
+
+
+def _clean_networks(values: list[str]) -> list[str]:
+    cleaned = []
+    for value in values:
+        network = parse_network(value)
+        is_single = network.num_addresses == 1 and "/" not in value
+        cleaned.append(str(network.network_address if is_single else network))
+    return list(dict.fromkeys(cleaned))
+
+
+def _clean_scopes(values: list[str]) -> list[str]:
+    try:
+        return check_scope_names(values)
+    except InvalidField as error:
+        raise ValueError(error.message) from None
+
+
+def _clean_owner(value: str) -> str:
+    try:
+        return check_owner_id(value, "owner_id")
+    except InvalidField as error:
+        raise ValueError(error.message) from None
+
+
+def _clean_metadata(value: dict[str, Any]) -> dict[str, Any]:
+    if _depth(value) > MAX_METADATA_DEPTH:
+        raise ValueError(f"metadata is nested {MAX_METADATA_DEPTH} deep at most")
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
+    except (TypeError, ValueError, RecursionError):
+        raise ValueError("metadata holds only what JSON holds") from None
+    if len(text) > MAX_METADATA_BYTES:
+        raise ValueError(f"metadata has at most {MAX_METADATA_BYTES} bytes as JSON")
+    copy: dict[str, Any] = json.loads(text)  # the caller's object may change later
+    return copy
+
+
+def _depth(value: Any) -> int:
+    """Levels of lists and dictionaries, found without recursion; counts no further than matters."""
+    level, depth = [value], 0
+    while level and depth <= MAX_METADATA_DEPTH:
+        depth += 1
+        parts = [part.values() if isinstance(part, dict) else part for part in level if isinstance(part, dict | list)]
+        level = [inner for part in parts for inner in part]
+    return depth
+
+
+def clean_expiry(value: datetime) -> datetime:
+    """A time that every database holds, in UTC."""
+    try:
+        value = value.astimezone(UTC)
+    except OverflowError:
+        value = LAST_EXPIRY
+    if not FIRST_EXPIRY <= value < LAST_EXPIRY:
+        raise ValueError("a key expires between the years 1970 and 9000, or never")
+    return value
+
+
+def _as_number(value: Any) -> Any:
+    """False is no zero: taken for one it would end a secret at once. Nor is text a number."""
+    if isinstance(value, bool | str | bytes):
+        raise ValueError("must be a whole number")  # noqa: TRY004  # pydantic makes a complaint of a ValueError alone
+    return value
+
+
+def as_moment(value: Any) -> Any:
+    """A number would be taken for seconds since 1970, or for milliseconds, as its size suggests."""
+    if isinstance(value, int | float | bytes) or (isinstance(value, str) and "-" not in value[1:]):
+        raise ValueError("must be a date and time with a zone (RFC 3339)")
+    return value
+
+
+def _as_list(value: Any) -> Any:
+    """Code may pass any collection of names; a body has lists anyway. A long one is not looked into: each of
+    thousands of items would be a complaint.
+    """
+    values = list(value) if isinstance(value, tuple | set | frozenset) else value
+    if isinstance(values, list) and len(values) > MAX_LIST:
+        facts = {"field_type": "List", "max_length": MAX_LIST, "actual_length": len(values)}
+        raise PydanticKnownError("too_long", facts)
+    return values
+
+
+# What OpenAPI says of the rules above, as far as a schema can, and never more than they do.
+_UNSEEN = r"\u0000-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069"
+_NAME = {"minLength": 1, "pattern": rf"[^\s{_UNSEEN}]"}
+_OWNER = {"minLength": 1, "maxLength": MAX_USER_ID_LENGTH, "pattern": rf"^[^{_UNSEEN}]*$"}
+_SCOPE = {"pattern": r"^(\*|[\x21\x23-\x29\x2b-\x5b\x5d-\x7e]{1,64})$"}
+_ORIGIN = {"pattern": r"^[A-Za-z][A-Za-z0-9+.-]*://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?$"}
+_NETWORK = {"pattern": r"^\s*[0-9A-Fa-f:.]{2,45}(/[0-9.]{1,15})?\s*$"}
+
+Name = Annotated[str, Field(max_length=100, json_schema_extra=_NAME), AfterValidator(_clean_name)]
+Environment = Annotated[str, Field(pattern=r"^[a-z0-9]{1,16}$")]
+_Items = (BeforeValidator(_as_list), Field(max_length=MAX_LIST))
+Scopes = Annotated[list[Annotated[str, Field(json_schema_extra=_SCOPE)]], *_Items, AfterValidator(_clean_scopes)]
+Origins = Annotated[list[Annotated[str, Field(json_schema_extra=_ORIGIN)]], *_Items, AfterValidator(_clean_origins)]
+Networks = Annotated[list[Annotated[str, Field(json_schema_extra=_NETWORK)]], *_Items, AfterValidator(_clean_networks)]
+Metadata = Annotated[dict[str, Any], AfterValidator(_clean_metadata)]
+Whole = Annotated[int, BeforeValidator(_as_number)]
+HourlyLimit = Annotated[int, Field(ge=1, le=MAX_HOURLY_LIMIT), BeforeValidator(_as_number)]
+ExpiresIn = Annotated[int, Field(ge=1, le=MAX_EXPIRES_IN_S), BeforeValidator(_as_number)]
+Expiry = Annotated[AwareDatetime, BeforeValidator(as_moment), AfterValidator(clean_expiry)]
+OwnerId = Annotated[str, Field(json_schema_extra=_OWNER), AfterValidator(_clean_owner)]
+
+
+class NewKey(BaseModel):
+    """A key to be made. Unknown fields are refused: a misspelt limit must not pass for none."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    name: Name = Field(description="Where the key is used: `prod-api-server`, `local-dev-alice`.")
+    owner_id: OwnerId | None = Field(None, description="For callers with the scope `admin` alone.")
+    environment: Environment | None = Field(None, description="Second part of the token, such as `live` or `test`.")
+    expires_at: Expiry | None = Field(None, description="When it expires; left out: never.")
+    expires_in_s: ExpiresIn | None = Field(None, description="The same, in seconds from now.")
+    scopes: Scopes | None = Field(None, description="What it may do; left out: what the caller may grant.")
+    hourly_limit: HourlyLimit | None = Field(None, description="Requests per hour; left out: the default.")
+    allowed_origins: Origins = Field(default_factory=list, description="Browser origins; none: any.")
+    allowed_ips: Networks = Field(default_factory=list, description="Addresses or CIDR networks; none: any.")
+    metadata: Metadata = Field(default_factory=dict, description="Your own notes, at most 4 KiB of JSON.")
+
+    @field_validator("expires_in_s")
+    @classmethod
+    def _one_expiry(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and info.data.get("expires_at") is not None:
+            raise ValueError("give expires_at or expires_in_s, not both")
+        return value
+
+
+class KeyPatch(BaseModel):
+    """Changes to a key: the fields that are there. ``null`` clears an expiry, or goes back to the default limit."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    name: Name = Field(default="")
+    enabled: bool = Field(default=True, strict=True)
+    expires_at: Expiry | None = None
+    scopes: Scopes = Field(default_factory=list)
+    hourly_limit: HourlyLimit | None = None
+    allowed_origins: Origins = Field(default_factory=list)
+    allowed_ips: Networks = Field(default_factory=list)
+    metadata: Metadata = Field(default_factory=dict)
+
+    def changes(self) -> dict[str, Any]:
+        """The fields that were sent, with their values."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
+
+def known_scopes(catalogue: dict[str, str]) -> set[str]:
+    """The names that can be granted where the application has a catalogue of scopes."""
+    return {*catalogue, ALL, ADMIN, KEYS_READ, KEYS_WRITE}
+
+
+def check_catalogue(scopes: Sequence[str], catalogue: dict[str, str]) -> None:
+    """Where the application has a catalogue of scopes, only those and the built-in ones exist.
+
+    Raises:
+        InvalidField: one is not in it.
+    """
+    known = known_scopes(catalogue)
+    if catalogue and not known.issuperset(scopes):
+        raise InvalidField("scopes", f"only these exist: {', '.join(sorted(known))}")
+
+
+def check_future(expires_at: datetime | None, now: datetime) -> None:
+    """An expiry lies ahead.
+
+    Raises:
+        InvalidField: it lies in the past.
+    """
+    if expires_at is not None and expires_at <= now:
+        raise InvalidField("expires_at", "must lie in the future")

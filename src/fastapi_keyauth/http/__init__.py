@@ -1,0 +1,1 @@
+"""Everything that knows FastAPI, Starlette or ASGI."""

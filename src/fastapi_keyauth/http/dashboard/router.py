@@ -1,0 +1,161 @@
+# Annotations stay real objects in this module: FastAPI reads them.
+"""The key page: its files, and the data that the management routes alone do not give.
+
+The page is a shell without data and needs no credentials. Its scripts send the user's session to the management routes,
+of which it brings its own set below ``data/keys``: so it works wherever ``keys_router`` is mounted, or not at all.
+"""
+
+from collections.abc import Callable
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response, Security
+from fastapi.security import SecurityScopes
+from pydantic import BaseModel, Field, StringConstraints
+from starlette.requests import HTTPConnection
+
+from fastapi_keyauth.domain.ip_addresses import ClientAddress
+from fastapi_keyauth.domain.permissions import Caller
+from fastapi_keyauth.domain.principals import ADMIN, ALL, KEYS_READ, KEYS_WRITE, KeyPrincipal, SessionPrincipal
+from fastapi_keyauth.domain.tokens import ID_LENGTH
+from fastapi_keyauth.http.dashboard.options import DashboardOptions
+from fastapi_keyauth.http.dashboard.page import Shell
+from fastapi_keyauth.http.dependencies import RequireKey, RequireManager
+from fastapi_keyauth.http.middleware import path_in_app
+from fastapi_keyauth.http.routers.keys import build_keys_router
+from fastapi_keyauth.http.routers.schemas import Moment
+from fastapi_keyauth.http.routers.strict_json_route import strict_json_route
+from fastapi_keyauth.keys.queries import MAX_PAGE, MAX_USAGE_HOURS
+from fastapi_keyauth.keys.service import Keys
+from fastapi_keyauth.settings.settings import KeyAuthSettings
+
+_RESERVED = {
+    KEYS_READ: "List its owner's API keys, their usage and their history",
+    KEYS_WRITE: "Make, change, rotate and revoke its owner's API keys",
+    ADMIN: "Manage the API keys of every owner",
+}
+_KeyId = Annotated[str, StringConstraints(pattern=rf"^[0-9A-Za-z]{{{ID_LENGTH}}}$")]
+
+
+class ScopeOut(BaseModel):
+    """A scope that the caller may grant."""
+
+    name: str
+    description: str
+    is_reserved: bool
+
+
+class OptionsOut(BaseModel):
+    """What the page's forms may offer to this caller."""
+
+    user_id: str
+    is_admin: bool
+    scopes: list[ScopeOut]
+    grants_all: bool = Field(description="Whether the caller may grant `*`.")
+    any_scope: bool = Field(description="Whether there is no catalogue, so that any name may be granted.")
+    default_environment: str
+    default_hourly_limit: int | None
+    limit_is_bound: bool = Field(description="Whether the default is also the most that this caller may set.")
+    max_keys: int
+    header_name: str
+
+
+class UsageOfKeyOut(BaseModel):
+    """Requests of a key by the hour, oldest first, zeros included."""
+
+    id: str
+    admitted: list[int]
+    refused: list[int]
+
+
+class UsageOfKeysOut(BaseModel):
+    """Usage of many keys. Keys without any, and keys that the caller may not see, are left out."""
+
+    first_hour: Moment
+    items: list[UsageOfKeyOut]
+
+
+def build_dashboard_router(
+    options: DashboardOptions,
+    keys: Keys,
+    settings: KeyAuthSettings,
+    require_key: RequireKey,
+    manager: RequireManager,
+    client_address: Callable[[HTTPConnection], ClientAddress | None],
+) -> APIRouter:
+    """The router ``auth.dashboard_router``. Out of the schema: it is the page's own, programs use ``keys_router``."""
+    router = APIRouter(include_in_schema=False)
+    shell = Shell(options)
+
+    # Both, and no redirect between them: a redirect would name a host and a scheme that a proxy may have changed.
+    @router.get("")
+    @router.get("/")
+    async def read_page(request: Request) -> Response:
+        """The page, without data."""
+        return shell.page(path_in_app(request.scope))
+
+    @router.get("/assets/{version}/{name:path}")
+    async def read_file(version: str, name: Annotated[str, Path(max_length=100)]) -> Response:
+        """A file of the page."""
+        found = shell.file(version, name)
+        if found is None:
+            raise HTTPException(404)
+        return found
+
+    router.include_router(_build_data_router(keys, settings, manager), prefix="/data")
+    router.include_router(build_keys_router(keys, settings, require_key, manager, client_address), prefix="/data/keys")
+    return router
+
+
+def _build_data_router(keys: Keys, settings: KeyAuthSettings, manager: RequireManager) -> APIRouter:
+    """What the page asks for besides the management routes; for the same callers, with the same view."""
+
+    async def find_reader(
+        principal: Annotated[KeyPrincipal | SessionPrincipal, Security(manager, scopes=[KEYS_READ])],
+    ) -> Caller:
+        return Caller.of(principal, settings.default_hourly_limit)
+
+    async def authenticate(request: Request) -> object:
+        return await manager(request, SecurityScopes([KEYS_READ]))
+
+    reader = Annotated[Caller, Depends(find_reader)]
+    router = APIRouter(route_class=strict_json_route(authenticate))
+
+    @router.get("/options")
+    async def read_options(caller: reader) -> OptionsOut:
+        """What the caller may choose from."""
+        named = settings.scopes or dict.fromkeys(sorted(caller.principal.scopes), "")
+        offered = {**named, **_RESERVED}
+        return OptionsOut(
+            user_id=caller.owner_id,
+            is_admin=caller.is_admin,
+            scopes=[
+                ScopeOut(name=name, description=description, is_reserved=name in _RESERVED)
+                for name, description in offered.items()
+                if name != ALL and caller.may_grant(name)
+            ],
+            grants_all=caller.may_grant(ALL),
+            any_scope=not settings.scopes and caller.may_grant(ALL),
+            default_environment=settings.default_environment,
+            default_hourly_limit=settings.default_hourly_limit,
+            limit_is_bound=settings.default_hourly_limit is not None and not caller.is_admin,
+            max_keys=settings.max_keys_per_owner,
+            header_name=settings.header_name,
+        )
+
+    @router.get("/usage")
+    async def read_usage_of_keys(
+        caller: reader,
+        ids: Annotated[list[_KeyId], Query(min_length=1, max_length=MAX_PAGE)],
+        hours: Annotated[int, Query(ge=1, le=MAX_USAGE_HOURS)] = 24,
+    ) -> UsageOfKeysOut:
+        """Usage of a page of keys: one request, one SQL statement."""
+        first_hour, found = await keys.usage_of_many(ids, hours, caller.scope_of_view)
+        return UsageOfKeysOut(
+            first_hour=first_hour,
+            items=[
+                UsageOfKeyOut(id=id, admitted=[a for a, _ in counts], refused=[r for _, r in counts])
+                for id, counts in found.items()
+            ],
+        )
+
+    return router

@@ -1,0 +1,75 @@
+# Annotations stay real objects in this module: FastAPI reads them.
+"""The webhook for secret scanners: GitHub's format (its secret scanning partner program)."""
+
+import json
+from typing import Any
+
+from fastapi import APIRouter, HTTPException, Request, Response
+
+from fastapi_keyauth.errors import TemporarilyUnavailable
+from fastapi_keyauth.http.routers.signing_keys import FindKeys, SigningKeys, fetch_github_keys
+from fastapi_keyauth.keyauth import KeyAuth
+
+MAX_BODY_BYTES = 1_048_576
+MAX_REPORTS = 1000
+"""Tokens in one message. Each may cost a hash, one after the other."""
+
+
+def build_leaks_router(auth: KeyAuth, *, find_keys: FindKeys = fetch_github_keys, revoke: bool = True) -> APIRouter:
+    """One route, ``POST ""``: checks the signature over the raw body, then reports each token to ``auth.leaks``.
+
+    Mount it where the scanner was told to send its reports. It takes no API key: the signature is the credential.
+
+    Args:
+        auth: whose keys they are.
+        find_keys: gives the scanner's public keys, by identifier; GitHub's where left out.
+        revoke: False: only write leaks down and tell ``on_event``.
+
+    Raises:
+        SetupError: the package ``cryptography`` is not installed (extra ``leaks``).
+    """
+    router = APIRouter()
+    signing_keys = SigningKeys(find_keys)
+
+    # Not in the schema: it is no part of the API that the application offers to its clients.
+    @router.post("", status_code=204, include_in_schema=False)
+    async def take_reports(request: Request) -> Response:
+        body = await _read(request)
+        identifier = request.headers.get("github-public-key-identifier", "")
+        signature = request.headers.get("github-public-key-signature", "")
+        # Nothing is parsed before it is known who wrote it.
+        if not identifier or not signature or not await signing_keys.is_signed(body, identifier, signature):
+            raise HTTPException(403, "The signature is not the scanner's.")
+        unfinished: TemporarilyUnavailable | None = None
+        for report in _parse(body):
+            url = report.get("url")
+            try:
+                await auth.leaks.report(report["token"], "github", url if isinstance(url, str) else None, revoke=revoke)
+            except TemporarilyUnavailable as error:
+                unfinished = error  # such as Redis away, or much to hash: the others must not wait for it
+        if unfinished is not None:
+            raise unfinished  # the scanner comes again, and what is done already is done once
+        return Response(status_code=204)
+
+    return router
+
+
+async def _read(request: Request) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise HTTPException(413, f"A message may have {MAX_BODY_BYTES} bytes.")
+    return bytes(body)
+
+
+def _parse(body: bytes) -> list[dict[str, Any]]:
+    try:
+        reports = json.loads(body)
+    except (ValueError, RecursionError):
+        raise HTTPException(422, "The message is no JSON.") from None
+    if not isinstance(reports, list) or len(reports) > MAX_REPORTS:
+        raise HTTPException(422, f"The message must be a list of at most {MAX_REPORTS} reports.")
+    if not all(isinstance(report, dict) and isinstance(report.get("token"), str) for report in reports):
+        raise HTTPException(422, "Each report must have a token.")
+    return reports

@@ -1,0 +1,128 @@
+"""Bodies of the management routes."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+
+from fastapi_keyauth.domain.keys import CreatedKey, Key
+from fastapi_keyauth.domain.validation import Whole
+
+
+def _rfc3339(value: datetime) -> str:
+    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+Moment = Annotated[datetime, PlainSerializer(_rfc3339, return_type=str, when_used="json")]
+"""RFC 3339 in UTC, with a Z."""
+
+
+class SecretOut(BaseModel):
+    """A live secret of a key."""
+
+    hint: str
+    created_at: Moment
+    expires_at: Moment | None
+    last_used_at: Moment | None
+
+
+class KeyOut(BaseModel):
+    """A key. Never its token."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: str
+    name: str
+    owner_id: str
+    environment: str
+    hint: str = Field(description="The public part of the token and its last four characters.")
+    scopes: list[str]
+    hourly_limit: int | None = Field(description="Requests per hour; null: no cap.")
+    allowed_origins: list[str]
+    allowed_ips: list[str]
+    metadata: dict[str, Any]
+    status: Literal["active", "disabled", "expired", "revoked"]
+    enabled: bool
+    created_at: Moment
+    expires_at: Moment | None
+    revoked_at: Moment | None
+    last_used_at: Moment | None
+    secrets: list[SecretOut] = Field(description="The live secrets, newest first; two while a rotation overlaps.")
+
+
+class CreatedKeyOut(KeyOut):
+    """A key that was just made or rotated, with its token: shown here and never again."""
+
+    token: str
+
+    @classmethod
+    def of(cls, created: CreatedKey) -> "CreatedKeyOut":
+        """Key and token, flat."""
+        return cls(token=created.token, **asdict(created.key))
+
+
+class CurrentKeyOut(KeyOut):
+    """The calling key."""
+
+    remaining: int | None = Field(description="Units left of this hour's cap; null: no cap.")
+    reset_at: Moment | None
+
+    @classmethod
+    def of(cls, key: Key, remaining: int | None, reset_at: datetime | None) -> "CurrentKeyOut":
+        """Key and quota, flat."""
+        return cls(remaining=remaining, reset_at=reset_at, **asdict(key))
+
+
+class KeyPageOut(BaseModel):
+    """A page of keys."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    items: list[KeyOut]
+    next_cursor: str | None
+
+
+class UsageHourOut(BaseModel):
+    """Requests in one clock hour."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    hour: Moment
+    admitted: int
+    refused: int
+
+
+class UsageOut(BaseModel):
+    """Usage, oldest hour first."""
+
+    items: list[UsageHourOut]
+
+
+class EventOut(BaseModel):
+    """What was done to a key."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    event: str
+    actor: str
+    address: str | None
+    at: Moment
+    changes: dict[str, Any]
+
+
+class EventPageOut(BaseModel):
+    """A page of history."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    items: list[EventOut]
+    next_cursor: str | None
+
+
+class RotateIn(BaseModel):
+    """How a rotation goes."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    overlap_s: Whole = Field(86_400, ge=0, le=604_800, description="Seconds for which the old secret works on.")

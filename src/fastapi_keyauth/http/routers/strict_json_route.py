@@ -1,0 +1,147 @@
+"""A route that takes nothing but JSON which can be answered: credentials first, then the body.
+
+Python's parser lets through what no JSON answer can hold (NaN, lone surrogates), and FastAPI answers some broken bodies
+with 400. Here all of them are a 422, and none is looked at before the caller is known. What a 422 says is FastAPI's
+own, but it repeats only short values.
+"""
+
+import json
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any
+
+from fastapi import HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.types import Message, Receive, Scope, Send
+
+from fastapi_keyauth.domain.tokens import redact
+from fastapi_keyauth.errors import InvalidField
+
+MAX_BODY_BYTES = 65_536
+"""The longest sensible body is a tenth of it."""
+MAX_INPUT_CHARACTERS = 200
+MAX_NAME_CHARACTERS = 100
+"""Of the name of a field or parameter that is repeated."""
+MAX_PROBLEMS = 100
+"""What is wrong with one request is named up to here: a body of 64 KiB can be wrong in thousands of places."""
+
+
+def strict_json_route(authenticate: Callable[[Request], Awaitable[object]]) -> type[APIRoute]:
+    """A route class. ``authenticate`` is awaited before anything else is looked at; it raises to refuse the caller."""
+
+    methods_at: dict[str, set[str]] = {}
+
+    class StrictJsonRoute(APIRoute):
+        def __init__(self, path: str, *args: Any, **options: Any) -> None:
+            super().__init__(path, *args, **options)
+            methods_at.setdefault(path, set()).update(self.methods or ())
+
+        async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["method"] not in (self.methods or ()):
+                # RFC 9110 section 15.5.6: all methods of the path, where Starlette names those of its first route.
+                raise HTTPException(405, headers={"Allow": ", ".join(sorted(methods_at[self.path]))})
+            await super().handle(scope, receive, send)
+
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handler = super().get_route_handler()
+            takes_body = self.body_field is not None
+            known = {field.alias for field in self.dependant.query_params}
+
+            async def checked(request: Request) -> Response:
+                await authenticate(request)
+                check_query(request, known)
+                if takes_body:
+                    body = await read_body(request)
+                    check_json(body)
+                    request = Request(request.scope, _replay(body))
+                try:
+                    response = await handler(request)
+                except InvalidField as error:
+                    loc = ("body" if takes_body else "query", error.field)
+                    raise RequestValidationError([{"type": "value_error", "loc": loc, "msg": error.message}]) from None
+                except RequestValidationError as error:
+                    problems = error.errors()[:MAX_PROBLEMS]
+                    raise RequestValidationError([_without_much_input(problem) for problem in problems]) from None
+
+                # A shared cache knows that an answer to ``Authorization`` is for one alone; of ``api-key`` it does not.
+                response.headers["Cache-Control"] = "no-store"
+                return response
+
+            return checked
+
+    return StrictJsonRoute
+
+
+def check_query(request: Request, known: set[str]) -> None:
+    """No query parameter may be one that the route does not know: ``?overlap_s=0`` must not be taken for the body's.
+
+    Raises:
+        RequestValidationError: a 422 that names it.
+    """
+    unknown = [name for name in request.query_params if name not in known]
+    if unknown:
+        problem = {"type": "extra_forbidden", "loc": _named(("query", unknown[0])), "msg": "No such parameter"}
+        raise RequestValidationError([problem])
+
+
+async def read_body(request: Request) -> bytes:
+    """The body, read no further than ``MAX_BODY_BYTES``.
+
+    Raises:
+        RequestValidationError: a 422 at ``body``: it is larger.
+    """
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise _refused(f"larger than {MAX_BODY_BYTES} bytes")
+    return bytes(body)
+
+
+def check_json(body: bytes) -> None:
+    """The body must be empty, or JSON that can be written again.
+
+    Raises:
+        RequestValidationError: a 422 at ``body``.
+    """
+    if not body:
+        return
+    try:
+        json.dumps(json.loads(body), ensure_ascii=False, allow_nan=False).encode("utf-8")
+    except RecursionError:
+        raise _refused("too deeply nested") from None
+    except ValueError:
+        raise _refused("not valid JSON in UTF-8") from None
+
+
+def _refused(reason: str) -> RequestValidationError:
+    return RequestValidationError([{"type": "json_invalid", "loc": ("body",), "msg": f"The body is {reason}"}])
+
+
+def _replay(body: bytes) -> Callable[[], Awaitable[Message]]:
+    """A ``receive`` that gives a body that was read already."""
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive
+
+
+def _without_much_input(problem: dict[str, Any]) -> dict[str, Any]:
+    """A complaint that repeats no more than a short value: long ones take long to write, and some hold a token."""
+    kept = {name: value for name, value in problem.items() if name != "input"}
+    if problem.get("type") == "model_attributes_type" and tuple(problem["loc"]) == ("body",):
+        # FastAPI reads JSON as text where the header does not name it, which is what `curl -d` sends.
+        kept["msg"] = "The body must be a JSON object, sent with 'Content-Type: application/json'"
+    kept["loc"] = _named(problem["loc"])
+    value = problem.get("input")
+    if isinstance(value, str):
+        kept["input"] = redact(value[:MAX_INPUT_CHARACTERS])
+    elif isinstance(value, int | float):
+        kept["input"] = value
+    return kept
+
+
+def _named(place: Iterable[str | int]) -> tuple[str | int, ...]:
+    """Where a complaint is about: a field may be named like a token that was put in the wrong place."""
+    return tuple(redact(part[:MAX_NAME_CHARACTERS]) if isinstance(part, str) else part for part in place)

@@ -1,0 +1,1 @@
+"""The life of a key: create, read, update, rotate, revoke, import."""

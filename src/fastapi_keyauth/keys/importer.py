@@ -1,0 +1,302 @@
+"""Bringing keys from elsewhere: every line is checked before anything is written, and all are written or none."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from sqlalchemy.exc import IntegrityError
+
+from fastapi_keyauth.domain import imported_tokens as foreign
+from fastapi_keyauth.domain.keys import SYSTEM
+from fastapi_keyauth.domain.tokens import new_key_id
+from fastapi_keyauth.domain.validation import (
+    Environment,
+    HourlyLimit,
+    Metadata,
+    Name,
+    Networks,
+    Origins,
+    OwnerId,
+    Scopes,
+    as_moment,
+    check_catalogue,
+    clean_expiry,
+)
+from fastapi_keyauth.errors import BadLine, ImportRefused, InvalidField
+from fastapi_keyauth.settings.settings import KeyAuthSettings
+from fastapi_keyauth.store import KeyStore
+from fastapi_keyauth.store.imported_keys import AT_ONCE, ImportStore, NewRows
+
+logger = logging.getLogger("fastapi_keyauth")
+
+MAX_BAD_LINES = 100
+"""So many bad lines are named; the rest are counted."""
+
+Progress = Callable[[int], None]
+"""Told of so many more lines that are done: each is once when it was checked, and once when it was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One record of a file.
+
+    Attributes:
+        number: where it is, from 1.
+        values: column to value.
+        problem: why it could not even be read; then there are no values.
+    """
+
+    number: int
+    values: Mapping[str, Any]
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImportOutcome:
+    """What an import did, or with ``dry_run`` would have done.
+
+    Attributes:
+        imported: new keys.
+        skipped: lines whose token opens a key already.
+        key_ids: of the new keys, in the order of the records; empty where nothing was written.
+    """
+
+    imported: int
+    skipped: int
+    key_ids: tuple[str, ...] = ()
+
+
+def _listed(value: Any) -> Any:
+    """A list may be JSON, or words with spaces between."""
+    if not isinstance(value, str):
+        return value
+    return _parsed(value) if value.lstrip().startswith("[") else value.split()
+
+
+def _parsed(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise ValueError("is no JSON") from None
+
+
+def _whole(value: Any) -> Any:
+    """A CSV file has its numbers as text."""
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+
+
+def _in_utc(value: datetime) -> datetime:
+    return clean_expiry(value if value.tzinfo else value.replace(tzinfo=UTC))
+
+
+def _is_public(value: str) -> str:
+    if not foreign.is_public_part(value):
+        raise ValueError(
+            f"must be what tokens start with, up to a separator: 1 to {foreign.MAX_PUBLIC_LENGTH} printable characters,"
+            f" fewer than {foreign.MAX_PARTS} of {' '.join(foreign.SEPARATORS)} among them"
+        )
+    return value
+
+
+_Moment = Annotated[datetime, BeforeValidator(as_moment), AfterValidator(_in_utc)]
+_Listed = BeforeValidator(_listed)
+
+
+class ImportedKey(BaseModel):
+    """One line. Unknown columns are refused: a misspelt limit must not pass for none."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    owner_id: OwnerId
+    name: Name
+    hash: str = Field(max_length=4096)
+    public: Annotated[str, AfterValidator(_is_public)] | None = None
+    hashed: foreign.Hashed = "token"
+    environment: Environment | None = None
+    scopes: Annotated[Scopes, _Listed] = Field(default_factory=lambda: ["*"])
+    hourly_limit: Annotated[HourlyLimit, BeforeValidator(_whole)] | None = None
+    allowed_origins: Annotated[Origins, _Listed] = Field(default_factory=list)
+    allowed_ips: Annotated[Networks, _Listed] = Field(default_factory=list)
+    expires_at: _Moment | None = None
+    created_at: _Moment | None = None
+    enabled: bool = True
+    metadata: Annotated[Metadata, BeforeValidator(_parsed)] = Field(default_factory=dict)
+    last4: str = Field("", max_length=4, pattern=r"^[!-~]*$")
+
+
+class Importer:
+    """Checks lines and writes them. For one import.
+
+    Args:
+        settings: the defaults, and the catalogue of scopes.
+        store: takes them.
+        now: the time, UTC.
+    """
+
+    def __init__(self, settings: KeyAuthSettings, store: ImportStore, now: datetime) -> None:
+        self._settings = settings
+        self._store = store
+        self._now = now
+        self._bad: list[BadLine] = []
+        self._bad_count = 0
+
+    async def run(self, lines: Iterable[Line], dry_run: bool, skip_existing: bool, advance: Progress) -> ImportOutcome:
+        """Check every line, then write all of them.
+
+        Raises:
+            ImportRefused: with the lines that are bad. Nothing was written.
+        """
+        found: dict[str, tuple[int, NewRows]] = {}
+        for number, rows in self._check_all(lines, advance):
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)  # a service that imports goes on answering
+            if rows is None:
+                continue
+            lookup = rows.secret["lookup"]
+            if lookup in found:
+                self._refuse(number, None, f"finds the same token as line {found[lookup][0]}")
+            else:
+                found[lookup] = (number, rows)
+        known = await self._store.find_known(list(found))
+        if not skip_existing:
+            for lookup, (number, _) in found.items():
+                if lookup in known:
+                    self._refuse(number, None, "its token, or its public part, belongs to a key already")
+        self._stop_if_bad()
+        new = [rows for lookup, (_, rows) in found.items() if lookup not in known]
+        if dry_run:
+            return ImportOutcome(len(new), len(known))
+        try:
+            await self._store.add(new, advance)
+        except IntegrityError:
+            # Between the look and the write; by now they are found.
+            self._refuse(0, None, "another import took one of these tokens at the same moment: try again")
+            self._stop_if_bad()
+        logger.info("imported %d keys", len(new), extra={"keyauth_event": "imported"})
+        return ImportOutcome(len(new), len(known), tuple(rows.key["id"] for rows in new))
+
+    def _check_all(self, lines: Iterable[Line], advance: Progress) -> Iterator[tuple[int, NewRows | None]]:
+        """The rows of each line; None where the line was refused."""
+        for line in lines:
+            rows = None
+            try:
+                if line.problem is not None:
+                    self._refuse(line.number, None, line.problem)
+                else:
+                    rows = self._rows_of(line.values)
+            except ValidationError as error:
+                for part in error.errors(include_input=False, include_url=False, include_context=False):
+                    message = part["msg"].removeprefix("Value error, ")
+                    is_unknown = part["type"] == "extra_forbidden"
+                    field = None if is_unknown else str(part["loc"][0])
+                    self._refuse(line.number, field, "has a column of another name" if is_unknown else message)
+            except InvalidField as error:
+                self._refuse(line.number, error.field, error.message)
+            yield line.number, rows
+            advance(1)
+
+    def _rows_of(self, values: Mapping[str, Any]) -> NewRows:
+        """The rows of one line.
+
+        Raises:
+            ValidationError, InvalidField: it cannot be right.
+        """
+        # What a CSV file leaves empty is left out.
+        line = ImportedKey.model_validate({name: value for name, value in values.items() if value not in ("", None)})
+        check_catalogue(line.scopes, self._settings.scopes)
+        found = self._hash_of(line)
+        created_at = self._now if line.created_at is None else line.created_at
+        if created_at > self._now:
+            raise InvalidField("created_at", "must not lie in the future")
+        id = new_key_id()
+        scheme = foreign.scheme_name(found.scheme, line.hashed)
+        policy = line.model_dump(
+            include={"owner_id", "name", "scopes", "hourly_limit", "allowed_origins", "allowed_ips", "expires_at"}
+        )
+        key = {
+            **policy,
+            "id": id,
+            "environment": line.environment or self._settings.default_environment,
+            "metadata": line.metadata,
+            "enabled": line.enabled,
+            "created_at": created_at,
+        }
+        secret = {
+            "key_id": id,
+            "tag": "",  # not known before the first use, and nobody's: tags have eight characters
+            "hash": found.text,
+            "scheme": scheme,
+            "lookup": foreign.lookup_of(found, line.public),
+            "last4": line.last4,
+            "created_at": created_at,
+        }
+        changes = {"imported": {"scheme": scheme}}
+        event = {"key_id": id, "event": "created", "actor": SYSTEM.name, "at": self._now, "changes": changes}
+        return NewRows(key, secret, event)
+
+    @staticmethod
+    def _hash_of(line: ImportedKey) -> foreign.ForeignHash:
+        try:
+            found = foreign.recognise(line.hash)
+        except foreign.ForeignHashError as error:
+            raise InvalidField("hash", str(error)) from None
+        if line.public is None:
+            if found.is_salted:
+                raise InvalidField("public", f"is needed with {found.scheme}: a salted hash finds no token")
+            if line.hashed == "secret":
+                raise InvalidField("public", "is needed where the secret alone was hashed")
+        elif (
+            found.scheme == "bcrypt" and line.hashed == "token" and len(line.public) > foreign.MAX_BCRYPT_PUBLIC_LENGTH
+        ):
+            raise InvalidField(
+                "public", "is so long that bcrypt, which looks at 72 bytes, saw too little of the secret"
+            )
+        return found
+
+    def _refuse(self, number: int, field: str | None, message: str) -> None:
+        self._bad_count += 1
+        if len(self._bad) < MAX_BAD_LINES:
+            self._bad.append(BadLine(number, field, message))
+
+    def _stop_if_bad(self) -> None:
+        if self._bad:
+            raise ImportRefused(sorted(self._bad, key=lambda bad: bad.line), self._bad_count)
+
+
+class KeyImports:
+    """The part of ``auth.keys`` that takes over keys from elsewhere."""
+
+    _settings: KeyAuthSettings
+    _store: KeyStore
+    _now: Callable[[], datetime]
+
+    async def import_keys(
+        self, records: Iterable[Mapping[str, Any]], *, dry_run: bool = False, skip_existing: bool = False
+    ) -> ImportOutcome:
+        """Take over keys from elsewhere, by the hashes of their tokens: all of them or none.
+
+        Args:
+            records: column to value; docs/moving.md has the columns.
+            dry_run: only look whether it would go well.
+            skip_existing: leave out those whose token, or public part, belongs to a key already.
+
+        Raises:
+            ImportRefused: some cannot be right; it says which, by their number from 1.
+        """
+        lines = (Line(number, values) for number, values in enumerate(records, 1))
+        return await self.import_lines(lines, dry_run=dry_run, skip_existing=skip_existing)
+
+    async def import_lines(
+        self, lines: Iterable[Line], *, dry_run: bool, skip_existing: bool, advance: Progress = lambda _: None
+    ) -> ImportOutcome:
+        """As ``import_keys``, for lines that have numbers already, and with somebody who watches."""
+        return await Importer(self._settings, self._store.imports, self._now()).run(
+            lines, dry_run, skip_existing, advance
+        )

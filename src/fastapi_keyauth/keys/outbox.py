@@ -1,0 +1,102 @@
+"""Tells all workers of a change to a key, and goes on telling until it is told.
+
+The change's transaction leaves a row in ``keyauth_changes``. Announcing gives the key another generation in Redis and
+takes the row away. Where Redis is out of reach, or a worker dies in between, the row stays, and whichever worker looks
+next announces it.
+"""
+
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from fastapi_keyauth.concurrency.log_throttle import Seldom
+from fastapi_keyauth.errors import ChangePending, LimiterUnavailable, StoreUnavailable
+from fastapi_keyauth.limiter import Limiter
+from fastapi_keyauth.limiter.redis.base import Unsettled
+from fastapi_keyauth.store import KeyStore
+
+logger = logging.getLogger("fastapi_keyauth")
+
+LOOK_EVERY_S = 2.0
+HOLDS_WITHIN_S = 10
+"""Seconds within which a change holds everywhere though it could not be announced at once: any worker that reaches
+Redis and the database looks every ``LOOK_EVERY_S``, and one that does not reach Redis reads each key's row."""
+KEEP = timedelta(days=1)
+"""For how long a process without Redis leaves its changes for workers that have it, and may not reach the database for
+as long: a change that they never read of would leave a revoked key admitted."""
+FORGET_EVERY = timedelta(hours=1)
+_BATCH = 500
+
+
+class Announcer:
+    """Announces changes; see the module.
+
+    Args:
+        limiter: gives keys another generation.
+        store: has the rows.
+        is_shared: whether the limiter is the one of all workers (Redis). Where it is this process's own, rows are left
+            for ``KEEP``: a script without ``redis_url`` may work on the database of an API that has Redis.
+        now: the time, UTC.
+    """
+
+    def __init__(self, limiter: Limiter, store: KeyStore, is_shared: bool, now: Callable[[], datetime]) -> None:
+        self._limiter = limiter
+        self._store = store
+        self._is_shared = is_shared
+        self._now = now
+        self._untold: set[str] = set()
+        self._seldom = Seldom()
+        self._forget_at = now() + FORGET_EVERY  # a short script forgets nothing
+
+    async def announce(self, key_id: str, pending: int | None) -> None:
+        """Announce one change.
+
+        Raises:
+            ChangePending: it is stored and will be announced, but was not yet.
+        """
+        try:
+            await self._limiter.changed(key_id)
+        except LimiterUnavailable as error:
+            if isinstance(error, Unsettled) and self._seldom.ask() is not None:  # an outage has a line of its own
+                logger.warning(
+                    "changes to keys are answered 503 and told later: %s",
+                    error,
+                    extra={"keyauth_event": "change_unsettled", "key_id": key_id, "reason": str(error)},
+                )
+            # The row is for the case that this worker dies; this, that the database does.
+            self._untold.add(key_id)
+            raise ChangePending(HOLDS_WITHIN_S) from None
+        if pending is not None and self._is_shared:
+            try:
+                await self._store.forget_changes([pending])
+            except StoreUnavailable:
+                logger.info(
+                    "an announced change stays noted and will be announced once more",
+                    extra={"keyauth_event": "change_noted", "key_id": key_id},
+                )
+
+    async def announce_pending(self) -> None:
+        """Announce what was left, by this worker or another. Twice does no harm: the row is read once more."""
+        try:
+            for key_id in list(self._untold):
+                await self._limiter.changed(key_id)
+                self._untold.discard(key_id)
+            if not self._is_shared:
+                await self._store.pending_changes(1)  # an outage is noticed without any request
+                await self._forget_when_due(self._now())
+                return
+            is_last = False
+            while not is_last:  # all of them, or the last would hold later than ``HOLDS_WITHIN_S``
+                changes = await self._store.pending_changes(_BATCH)
+                is_last = len(changes) < _BATCH
+                for key_id in {key_id for _, key_id in changes}:
+                    await self._limiter.changed(key_id)
+                if changes:
+                    await self._store.forget_changes([row_id for row_id, _ in changes])
+        except (LimiterUnavailable, StoreUnavailable):
+            return  # both are logged where they happen; the rows are still there
+
+    async def _forget_when_due(self, now: datetime) -> None:
+        if now >= self._forget_at:
+            await self._store.forget_changes_before(now - KEEP)
+            self._forget_at = now + FORGET_EVERY

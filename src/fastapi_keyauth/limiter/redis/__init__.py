@@ -1,0 +1,1 @@
+"""The limiters on Redis: single server, Sentinel and Cluster."""

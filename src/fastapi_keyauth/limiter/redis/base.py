@@ -1,0 +1,246 @@
+"""What the limiters on Redis have in common: names, arguments, answers, doubt, and blocks met a moment ago."""
+
+import itertools
+import math
+import secrets
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, ClassVar
+
+from fastapi_keyauth.errors import LimiterUnavailable, SetupError
+from fastapi_keyauth.limiter.protocol import HOUR_S, Ask, Decision, Policy, Verdict, ceil_s
+from fastapi_keyauth.limiter.redis.batcher import Answered
+from fastapi_keyauth.limiter.redis.scripts import Prepared
+from fastapi_keyauth.limiter.redis.server_facts import ServerFacts
+from fastapi_keyauth.settings.checks import Danger
+from fastapi_keyauth.settings.redis_urls import RedisUrl, parse_redis_url
+from fastapi_keyauth.settings.urls import masked_url
+
+KEEP_S = 7200
+"""Seconds for which a key's hash is kept: the hour that is counted and the one that slides out."""
+START_TRIES = 5
+"""Looks at Redis before a start takes it for away: a machine that starts workers is busy."""
+KNOWN_BLOCK_S = 5.0
+"""Seconds for which a worker remembers a block, so that a flood from a blocked address costs no trips. Short, so that
+a block that is lifted is soon lifted everywhere."""
+_MAX_KNOWN_BLOCKS = 10_000
+_VERDICTS = tuple(Verdict)
+
+
+class Unsettled(LimiterUnavailable):
+    """The server took the change, but may be just being replaced. That is no outage: questions are answered."""
+
+
+class SharedLimiter(ABC):
+    """A limiter that counts in Redis, on Redis's clock, for many workers.
+
+    Args:
+        url: see ``redis_urls``.
+        namespace: first part of every name in Redis.
+        timeout_s: seconds to wait for an answer.
+        clock: seconds since 1970, in place of Redis's own clock; for tests.
+        answered: told of each call that carried questions of requests.
+
+    Attributes:
+        rescue: answers a question that Redis did not; without it ``take`` raises. A function, and no ``except``
+            around an ``await``: one coroutine less to wake up for every request.
+        fails_over: whether another server may take over, so that one that was lost sight of must be believed no more.
+        where: the URL, to be shown.
+        signs: whether the server that gives a generation out signs it. Without, a generation is doubted when the
+            connection is made anew.
+    """
+
+    rescue: Callable[[Ask, LimiterUnavailable], Decision] | None = None
+    fails_over: bool = False
+    signs: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        url: str,
+        policy: Policy,
+        namespace: str,
+        timeout_s: float,
+        clock: Callable[[], float] | None = None,
+        answered: Answered | None = None,
+    ) -> None:
+        self.where = masked_url(url)
+        try:
+            self._place: RedisUrl = parse_redis_url(url)
+        except ValueError as error:
+            raise SetupError(f"The Redis URL {self.where} is wrong: it {error}.") from None
+        self._policy = policy
+        self._namespace = namespace
+        self._timeout_s = timeout_s
+        self._clock = clock
+        self._answered = answered
+        self._how = ("s" if policy.algorithm == "sliding_window" else "f") + ("r" if self.signs else "")
+        self._epoch = 0
+        self._known_blocks: dict[str, tuple[float, float]] = {}
+        """Bucket to (believed until, blocked until), on the local clock."""
+        self._open()
+
+    def _open(self) -> None:
+        """Clients that have not connected yet. Made anew at each start, as they belong to one event loop."""
+        # Here and not above: workers that are forked from one process must not give out the same generations.
+        self._nonce = secrets.token_hex(8)
+        self._numbers = itertools.count()
+
+    def doubt(self) -> None:
+        """Take no row for current that was proven before: a server that we lost sight of may have lost changes (a
+        failover, a restart), or may not have been told of them.
+        """
+        self._epoch += 1
+
+    async def start(self) -> None:
+        """Connect. Raises ``LimiterUnavailable``, and can be used all the same: it connects when there is a server."""
+        self._open()
+        for left in reversed(range(START_TRIES)):
+            try:
+                await self.touch()
+            except LimiterUnavailable:
+                if not left:
+                    raise
+            else:
+                return
+
+    @abstractmethod
+    async def close(self) -> None:
+        """See ``Limiter``."""
+
+    @abstractmethod
+    async def touch(self) -> None:
+        """See that questions are answered and changes taken (a replica that lost its primary takes none). Raises
+        ``LimiterUnavailable``.
+        """
+
+    @abstractmethod
+    def take(self, ask: Ask) -> Awaitable[Decision]:
+        """See ``Limiter``."""
+
+    async def fail(self, bucket: str) -> int | None:
+        """See ``Limiter``."""
+        blocked_s = self.known_block_s(bucket)
+        if blocked_s is None:
+            blocked_ms = await self._fail(bucket)
+            if blocked_ms <= 0:
+                return 0 if blocked_ms else None
+            blocked_s = ceil_s(blocked_ms)
+            self._remember_block(bucket, blocked_s)
+        return blocked_s
+
+    @abstractmethod
+    def _fail(self, bucket: str) -> Awaitable[int]:
+        """What ``lua/fail.lua`` answers for an address."""
+
+    @abstractmethod
+    async def changed(self, key_id: str) -> None:
+        """See ``Limiter``."""
+
+    @abstractmethod
+    async def blocks(self) -> dict[str, int]:
+        """See ``Limiter``."""
+
+    async def unblock(self, bucket: str) -> bool:
+        """See ``Limiter``."""
+        was_blocked = await self._unblock(bucket)
+        self._known_blocks.pop(bucket, None)
+        return was_blocked
+
+    @abstractmethod
+    async def _unblock(self, bucket: str) -> bool:
+        """Forget a block and failed attempts; whether there was a block."""
+
+    @abstractmethod
+    async def find_dangers(self) -> list[Danger]:
+        """See ``Limiter``."""
+
+    @abstractmethod
+    async def facts(self) -> ServerFacts:
+        """What the server says of itself. Raises ``LimiterUnavailable``."""
+
+    def _rescue(self, ask: Ask, error: LimiterUnavailable) -> Decision:
+        if self.rescue is None:
+            raise error
+        return self.rescue(ask, error)
+
+    def _prepare(self, asks: Sequence[Ask]) -> Prepared:
+        """Names and arguments of ``lua/take.lua``."""
+        names: list[str] = []
+        # Another one each time, on whatever worker; nobody has to be kept from guessing it.
+        fresh = f"{self._nonce}{next(self._numbers):x}"
+        args: list[str | int] = [self._now_ms(), fresh, self._how, KEEP_S]
+        epoch = f"{self._epoch}:"
+        length = len(epoch)
+        for key_id, bucket, limit, units, generation, age_s, is_fresh in asks:
+            name = f"{self._namespace}:{{{key_id}}}"
+            names += (name if bucket is None else f"{self._namespace}:{{{bucket}}}", name)
+            # A generation of another epoch proves nothing; "-" equals none that is ever given out.
+            proof = generation[length:] if generation[:length] == epoch else "-"
+            row = 2 if is_fresh else 0 if age_s is None else 1
+            how = row + 3 * units + (0 if bucket is None else 6)
+            args += (proof or "-", -1 if limit is None else limit, how)
+        return names, args
+
+    def _decide(self, reply: Sequence[Any]) -> list[Decision]:
+        """What ``lua/take.lua`` has answered."""
+        epoch = f"{self._epoch}:"
+        fields = iter(reply)
+        return [
+            # As Decision(...) does it, without the function of Python's around it: one for each request.
+            tuple.__new__(
+                Decision,
+                (
+                    _VERDICTS[verdict],
+                    epoch + generation if generation else "",
+                    None if remaining < 0 else remaining,
+                    (hour + 1) * HOUR_S,
+                    wait_s,
+                    hour,
+                    math.inf,  # no change escapes a generation of Redis
+                ),
+            )
+            for verdict, generation, remaining, hour, wait_s in zip(*[fields] * 5, strict=True)
+        ]
+
+    def _prepare_failures(self, buckets: Sequence[str]) -> Prepared:
+        """Names and arguments of ``lua/fail.lua``."""
+        policy = self._policy
+        names = [self._name(bucket) for bucket in buckets]
+        return names, [self._now_ms(), policy.block_after_failures, policy.failure_window_ms, policy.block_for_ms]
+
+    def _prepare_change(self, key_id: str) -> Prepared:
+        """Names and arguments of ``lua/changed.lua``."""
+        return [self._name(key_id)], [secrets.token_hex(8), KEEP_S]
+
+    def _name(self, tag: str) -> str:
+        """The hash of a key or of an address; its tag keeps it in one slot of a cluster."""
+        return f"{self._namespace}:{{{tag}}}"
+
+    def _now_ms(self) -> str | int:
+        return "" if self._clock is None else int(self._clock() * 1000)
+
+    def _local_now(self) -> float:
+        return time.monotonic() if self._clock is None else self._clock()
+
+    def known_block_s(self, bucket: str) -> int | None:
+        """See ``Limiter``."""
+        known = self._known_blocks.get(bucket)
+        if known is None:
+            return None
+        believed_until, blocked_until = known
+        now = self._local_now()
+        if now >= believed_until:
+            del self._known_blocks[bucket]
+            return None
+        return max(1, math.ceil(blocked_until - now))
+
+    def _remember_block(self, bucket: str, blocked_s: int) -> None:
+        # Whole seconds are rounded up: believed for one less, so that a block never outlives itself here.
+        believed_s = min(KNOWN_BLOCK_S, blocked_s - 1)
+        if believed_s <= 0:
+            return
+        while len(self._known_blocks) >= _MAX_KNOWN_BLOCKS:
+            del self._known_blocks[next(iter(self._known_blocks))]
+        now = self._local_now()
+        self._known_blocks[bucket] = (now + believed_s, now + blocked_s)

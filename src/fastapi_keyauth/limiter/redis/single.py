@@ -1,0 +1,146 @@
+"""The limiter of many workers on many hosts: one Redis or Valkey, from 6.2 on, or the primary that Sentinels know."""
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from typing import Any
+
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from fastapi_keyauth.errors import LimiterUnavailable
+from fastapi_keyauth.limiter.protocol import Ask, Decision, Verdict
+from fastapi_keyauth.limiter.redis.base import SharedLimiter, Unsettled
+from fastapi_keyauth.limiter.redis.batcher import Batcher, Landed
+from fastapi_keyauth.limiter.redis.blocks import RedisBlocks
+from fastapi_keyauth.limiter.redis.clients import Clients
+from fastapi_keyauth.limiter.redis.scripts import Caller, Script
+from fastapi_keyauth.limiter.redis.server_facts import ServerFacts, read_facts
+from fastapi_keyauth.limiter.redis.server_info import inspect_server
+from fastapi_keyauth.limiter.redis.wire import Wire
+from fastapi_keyauth.settings.checks import Danger
+from fastapi_keyauth.settings.redis_urls import Address
+
+SETTLED_S = 5.0
+"""Seconds after which all workers have moved to a primary that Sentinels made: they look every second, and what one
+Sentinel did the others know within two."""
+_PROBE = Ask("probe", "probes")
+"""As a request's, about a key and an address in different slots: a node of a cluster would answer one of them alone."""
+
+
+class RedisLimiter(SharedLimiter):
+    """Counts in one server, in one script call for all that wait."""
+
+    def _open(self) -> None:
+        super()._open()
+        self.fails_over = self._place.kind == "sentinel"
+        self._primary: Address | None = None
+        self._clients = Clients(self._place, self._timeout_s)
+        # Units go over a connection of their own: when that one is made anew, the server may be another one.
+        self._units = self._clients.make(redis_connect_func=self._connected)
+        self._control = self._clients.make()
+        self._take = Wire(self._units, Script("take"), self._timeout_s)
+        self._failing = Wire(self._control, Script("fail"), self._timeout_s)
+        self._changing = Caller(self._control, Script("changed"), self._timeout_s)
+        self._asks: Batcher[Ask, Decision] = Batcher(self._send_asks, self._rescue, self._answered)
+        self._failures: Batcher[str, int] = Batcher(self._send_failures)
+
+    async def _connected(self, connection: AbstractConnection) -> None:
+        await connection.on_connect()
+        if self.fails_over:
+            self._primary = (connection.host, connection.port)  # type: ignore[attr-defined]  # of a Sentinel's
+            # A Sentinel may not know yet that it names a server that was demoted, and such a one still answers what
+            # needs no writing. Clients of Sentinels ought to ask: https://redis.io/docs/latest/develop/reference/sentinel-clients
+            await connection.send_command("ROLE")
+            role = await connection.read_response()
+            if role[0] not in ("master", b"master"):
+                raise RedisConnectionError("the server that Sentinel names is no primary")
+        self.doubt()
+
+    async def start(self) -> None:
+        """See ``SharedLimiter``."""
+        try:
+            await super().start()
+        except LimiterUnavailable as error:
+            if self.fails_over and await self._clients.is_service_unknown():
+                raise LimiterUnavailable("no Sentinel knows the service") from error
+            raise
+
+    async def close(self) -> None:
+        """See ``Limiter``."""
+        await self._asks.close()
+        await self._failures.close()
+        self._take.close()
+        self._failing.close()
+        await asyncio.gather(*map(self._clients.leave, (self._units, self._control)))
+        await self._clients.close()
+
+    async def touch(self) -> None:
+        """See that both work: a change over any connection, and a question over the one that requests wait for."""
+        if self.fails_over:
+            await self._follow()
+        await self._changing.run(lambda: ([f"{self._namespace}:probe"], ["-", 1]))
+        await self._asks.ask(_PROBE)
+
+    async def _follow(self) -> None:
+        """Leave a server that Sentinels have replaced. It may live on, and takes itself for the primary for seconds."""
+        primary = await self._clients.find_primary(self._control)
+        if primary not in (None, self._primary):
+            self._take.renew()
+            self._failing.renew()
+
+    def _rescue(self, ask: Ask, error: LimiterUnavailable) -> Decision:
+        if ask is _PROBE:
+            raise error
+        return super()._rescue(ask, error)
+
+    def take(self, ask: Ask) -> Awaitable[Decision]:
+        """See ``Limiter``."""
+        return self._asks.ask(ask)
+
+    def _fail(self, bucket: str) -> Awaitable[int]:
+        return self._failures.ask(bucket)
+
+    async def changed(self, key_id: str) -> None:
+        """See ``Limiter``."""
+        await self._changing.run(lambda: self._prepare_change(key_id))
+        # A server that is replaced while it lives takes changes that its successor never hears of. Who has moved there
+        # already may have read the key's row before.
+        if self.fails_over and not await self._clients.is_settled(self._control, SETTLED_S):
+            raise Unsettled("the primary has just been replaced, or no Sentinel can be asked")
+
+    async def blocks(self) -> dict[str, int]:
+        """See ``Limiter``."""
+        async with self._clients.lend() as client:
+            return await RedisBlocks(client, self._namespace, self._timeout_s, self._clock).find()
+
+    async def _unblock(self, bucket: str) -> bool:
+        async with self._clients.lend() as client:
+            return await RedisBlocks(client, self._namespace, self._timeout_s, self._clock).lift(bucket)
+
+    async def find_dangers(self) -> list[Danger]:
+        """See ``Limiter``."""
+        async with self._clients.lend() as client:
+            return await inspect_server(client, self._timeout_s, None if self._clock else time.time)
+
+    async def facts(self) -> ServerFacts:
+        """See ``SharedLimiter``."""
+        async with self._clients.lend() as client:
+            return await read_facts(client, self._timeout_s)
+
+    def _send_asks(self, asks: list[Ask], landed: Landed[Decision], since: float) -> None:
+        def received(reply: Any) -> None:
+            if isinstance(reply, LimiterUnavailable):
+                landed(reply)
+                return
+            decisions = self._decide(reply)
+            if Verdict.BLOCKED in reply[::5]:
+                for ask, decision in zip(asks, decisions, strict=True):
+                    if decision.verdict is Verdict.BLOCKED and ask.bucket is not None:
+                        self._remember_block(ask.bucket, decision.wait_s)
+            landed(decisions)
+
+        self._take.call(lambda: self._prepare(asks), received, since)
+
+    def _send_failures(self, buckets: list[str], landed: Landed[int], since: float) -> None:
+        self._failing.call(lambda: self._prepare_failures(buckets), landed, since)

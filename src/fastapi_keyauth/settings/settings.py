@@ -1,0 +1,260 @@
+"""Everything that can be set, each field with its unit and the reason for its default."""
+
+import json
+import os
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, SettingsConfigDict
+
+from fastapi_keyauth.domain.ip_addresses import parse_network
+from fastapi_keyauth.domain.origins import parse_origin
+from fastapi_keyauth.domain.text import is_scope_name
+from fastapi_keyauth.domain.tokens import SESSION_PREFIX
+from fastapi_keyauth.errors import SetupError
+from fastapi_keyauth.settings.checks import Danger, find_dangers, unknown_variables
+from fastapi_keyauth.settings.redis_urls import parse_redis_url
+from fastapi_keyauth.settings.urls import MaskedUrl, check_database_url
+
+OWASP_MEMORY_KIB = 19456
+OWASP_TIME_COST = 2
+
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
+
+
+class KeyAuthSettings(BaseSettings):
+    """Settings of one ``KeyAuth``, from keyword arguments, ``KEYAUTH_*`` variables or a ``.env`` file.
+
+    Lists may be written as JSON or with commas.
+
+    Raises:
+        SetupError: a value cannot be right. One sentence; it never holds the value.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="KEYAUTH_", env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True
+    )
+
+    database_url: str = MaskedUrl("sqlite+aiosqlite:///./keyauth.db")
+    """SQLAlchemy URL. ``sqlite+aiosqlite`` or ``postgresql+asyncpg``; ``postgresql://`` is taken for the latter."""
+
+    redis_url: str | None = None
+    """One server, Sentinels or a cluster; ``redis_urls`` has the forms. None: the limiter lives in this one process."""
+
+    header_name: str = "api-key"
+    """The header that carries an API token."""
+
+    key_prefix: str = Field("ka", pattern=r"^[0-9A-Za-z]{1,16}$")
+    """First part of every API token. Yours, so that a leaked token is recognised as yours."""
+
+    imported_prefixes: Annotated[tuple[str, ...], NoDecode] = ()
+    """What tokens of imported keys start with, such as ``kg_``; ``*``: any value of the header is looked up. None: only
+    our own form is."""
+
+    realm: str = Field("api", min_length=1, max_length=100)
+    """The realm named in ``WWW-Authenticate`` (RFC 9110 section 11.5)."""
+
+    accept_bearer_keys: bool = True
+    """Whether ``Authorization: Bearer <API token>`` is as good as the header."""
+
+    default_environment: str = Field("live", pattern=r"^[a-z0-9]{1,16}$")
+    """Environment of a key that names none."""
+
+    default_hourly_limit: int | None = Field(1000, ge=1, le=1_000_000_000)
+    """Requests per hour of a key that has no limit of its own. None: no cap."""
+
+    rate_limit_algorithm: Literal["fixed_window", "sliding_window"] = "fixed_window"
+    """``fixed_window``: the clock hour in UTC. ``sliding_window``: smooths the edge between two hours."""
+
+    rate_limit_headers: Literal["ietf", "legacy", "both", "none"] = "ietf"
+    """``RateLimit`` and ``RateLimit-Policy``, ``X-RateLimit-*``, both or neither."""
+
+    block_after_failures: int = Field(10, ge=1, le=1_000_000)
+    """Failed attempts from one address, within ``failure_window_s``, that block it."""
+
+    failure_window_s: int = Field(300, ge=1, le=86_400)
+    """Seconds in which failed attempts are counted together, from the first."""
+
+    block_for_s: int = Field(300, ge=1, le=86_400)
+    """Seconds for which an address stays blocked."""
+
+    block_spares_valid_keys: bool = False
+    """Whether a key that verifies passes from a blocked address. Costs a look at the key for each such request."""
+
+    ipv6_prefix_length: int = Field(64, ge=32, le=128)
+    """Bits of an IPv6 address that count as one client: a /64 is what one customer gets (RFC 6177, RIPE-690)."""
+
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
+    """Networks (CIDR) of the proxies whose ``X-Forwarded-For`` is believed. None by default."""
+
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Browser origins that are answered besides those in the keys' own lists; ``*``: any. A key that has a list of its
+    own still refuses all others."""
+
+    scopes: Annotated[dict[str, str], NoDecode] = Field(default_factory=dict)
+    """The application's scopes, name to description. Empty: any name may be granted."""
+
+    max_keys_per_owner: int = Field(100, ge=1, le=1_000_000)
+    """Keys that an owner may have through the management routes; revoked ones do not count."""
+
+    session_ttl_s: int = Field(43_200, ge=1, le=31_536_000)
+    """Seconds that a session of ``auth.sessions`` lasts: 12 hours (NIST SP 800-63B, AAL2)."""
+
+    argon2_time_cost: int = Field(OWASP_TIME_COST, ge=1)
+    """Argon2id passes. OWASP Password Storage Cheat Sheet, minimum: 19 MiB, t=2, p=1."""
+
+    argon2_memory_kib: int = Field(OWASP_MEMORY_KIB, ge=8)
+    """Argon2id memory in KiB, for each hash that runs."""
+
+    argon2_parallelism: int = Field(1, ge=1)
+    """Argon2id lanes."""
+
+    max_concurrent_hashes: int = Field(2, ge=1, le=64)
+    """Hashes that run at once; bounds their memory at this times ``argon2_memory_kib``."""
+
+    cache_size: int = Field(10_000, ge=1, le=10_000_000)
+    """Verified keys that a worker remembers, the least recently used forgotten first."""
+
+    max_staleness_s: float = Field(1.0, ge=0, le=3600)
+    """Without Redis: seconds after which a remembered row is read again, as another process may have changed it."""
+
+    on_limiter_outage: Literal["local", "deny"] = "local"
+    """Redis out of reach. ``local``: each worker limits by itself and reads every key's row. ``deny``: 503."""
+
+    redis_timeout_s: float = Field(0.5, gt=0, le=60)
+    """Seconds that a request waits for Redis before it counts as out of reach."""
+
+    _in_dotenv: frozenset[str] = PrivateAttr(frozenset())
+
+    def __init__(self, **values: Any) -> None:
+        known = type(self).model_fields
+        unknown = [name for name in values if not name.startswith("_") and name not in known]
+        if unknown:
+            raise SetupError(f"There is no setting named {unknown[0]!r}.")
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise SetupError(_sentence(error)) from None
+        except ValueError as error:  # pydantic-settings: a variable that cannot be decoded
+            raise SetupError(f"A setting cannot be read: {type(error).__name__} in the environment.") from None
+        env_file = values.get("_env_file", type(self).model_config.get("env_file"))
+        self._in_dotenv = frozenset(DotEnvSettingsSource(type(self), env_file).env_vars)
+
+    @field_validator("trusted_proxies", "allowed_origins", "imported_prefixes", mode="before")
+    @classmethod
+    def _split_list(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("["):
+            return json.loads(value)
+        return [part.strip() for part in value.split(",") if part.strip()]
+
+    @field_validator("scopes", mode="before")
+    @classmethod
+    def _read_scopes(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = json.loads(value) if value.lstrip().startswith(("{", "[")) else cls._split_list(value)
+        return dict.fromkeys(value, "") if isinstance(value, list | tuple | set | frozenset) else value
+
+    @field_validator("redis_url", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: Any) -> Any:
+        return None if value == "" else value
+
+    @field_validator("default_hourly_limit", mode="before")
+    @classmethod
+    def _none_is_none(cls, value: Any) -> Any:
+        return None if isinstance(value, str) and value.strip().lower() in ("", "none", "null") else value
+
+    @field_validator("database_url")
+    @classmethod
+    def _check_database_url(cls, value: str) -> str:
+        return check_database_url(value)
+
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parse_redis_url(value)
+        return MaskedUrl(value)
+
+    @field_validator("header_name")
+    @classmethod
+    def _check_header_name(cls, value: str) -> str:
+        if not _HEADER_NAME.fullmatch(value):
+            raise ValueError("must be the name of a header")
+        if value.lower() in ("authorization", "cookie", "origin", "host", "x-forwarded-for"):
+            raise ValueError("must be a header of its own")
+        return value.lower()
+
+    @field_validator("realm")
+    @classmethod
+    def _check_realm(cls, value: str) -> str:
+        if not value.isascii() or not value.isprintable() or set(value) & set('"\\'):
+            raise ValueError("must be printable ASCII without quotes or backslashes")
+        return value
+
+    @field_validator("key_prefix")
+    @classmethod
+    def _check_key_prefix(cls, value: str) -> str:
+        if value == SESSION_PREFIX:
+            raise ValueError(f"must not be {SESSION_PREFIX!r}, which session tokens start with")
+        return value
+
+    @field_validator("imported_prefixes")
+    @classmethod
+    def _check_imported_prefixes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for prefix in value:
+            if prefix != "*" and not re.fullmatch(r"[!-+\--~]{1,64}", prefix):
+                raise ValueError("must be '*' or starts of tokens: 1 to 64 printable characters")
+            if f"{SESSION_PREFIX}_".startswith(prefix) or prefix.startswith(f"{SESSION_PREFIX}_"):
+                raise ValueError(f"must not take in {SESSION_PREFIX}_, which session tokens start with")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_trusted_proxies(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(str(parse_network(text)) for text in value)
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _check_allowed_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(text if text == "*" else parse_origin(text) for text in value)
+
+    @field_validator("scopes")
+    @classmethod
+    def _check_scopes(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            if name == "*" or not is_scope_name(name):
+                raise ValueError("must have names of 1 to 64 printable characters without spaces, quotes or '*'")
+        return value
+
+    @model_validator(mode="after")
+    def _check_argon2(self) -> "KeyAuthSettings":
+        if self.argon2_memory_kib < 8 * self.argon2_parallelism:
+            raise ValueError("argon2_memory_kib must be at least 8 times argon2_parallelism")
+        if max(self.argon2_time_cost, self.argon2_memory_kib) > 2**32 - 1 or self.argon2_parallelism > 2**24 - 1:
+            raise ValueError("argon2_time_cost, argon2_memory_kib or argon2_parallelism is beyond what Argon2 takes")
+        return self
+
+    def dangers(self) -> list[str]:
+        """What is set in a way that is allowed and dangerous, a sentence each. Logged as warnings at start."""
+        return [danger.sentence for danger in self.find_dangers()]
+
+    def find_dangers(self) -> list[Danger]:
+        """The same, each with its code."""
+        return list(find_dangers(self, unknown_variables(type(self).model_fields, {*os.environ, *self._in_dotenv})))
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first complaint of a validation error as one sentence, without the value."""
+    first = error.errors(include_input=False, include_url=False)[0]
+    message = first["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    if not first["loc"]:
+        return f"Setting {message}."
+    name = str(first["loc"][0])
+    return f"Setting {name} (KEYAUTH_{name.upper()}) is wrong: {message}."

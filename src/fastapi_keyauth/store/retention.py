@@ -1,0 +1,55 @@
+"""Deletes what nobody can ask for any more: sessions that are over, usage of long ago. Never history."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Table, delete, func, select, tuple_
+
+from fastapi_keyauth.concurrency.uncancellable import whole
+from fastapi_keyauth.store.database import Database
+from fastapi_keyauth.store.tables import SessionRow, UsageRow, WriterRow, table
+
+_sessions = table(SessionRow)
+_usage = table(UsageRow)
+_writers = table(WriterRow)
+
+BATCH = 2000
+"""Rows of each table in one transaction: short enough that SQLite's other writers do not notice."""
+_LOCK = 0x7072756E65  # "prune": PostgreSQL's advisory lock of whoever is at it
+
+
+class PruneStore:
+    """Deletes in batches, found by index."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.works = database.works
+
+    @whole
+    async def prune(self, over_before: datetime, usage_before_hour: int) -> bool:
+        """Delete one batch of each table; on PostgreSQL only where no other process is just at it.
+
+        Args:
+            over_before: sessions that had expired by then go, and processes that have written nothing since.
+            usage_before_hour: usage of earlier hours goes; hours since 1970.
+
+        Returns:
+            Whether there may be more.
+        """
+        due = (
+            (_sessions, _sessions.c.expires_at < over_before),
+            (_usage, _usage.c.hour < usage_before_hour),
+            (_writers, _writers.c.at < over_before),
+        )
+        async with self._database.write() as connection:
+            if not self._database.is_sqlite:
+                alone = select(func.pg_try_advisory_xact_lock(_LOCK))
+                if not (await connection.execute(alone)).scalar_one():
+                    return False
+            counts = [(await connection.execute(_delete_some(*one))).rowcount for one in due]
+        return max(counts) >= BATCH
+
+
+def _delete_some(target: Table, condition: ColumnElement[bool]) -> Any:
+    name = tuple_(*target.primary_key.columns)
+    return delete(target).where(name.in_(select(*target.primary_key.columns).where(condition).limit(BATCH)))

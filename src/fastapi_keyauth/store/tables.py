@@ -1,0 +1,176 @@
+"""The tables. Their own metadata, so that an application's ``SQLModel.metadata`` is left alone.
+
+Every change here wants a revision in ``store/migrations/versions``; a test compares the two.
+"""
+
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from sqlalchemy import JSON, BigInteger, Column, DateTime, Index, Integer, MetaData, String, Table, TypeDecorator, text
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import registry
+from sqlmodel import Field, SQLModel
+
+# SQLite gives out ids only to columns of type INTEGER.
+_Serial = BigInteger().with_variant(Integer(), "sqlite")
+
+
+class UTCDateTime(TypeDecorator[datetime]):
+    """Aware datetimes in UTC on every database; SQLite, which knows no zones, holds them without one."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """On the way in: UTC."""
+        if value is None:
+            return None
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """On the way out: aware."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class _Base(SQLModel, registry=registry(metadata=MetaData())):
+    """Base of our tables."""
+
+
+class KeyRow(_Base, table=True):
+    """A key: its owner, policy and quota. Its secrets are rows of their own."""
+
+    __tablename__ = "keyauth_keys"
+    __table_args__ = (
+        Index("ix_keyauth_keys_owner", "owner_id", "created_at", "id"),
+        Index("ix_keyauth_keys_created", "created_at", "id"),
+    )
+
+    id: str = Field(sa_column=Column(String(12), primary_key=True))
+    name: str = Field(sa_column=Column(String(100), nullable=False))
+    owner_id: str = Field(sa_column=Column(String(255), nullable=False))
+    environment: str = Field(sa_column=Column(String(16), nullable=False))
+    scopes: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    notes: dict[str, Any] = Field(sa_column=Column("metadata", JSON, nullable=False))
+    hourly_limit: int | None = Field(default=None, sa_column=Column(Integer))
+    allowed_origins: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    allowed_ips: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    enabled: bool = True
+    created_at: datetime = Field(sa_column=Column(UTCDateTime, nullable=False))
+    expires_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime))
+    revoked_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime))
+    last_used_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime))
+
+
+class SecretRow(_Base, table=True):
+    """A secret of a key: one, or two while a rotation overlaps. Replaced ones stay, so that they are recognised."""
+
+    __tablename__ = "keyauth_secrets"
+    __table_args__ = (
+        Index("ix_keyauth_secrets_key", "key_id", "tag"),
+        # Only the few that have one are in it, so it costs the others nothing.
+        Index(
+            "ux_keyauth_secrets_lookup",
+            "lookup",
+            unique=True,
+            postgresql_where=text("lookup IS NOT NULL"),
+            sqlite_where=text("lookup IS NOT NULL"),
+        ),
+    )
+
+    id: int | None = Field(default=None, sa_column=Column(_Serial, primary_key=True, autoincrement=True))
+    key_id: str = Field(sa_column=Column(String(12), nullable=False))
+    tag: str = Field(sa_column=Column(String(8), nullable=False))
+    hash: str = Field(sa_column=Column(String(255), nullable=False))
+    last4: str = Field(sa_column=Column(String(4), nullable=False))
+    created_at: datetime = Field(sa_column=Column(UTCDateTime, nullable=False))
+    expires_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime))
+    last_used_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime))
+    scheme: str | None = Field(default=None, sa_column=Column(String(16)))
+    """How ``hash`` was made, where it was made elsewhere (an imported key); None: by us, Argon2id."""
+    lookup: str | None = Field(default=None, sa_column=Column(String(64)))
+    """What a token of another form is found by: a SHA-256 in hex, of the token or of its public part. ``hash`` is then
+    of the whole token. None: a token of our own form, found by key id and tag. Unique: one token opens one key, and
+    no token costs more than one hash."""
+
+
+class OriginRow(_Base, table=True):
+    """A key's allowed origins once more, a row each, so that all that are in use are read without reading every key."""
+
+    __tablename__ = "keyauth_origins"
+    # Every new key and every change of a list looks for the rows of one key.
+    __table_args__ = (Index("ix_keyauth_origins_key", "key_id"),)
+
+    origin: str = Field(sa_column=Column(String(300), primary_key=True))
+    key_id: str = Field(sa_column=Column(String(12), primary_key=True))
+
+
+class EventRow(_Base, table=True):
+    """What was done to a key; written in the transaction of the change."""
+
+    __tablename__ = "keyauth_events"
+    __table_args__ = (Index("ix_keyauth_events_key", "key_id", "id"),)
+
+    id: int | None = Field(default=None, sa_column=Column(_Serial, primary_key=True, autoincrement=True))
+    key_id: str = Field(sa_column=Column(String(12), nullable=False))
+    event: str = Field(sa_column=Column(String(16), nullable=False))
+    actor: str = Field(sa_column=Column(String(300), nullable=False))
+    address: str | None = Field(default=None, sa_column=Column(String(255)))
+    at: datetime = Field(sa_column=Column(UTCDateTime, nullable=False))
+    changes: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+
+
+class ChangeRow(_Base, table=True):
+    """A change that is stored and not yet announced to the other workers; see ``keys/outbox.py``."""
+
+    __tablename__ = "keyauth_changes"
+
+    id: int | None = Field(default=None, sa_column=Column(_Serial, primary_key=True, autoincrement=True))
+    key_id: str = Field(sa_column=Column(String(12), nullable=False))
+    at: datetime = Field(sa_column=Column(UTCDateTime, nullable=False))
+
+
+class UsageRow(_Base, table=True):
+    """Requests of a key in one clock hour."""
+
+    __tablename__ = "keyauth_usage"
+    __table_args__ = (Index("ix_keyauth_usage_hour", "hour"),)
+
+    key_id: str = Field(sa_column=Column(String(12), primary_key=True))
+    hour: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))
+    """Hours since 1970-01-01T00:00Z."""
+    admitted: int = Field(sa_column=Column(BigInteger, nullable=False))
+    refused: int = Field(sa_column=Column(BigInteger, nullable=False))
+
+
+class WriterRow(_Base, table=True):
+    """A process that writes usage, and its last batch: one whose answer was lost must not be counted twice."""
+
+    __tablename__ = "keyauth_writers"
+
+    id: str = Field(sa_column=Column(String(32), primary_key=True))
+    batch: int = Field(sa_column=Column(BigInteger, nullable=False))
+    at: datetime = Field(sa_column=Column(UTCDateTime, nullable=False))
+
+
+class SessionRow(_Base, table=True):
+    """A user's session. Of its token only the SHA-256 is kept."""
+
+    __tablename__ = "keyauth_sessions"
+
+    token_hash: str = Field(sa_column=Column(String(64), primary_key=True))
+    user_id: str = Field(sa_column=Column(String(255), nullable=False, index=True))
+    scopes: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    created_at: datetime = Field(sa_column=Column(UTCDateTime, nullable=False))
+    expires_at: datetime = Field(sa_column=Column(UTCDateTime, nullable=False, index=True))
+    revoked_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime))
+
+
+metadata = _Base.metadata
+
+
+def table(model: type[SQLModel]) -> Table:
+    """The table behind a model, for statements that name their columns."""
+    return cast(Table, model.__table__)  # type: ignore[attr-defined]  # SQLModel adds it, its stubs do not say so

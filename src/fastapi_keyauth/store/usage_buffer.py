@@ -1,0 +1,139 @@
+"""Counts what happened, in memory, and hands it to the store in batches: nothing is written per request."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from fastapi_keyauth.concurrency.log_throttle import Seldom
+from fastapi_keyauth.domain.keys import StoredKey
+from fastapi_keyauth.errors import StoreUnavailable
+from fastapi_keyauth.store import Usage, UsageStore
+
+logger = logging.getLogger("fastapi_keyauth")
+
+FLUSH_WAIT_S = 0.5
+CLOSE_WAIT_S = 3.0
+"""For the last writing at the stop: a database that hangs must not hold it up until somebody kills the process."""
+MAX_COUNTS = 200_000  # (secret, hour) pairs kept while the database is away
+OVERFLOWS_EVERY_S = 60.0
+"""Seconds between log lines about counts that were not kept."""
+
+Rows = dict[tuple[str, int, int], list[float]]
+"""(key id, secret id, hours since 1970) -> [admitted, refused, last used in seconds since 1970]."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Rows that are being written, under a name that tells them from all others however often they are sent."""
+
+    writer: str
+    number: int
+    rows: Rows
+
+
+class UsageRecorder:
+    """Usage by key and hour, last-used times by key and secret.
+
+    Args:
+        store: where it goes.
+        clock: seconds since 1970.
+    """
+
+    def __init__(self, store: UsageStore, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._clock = clock
+        self._pending: Rows = {}
+        self._batch: _Batch | None = None
+        """What was sent and not answered: it may have been written, so it stays as it is."""
+        self._writer = ""
+        self._number = 0
+        self._lock = asyncio.Lock()
+        self._overflows = Seldom(OVERFLOWS_EVERY_S)
+
+    def admitted(self, key: StoredKey, hour: int) -> None:
+        """A unit was used."""
+        row = self._pending.get((key.id, key.secret_id, hour)) or self._new_row(key, hour)
+        row[0] += 1
+        row[2] = self._clock()
+
+    def refused(self, key: StoredKey, hour: int) -> None:
+        """The right secret was sent and no unit was used."""
+        row = self._pending.get((key.id, key.secret_id, hour)) or self._new_row(key, hour)
+        row[1] += 1
+
+    def _new_row(self, key: StoredKey, hour: int) -> list[float]:
+        row: list[float] = [0, 0, 0]
+        if len(self._pending) + (0 if self._batch is None else len(self._batch.rows)) < MAX_COUNTS:
+            self._pending[key.id, key.secret_id, hour] = row
+        elif self._overflows.ask() is not None:
+            logger.warning(
+                "usage is not counted any more: the database has been unavailable too long",
+                extra={"keyauth_event": "usage_full"},
+            )
+        return row
+
+    def start(self) -> None:
+        """Get ready in this event loop, in this process: one that was forked must not write under the same name."""
+        self._lock = asyncio.Lock()
+        self._writer = secrets.token_hex(8)
+        self._number = 0
+
+    async def close(self) -> None:
+        """Write what is left, and say so where it cannot be written."""
+        await asyncio.wait([asyncio.create_task(self.flush(), name="keyauth-last-usage")], timeout=CLOSE_WAIT_S)
+        if lost := self.count_lost():
+            logger.error(
+                "usage of %d keys is lost: the database is unavailable", lost, extra={"keyauth_event": "usage_lost"}
+            )
+
+    async def flush_soon(self) -> None:
+        """As ``flush``, but wait for it only a moment: a reader can do without the last few requests."""
+        await asyncio.wait([asyncio.create_task(self.flush())], timeout=FLUSH_WAIT_S)
+
+    def count_lost(self) -> int:
+        """Keys whose usage is still unwritten."""
+        rows = {**self._pending, **({} if self._batch is None else self._batch.rows)}
+        return len({key_id for key_id, _, _ in rows})
+
+    async def flush(self) -> None:
+        """Write what has come together. Where the database is away it is kept for the next time."""
+        # A flush that is cancelled half way must not leave in doubt what was written: the writing itself goes on.
+        await asyncio.shield(asyncio.create_task(self._flush(), name="keyauth-usage"))
+
+    async def _flush(self) -> None:
+        async with self._lock:
+            # What was left from the last time, and what has come since.
+            for _ in range(1 if self._batch is None else 2):
+                self._batch = self._batch or self._next_batch()
+                if self._batch is None:
+                    return
+                batch, now = self._batch, datetime.fromtimestamp(self._clock(), UTC)
+                try:
+                    await self._store.add(_sum_up(batch.rows), batch.writer, batch.number, now)
+                except StoreUnavailable:
+                    return
+                self._batch = None
+
+    def _next_batch(self) -> _Batch | None:
+        if not self._pending:
+            return None
+        rows, self._pending = self._pending, {}
+        self._number += 1
+        return _Batch(self._writer, self._number, rows)
+
+
+def _sum_up(rows: Rows) -> Usage:
+    """Counts by key and hour, and the last use of each key and each secret."""
+    usage = Usage(counts={}, keys_used={}, secrets_used={})
+    for (key_id, secret_id, hour), (admitted, refused, used_at) in rows.items():
+        counts = usage.counts.setdefault((key_id, hour), [0, 0])
+        counts[0] += int(admitted)
+        counts[1] += int(refused)
+        if used_at:
+            at = datetime.fromtimestamp(used_at, UTC)
+            usage.keys_used[key_id] = max(at, usage.keys_used.get(key_id, at))
+            usage.secrets_used[secret_id] = max(at, usage.secrets_used.get(secret_id, at))
+    return usage
