@@ -22,7 +22,7 @@ from benchmarks.servers import AppServer
 from benchmarks.subjects import ours
 from fastapi_keyauth import KeyAuth, KeyAuthSettings
 from fastapi_keyauth.auth.credentials import Credentials
-from fastapi_keyauth.auth.request_context import Visit
+from fastapi_keyauth.auth.request_context import AuthContext
 from fastapi_keyauth.domain.ip_addresses import ClientAddress
 from fastapi_keyauth.domain.tokens import format_token, new_key_id, new_secret, secret_tag
 
@@ -133,19 +133,19 @@ async def _warm(database: Path, tokens: list[str]) -> CacheRow:
     address = ClientAddress("127.0.0.1", "127.0.0.1", None)
     values = {"cache_size": 1_000_000, "max_staleness_s": 3600, "default_hourly_limit": 1_000_000, **_CHEAP}
     async with KeyAuth(settings(database, **values)) as auth:
-        authenticator = auth._edge.authenticator
+        authenticator = auth._request_handler.authenticator
 
         async def verify_nothing(phc: str, secret: str, owner_id: str) -> bool:
             return True
 
         # The copies share the first key's hash; here only what is remembered counts.
         auth._hasher.verify = verify_nothing  # type: ignore[method-assign]  # the one part that is replaced
-        await authenticator.authenticate_key(Visit(Credentials(tokens[0]), address, None))
+        await authenticator.authenticate_key(AuthContext(Credentials(tokens[0]), address, None))
         await auth._usage.flush()
         gc.collect()
         before = psutil.Process().memory_info().rss
         for token in tokens:
-            await authenticator.authenticate_key(Visit(Credentials(token), address, None))
+            await authenticator.authenticate_key(AuthContext(Credentials(token), address, None))
         await auth._usage.flush()
         gc.collect()
         used = psutil.Process().memory_info().rss - before
@@ -154,6 +154,6 @@ async def _warm(database: Path, tokens: list[str]) -> CacheRow:
         for _ in range(5):
             began = time.process_time()
             for token in picked:
-                await authenticator.authenticate_key(Visit(Credentials(token), address, None))
+                await authenticator.authenticate_key(AuthContext(Credentials(token), address, None))
             costs.append((time.process_time() - began) / len(picked) * 1e6)
         return CacheRow(len(tokens), used / len(tokens), min(costs))

@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 HANG_S = 10.0
-LOOK_EVERY_S = 0.02
+POLL_INTERVAL_S = 0.02
 
 
 async def until(
-    condition: Callable[[], bool | Awaitable[bool]], within_s: float = HANG_S, every_s: float = LOOK_EVERY_S
+    condition: Callable[[], bool | Awaitable[bool]], within_s: float = HANG_S, every_s: float = POLL_INTERVAL_S
 ) -> None:
     """Look again and again until the condition holds: for what comes by itself, in a task or in another process.
 

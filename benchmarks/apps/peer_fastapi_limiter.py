@@ -31,7 +31,7 @@ HOURLY = Rate(1_000_000_000, Duration.HOUR)
 
 
 class BucketPerName(BucketFactory):
-    """Counts each name for itself, in a Redis key of its own. Nothing leaks: idle keys expire."""
+    """Counters each name for itself, in a Redis key of its own. Nothing leaks: idle keys expire."""
 
     def __init__(self, redis: Redis) -> None:
         self.redis = redis

@@ -21,7 +21,7 @@ from fastapi_keyauth.auth.credentials import CredentialReader
 from fastapi_keyauth.auth.hashing import Hasher
 from fastapi_keyauth.auth.imported_verifier import build_verifier
 from fastapi_keyauth.auth.sessions import SessionGate, SessionResolver, Sessions
-from fastapi_keyauth.concurrency.periodic import Housekeeping
+from fastapi_keyauth.concurrency.periodic import PeriodicTasks
 from fastapi_keyauth.domain.ip_addresses import AddressResolver
 from fastapi_keyauth.domain.tokens import TokenParser
 from fastapi_keyauth.errors import KeyAuthError
@@ -30,24 +30,28 @@ from fastapi_keyauth.http.cors import CorsRules
 from fastapi_keyauth.http.dashboard.options import DashboardOptions
 from fastapi_keyauth.http.dashboard.router import build_dashboard_router
 from fastapi_keyauth.http.lifespan import WithLifespan
-from fastapi_keyauth.http.middleware import Exemptions, Guard, KeyAuthMiddleware
+from fastapi_keyauth.http.middleware import Exemptions, KeyAuthMiddleware, ProtectedPaths
 from fastapi_keyauth.http.openapi import replace_schema
-from fastapi_keyauth.http.problem_details import Problems
-from fastapi_keyauth.http.proxy_check import PeerWatch
-from fastapi_keyauth.http.request_handler import Edge
+from fastapi_keyauth.http.problem_details import ProblemRenderer
+from fastapi_keyauth.http.proxy_check import ProxyHeaderCheck
+from fastapi_keyauth.http.request_handler import RequestHandler
 from fastapi_keyauth.http.routers.keys import build_keys_router
+from fastapi_keyauth.http.routers.leaks import build_leaks_router
+from fastapi_keyauth.http.routers.signing_keys import FindKeys, fetch_github_keys
 from fastapi_keyauth.http.scope_check import find_unknown_scopes
 from fastapi_keyauth.keys.leaks import Leaks
-from fastapi_keyauth.keys.outbox import LOOK_EVERY_S, Announcer
+from fastapi_keyauth.keys.outbox import POLL_INTERVAL_S, Outbox
 from fastapi_keyauth.keys.retention import Pruner
 from fastapi_keyauth.keys.service import Keys
 from fastapi_keyauth.limiter.factory import build_limiter
+from fastapi_keyauth.limiter.traced import TracedLimiter
+from fastapi_keyauth.settings.checks import run_checks
 from fastapi_keyauth.settings.settings import KeyAuthSettings
 from fastapi_keyauth.store import Database, KeyStore, PruneStore, SessionStore, UsageStore
 from fastapi_keyauth.store.usage_buffer import UsageRecorder
-from fastapi_keyauth.telemetry.event_hook import EventHook, OnEvent
+from fastapi_keyauth.telemetry.event_hook import EventDispatcher, OnEvent
 from fastapi_keyauth.telemetry.observer import Observer
-from fastapi_keyauth.telemetry.providers import Telemetry, build_instruments
+from fastapi_keyauth.telemetry.providers import Telemetry, build_metrics
 
 App = TypeVar("App", bound=ASGIApp)
 Clock = Callable[[], float]
@@ -97,23 +101,23 @@ class KeyAuth:
         self.settings = settings = KeyAuthSettings() if settings is None else settings
         self._dashboard = DashboardOptions() if dashboard is None else dashboard
         self._clock = clock
-        self._instruments = instruments = build_instruments(settings.key_prefix, telemetry)
-        self._hook = None if on_event is None else EventHook(on_event, instruments.counts)
-        self._observer = Observer(instruments, self._hook, self._now)
+        self._metrics = metrics = build_metrics(settings.key_prefix, telemetry)
+        self._hook = None if on_event is None else EventDispatcher(on_event, metrics.counters)
+        self._observer = Observer(metrics, self._hook, self._now)
         self._database = Database(settings.database_url, observer=self._observer)
-        self._hasher = Hasher(settings, instruments)
+        self._hasher = Hasher(settings, metrics)
         self._limiter = build_limiter(settings, clock, self._observer)
         store = KeyStore(self._database, settings, self._observer)
         usage_store = UsageStore(self._database)
         self._usage = UsageRecorder(usage_store, time.time if clock is None else clock)
         self._pruner = Pruner(PruneStore(self._database), self._now)
-        self._announcer = Announcer(self._limiter, store, settings.redis_url is not None, self._now)
-        self.keys = Keys(settings, store, usage_store, self._usage, self._hasher, self._announcer, self._now)
+        self._outbox = Outbox(self._limiter, store, settings.redis_url is not None, self._now)
+        self.keys = Keys(settings, store, usage_store, self._usage, self._hasher, self._outbox, self._now)
         self.sessions = Sessions(SessionStore(self._database), settings.session_ttl_s, self._now)
         parser = TokenParser(settings.key_prefix)
         self.leaks = Leaks(parser, store, self._hasher, self.keys.record_leak, self._now)
         monotonic = time.monotonic if clock is None else clock
-        self._verifier = build_verifier(settings, store, self._hasher, instruments, self._now, monotonic)
+        self._verifier = build_verifier(settings, store, self._hasher, metrics, self._now, monotonic)
         self._authenticator = authenticator = Authenticator(
             parser=parser,
             verifier=self._verifier,
@@ -122,33 +126,33 @@ class KeyAuth:
             usage=self._usage,
             now=self._now,
             block_spares_valid_keys=settings.block_spares_valid_keys,
-            counts=instruments.counts,
+            counters=metrics.counters,
         )
         addresses = AddressResolver(settings.trusted_proxies, settings.ipv6_prefix_length)
         self.blocks = Blocks(self._limiter, addresses)
-        self._edge = Edge(
+        self._request_handler = RequestHandler(
             scope_key=f"fastapi_keyauth.{secrets.token_hex(4)}",
             credentials=CredentialReader.of(settings),
             addresses=addresses,
             authenticator=authenticator,
             cors=CorsRules(settings, store, self._now, monotonic),
-            problems=Problems(settings),
+            problems=ProblemRenderer(settings),
             rate_limit_headers=settings.rate_limit_headers,
             observer=self._observer,
             # With trusted proxies a server that rewrites by the same ones does no harm.
-            peers=None if settings.trusted_proxies else PeerWatch(),
+            peers=None if settings.trusted_proxies else ProxyHeaderCheck(),
         )
-        parts = (authenticator, self._edge.find_visit, settings.header_name)
+        parts = (authenticator, self._request_handler.get_context, settings.header_name)
         self.require_key = dependencies.RequireKey(*parts)
         self.require_session = dependencies.RequireSession(*parts)
         self.require_key_and_session = dependencies.RequireKeyAndSession(*parts)
         self.optional_key = dependencies.OptionalKey(*parts)
         manager = dependencies.RequireManager(*parts)
-        self._router_parts = (self.keys, settings, self.require_key, manager, self._edge.client_address)
-        self._guards: dict[Any, Guard] = {}
+        self._router_parts = (self.keys, settings, self.require_key, manager, self._request_handler.client_address)
+        self._guards: dict[Any, ProtectedPaths] = {}
         self._users = 0
-        works = (self._announcer.announce_pending, self._usage.flush, self._pruner.prune_when_due)
-        self._housekeeping = Housekeeping(LOOK_EVERY_S, *works)
+        tasks = (self._outbox.drain, self._usage.flush, self._pruner.prune_when_due)
+        self._housekeeping = PeriodicTasks(POLL_INTERVAL_S, *tasks)
         self._start_lock = asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -164,6 +168,21 @@ class KeyAuth:
         """The key page; mount it with ``app.include_router(auth.dashboard_router, prefix="/settings/api-keys")``."""
         return build_dashboard_router(self._dashboard, *self._router_parts)
 
+    def build_leaks_router(self, *, find_keys: FindKeys = fetch_github_keys, revoke: bool = True) -> APIRouter:
+        """Build a router with one route, ``POST ""``: the webhook for secret scanners, in GitHub's format.
+
+        It checks the signature over the raw body and reports each token to ``auth.leaks``. Mount it where the scanner
+        was told to send its reports. It takes no API key: the signature is the credential.
+
+        Args:
+            find_keys: Returns the scanner's public keys by identifier. Default: GitHub's.
+            revoke: False: only record leaks and notify ``on_event``.
+
+        Raises:
+            SetupError: If the package ``cryptography`` is not installed (extra ``leaks``).
+        """
+        return build_leaks_router(self.leaks, find_keys=find_keys, revoke=revoke)
+
     def install(self, app: Starlette) -> None:
         """Join an application: its lifespan (beside its own), its error handlers, its responses and its OpenAPI.
 
@@ -172,8 +191,8 @@ class KeyAuth:
         """
         if app in self._guards:
             return
-        guard = self._guards[app] = Guard()
-        self._edge.installed_on.add(app)
+        guard = self._guards[app] = ProtectedPaths()
+        self._request_handler.installed_on.add(app)
         inner_lifespan = app.router.lifespan_context
 
         @contextlib.asynccontextmanager
@@ -183,8 +202,8 @@ class KeyAuth:
 
         app.router.lifespan_context = lifespan
         # Starlette's annotation wants a handler of Exception; this one is only ever given its own kind.
-        app.add_exception_handler(KeyAuthError, self._edge.handle)  # type: ignore[arg-type]
-        app.add_middleware(KeyAuthMiddleware, edge=self._edge, guard=guard)
+        app.add_exception_handler(KeyAuthError, self._request_handler.handle)  # type: ignore[arg-type]
+        app.add_middleware(KeyAuthMiddleware, handler=self._request_handler, guard=guard)
         if isinstance(app, FastAPI):
             replace_schema(app, self.settings.header_name, guard.wants_key)
 
@@ -214,7 +233,7 @@ class KeyAuth:
             self.install(app)
             self._guards[app].exemptions = exemptions
             return app
-        protected = KeyAuthMiddleware(app, edge=self._edge, guard=Guard(exemptions))
+        protected = KeyAuthMiddleware(app, handler=self._request_handler, guard=ProtectedPaths(exemptions))
         return WithLifespan(self, protected)  # type: ignore[return-value]  # an ASGI app for an ASGI app
 
     async def __aenter__(self) -> Self:
@@ -241,7 +260,7 @@ class KeyAuth:
 
     def session_token(self, connection: HTTPConnection) -> str | None:
         """The session token that a request carries, unchecked: what a log-out hands to ``auth.sessions.revoke``."""
-        return self._edge.find_visit(connection).credentials.session
+        return self._request_handler.get_context(connection).credentials.session
 
     async def upgrade(self) -> list[str]:
         """Bring the tables to the newest revision, in one transaction: after an update, before the start.
@@ -258,25 +277,25 @@ class KeyAuth:
 
     async def _start(self) -> None:
         requirements = (self.require_key, self.optional_key, self.require_key_and_session)
-        for danger in (
-            *self.settings.find_dangers(),
+        for warning in (
+            *run_checks(self.settings),
             *find_unknown_scopes(self._guards, requirements, self.settings.scopes),
         ):
-            danger.warn()
+            warning.warn()
         await self._database.start()
         try:
             await self._limiter.start()
-            for danger in await self._limiter.find_dangers():
-                danger.warn()
+            for warning in await self._limiter.run_checks():
+                warning.warn()
         except BaseException:  # also where the start is cut off
             await self._limiter.close()
             await self._database.close()
             raise
         if self._hook is not None:
             self._hook.start()
-        self._instruments.start()
-        if self.settings.redis_url is not None:
-            self._authenticator.limiter = self._instruments.traced(self._limiter)
+        self._metrics.start()
+        if self.settings.redis_url is not None and self._metrics.is_tracing:
+            self._authenticator.limiter = TracedLimiter(self._limiter, self._metrics.span)
         self._hasher.start()
         self._usage.start()
         self._pruner.start()
@@ -291,7 +310,7 @@ class KeyAuth:
                 closing.push_async_callback(self._hook.close)  # it may look at keys
             closing.push_async_callback(self._verifier.close)
             closing.push_async_callback(self._usage.close)
-            closing.push_async_callback(self._database.settle)  # there may be changes to announce
+            closing.push_async_callback(self._database.settle)  # there may be changes to publish
             closing.push_async_callback(self._housekeeping.close)
 
     def _now(self) -> datetime:

@@ -119,11 +119,11 @@ def signed_in(
     """
     overrides: dict[Callable[..., Any], Callable[..., Any]] = {}
     if key is not None:
-        overrides[auth.require_key] = overrides[auth.optional_key] = _giving(key)
+        overrides[auth.require_key] = overrides[auth.optional_key] = _override_for(key)
     if session is not None:
-        overrides[auth.require_session] = _giving(session)
+        overrides[auth.require_session] = _override_for(session)
     if key is not None and session is not None:
-        overrides[auth.require_key_and_session] = _giving(replace(session, key=key), key)
+        overrides[auth.require_key_and_session] = _override_for(replace(session, key=key), key)
     before = dict(app.dependency_overrides)
     app.dependency_overrides.update(overrides)
     try:
@@ -133,7 +133,7 @@ def signed_in(
         app.dependency_overrides.update(before)
 
 
-def _giving(
+def _override_for(
     principal: KeyPrincipal | SessionPrincipal, *others: KeyPrincipal
 ) -> Callable[[SecurityScopes], Awaitable[KeyPrincipal | SessionPrincipal]]:
     async def give(scopes: SecurityScopes) -> KeyPrincipal | SessionPrincipal:

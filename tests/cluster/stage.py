@@ -14,7 +14,7 @@ from typing import Any
 
 from fastapi_keyauth import KeyAuth, KeyAuthSettings
 from fastapi_keyauth.auth.credentials import Credentials
-from fastapi_keyauth.auth.request_context import Visit
+from fastapi_keyauth.auth.request_context import AuthContext
 from fastapi_keyauth.domain.ip_addresses import ClientAddress
 from fastapi_keyauth.errors import KeyAuthError
 from tests import waiting
@@ -35,9 +35,9 @@ def worker(folder: Path, redis_url: str, **settings: Any) -> KeyAuth:
 
 async def outcome(auth: KeyAuth, token: str, address: str = "x") -> str:
     """One request with this token: what became of it."""
-    visit = Visit(Credentials(token, None, False, None, False), ClientAddress(address, address, None), None)
+    visit = AuthContext(Credentials(token, None, False, None, False), ClientAddress(address, address, None), None)
     try:
-        await auth._edge.authenticator.authenticate_key(visit)
+        await auth._request_handler.authenticator.authenticate_key(visit)
     except KeyAuthError as error:
         return type(error).__name__
     return "admitted"

@@ -15,7 +15,7 @@ from redis.crc import key_slot
 from redis.exceptions import ResponseError
 
 from fastapi_keyauth import CreatedKey, KeyAuth, LimiterUnavailable, SetupError
-from fastapi_keyauth.limiter import Ask, ClusterLimiter, Verdict
+from fastapi_keyauth.limiter import ClusterLimiter, LimitCheck, Verdict
 from fastapi_keyauth.limiter import failover as outage
 from fastapi_keyauth.limiter.protocol import Policy
 from tests.cluster.stage import HANGS_S, loaded, outcome, until, worker
@@ -52,9 +52,9 @@ async def make_limiter(cluster: Cluster) -> AsyncIterator[MakeLimiter]:
         await limiter.close()
 
 
-def ask(key_id: str, limit: int | None, bucket: str | None = None) -> Ask:
+def ask(key_id: str, limit: int | None, bucket: str | None = None) -> LimitCheck:
     """A question with a row that was read for it."""
-    return Ask(key_id, bucket, limit, 1, "", 0.0, is_fresh=True)
+    return LimitCheck(key_id, bucket, limit, 1, "", 0.0, is_fresh=True)
 
 
 async def make_key_at(server: RedisServer, auth: KeyAuth, cluster: Cluster) -> CreatedKey:
@@ -75,7 +75,7 @@ async def test_workers_share_the_caps_of_keys_on_all_nodes(
 ) -> None:
     workers = [make_limiter(algorithm) for _ in range(3)]
     asks = [ask(f"k{number % 7}", 20, f"a{number % 5}") for number in range(420)]
-    seen = await asyncio.gather(*(workers[number % 3].take(each) for number, each in enumerate(asks)))
+    seen = await asyncio.gather(*(workers[number % 3].check(each) for number, each in enumerate(asks)))
     assert admitted(list(seen)) == 7 * 20
     assert {decision.verdict for decision in seen} == {Verdict.ADMITTED, Verdict.LIMITED}
 
@@ -84,12 +84,12 @@ async def test_blocked_requests_take_no_unit_not_even_for_a_moment(make_limiter:
     """A unit that was taken and given back would have refused another request meanwhile."""
     here, there = make_limiter(), make_limiter()
     for _ in range(3):
-        await here.fail("bad")
+        await here.record_failure("bad")
     asks = [ask("k", 50, "bad" if number % 2 else "good") for number in range(100)]
-    seen = await asyncio.gather(*((here if number % 3 else there).take(each) for number, each in enumerate(asks)))
+    seen = await asyncio.gather(*((here if number % 3 else there).check(each) for number, each in enumerate(asks)))
     assert {decision.verdict for decision in seen[1::2]} == {Verdict.BLOCKED}
     assert {decision.verdict for decision in seen[::2]} == {Verdict.ADMITTED}
-    assert (await here.take(ask("k", 50))).verdict is Verdict.LIMITED
+    assert (await here.check(ask("k", 50))).verdict is Verdict.LIMITED
 
 
 async def test_caps_and_blocks_are_exact_while_their_slots_move(cluster: Cluster, make_limiter: MakeLimiter) -> None:
@@ -100,10 +100,10 @@ async def test_caps_and_blocks_are_exact_while_their_slots_move(cluster: Cluster
     async def keep_taking(number: int) -> None:
         while True:
             limiter = workers[number % 2]
-            seen.append(await limiter.take(ask("moving", 400, "wanderer")))
+            seen.append(await limiter.check(ask("moving", 400, "wanderer")))
             if len(seen) % 10 == 0:
                 workers[0]._known_blocks.clear()  # so that the cluster is asked each time
-                failed.append(await limiter.fail("guesser"))
+                failed.append(await limiter.record_failure("guesser"))
 
     step = asyncio.Semaphore(0)
     loop = asyncio.get_running_loop()
@@ -220,11 +220,11 @@ async def test_a_primary_that_hung_and_came_back_is_believed_in_nothing(
         with cluster.hasty():
             victim.process.send_signal(signal.SIGSTOP)
             try:
-                await until(lambda: idle._limiter._probe is not None)  # type: ignore[attr-defined]  # of the OutageLimiter
+                await until(lambda: idle._limiter._probe is not None)  # type: ignore[attr-defined]  # of the FailoverLimiter
                 await until(lambda: asyncio.to_thread(lambda: len(cluster.primaries(besides=victim)) == 3))
                 await until(lambda: _takes_changes(here))
                 await here.keys.revoke(created.key.id)
-                await until(lambda: idle._limiter._probe is None)  # type: ignore[attr-defined]  # of the OutageLimiter
+                await until(lambda: idle._limiter._probe is None)  # type: ignore[attr-defined]  # of the FailoverLimiter
             finally:
                 victim.cont()
             assert await outcome(idle, created.token) == "RevokedApiKey"
@@ -242,7 +242,7 @@ def restarted(server: RedisServer) -> Iterator[None]:
 
 async def _takes_changes(auth: KeyAuth) -> bool:
     try:
-        await auth._limiter.changed("unknown-key1")
+        await auth._limiter.bump_generation("unknown-key1")
     except LimiterUnavailable:
         return False
     return True
@@ -256,28 +256,28 @@ async def test_blocks_are_listed_and_lifted_on_whatever_node_they_lie(
     assert len({cluster.owner(f"t:{{{bucket}}}") for bucket in buckets}) == 3
     for bucket in buckets:
         for _ in range(3):
-            await limiter.fail(bucket)
+            await limiter.record_failure(bucket)
     found = await other.blocks()
     assert (set(found), set(found.values()) <= {59, 60}) == (buckets, True)
     for bucket in buckets:
         assert await other.unblock(bucket) is True
-        assert (await other.take(ask("k", None, bucket))).verdict is Verdict.ADMITTED
+        assert (await other.check(ask("k", None, bucket))).verdict is Verdict.ADMITTED
     assert (await limiter.blocks(), await limiter.unblock("192.0.2.1")) == ({}, False)
 
 
 async def test_a_cluster_says_what_it_is(cluster: Cluster, tmp_path: Path) -> None:
     async with worker(tmp_path, cluster.url) as auth:
-        facts = await auth._limiter.primary.facts()  # type: ignore[attr-defined]  # of the OutageLimiter that it is
+        facts = await auth._limiter.primary.facts()  # type: ignore[attr-defined]  # of the FailoverLimiter that it is
         assert facts.version.endswith(", a cluster of 3 primaries,")
 
 
 async def test_what_is_dangerous_about_the_nodes_is_said_once(cluster: Cluster, make_limiter: MakeLimiter) -> None:
     limiter = make_limiter()
-    await limiter.touch()
+    await limiter.probe()
     for server in cluster.servers:
         cluster.ask(server, "CONFIG", "SET", "maxmemory", 10**9, "maxmemory-policy", "allkeys-lru")
     try:
-        assert [danger.code for danger in await limiter.find_dangers()] == ["redis_evicts"]
+        assert [danger.code for danger in await limiter.run_checks()] == ["redis_evicts"]
     finally:
         for server in cluster.servers:
             cluster.ask(server, "CONFIG", "SET", "maxmemory", 0, "maxmemory-policy", "noeviction")

@@ -12,7 +12,7 @@ import pytest
 
 from fastapi_keyauth import KeyAuth, LimiterUnavailable, SetupError
 from fastapi_keyauth.errors import ChangePending
-from fastapi_keyauth.limiter import OutageLimiter
+from fastapi_keyauth.limiter import FailoverLimiter
 from tests.cluster.stage import HANGS_S, loaded, outcome, until, worker
 from tests.groups import SENTINEL_PASSWORD, SERVICE, Watched
 from tests.processes import wait_until
@@ -173,9 +173,9 @@ async def _revoke(auth: KeyAuth, key_id: str) -> None:
 
 async def _is_back(auth: KeyAuth) -> bool:
     limiter = auth._limiter
-    assert isinstance(limiter, OutageLimiter)
+    assert isinstance(limiter, FailoverLimiter)
     try:
-        await limiter.primary.touch()
+        await limiter.primary.probe()
     except LimiterUnavailable:
         return False
     return limiter._probe is None
@@ -186,5 +186,5 @@ async def _nothing(_limit: int) -> list[tuple[int, str]]:
 
 
 async def _is_announced(auth: KeyAuth) -> bool:
-    await auth._announcer.announce_pending()
+    await auth._outbox.drain()
     return not await auth.keys._store.pending_changes(1)

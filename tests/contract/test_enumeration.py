@@ -74,7 +74,10 @@ def ledger_of(auth: KeyAuth, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[s
     assert engine is not None
     loop = asyncio.get_running_loop()
     with monkeypatch.context():
-        for owner, names in ((auth._limiter, ("take", "fail", "known_block_s")), (auth._hasher, ("hash", "verify"))):
+        for owner, names in (
+            (auth._limiter, ("check", "record_failure", "known_block_s")),
+            (auth._hasher, ("hash", "verify")),
+        ):
             for name in names:
                 noted(owner, name)
         event.listen(engine.sync_engine, "before_cursor_execute", note_statement)
@@ -109,7 +112,7 @@ async def test_an_id_that_exists_costs_the_same_work_and_gets_the_same_answer(
         assert seen[0][1] == seen[1][1]
         work = seen[0][1]
         assert sum(line.startswith("SELECT") for line in work) == 1
-        assert work.count("take") == work.count("fail") == 1
+        assert work.count("check") == work.count("record_failure") == 1
         assert "verify" not in work
 
 

@@ -16,8 +16,8 @@ from sqlalchemy import text
 
 from fastapi_keyauth import AuthEvent, KeyAuth, KeyAuthSettings, errors
 from fastapi_keyauth.auth.credentials import Credentials
-from fastapi_keyauth.auth.request_context import Visit
-from fastapi_keyauth.domain.keys import StoredKey
+from fastapi_keyauth.auth.request_context import AuthContext
+from fastapi_keyauth.domain.keys import KeySnapshot
 from fastapi_keyauth.domain.tokens import TokenParser, redact
 from fastapi_keyauth.store.tables import metadata
 from tests.conftest import Stack
@@ -182,7 +182,7 @@ async def stored_in_redis(url: str) -> str:
 def reprs_of_all(auth: KeyAuth) -> str:
     """The repr of every object of ours that lives."""
     ours = [thing for thing in gc.get_objects() if str(type(thing).__module__).startswith("fastapi_keyauth")]
-    assert any(isinstance(thing, StoredKey) for thing in ours)
+    assert any(isinstance(thing, KeySnapshot) for thing in ours)
     return "\n".join(map(repr, [auth, auth.settings, auth.keys, auth.sessions, *ours]))
 
 
@@ -233,7 +233,7 @@ def test_no_error_shows_a_secret(stack: Any, error: errors.KeyAuthError) -> None
 def test_no_object_of_the_request_path_shows_a_secret(stack: Any) -> None:
     token = forge()
     credentials = Credentials(token, None, False, token)
-    for thing in (credentials, Visit(credentials, None, None), TokenParser("ka").parse(token), TokenParser("ka")):
+    for thing in (credentials, AuthContext(credentials, None, None), TokenParser("ka").parse(token), TokenParser("ka")):
         assert secret_of(token)[:WINDOW] not in repr(thing) + str(thing)
 
 

@@ -26,7 +26,7 @@ def test_rotating_shows_the_new_token_and_then_whether_the_old_secret_is_still_i
     visitor.press("I have saved it")
     secrets = visitor.page.locator(".secrets")
     expect(secrets).to_contain_text("Not used since the rotation.")
-    expect(secrets).to_contain_text(re.compile(r"Works until .+, in 2 days\."))
+    expect(secrets).to_contain_text(re.compile(r"ShieldedTasks until .+, in 2 days\."))
     expect(visitor.page.get_by_text("Rotating", exact=True)).to_be_visible()
     expect(visitor.page.get_by_role("button", name="Rotate")).to_be_focused()
     assert not TOKEN_PATTERN.search(visitor.everything_kept())
@@ -171,7 +171,7 @@ def test_what_is_done_on_the_page_of_a_key_is_in_its_history_at_once(visitor: Vi
     made = visitor.make_key("worker")
     visitor.site.run(visitor.site.auth.keys.rotate(made.key.id))
     visitor.open_key(made)
-    expect(visitor.page.locator(".secrets")).to_contain_text("Works until")
+    expect(visitor.page.locator(".secrets")).to_contain_text("ShieldedTasks until")
     visitor.press("Revoke")
     visitor.press("Revoke key")
     event = visitor.page.locator(".event").first
@@ -179,7 +179,7 @@ def test_what_is_done_on_the_page_of_a_key_is_in_its_history_at_once(visitor: Vi
     expect(event).to_contain_text("by you from 127.0.0.1")
     expect(visitor.page.locator(".secrets")).to_be_visible()
     expect(visitor.page.get_by_text("The key is revoked: no secret works.")).to_be_visible()
-    expect(visitor.page.get_by_text("Works until")).to_have_count(0)
+    expect(visitor.page.get_by_text("ShieldedTasks until")).to_have_count(0)
     expect(visitor.page.locator(".buttons button")).to_have_count(0)
     expect(visitor.heading).to_be_focused()
 

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 
 import fastapi_keyauth
 from fastapi_keyauth import DashboardOptions, KeyAuth, KeyAuthSettings, SetupError
-from fastapi_keyauth.http.dashboard.page import MEDIA_TYPES, Shell
+from fastapi_keyauth.http.dashboard.page import MEDIA_TYPES, Page
 
 FOLDER = Path(fastapi_keyauth.__file__).parent / "http" / "dashboard" / "static"
 MakeClient = Callable[..., httpx.AsyncClient]
@@ -94,7 +94,7 @@ async def test_the_page_holds_no_script_and_no_style_of_its_own(make_client: Mak
     ],
 )
 def test_links_are_relative_to_the_page(asked: str, log_in: str, data: str) -> None:
-    page = bytes(Shell(DashboardOptions(log_in_path="/log/in")).page(asked).body).decode()
+    page = bytes(Page(DashboardOptions(log_in_path="/log/in")).page(asked).body).decode()
     known = options_of(page)
     assert (known["log_in_path"], known["data_path"]) == (log_in, data)
     assert all(link.startswith("./") for link in links_of(page))
@@ -111,7 +111,7 @@ async def test_a_mounted_application_keeps_to_its_mount(make_client: MakeClient)
 
 def test_what_the_application_says_cannot_break_out_of_the_page() -> None:
     options = DashboardOptions(product="\"><script>alert('&')</script>{{assets}}", stylesheet_path='/my".css')
-    page = bytes(Shell(options).page("/keys").body).decode()
+    page = bytes(Page(options).page("/keys").body).decode()
     assert "<script>alert" not in page
     assert options_of(page)["product"] == options.product
     assert 'href="./my&quot;.css"' in page

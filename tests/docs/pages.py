@@ -15,7 +15,7 @@ README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 PAGES = [README, *sorted(DOCS.glob("*.md"))]
 
-Row = dict[str, str]
+ProblemType = dict[str, str]
 
 _TABLE_RULE = re.compile(r"\|(?: *:?-+:? *\|)+")
 _LINK = re.compile(r"^\[([^\]]+)\]\([^)]+\)$")
@@ -47,9 +47,9 @@ def find_blocks(page: Path, languages: str) -> Iterator[Block]:
         yield Block(page, line, str(region.lexemes["source"]))
 
 
-def find_rows(page: Path, *columns: str) -> list[Row]:
+def find_rows(page: Path, *columns: str) -> list[ProblemType]:
     """The rows of every table of a page that has these columns, as column -> cell without backticks."""
-    rows: list[Row] = []
+    rows: list[ProblemType] = []
     header: list[str] | None = None
     previous: list[str] = []
     for line in page.read_text("utf-8").splitlines():

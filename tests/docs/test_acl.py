@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from fastapi_keyauth import KeyAuth, KeyAuthSettings, LimiterUnavailable
 from fastapi_keyauth.cli.checks import check_redis
-from fastapi_keyauth.limiter import OutageLimiter
+from fastapi_keyauth.limiter import FailoverLimiter
 from tests.docs.pages import DOCS
 from tests.servers import Server
 from tests.unit.test_freshness import authenticate
@@ -49,12 +49,12 @@ async def test_the_commands_of_the_acl_are_enough(start_valkey: Callable[..., Se
         for _ in range(2):
             await authenticate(auth, created.token)
         await auth.keys.revoke(created.key.id)
-        assert await auth._limiter.fail("203.0.113.7") == 0
+        assert await auth._limiter.record_failure("203.0.113.7") == 0
         with pytest.raises(LimiterUnavailable):
             await auth.blocks.list()
     await allow(*for_service, *for_command_line)
     async with KeyAuth(settings) as auth:
         assert [block.address for block in await auth.blocks.list()] == ["203.0.113.7"]
         assert await auth.blocks.clear("203.0.113.7")
-        assert isinstance(auth._limiter, OutageLimiter)
+        assert isinstance(auth._limiter, FailoverLimiter)
         assert (await auth._limiter.primary.facts()).version.startswith("Valkey")

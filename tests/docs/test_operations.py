@@ -16,7 +16,7 @@ from fastapi_keyauth.concurrency import log_throttle as seldom
 from fastapi_keyauth.settings.checks import SENTENCES
 from fastapi_keyauth.telemetry import event_hook as hook
 from fastapi_keyauth.telemetry.opentelemetry import PREFIX, Board
-from tests.docs.pages import DOCS, ROOT, Row, find_rows
+from tests.docs.pages import DOCS, ROOT, ProblemType, find_rows
 
 PAGE = DOCS / "operations.md"
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
@@ -62,7 +62,7 @@ def _events_of(call: ast.Call) -> Iterator[str]:
 CALLS = list(find_calls())
 
 
-def is_of(row: Row, call: Call) -> bool:
+def is_of(row: ProblemType, call: Call) -> bool:
     """Whether a row is about a call. Parts of the row in angle brackets stand for what the line fills in."""
     pattern = re.compile(r".+?".join(map(re.escape, re.split(r"'?<[^>]+>'?", row["line"]))))
     return row["level"] == call.level and pattern.fullmatch(call.line) is not None
@@ -79,7 +79,7 @@ def test_every_line_that_is_logged_is_in_the_table_and_has_its_field(call: Call)
 
 
 @pytest.mark.parametrize("row", LINES, ids=lambda row: row["line"])
-def test_every_line_in_the_table_is_logged(row: Row) -> None:
+def test_every_line_in_the_table_is_logged(row: ProblemType) -> None:
     assert any(is_of(row, call) for call in CALLS)
     assert row["means"]
     assert row["do"]

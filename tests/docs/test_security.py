@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import DOCS, ROOT, Row, find_rows
+from tests.docs.pages import DOCS, ROOT, ProblemType, find_rows
 
 PAGE = DOCS / "security.md"
 TEXT = PAGE.read_text("utf-8")
@@ -41,7 +41,7 @@ def test_every_threat_has_a_test() -> None:
 @pytest.mark.parametrize(
     "row", find_rows(PAGE, "what is remembered", "most"), ids=lambda row: row["what is remembered"]
 )
-def test_a_bound_is_the_one_that_the_code_has(row: Row) -> None:
+def test_a_bound_is_the_one_that_the_code_has(row: ProblemType) -> None:
     if row["number"]:
         module = importlib.import_module("fastapi_keyauth." + row["module"].removesuffix(".py").replace("/", "."))
         assert getattr(module, row["number"]) in [int(number) for number in re.findall(r"\d+", row["most"])]

@@ -13,11 +13,11 @@ from fastapi.routing import APIRoute
 
 from fastapi_keyauth import TOKEN_PATTERN, KeyAuth, KeyAuthSettings, KeyPrincipal, SessionPrincipal, errors
 from fastapi_keyauth.auth.credentials import Credentials
-from fastapi_keyauth.auth.request_context import Visit
+from fastapi_keyauth.auth.request_context import AuthContext
 from fastapi_keyauth.domain.tokens import TokenParser
-from fastapi_keyauth.http.problem_details import TABLE, Problems
+from fastapi_keyauth.http.problem_details import TABLE, ProblemRenderer
 from fastapi_keyauth.keys.outbox import HOLDS_WITHIN_S
-from tests.docs.pages import DOCS, PAGES, README, Row, find_blocks, find_rows, name_of
+from tests.docs.pages import DOCS, PAGES, README, ProblemType, find_blocks, find_rows, name_of
 
 SETTINGS_PAGE = DOCS / "settings.md"
 ERRORS_PAGE = DOCS / "errors.md"
@@ -78,7 +78,7 @@ def test_every_setting_is_in_the_tables_with_its_default(page: Path) -> None:
 
 @pytest.mark.parametrize("row", find_rows(SETTINGS_PAGE, "in the environment"), ids=lambda row: row["setting"])
 def test_the_form_in_the_environment_is_understood_and_changes_the_setting(
-    row: Row, monkeypatch: pytest.MonkeyPatch
+    row: ProblemType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     variable, _, value = row["in the environment"].partition("=")
     assert variable == f"KEYAUTH_{row['setting'].upper()}"
@@ -89,7 +89,7 @@ def test_the_form_in_the_environment_is_understood_and_changes_the_setting(
 
 
 @pytest.mark.parametrize("row", find_rows(SETTINGS_PAGE, "unit and range"), ids=lambda row: row["setting"])
-def test_the_bounds_shown_are_the_real_ones(row: Row) -> None:
+def test_the_bounds_shown_are_the_real_ones(row: ProblemType) -> None:
     bounds = [
         getattr(rule, kind)
         for rule in KeyAuthSettings.model_fields[row["setting"]].metadata
@@ -123,8 +123,8 @@ def test_every_code_has_a_section_that_names_its_status() -> None:
 def test_the_bodies_shown_are_the_real_ones() -> None:
     """Each row of the table of answers once, word for word."""
     assert {type(error) for error in EXAMPLES} == set(TABLE)
-    problems = Problems(defaults())
-    visit = Visit(Credentials(None, None, False, None, False), None, None)
+    problems = ProblemRenderer(defaults())
+    visit = AuthContext(Credentials(None, None, False, None, False), None, None)
     real = [json.loads(bytes(problems.response(error, visit).body)) for error in EXAMPLES]
     shown_bodies = [json.loads(block.source) for block in find_blocks(ERRORS_PAGE, "json")]
     assert sorted(shown_bodies, key=str) == sorted(real, key=str)
@@ -162,13 +162,13 @@ def test_the_fields_of_the_principals_are_named() -> None:
         assert re.findall(r"\w+", rows[kind.__name__]) == list(kind.__dataclass_fields__)
 
 
-def qualified(row: Row) -> str:
+def qualified(row: ProblemType) -> str:
     """Two modules may have a number of the same name."""
     return f"{row['module']}.{row['number']}"
 
 
 @pytest.mark.parametrize("row", find_rows(DESIGN_PAGE, "number", "value", "module"), ids=qualified)
-def test_a_number_that_is_no_setting_is_what_the_page_says(row: Row) -> None:
+def test_a_number_that_is_no_setting_is_what_the_page_says(row: ProblemType) -> None:
     module = importlib.import_module("fastapi_keyauth." + row["module"].removesuffix(".py").replace("/", "."))
     assert float(row["value"]) == getattr(module, row["number"])
 

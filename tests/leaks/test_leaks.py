@@ -17,7 +17,6 @@ from fastapi_keyauth import KeyAuth, KeyPrincipal, TemporarilyUnavailable
 from fastapi_keyauth.auth.hashing import Hasher
 from fastapi_keyauth.domain.tokens import checksum
 from fastapi_keyauth.errors import HasherUnavailable, LimiterUnavailable
-from fastapi_keyauth.http.routers.leaks import build_leaks_router
 from fastapi_keyauth.http.routers.signing_keys import FETCH_EVERY_S, KEEP_S, SigningKeys
 from fastapi_keyauth.keys.outbox import HOLDS_WITHIN_S
 from fastapi_keyauth.testing import FrozenClock, cheap_settings
@@ -54,7 +53,7 @@ async def auth() -> AsyncIterator[KeyAuth]:
 async def client(auth: KeyAuth) -> AsyncIterator[httpx.AsyncClient]:
     app = FastAPI()
     auth.install(app)
-    app.include_router(build_leaks_router(auth, find_keys=find_keys), prefix="/leaks")
+    app.include_router(auth.build_leaks_router(find_keys=find_keys), prefix="/leaks")
     app.include_router(auth.keys_router, prefix="/api-keys")
 
     @app.get("/me")
@@ -179,7 +178,7 @@ async def test_all_tokens_of_a_message_are_revoked_though_no_worker_can_be_told(
     async def fail(_key_id: str) -> None:
         raise LimiterUnavailable
 
-    monkeypatch.setattr(auth._limiter, "changed", fail)
+    monkeypatch.setattr(auth._limiter, "bump_generation", fail)
     body = report_of(*(one.token for one in made))
     answer = await client.post("/leaks", content=body, headers=signed(body))
     assert (answer.status_code, answer.json()["holds_within_s"]) == (503, HOLDS_WITHIN_S)

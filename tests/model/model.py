@@ -69,7 +69,7 @@ class Model:
         self.tokens[token] = (key, key.secrets[-1])
 
     def empty_redis(self) -> None:
-        """Counts and blocks are gone; nothing else ever lay there alone."""
+        """Counters and blocks are gone; nothing else ever lay there alone."""
         self.attempts.clear()
         for key in self.keys:
             key.units.clear()
@@ -86,7 +86,7 @@ class Model:
     # Section 2
 
     def answer(self, request: Request) -> Answer:
-        """The checks in their order. Counts what the request uses."""
+        """The checks in their order. Counters what the request uses."""
         answer = Answer()
         try:
             self._check_key(request, answer)

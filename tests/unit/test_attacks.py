@@ -13,8 +13,8 @@ from fastapi_keyauth import KeyAuth, SessionPrincipal
 from fastapi_keyauth.auth.credentials import CredentialReader
 from fastapi_keyauth.domain.ip_addresses import AddressResolver
 from fastapi_keyauth.domain.tokens import format_token, new_key_id, new_secret, new_session_token, redact
+from fastapi_keyauth.http.headers import find_header
 from fastapi_keyauth.http.middleware import Exemptions
-from fastapi_keyauth.http.request_handler import find_header
 from tests.contract.asgi import call
 from tests.unit.test_freshness import Gate, store_of
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from fastapi_keyauth.errors import LimiterUnavailable
-from fastapi_keyauth.limiter.redis.batcher import MAX_BATCH, Batcher, Landed
+from fastapi_keyauth.limiter.redis.batcher import MAX_BATCH, Batcher, Resolve
 
 
 class Wire:
@@ -14,12 +14,12 @@ class Wire:
 
     def __init__(self) -> None:
         self.sent: list[list[str]] = []
-        self._landed: list[Landed[str]] = []
+        self._landed: list[Resolve[str]] = []
         self.since: list[float] = []
 
-    def __call__(self, questions: list[str], landed: Landed[str], since: float) -> None:
+    def __call__(self, questions: list[str], resolve: Resolve[str], since: float) -> None:
         self.sent.append(questions)
-        self._landed.append(landed)
+        self._landed.append(resolve)
         self.since.append(since)
 
     def answer_with(self, answers: Sequence[str]) -> None:
@@ -27,8 +27,8 @@ class Wire:
         self._landed[-1](answers)
 
     def answer(self, answers: Sequence[str] | LimiterUnavailable | None = None) -> None:
-        questions, landed = self.sent[-1], self._landed.pop()
-        landed([f"to {question}" for question in questions] if answers is None else answers)
+        questions, resolve = self.sent[-1], self._landed.pop()
+        resolve([f"to {question}" for question in questions] if answers is None else answers)
 
 
 async def turn() -> None:
@@ -48,8 +48,8 @@ def batcher(wire: Wire) -> Batcher[str, str]:
 
 
 async def test_a_question_does_not_join_a_call_that_is_on_the_wire(wire: Wire, batcher: Batcher[str, str]) -> None:
-    first = batcher.ask("a")
-    second = batcher.ask("b")
+    first = batcher.submit("a")
+    second = batcher.submit("b")
     await turn()
     assert wire.sent == [["a"]]
     wire.answer()
@@ -61,7 +61,7 @@ async def test_a_question_does_not_join_a_call_that_is_on_the_wire(wire: Wire, b
 async def test_a_lone_question_goes_at_once_and_all_that_come_meanwhile_go_together(
     wire: Wire, batcher: Batcher[str, str]
 ) -> None:
-    futures = [batcher.ask(str(number)) for number in range(5)]
+    futures = [batcher.submit(str(number)) for number in range(5)]
     assert wire.sent == [["0"]]
     wire.answer()
     assert wire.sent == [["0"], ["1", "2", "3", "4"]]
@@ -70,7 +70,7 @@ async def test_a_lone_question_goes_at_once_and_all_that_come_meanwhile_go_toget
 
 
 async def test_a_call_carries_a_bounded_number(wire: Wire, batcher: Batcher[str, str]) -> None:
-    futures = [batcher.ask("q") for _ in range(MAX_BATCH + 2)]
+    futures = [batcher.submit("q") for _ in range(MAX_BATCH + 2)]
     for _ in range(3):
         wire.answer()
     assert [len(batch) for batch in wire.sent] == [1, MAX_BATCH, 1]
@@ -80,18 +80,18 @@ async def test_a_call_carries_a_bounded_number(wire: Wire, batcher: Batcher[str,
 async def test_a_call_that_fails_fails_those_behind_it_too_each_with_an_error_of_its_own(
     wire: Wire, batcher: Batcher[str, str]
 ) -> None:
-    first, second = batcher.ask("a"), batcher.ask("b")
+    first, second = batcher.submit("a"), batcher.submit("b")
     wire.answer(LimiterUnavailable("gone"))
     seen = await asyncio.gather(first, second, return_exceptions=True)
     assert [str(error) for error in seen] == ["gone", "gone"]
     assert seen[0] is not seen[1]
-    third = batcher.ask("c")
+    third = batcher.submit("c")
     wire.answer()
     assert await third == "to c"
 
 
 async def test_an_asker_that_goes_away_disturbs_nobody(wire: Wire, batcher: Batcher[str, str]) -> None:
-    first, gone, stays = batcher.ask("a"), batcher.ask("b"), batcher.ask("c")
+    first, gone, stays = batcher.submit("a"), batcher.submit("b"), batcher.submit("c")
     gone.cancel()
     wire.answer()
     wire.answer()
@@ -101,7 +101,7 @@ async def test_an_asker_that_goes_away_disturbs_nobody(wire: Wire, batcher: Batc
 async def test_an_answer_of_another_length_is_refused_before_anything_is_given_out(
     wire: Wire, batcher: Batcher[str, str]
 ) -> None:
-    asked = batcher.ask("a")
+    asked = batcher.submit("a")
     with pytest.raises(ValueError, match="not as many"):
         wire.answer_with(["x", "y"])
     assert not asked.done()
@@ -111,7 +111,7 @@ async def test_an_answer_of_another_length_is_refused_before_anything_is_given_o
 
 
 async def test_closing_waits_for_all_that_was_asked(wire: Wire, batcher: Batcher[str, str]) -> None:
-    futures = [batcher.ask(str(number)) for number in range(4)]
+    futures = [batcher.submit(str(number)) for number in range(4)]
     closing = asyncio.create_task(batcher.close())
     await turn()
     wire.answer()
@@ -123,7 +123,7 @@ async def test_closing_waits_for_all_that_was_asked(wire: Wire, batcher: Batcher
 
 
 async def test_closing_does_not_wait_for_askers_that_went_away(wire: Wire, batcher: Batcher[str, str]) -> None:
-    asked = [batcher.ask(str(number)) for number in range(3)]
+    asked = [batcher.submit(str(number)) for number in range(3)]
     for future in asked:
         future.cancel()
     async with asyncio.timeout(5):
@@ -136,12 +136,12 @@ async def test_a_call_is_told_since_when_the_first_of_its_questions_waits(
 ) -> None:
     clock = asyncio.get_running_loop().time
     began = clock()
-    futures = [batcher.ask("on the wire"), *(batcher.ask("q") for _ in range(MAX_BATCH + 1))]
+    futures = [batcher.submit("on the wire"), *(batcher.submit("q") for _ in range(MAX_BATCH + 1))]
     asked = clock()
     for _ in range(3):
         wire.answer()
     await asyncio.gather(*futures)
-    late = batcher.ask("late")
+    late = batcher.submit("late")
     assert began <= wire.since[0] <= wire.since[1] == wire.since[2] <= asked <= wire.since[3]
     wire.answer()
     await late

@@ -35,7 +35,7 @@ async def auth(make_auth: Callable[..., KeyAuth]) -> AsyncIterator[KeyAuth]:
 
 async def fail(auth: KeyAuth, bucket: str, times: int = 2) -> None:
     for _ in range(times):
-        await auth._limiter.fail(bucket)
+        await auth._limiter.record_failure(bucket)
 
 
 async def test_those_who_are_blocked_are_listed_and_those_who_failed_once_are_not(auth: KeyAuth) -> None:
@@ -92,7 +92,7 @@ async def test_other_workers_forget_a_lifted_block_soon(make_auth: Callable[...,
         assert worker._limiter.known_block_s(V4)
         assert await script.blocks.clear(V4)
         clock.now += KNOWN_BLOCK_S
-        assert not await worker._limiter.fail(V4)
+        assert not await worker._limiter.record_failure(V4)
 
 
 @pytest.mark.parametrize("stack", ["sqlite-redis6"], indirect=True)

@@ -21,14 +21,14 @@ from fastapi_keyauth.domain.tokens import format_token, new_key_id, new_secret, 
 from fastapi_keyauth.domain.validation import NewKey
 from fastapi_keyauth.limiter.protocol import Policy
 from fastapi_keyauth.limiter.redis import base as shared
-from fastapi_keyauth.limiter.redis.single import RedisLimiter
+from fastapi_keyauth.limiter.redis.single import SingleNodeLimiter
 from tests.unit.test_freshness import Gate, authenticate, make_key
 
 MakeAuth = Callable[..., KeyAuth]
 SMALL = 20
 FLOOD = 150
 TINY = {
-    "fastapi_keyauth.auth.verifier.MAX_KNOWN_WRONG": SMALL,
+    "fastapi_keyauth.auth.verifier.MAX_NEGATIVE": SMALL,
     "fastapi_keyauth.limiter.memory.MAX_ADDRESSES": SMALL,
     "fastapi_keyauth.limiter.memory.MAX_KEYS": SMALL,
     "fastapi_keyauth.limiter.redis.base._MAX_KNOWN_BLOCKS": SMALL,
@@ -105,7 +105,7 @@ async def test_a_flood_of_everything_leaves_nothing_that_grows(
         assert any(name.endswith("Verifier") for name in full), sizes  # the walk has met what fills up
         if auth.settings.redis_url is not None:
             limiter = auth._limiter
-            assert len(limiter.primary._known_blocks) <= SMALL  # type: ignore[attr-defined]  # of the OutageLimiter
+            assert len(limiter.primary._known_blocks) <= SMALL  # type: ignore[attr-defined]  # of the FailoverLimiter
 
 
 @in_memory
@@ -114,7 +114,7 @@ async def test_verified_keys_are_remembered_up_to_the_setting(make_auth: MakeAut
         keys = [await make_key(auth) for _ in range(6)]
         for key in keys * 2:
             await authenticate(auth, key.token)
-        verifier = auth._edge.authenticator._verifier
+        verifier = auth._request_handler.authenticator._verifier
         assert len(verifier._verified) == 3
         assert verifier._running == {}
         assert verifier._readings == {}
@@ -129,7 +129,7 @@ async def test_many_tasks_in_flight_leave_nothing_behind(make_auth: MakeAuth) ->
         refused = await asyncio.gather(*[authenticate(auth, guess) for guess in guesses], return_exceptions=True)
         assert len(refused) == 50
         await asyncio.sleep(0)
-        verifier = auth._edge.authenticator._verifier
+        verifier = auth._request_handler.authenticator._verifier
         assert (verifier._running, verifier._readings) == ({}, {})
 
 
@@ -149,7 +149,7 @@ async def test_an_owner_with_all_keys_that_may_be_makes_argon2_run_no_more(
 
 def test_known_blocks_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared, "_MAX_KNOWN_BLOCKS", SMALL)
-    limiter = RedisLimiter("redis://127.0.0.1:1/0", Policy(1, 1000, 60_000, "fixed_window"), "t", 0.1, lambda: 0.0)
+    limiter = SingleNodeLimiter("redis://127.0.0.1:1/0", Policy(1, 1000, 60_000, "fixed_window"), "t", 0.1, lambda: 0.0)
     for number in range(FLOOD):
         limiter._remember_block(str(number), 60)
     assert len(limiter._known_blocks) == SMALL

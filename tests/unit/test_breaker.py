@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 import pytest
 
 from fastapi_keyauth import StoreUnavailable
-from fastapi_keyauth.store.health import Breaker
-from fastapi_keyauth.telemetry.counters import Counts, Instruments
+from fastapi_keyauth.store.health import CircuitBreaker
+from fastapi_keyauth.telemetry.counters import Counters, Metrics
 from fastapi_keyauth.telemetry.observer import Observer
 from tests.unit.clocks import IdleClock
 from tests.waiting import until
@@ -56,19 +56,19 @@ def patient() -> Patient:
 
 
 @pytest.fixture
-def counts() -> Counts:
-    return Counts()
+def counts() -> Counters:
+    return Counters()
 
 
-async def stop(watched: Breaker) -> None:
+async def stop(watched: CircuitBreaker) -> None:
     """Which does not wait for the database."""
     async with asyncio.timeout(1):
         await watched.stop()
 
 
 @pytest.fixture
-async def watched(patient: Patient, counts: Counts) -> AsyncIterator[Breaker]:
-    watched = Breaker(patient.probe, Observer(Instruments(counts), None, lambda: datetime.now(UTC)))
+async def watched(patient: Patient, counts: Counters) -> AsyncIterator[CircuitBreaker]:
+    watched = CircuitBreaker(patient.probe, Observer(Metrics(counts), None, lambda: datetime.now(UTC)))
     watched.start()
     yield watched
     patient.hears_cancellation.set()
@@ -80,13 +80,18 @@ async def watched(patient: Patient, counts: Counts) -> AsyncIterator[Breaker]:
     [("fails", "ConnectionRefusedError: the port is closed"), ("hangs", "TimeoutError: no answer")],
 )
 async def test_it_opens_where_the_database_does_not_answer_and_closes_where_it_does_again(
-    patient: Patient, watched: Breaker, counts: Counts, state: str, reason: str, caplog: pytest.LogCaptureFixture
+    patient: Patient,
+    watched: CircuitBreaker,
+    counts: Counters,
+    state: str,
+    reason: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "fastapi_keyauth")
     patient.hears_cancellation.set()
     patient.state = state
     for _ in range(10):
-        watched.suspect(TimeoutError("no answer"))
+        watched.report_failure(TimeoutError("no answer"))
     watched.check()  # a suspicion is none
     await until(lambda: watched.is_open)
     with pytest.raises(StoreUnavailable):
@@ -104,10 +109,10 @@ async def test_it_opens_where_the_database_does_not_answer_and_closes_where_it_d
 
 
 async def test_a_database_that_was_away_at_a_stop_is_back_when_it_has_started_again(
-    patient: Patient, watched: Breaker, counts: Counts
+    patient: Patient, watched: CircuitBreaker, counts: Counters
 ) -> None:
     patient.state = "fails"
-    watched.suspect(TimeoutError())
+    watched.report_failure(TimeoutError())
     await until(lambda: watched.is_open)
     await watched.stop()
     watched.start()
@@ -116,11 +121,11 @@ async def test_a_database_that_was_away_at_a_stop_is_back_when_it_has_started_ag
 
 
 async def test_a_statement_that_fails_while_the_database_answers_is_logged_and_no_more(
-    patient: Patient, watched: Breaker, caplog: pytest.LogCaptureFixture
+    patient: Patient, watched: CircuitBreaker, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(3):
         for _ in range(5):
-            watched.suspect(TimeoutError())
+            watched.report_failure(TimeoutError())
         await until(lambda: watched._watch is None)
     assert not watched.is_open
     assert patient.asked == 3
@@ -128,20 +133,20 @@ async def test_a_statement_that_fails_while_the_database_answers_is_logged_and_n
 
 
 async def test_a_key_that_comes_back_meanwhile_shows_that_the_database_is_busy_and_not_away(
-    patient: Patient, watched: Breaker
+    patient: Patient, watched: CircuitBreaker
 ) -> None:
     patient.hears_cancellation.set()
     patient.state = "hangs"
-    watched.suspect(TimeoutError())
+    watched.report_failure(TimeoutError())
     await until(lambda: patient.asked == 1)
     watched.answered()
     await until(lambda: watched._watch is None)
     assert not watched.is_open
 
 
-async def test_a_probe_that_hangs_is_not_joined_by_others(patient: Patient, watched: Breaker) -> None:
+async def test_a_probe_that_hangs_is_not_joined_by_others(patient: Patient, watched: CircuitBreaker) -> None:
     patient.state = "hangs"
-    watched.suspect(TimeoutError())
+    watched.report_failure(TimeoutError())
     await until(lambda: watched.is_open)
     await asyncio.sleep(A_WHILE_S)
     assert (patient.asked, patient.most_at_once) == (1, 1)
@@ -150,7 +155,7 @@ async def test_a_probe_that_hangs_is_not_joined_by_others(patient: Patient, watc
     await until(lambda: not watched.is_open)
 
 
-async def test_a_probe_that_fails_as_it_is_given_up_is_no_error_of_asyncio(watched: Breaker) -> None:
+async def test_a_probe_that_fails_as_it_is_given_up_is_no_error_of_asyncio(watched: CircuitBreaker) -> None:
     """A driver whose own timeout ends in the same moment makes its error of our cancellation."""
     asked = 0
 
@@ -165,20 +170,20 @@ async def test_a_probe_that_fails_as_it_is_given_up_is_no_error_of_asyncio(watch
     complaints: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["message"]))
     watched._probe = fail_in_the_end
-    watched.suspect(TimeoutError())
+    watched.report_failure(TimeoutError())
     await until(lambda: asked == 4)
     await stop(watched)
     gc.collect()
     assert complaints == []
 
 
-async def test_stopped_it_asks_nothing_and_forgets(patient: Patient, watched: Breaker) -> None:
+async def test_stopped_it_asks_nothing_and_forgets(patient: Patient, watched: CircuitBreaker) -> None:
     patient.state = "fails"
-    watched.suspect(TimeoutError())
+    watched.report_failure(TimeoutError())
     await until(lambda: watched.is_open)
     await stop(watched)
     watched.check()
     asked = patient.asked
-    watched.suspect(TimeoutError())
+    watched.report_failure(TimeoutError())
     await asyncio.sleep(A_WHILE_S)
     assert patient.asked == asked

@@ -1,4 +1,4 @@
-"""Clients of redis-py: what they wait for is bounded by us where it is not by redis-py."""
+"""ClientFactory of redis-py: what they wait for is bounded by us where it is not by redis-py."""
 
 import asyncio
 from importlib import metadata
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fastapi_keyauth.limiter.redis.clients import Clients
+from fastapi_keyauth.limiter.redis.clients import ClientFactory
 from fastapi_keyauth.settings.redis_urls import parse_redis_url
 
 
@@ -14,8 +14,8 @@ async def test_a_look_at_the_sentinels_does_not_wait_for_a_server_that_hangs_to_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With the address of another primary redis-py closes idle connections to the old one; by TLS it waits 30 s."""
-    clients = Clients(parse_redis_url("redis+sentinel://127.0.0.1:1/mymaster"), 0.05)
-    client = clients.make()
+    clients = ClientFactory(parse_redis_url("redis+sentinel://127.0.0.1:1/mymaster"), 0.05)
+    client = clients.create()
     sentinels = clients._sentinel
     assert sentinels is not None
 
@@ -37,16 +37,16 @@ def test_to_make_a_connection_reads_nothing_from_disk(url: str, monkeypatch: pyt
     """redis-py asks for its own version, which is a file, wherever it is not told: in the event loop, for each."""
     looked_up: list[str] = []
     monkeypatch.setattr(metadata, "version", looked_up.append)
-    clients = Clients(parse_redis_url(url), 0.05)
-    clients.make().connection_pool.make_connection()
+    clients = ClientFactory(parse_redis_url(url), 0.05)
+    clients.create().connection_pool.make_connection()
     if clients._sentinel is not None:
         clients._sentinel.sentinels[0].connection_pool.make_connection()
-    clients.make_connection(("127.0.0.1", 2))
+    clients.create_connection(("127.0.0.1", 2))
     assert looked_up == []
 
 
 @pytest.mark.filterwarnings("ignore:Call to '__init__' function with deprecated usage")
 def test_a_name_for_connections_in_the_url_is_theirs() -> None:
-    made: Any = Clients(parse_redis_url("redis://127.0.0.1:1?lib_name=mine"), 0.05).make_connection()
+    made: Any = ClientFactory(parse_redis_url("redis://127.0.0.1:1?lib_name=mine"), 0.05).create_connection()
     said = made.driver_info.formatted_name if hasattr(made, "driver_info") else made.lib_name
     assert said == "mine"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fastapi_keyauth.errors import LimiterUnavailable
-from fastapi_keyauth.limiter import Ask, ClusterLimiter, Verdict
+from fastapi_keyauth.limiter import ClusterLimiter, LimitCheck, Verdict
 from fastapi_keyauth.limiter.protocol import Decision, Policy
 from fastapi_keyauth.limiter.redis.connection import NodeLost
 from fastapi_keyauth.settings.redis_urls import Address
@@ -18,7 +18,7 @@ from tests.unit.fakes import listening, read_command
 
 TIMEOUT_S = 0.5
 HANG = b""
-QUESTION = Ask("k", None, 9, 1, "", 0.0, is_fresh=True)
+QUESTION = LimitCheck("k", None, 9, 1, "", 0.0, is_fresh=True)
 
 
 def admitted(remaining: int = 4) -> bytes:
@@ -84,7 +84,7 @@ async def limiter(node: FakeNode) -> AsyncIterator[ClusterLimiter]:
 
 
 async def take(limiter: ClusterLimiter) -> Decision:
-    return await limiter.take(QUESTION)
+    return await limiter.check(QUESTION)
 
 
 @pytest.mark.parametrize(
@@ -203,9 +203,9 @@ async def test_nodes_that_are_gone_while_another_draws_the_map_leave_no_complain
             answer.set_exception(NodeLost("refused"))
         return answer
 
-    nodes = limiter._nodes
+    nodes = limiter._router
     monkeypatch.setattr(nodes, "_node_at", lambda address: SimpleNamespace(call=lambda _: call(address)))
-    assert await nodes._draw_from([("127.0.0.1", port) for port in range(1, 31)], None)
+    assert await nodes._fetch_map_from([("127.0.0.1", port) for port in range(1, 31)], None)
     monkeypatch.undo()
     gc.collect()
     assert complaints == []

@@ -14,9 +14,9 @@ from redis.asyncio import Redis
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from fastapi_keyauth import KeyAuth, KeyAuthSettings, KeyPrincipal, SessionPrincipal
-from fastapi_keyauth.http.proxy_check import LOOK_AT, PeerWatch
-from fastapi_keyauth.limiter.redis.server_info import inspect_server
-from fastapi_keyauth.settings.checks import SENTENCES
+from fastapi_keyauth.http.proxy_check import LOOK_AT, ProxyHeaderCheck
+from fastapi_keyauth.limiter.redis.server_info import check_server
+from fastapi_keyauth.settings.checks import SENTENCES, run_checks
 from tests.servers import Server
 from tests.session import Servers
 
@@ -42,7 +42,7 @@ def codes_in(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 def codes_of(**settings: Any) -> list[str]:
     """The dangers that settings alone show."""
-    return [danger.code for danger in KeyAuthSettings(**{**MEMORY, **settings}).find_dangers()]
+    return [warning.code for warning in run_checks(KeyAuthSettings(**{**MEMORY, **settings}))]
 
 
 @pytest.mark.parametrize("name", [".env", "prod.env"])
@@ -121,14 +121,14 @@ async def test_a_server_that_replaced_the_peer_is_noticed_once(
 
 
 def test_requests_are_looked_at_for_a_while_and_not_for_ever(caplog: pytest.LogCaptureFixture) -> None:
-    watch, plain = PeerWatch(), {"client": ("203.0.113.7", 50_000), "server": ("127.0.0.1", 80), "headers": []}
+    watch, plain = ProxyHeaderCheck(), {"client": ("203.0.113.7", 50_000), "server": ("127.0.0.1", 80), "headers": []}
     assert [watch.look(plain) for _ in range(LOOK_AT)] == [True] * (LOOK_AT - 1) + [False]
     on_a_socket = {
         "client": ("203.0.113.7", 0),
         "server": ("/run/api.sock", None),
         "headers": [(b"x-forwarded-for", b"203.0.113.7")],
     }
-    assert PeerWatch().look(on_a_socket) is False
+    assert ProxyHeaderCheck().look(on_a_socket) is False
     assert codes_in(caplog) == []
 
 
@@ -203,6 +203,6 @@ async def test_a_redis_that_evicts_is_warned_about_and_one_that_may_not_be_asked
 async def test_a_clock_that_is_far_from_that_of_redis_is_warned_about(servers: Servers) -> None:
     async with Redis.from_url(servers.fresh_redis_url("valkey")) as client:
         for shift_s in (-60, 0, 60):
-            found = await inspect_server(client, 5.0, lambda shift_s=shift_s: time.time() + shift_s)  # type: ignore[misc]  # a default is no argument
+            found = await check_server(client, 5.0, lambda shift_s=shift_s: time.time() + shift_s)  # type: ignore[misc]  # a default is no argument
             assert [danger.code for danger in found] == ["clocks_differ"] * (shift_s != 0)
-        assert await inspect_server(client, 5.0, None) == []
+        assert await check_server(client, 5.0, None) == []

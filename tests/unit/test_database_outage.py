@@ -267,7 +267,7 @@ async def test_management_leaves_connections_to_requests(auth: KeyAuth) -> None:
     async with asyncio.TaskGroup() as group:
         for _ in range(POOL + 5):
             group.create_task(hold())
-        await until(lambda: pool_of(auth).checkedout() == database.MAX_UNHURRIED)
+        await until(lambda: pool_of(auth).checkedout() == database.MAX_BACKGROUND_CONNECTIONS)
         await authenticate(auth, cold.token)  # while all that hold still do
         is_over.set()
 

@@ -46,16 +46,16 @@ class SlowHashes:
         self.go = asyncio.Event()
         hashing = auth._hasher
         turns = hashing._turns
-        real = turns.take
+        real = turns.acquire
 
-        async def take(owner: str, *, is_patient: bool = False) -> None:
-            await real(owner, is_patient=is_patient)
+        async def acquire(owner: str, *, bypass_limit: bool = False) -> None:
+            await real(owner, bypass_limit=bypass_limit)
             self.ran.append(owner)
             if len(self.ran) == 2:
                 self.second.set()
             await self.go.wait()
 
-        monkeypatch.setattr(turns, "take", take)
+        monkeypatch.setattr(turns, "acquire", acquire)
 
 
 async def test_dead_secrets_do_not_push_out_those_in_use(make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +143,7 @@ async def test_the_lane_of_the_dead_rests(make_auth: MakeAuth, monkeypatch: pyte
         real = loop.call_later
 
         def call_later(delay: float, callback: Any, *arguments: Any, **options: Any) -> asyncio.TimerHandle:
-            if callback == auth._hasher._dead_turns.give_back:
+            if callback == auth._hasher._inactive_turns.release:
                 rests.append(delay)
                 delay = 0
             return real(delay, callback, *arguments, **options)
@@ -155,7 +155,7 @@ async def test_the_lane_of_the_dead_rests(make_auth: MakeAuth, monkeypatch: pyte
 
         monkeypatch.setattr(auth._hasher, "_verify_in_turn", verify)
         for _ in range(2):
-            assert await auth._hasher.verify_dead("", "", "a")
+            assert await auth._hasher.verify_inactive("", "", "a")
         assert rests == [6.0, 6.0]
 
 

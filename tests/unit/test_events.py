@@ -14,8 +14,8 @@ from fastapi import Depends, FastAPI
 
 from fastapi_keyauth import AuthEvent, ChangePending, KeyAuth, KeyAuthSettings, KeyNotFound, KeyPrincipal
 from fastapi_keyauth.telemetry import event_hook as hook_module
-from fastapi_keyauth.telemetry.counters import Counts
-from fastapi_keyauth.telemetry.event_hook import MAX_WAITING, EventHook
+from fastapi_keyauth.telemetry.counters import Counters
+from fastapi_keyauth.telemetry.event_hook import MAX_WAITING, EventDispatcher
 from tests.conftest import Stack
 from tests.servers import Server
 from tests.waiting import until
@@ -221,7 +221,7 @@ async def test_a_function_that_gives_something_to_wait_for_is_waited_for() -> No
     def promise(event: AuthEvent) -> Awaitable[None]:
         return sink(event)
 
-    handed = EventHook(promise, Counts())
+    handed = EventDispatcher(promise, Counters())
     handed.start()
     handed.emit(an_event())
     await handed.close()
@@ -232,13 +232,13 @@ async def test_what_a_hook_has_no_time_for_is_dropped_and_counted(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hook_module, "CLOSE_WAIT_S", 0.05)
-    counts, taken = Counts(), []
+    counts, taken = Counters(), []
 
     async def hang(event: AuthEvent) -> None:
         taken.append(event)
         await asyncio.Event().wait()
 
-    handed = EventHook(hang, counts)
+    handed = EventDispatcher(hang, counts)
     handed.start()
     handed.emit(an_event())
     await until(lambda: len(taken) == 1)

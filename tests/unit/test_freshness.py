@@ -9,12 +9,12 @@ import pytest
 
 from fastapi_keyauth import CreatedKey, KeyAuth, LimiterUnavailable, RevokedApiKey
 from fastapi_keyauth.auth.credentials import Credentials
-from fastapi_keyauth.auth.request_context import Visit
+from fastapi_keyauth.auth.request_context import AuthContext
 from fastapi_keyauth.domain.ip_addresses import ClientAddress
 from fastapi_keyauth.domain.principals import KeyPrincipal
 from fastapi_keyauth.errors import ChangePending, DisabledApiKey, ExpiredApiKey, HasherUnavailable, StoreUnavailable
-from fastapi_keyauth.keys import outbox as announcer
-from fastapi_keyauth.limiter import OutageLimiter, RedisLimiter
+from fastapi_keyauth.keys import outbox
+from fastapi_keyauth.limiter import FailoverLimiter, SingleNodeLimiter
 from fastapi_keyauth.limiter.redis.base import Unsettled
 from fastapi_keyauth.store import KeyStore
 
@@ -24,7 +24,9 @@ MakeAuth = Callable[..., KeyAuth]
 async def authenticate(auth: KeyAuth, token: str) -> KeyPrincipal:
     """One request with this token, without HTTP around it."""
     credentials = Credentials(token, None, False, None, False)
-    return await auth._edge.authenticator.authenticate_key(Visit(credentials, ClientAddress("x", "x", None), None))
+    return await auth._request_handler.authenticator.authenticate_key(
+        AuthContext(credentials, ClientAddress("x", "x", None), None)
+    )
 
 
 class Gate:
@@ -126,7 +128,7 @@ async def test_the_row_of_a_changed_key_is_read_once_for_all_that_wait(
             await authenticate(auth, created.token)
         await auth.keys.update(created.key.id, name="other")
         reads = Gate(monkeypatch, store_of(auth), "find_for_token")
-        verifier = auth._edge.authenticator._verifier
+        verifier = auth._request_handler.authenticator._verifier
         waiting = CountedCalls(monkeypatch, verifier, "read")
         tasks = [asyncio.create_task(authenticate(auth, created.token)) for _ in range(30)]
         await reads.reached.wait()
@@ -269,13 +271,13 @@ async def test_a_change_whose_worker_died_before_telling_is_told_by_another(
         async def die(_key_id: str) -> None:
             raise LimiterUnavailable("dying")
 
-        monkeypatch.setattr(dying._limiter, "changed", die)
+        monkeypatch.setattr(dying._limiter, "bump_generation", die)
         with pytest.raises(ChangePending) as pending:
             await dying.keys.revoke(created.key.id)
         assert pending.value.holds_within_s > 0
         assert (await dying.keys.get(created.key.id)).status == "revoked"
         await authenticate(other, created.token)  # the other worker has not been told
-        await other._announcer.announce_pending()
+        await other._outbox.drain()
         with pytest.raises(RevokedApiKey):
             await authenticate(other, created.token)
         assert await store_of(other).pending_changes(10) == []
@@ -286,7 +288,7 @@ async def test_a_start_that_is_cut_off_leaves_nothing_open(
     make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     auth = make_auth()
-    looking = Gate(monkeypatch, auth._limiter, "find_dangers")
+    looking = Gate(monkeypatch, auth._limiter, "run_checks")
     closing = CountedCalls(monkeypatch, auth._limiter, "close")
     start = asyncio.create_task(auth.__aenter__())
     await looking.reached.wait()
@@ -305,10 +307,10 @@ async def test_changes_that_are_told_late_though_redis_answers_are_in_the_log(
     async with make_auth() as auth:
         created = await make_key(auth)
 
-        async def doubt(_key_id: str) -> None:
+        async def stay_unsettled(_key_id: str) -> None:
             raise Unsettled("no Sentinel can be asked")
 
-        monkeypatch.setattr(auth._limiter, "changed", doubt)
+        monkeypatch.setattr(auth._limiter, "bump_generation", stay_unsettled)
         caplog.clear()
         for enabled in (False, True):
             with pytest.raises(ChangePending):
@@ -321,21 +323,21 @@ async def test_all_changes_that_piled_up_are_told_in_one_look(
     make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A script ends thousands of keys while Redis is away; the last must not hold later than the first by minutes."""
-    monkeypatch.setattr(announcer, "_BATCH", 2)
+    monkeypatch.setattr(outbox, "_BATCH", 2)
     dying, other = make_auth(), make_auth()
     async with other, dying:
 
         async def die(_key_id: str) -> None:
             raise LimiterUnavailable("dying")
 
-        monkeypatch.setattr(dying._limiter, "changed", die)
+        monkeypatch.setattr(dying._limiter, "bump_generation", die)
         created = [await make_key(dying) for _ in range(5)]
         for key in created:
             await authenticate(other, key.token)
         for key in created:
             with pytest.raises(ChangePending):
                 await dying.keys.revoke(key.key.id)
-        await other._announcer.announce_pending()
+        await other._outbox.drain()
         assert await store_of(other).pending_changes(10) == []
         for key in created:
             with pytest.raises(RevokedApiKey):
@@ -351,7 +353,7 @@ def test_a_keyauth_can_be_started_again_in_another_event_loop(make_auth: MakeAut
             if token is None:
                 token = (await make_key(auth)).token
             await asyncio.gather(*(authenticate(auth, token) for _ in range(20)))
-            await asyncio.gather(*(auth._limiter.changed("x" * 12) for _ in range(20)))
+            await asyncio.gather(*(auth._limiter.bump_generation("x" * 12) for _ in range(20)))
             await asyncio.gather(*(auth._usage.flush() for _ in range(5)))
             return token
 
@@ -372,7 +374,7 @@ async def test_the_second_try_of_a_change_that_could_not_be_told_tells_it(
             async def fail(_key_id: str) -> None:
                 raise LimiterUnavailable("away")
 
-            patch.setattr(here._limiter, "changed", fail)
+            patch.setattr(here._limiter, "bump_generation", fail)
             with pytest.raises(ChangePending):
                 await here.keys.update(created.key.id, enabled=False)
         await here.keys.update(created.key.id, enabled=False)
@@ -387,8 +389,8 @@ async def test_a_dead_key_that_is_still_used_costs_no_reads(
     async with auth:
         created = await make_key(auth)
         await auth.keys.revoke(created.key.id)
-        if isinstance(auth._limiter, OutageLimiter):
-            assert isinstance(auth._limiter.primary, RedisLimiter)
+        if isinstance(auth._limiter, FailoverLimiter):
+            assert isinstance(auth._limiter.primary, SingleNodeLimiter)
             await auth._limiter.primary._control.flushdb()
         reads = Gate(monkeypatch, store_of(auth), "find_for_token")
         reads.opened.set()

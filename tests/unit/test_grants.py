@@ -6,7 +6,7 @@ import pytest
 
 from fastapi_keyauth import InsufficientScope, KeyAuthSettings, SessionPrincipal
 from fastapi_keyauth.domain.permissions import Caller
-from fastapi_keyauth.http.problem_details import find_row
+from fastapi_keyauth.http.problem_details import find_problem_type
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,6 @@ def test_a_grant_too_far_is_refused_with_its_reason(ask: Callable[[Caller], None
     caller = Caller.of(SessionPrincipal("ada", frozenset({"a"})), default_limit=1000)
     with pytest.raises(InsufficientScope) as refused:
         ask(caller)
-    detail = find_row(refused.value).detail(refused.value, KeyAuthSettings())
+    detail = find_problem_type(refused.value).detail(refused.value, KeyAuthSettings())
     assert detail.startswith(sentence)
     assert detail.endswith(f" credentials that hold: {', '.join(refused.value.missing_scopes)}.")

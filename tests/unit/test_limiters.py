@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from fastapi_keyauth.errors import LimiterUnavailable
-from fastapi_keyauth.limiter import Ask, ClusterLimiter, Limiter, MemoryLimiter, RedisLimiter, Verdict
+from fastapi_keyauth.limiter import ClusterLimiter, LimitCheck, Limiter, MemoryLimiter, SingleNodeLimiter, Verdict
 from fastapi_keyauth.limiter.protocol import Policy
 from tests.session import Servers
 
@@ -48,7 +48,7 @@ async def make_limiter(request: pytest.FixtureRequest, servers: Servers, clock: 
             if not made:
                 made.append(MemoryLimiter(policy, max_age_s, clock))
             return made[0]
-        kind = ClusterLimiter if request.param == "cluster" else RedisLimiter
+        kind = ClusterLimiter if request.param == "cluster" else SingleNodeLimiter
         made.append(kind(url, policy, "t", 5.0, clock))
         return made[-1]
 
@@ -57,9 +57,9 @@ async def make_limiter(request: pytest.FixtureRequest, servers: Servers, clock: 
         await limiter.close()
 
 
-def ask(key_id: str = "k", limit: int | None = 5, units: int = 1, **options: Any) -> Ask:
+def ask(key_id: str = "k", limit: int | None = 5, units: int = 1, **options: Any) -> LimitCheck:
     age_s = options.get("age_s", 0.0)
-    return Ask(
+    return LimitCheck(
         key_id, options.get("bucket"), limit, units, options.get("generation", ""), age_s, "age_s" not in options
     )
 
@@ -69,7 +69,7 @@ class TestCap:
         self, make_limiter: MakeLimiter
     ) -> None:
         limiter = make_limiter()
-        seen = [await limiter.take(ask()) for _ in range(7)]
+        seen = [await limiter.check(ask()) for _ in range(7)]
         assert [decision.verdict for decision in seen] == [Verdict.ADMITTED] * 5 + [Verdict.LIMITED] * 2
         assert [decision.remaining for decision in seen] == [4, 3, 2, 1, 0, 0, 0]
         assert {decision.wait_s for decision in seen} == {3000}
@@ -77,48 +77,48 @@ class TestCap:
 
     async def test_concurrent_takers_on_two_workers_share_one_cap(self, make_limiter: MakeLimiter) -> None:
         workers = [make_limiter(), make_limiter()]
-        seen = await asyncio.gather(*(workers[i % 2].take(ask(limit=50)) for i in range(400)))
+        seen = await asyncio.gather(*(workers[i % 2].check(ask(limit=50)) for i in range(400)))
         assert sum(decision.verdict is Verdict.ADMITTED for decision in seen) == 50
 
     async def test_the_next_hour_starts_anew(self, make_limiter: MakeLimiter, clock: Clock) -> None:
         limiter = make_limiter()
         for _ in range(5):
-            await limiter.take(ask())
+            await limiter.check(ask())
         clock.now = START + 2999.999
-        assert (await limiter.take(ask())).verdict is Verdict.LIMITED
+        assert (await limiter.check(ask())).verdict is Verdict.LIMITED
         clock.now = START + 3000
-        assert (await limiter.take(ask())).remaining == 4
+        assert (await limiter.check(ask())).remaining == 4
 
     async def test_a_clock_that_goes_back_gives_no_units_back(self, make_limiter: MakeLimiter, clock: Clock) -> None:
         limiter = make_limiter()
         for _ in range(5):
-            await limiter.take(ask())
+            await limiter.check(ask())
         clock.now -= HOUR
-        assert (await limiter.take(ask())).verdict is Verdict.LIMITED
+        assert (await limiter.check(ask())).verdict is Verdict.LIMITED
 
     async def test_looking_uses_nothing(self, make_limiter: MakeLimiter) -> None:
         limiter = make_limiter()
         for _ in range(9):
-            assert (await limiter.take(ask(units=0))).verdict is Verdict.ADMITTED
-        assert (await limiter.take(ask())).remaining == 4
+            assert (await limiter.check(ask(units=0))).verdict is Verdict.ADMITTED
+        assert (await limiter.check(ask())).remaining == 4
 
     async def test_no_cap_no_counting(self, make_limiter: MakeLimiter) -> None:
         limiter = make_limiter()
-        seen = [await limiter.take(ask(limit=None)) for _ in range(20)]
+        seen = [await limiter.check(ask(limit=None)) for _ in range(20)]
         assert {(decision.verdict, decision.remaining) for decision in seen} == {(Verdict.ADMITTED, None)}
 
     async def test_a_lowered_cap_below_what_was_used_refuses(self, make_limiter: MakeLimiter) -> None:
         limiter = make_limiter()
         for _ in range(5):
-            await limiter.take(ask())
-        decision = await limiter.take(ask(limit=2))
+            await limiter.check(ask())
+        decision = await limiter.check(ask(limit=2))
         assert (decision.verdict, decision.remaining) == (Verdict.LIMITED, 0)
 
     async def test_keys_are_counted_apart(self, make_limiter: MakeLimiter) -> None:
         limiter = make_limiter()
-        assert (await limiter.take(ask("a", limit=1))).verdict is Verdict.ADMITTED
-        assert (await limiter.take(ask("b", limit=1))).verdict is Verdict.ADMITTED
-        assert (await limiter.take(ask("a", limit=1))).verdict is Verdict.LIMITED
+        assert (await limiter.check(ask("a", limit=1))).verdict is Verdict.ADMITTED
+        assert (await limiter.check(ask("b", limit=1))).verdict is Verdict.ADMITTED
+        assert (await limiter.check(ask("a", limit=1))).verdict is Verdict.LIMITED
 
 
 # The arithmetic of a cluster is that of one server: the same script.
@@ -130,9 +130,9 @@ class TestSlidingWindow:
     ) -> None:
         limiter = make_limiter("sliding_window")
         for _ in range(100):
-            await limiter.take(ask(limit=100))
+            await limiter.check(ask(limit=100))
         clock.now = START + 3000 + minutes * 60
-        seen = [await limiter.take(ask(limit=100)) for _ in range(101)]
+        seen = [await limiter.check(ask(limit=100)) for _ in range(101)]
         assert sum(decision.verdict is Verdict.ADMITTED for decision in seen) == admitted
 
     @pytest.mark.parametrize("minutes", [1, 17, 31, 59])
@@ -142,48 +142,48 @@ class TestSlidingWindow:
     ) -> None:
         limiter = make_limiter("sliding_window")
         for _ in range(limit):
-            await limiter.take(ask(limit=limit))
+            await limiter.check(ask(limit=limit))
         clock.now = START + 3000 + minutes * 60
-        while (refused := await limiter.take(ask(limit=limit))).verdict is Verdict.ADMITTED:
+        while (refused := await limiter.check(ask(limit=limit))).verdict is Verdict.ADMITTED:
             pass
         clock.now += refused.wait_s - 1.001
-        assert (await limiter.take(ask(limit=limit))).verdict is Verdict.LIMITED
+        assert (await limiter.check(ask(limit=limit))).verdict is Verdict.LIMITED
         clock.now += 1.001
-        assert (await limiter.take(ask(limit=limit))).verdict is Verdict.ADMITTED
+        assert (await limiter.check(ask(limit=limit))).verdict is Verdict.ADMITTED
 
 
 class TestGeneration:
     async def test_a_row_is_current_until_the_key_changes(self, make_limiter: MakeLimiter) -> None:
         limiter, other = make_limiter(), make_limiter()
-        generation = (await limiter.take(ask())).generation
-        assert (await limiter.take(ask(generation=generation, age_s=0.5))).verdict is Verdict.ADMITTED
-        await other.changed("k")
-        stale = await limiter.take(ask(generation=generation, age_s=0.5))
+        generation = (await limiter.check(ask())).generation
+        assert (await limiter.check(ask(generation=generation, age_s=0.5))).verdict is Verdict.ADMITTED
+        await other.bump_generation("k")
+        stale = await limiter.check(ask(generation=generation, age_s=0.5))
         assert stale.verdict is Verdict.STALE
         assert stale.generation not in ("", generation)
-        assert (await limiter.take(ask(generation=stale.generation, age_s=0.5))).verdict is Verdict.ADMITTED
+        assert (await limiter.check(ask(generation=stale.generation, age_s=0.5))).verdict is Verdict.ADMITTED
 
     async def test_stale_uses_no_unit(self, make_limiter: MakeLimiter) -> None:
         limiter = make_limiter()
-        await limiter.take(ask())
-        await limiter.take(ask(generation="another", age_s=0.5))
-        assert (await limiter.take(ask())).remaining == 3
+        await limiter.check(ask())
+        await limiter.check(ask(generation="another", age_s=0.5))
+        assert (await limiter.check(ask())).remaining == 3
 
     async def test_an_unproven_row_is_never_current(self, make_limiter: MakeLimiter) -> None:
         limiter = make_limiter()
-        assert (await limiter.take(ask(generation="", age_s=0.5))).verdict is Verdict.STALE
-        assert (await limiter.take(ask(generation="", age_s=0.5))).verdict is Verdict.STALE
-        assert (await limiter.take(ask(generation="-", age_s=0.5))).verdict is Verdict.STALE
+        assert (await limiter.check(ask(generation="", age_s=0.5))).verdict is Verdict.STALE
+        assert (await limiter.check(ask(generation="", age_s=0.5))).verdict is Verdict.STALE
+        assert (await limiter.check(ask(generation="-", age_s=0.5))).verdict is Verdict.STALE
 
     async def test_asking_about_unknown_keys_leaves_nothing_behind(
         self, make_limiter: MakeLimiter, servers: Servers
     ) -> None:
         limiter = make_limiter()
-        seen = [await limiter.take(ask(f"k{i}", units=0, age_s=None)) for i in range(50)]
+        seen = [await limiter.check(ask(f"k{i}", units=0, age_s=None)) for i in range(50)]
         assert {(decision.verdict, decision.generation) for decision in seen} == {(Verdict.STALE, "")}
         if isinstance(limiter, MemoryLimiter):
             assert not limiter._quotas
-        elif isinstance(limiter, RedisLimiter):
+        elif isinstance(limiter, SingleNodeLimiter):
             assert await limiter._control.dbsize() == 0
         else:
             assert servers.cluster(emptied=False).names() == set()
@@ -192,8 +192,8 @@ class TestGeneration:
         self, make_limiter: MakeLimiter
     ) -> None:
         limiter = make_limiter()
-        await limiter.changed("k")
-        assert (await limiter.take(ask(generation="", age_s=0.5))).verdict is Verdict.STALE
+        await limiter.bump_generation("k")
+        assert (await limiter.check(ask(generation="", age_s=0.5))).verdict is Verdict.STALE
 
 
 class TestBlocking:
@@ -201,51 +201,55 @@ class TestBlocking:
         self, make_limiter: MakeLimiter
     ) -> None:
         limiter, other = make_limiter(), make_limiter()
-        assert [await limiter.fail("a"), await other.fail("a"), await limiter.fail("a")] == [None, None, 0]
-        assert await limiter.fail("a") == 120
-        assert await other.fail("a") == 120
-        decision = await other.take(ask(bucket="a"))
+        assert [
+            await limiter.record_failure("a"),
+            await other.record_failure("a"),
+            await limiter.record_failure("a"),
+        ] == [None, None, 0]
+        assert await limiter.record_failure("a") == 120
+        assert await other.record_failure("a") == 120
+        decision = await other.check(ask(bucket="a"))
         assert (decision.verdict, decision.wait_s) == (Verdict.BLOCKED, 120)
-        assert (await other.take(ask(bucket="b"))).verdict is Verdict.ADMITTED
-        assert (await other.take(ask(bucket=None))).verdict is Verdict.ADMITTED
+        assert (await other.check(ask(bucket="b"))).verdict is Verdict.ADMITTED
+        assert (await other.check(ask(bucket=None))).verdict is Verdict.ADMITTED
 
     async def test_exactly_the_number_is_counted_under_concurrency(self, make_limiter: MakeLimiter) -> None:
         workers = [make_limiter(), make_limiter()]
-        seen = await asyncio.gather(*(workers[i % 2].fail("a") for i in range(60)))
+        seen = await asyncio.gather(*(workers[i % 2].record_failure("a") for i in range(60)))
         assert (seen.count(None), seen.count(0)) == (2, 1)
 
     async def test_the_window_runs_from_the_first_failure(self, make_limiter: MakeLimiter, clock: Clock) -> None:
         limiter = make_limiter()
-        await limiter.fail("a")
+        await limiter.record_failure("a")
         clock.now += 59
-        await limiter.fail("a")
+        await limiter.record_failure("a")
         clock.now += 1  # the first one is out; counting starts anew
-        assert [await limiter.fail("a") for _ in range(3)] == [None, None, 0]
-        assert await limiter.fail("a") == 120
+        assert [await limiter.record_failure("a") for _ in range(3)] == [None, None, 0]
+        assert await limiter.record_failure("a") == 120
 
     async def test_a_block_is_not_extended_and_afterwards_counting_starts_anew(
         self, make_limiter: MakeLimiter, clock: Clock
     ) -> None:
         limiter = make_limiter()
         for _ in range(3):
-            await limiter.fail("a")
+            await limiter.record_failure("a")
         clock.now += 119
-        assert await limiter.fail("a") == 1
+        assert await limiter.record_failure("a") == 1
         clock.now += 1
-        assert (await limiter.take(ask(bucket="a"))).verdict is Verdict.ADMITTED
-        assert [await limiter.fail("a") for _ in range(3)] == [None, None, 0]
-        assert await limiter.fail("a") == 120
+        assert (await limiter.check(ask(bucket="a"))).verdict is Verdict.ADMITTED
+        assert [await limiter.record_failure("a") for _ in range(3)] == [None, None, 0]
+        assert await limiter.record_failure("a") == 120
 
 
 class TestRedisAlone:
     async def test_one_call_serves_all_that_wait_and_a_cancelled_one_disturbs_nobody(
         self, redis_server_url: str, clock: Clock
     ) -> None:
-        limiter = RedisLimiter(redis_server_url, Policy(3, 1000, 1000, "fixed_window"), "t", 5.0, clock)
+        limiter = SingleNodeLimiter(redis_server_url, Policy(3, 1000, 1000, "fixed_window"), "t", 5.0, clock)
         admin: Redis = Redis.from_url(redis_server_url)
-        await limiter.take(ask())
+        await limiter.check(ask())
         before = (await admin.info("commandstats"))["cmdstat_evalsha"]["calls"]
-        tasks = [asyncio.ensure_future(limiter.take(ask(limit=1000))) for _ in range(100)]
+        tasks = [asyncio.ensure_future(limiter.check(ask(limit=1000))) for _ in range(100)]
         await asyncio.sleep(0)
         for task in tasks[10:20]:
             task.cancel()
@@ -258,55 +262,55 @@ class TestRedisAlone:
         await limiter.close()
 
     async def test_everything_in_redis_expires(self, redis_server_url: str) -> None:
-        limiter = RedisLimiter(redis_server_url, Policy(3, 60_000, 60_000, "fixed_window"), "t", 5.0)
-        await limiter.take(ask())
-        await limiter.take(ask("n", limit=None))
-        await limiter.changed("c")
+        limiter = SingleNodeLimiter(redis_server_url, Policy(3, 60_000, 60_000, "fixed_window"), "t", 5.0)
+        await limiter.check(ask())
+        await limiter.check(ask("n", limit=None))
+        await limiter.bump_generation("c")
         for bucket in ("a", "b", "b", "b"):
-            await limiter.fail(bucket)
-        await limiter.touch()
+            await limiter.record_failure(bucket)
+        await limiter.probe()
         names = [name async for name in limiter._control.scan_iter()]
         assert len(names) >= 5
         assert all([await limiter._control.pttl(name) > 0 for name in names])
         await limiter.close()
 
     async def test_failures_grow_no_further_than_the_memory_that_redis_may_use(self, redis_server_url: str) -> None:
-        limiter = RedisLimiter(redis_server_url, Policy(3, 60_000, 60_000, "fixed_window"), "t", 5.0)
+        limiter = SingleNodeLimiter(redis_server_url, Policy(3, 60_000, 60_000, "fixed_window"), "t", 5.0)
         admin: Redis = Redis.from_url(redis_server_url)
         for bucket in ("known", "nearly", "nearly"):
-            await limiter.fail(bucket)
+            await limiter.record_failure(bucket)
         await admin.config_set("maxmemory", 1)
         try:
             for bucket in ("new", "known", "nearly"):
                 with pytest.raises(LimiterUnavailable, match="OOM"):
-                    await limiter.fail(bucket)
+                    await limiter.record_failure(bucket)
         finally:
             await admin.config_set("maxmemory", 0)
-        assert await limiter.fail("nearly") == 0  # what was refused was not counted
+        assert await limiter.record_failure("nearly") == 0  # what was refused was not counted
         await admin.aclose()
         await limiter.close()
 
     async def test_a_new_connection_proves_every_row_anew(self, redis_server_url: str) -> None:
-        limiter = RedisLimiter(redis_server_url, Policy(3, 1000, 1000, "fixed_window"), "t", 5.0)
-        generation = (await limiter.take(ask())).generation
-        assert (await limiter.take(ask(generation=generation, age_s=0.5))).verdict is Verdict.ADMITTED
+        limiter = SingleNodeLimiter(redis_server_url, Policy(3, 1000, 1000, "fixed_window"), "t", 5.0)
+        generation = (await limiter.check(ask())).generation
+        assert (await limiter.check(ask(generation=generation, age_s=0.5))).verdict is Verdict.ADMITTED
         admin: Redis = Redis.from_url(redis_server_url)
         await admin.client_kill_filter(_type="normal", skipme=True)
-        assert (await limiter.take(ask(generation=generation, age_s=0.5))).verdict is Verdict.STALE
+        assert (await limiter.check(ask(generation=generation, age_s=0.5))).verdict is Verdict.STALE
         await admin.aclose()
         await limiter.close()
 
     async def test_forgotten_scripts_are_loaded_again(self, redis_server_url: str) -> None:
-        limiter = RedisLimiter(redis_server_url, Policy(3, 1000, 1000, "fixed_window"), "t", 5.0)
-        await limiter.take(ask())
+        limiter = SingleNodeLimiter(redis_server_url, Policy(3, 1000, 1000, "fixed_window"), "t", 5.0)
+        await limiter.check(ask())
         await limiter._control.script_flush()
-        assert (await limiter.take(ask())).remaining == 3
+        assert (await limiter.check(ask())).remaining == 3
         await limiter.close()
 
     async def test_redis_own_clock_rules_where_none_is_given(self, redis_server_url: str) -> None:
-        limiter = RedisLimiter(redis_server_url, Policy(3, 1000, 1000, "fixed_window"), "t", 5.0)
+        limiter = SingleNodeLimiter(redis_server_url, Policy(3, 1000, 1000, "fixed_window"), "t", 5.0)
         seconds, _ = await limiter._control.time()
-        decision = await limiter.take(ask())
+        decision = await limiter.check(ask())
         assert decision.hour in (seconds // HOUR, seconds // HOUR + 1)
         assert abs(decision.reset_at_s - decision.wait_s - seconds) <= 2
         await limiter.close()
@@ -315,5 +319,5 @@ class TestRedisAlone:
 async def test_no_remembered_row_is_believed_where_none_may_be_however_coarse_the_clock(clock: Clock) -> None:
     """`max_staleness_s=0`, and the fallback while Redis is away: a clock that has not moved yet makes no row fresh."""
     limiter = MemoryLimiter(Policy(3, 60_000, 120_000, "fixed_window"), 0.0, clock)
-    generation = (await limiter.take(ask())).generation
-    assert (await limiter.take(ask(generation=generation, age_s=0.0))).verdict is Verdict.STALE
+    generation = (await limiter.check(ask())).generation
+    assert (await limiter.check(ask(generation=generation, age_s=0.0))).verdict is Verdict.STALE

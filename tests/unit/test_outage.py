@@ -19,7 +19,7 @@ from fastapi_keyauth import (
     SetupError,
     StoreUnavailable,
 )
-from fastapi_keyauth.limiter import RedisLimiter
+from fastapi_keyauth.limiter import SingleNodeLimiter
 from tests.servers import PASSWORD, Server
 from tests.unit.test_freshness import authenticate, make_key
 from tests.waiting import until
@@ -66,7 +66,7 @@ async def test_local_policy_goes_on_limits_and_recovers(database_url: str, redis
 
 async def _is_recovered(auth: KeyAuth) -> bool:
     try:
-        await auth._limiter.changed("unknown-key1")
+        await auth._limiter.bump_generation("unknown-key1")
     except LimiterUnavailable:
         return False
     return True
@@ -89,7 +89,7 @@ async def test_a_change_during_the_outage_says_so_and_holds_before_and_after(
                 await authenticate(here, created.token)
         await until(lambda: _is_recovered(there))
         await until(lambda: _is_recovered(here))
-        await there._announcer.announce_pending()
+        await there._outbox.drain()
         for auth in (here, there):
             with pytest.raises(RevokedApiKey):
                 await authenticate(auth, created.token)
@@ -152,7 +152,7 @@ async def test_a_change_without_redis_is_heard_by_workers_that_have_it(database_
             await authenticate(worker, created.token)
         async with build_script(database_url) as script:
             await script.keys.revoke(created.key.id)
-        await worker._announcer.announce_pending()
+        await worker._outbox.drain()
         with pytest.raises(RevokedApiKey):
             await authenticate(worker, created.token)
 
@@ -165,12 +165,12 @@ async def test_a_change_without_redis_waits_for_workers_that_do_not_reach_the_da
         for _ in range(3):
             await authenticate(worker, created.token)
         with monkeypatch.context() as patch:
-            patch.setattr(worker._announcer._store, "pending_changes", _find_nothing)
+            patch.setattr(worker._outbox._store, "pending_changes", _find_nothing)
             async with build_script(database_url) as script:
                 await script.keys.revoke(created.key.id)
-                script._announcer._now = lambda: datetime.now(UTC) + timedelta(hours=20)
-                await script._announcer.announce_pending()
-        await worker._announcer.announce_pending()
+                script._outbox._now = lambda: datetime.now(UTC) + timedelta(hours=20)
+                await script._outbox.drain()
+        await worker._outbox.drain()
         with pytest.raises(RevokedApiKey):
             await authenticate(worker, created.token)
 
@@ -179,11 +179,11 @@ async def test_a_change_without_redis_is_forgotten_in_the_end(database_url: str)
     async with build_script(database_url) as script:
         created = await make_key(script)
         await script.keys.revoke(created.key.id)
-        store = script._announcer._store
-        await script._announcer.announce_pending()
+        store = script._outbox._store
+        await script._outbox.drain()
         assert len(await store.pending_changes(10)) == 1
-        script._announcer._now = lambda: datetime.now(UTC) + timedelta(hours=25)
-        await script._announcer.announce_pending()
+        script._outbox._now = lambda: datetime.now(UTC) + timedelta(hours=25)
+        await script._outbox.drain()
         assert await store.pending_changes(10) == []
 
 
@@ -201,10 +201,10 @@ async def test_what_was_proven_before_an_outage_is_not_believed_after_it(databas
         await admin.replicaof("127.0.0.1", 1)
         with pytest.raises(ChangePending):
             await here.keys.revoke(created.key.id)
-        await there._announcer.announce_pending()  # its housekeeping notices the outage, no request does
-        assert there._limiter._probe is not None  # type: ignore[attr-defined]  # of the OutageLimiter that it is
+        await there._outbox.drain()  # its housekeeping notices the outage, no request does
+        assert there._limiter._probe is not None  # type: ignore[attr-defined]  # of the FailoverLimiter that it is
         for auth in (here, there):
-            auth._announcer.announce_pending = _say_nothing  # type: ignore[method-assign]  # as if it came too late
+            auth._outbox.drain = _say_nothing  # type: ignore[method-assign]  # as if it came too late
         await admin.replicaof("NO", "ONE")
         await until(lambda: _is_recovered(there))
         with pytest.raises(RevokedApiKey):
@@ -233,7 +233,7 @@ async def test_a_change_is_told_though_the_database_died_after_it(
         postgres.kill()
         await admin.replicaof("NO", "ONE")
         await until(lambda: _is_recovered(here))
-        await here._announcer.announce_pending()
+        await here._outbox.drain()
         with pytest.raises(StoreUnavailable):
             await authenticate(there, created.token)
         postgres.restart()
@@ -246,14 +246,14 @@ async def test_a_look_at_redis_that_meets_a_bug_does_not_end_the_looking(
     async with build(database_url, redis) as auth:
         created = await make_key(auth)
         bugs = iter([ZeroDivisionError(), ZeroDivisionError()])
-        real = RedisLimiter.touch
+        real = SingleNodeLimiter.probe
 
-        async def touch(limiter: RedisLimiter) -> None:
+        async def probe(limiter: SingleNodeLimiter) -> None:
             for bug in bugs:
                 raise bug
             await real(limiter)
 
-        monkeypatch.setattr(RedisLimiter, "touch", touch)
+        monkeypatch.setattr(SingleNodeLimiter, "probe", probe)
         async with away(redis, "killed"):
             await authenticate(auth, created.token)
 

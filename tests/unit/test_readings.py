@@ -1,4 +1,4 @@
-"""Readings in tasks of their own: who waits is patient with a crowd, and not with what hangs."""
+"""ReadQueue in tasks of their own: who waits is patient with a crowd, and not with what hangs."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fastapi_keyauth.store.read_queue import MAX_WAITS, Readings
+from fastapi_keyauth.store.read_queue import MAX_WAITS, ReadQueue
 from tests.unit.clocks import IdleClock
 
 Read = Callable[[], Coroutine[Any, Any, Any]]
@@ -47,13 +47,13 @@ async def fail() -> None:
 
 
 async def test_a_crowd_is_waited_for_as_long_as_readings_end() -> None:
-    readings = Readings(1, ends_by_itself=False)
+    readings = ReadQueue(1, ends_by_itself=False)
     seen = await asyncio.gather(*(readings.run(taking(0.2, n), 0.6) for n in range(5)))  # a second in all
     assert seen == list(range(5))
 
 
 async def test_a_standstill_of_the_process_is_not_held_against_a_reading(clock: IdleClock) -> None:
-    readings = Readings(1, ends_by_itself=False)
+    readings = ReadQueue(1, ends_by_itself=False)
 
     async def read() -> int:
         clock.leap(0.5)
@@ -65,7 +65,7 @@ async def test_a_standstill_of_the_process_is_not_held_against_a_reading(clock: 
 
 
 async def test_where_nothing_ends_those_before_their_turn_give_up_as_well() -> None:
-    readings = Readings(1, ends_by_itself=True)
+    readings = ReadQueue(1, ends_by_itself=True)
     hanging = asyncio.gather(*(readings.run(hang, 0.1) for _ in range(5)), return_exceptions=True)
     assert [type(one) for one in await hanging] == [TimeoutError] * 5
     await readings.close()
@@ -73,7 +73,7 @@ async def test_where_nothing_ends_those_before_their_turn_give_up_as_well() -> N
 
 
 async def test_nobody_waits_for_ever_in_a_crowd() -> None:
-    readings = Readings(1, ends_by_itself=True)
+    readings = ReadQueue(1, ends_by_itself=True)
     crowd = [asyncio.create_task(readings.run(taking(0.07), 0.1)) for _ in range(30)]
     seen = await asyncio.gather(*crowd, return_exceptions=True)
     in_time = 1 + int(MAX_WAITS * 0.1 / 0.07)  # the first, and those whose turn comes while they wait
@@ -82,7 +82,7 @@ async def test_nobody_waits_for_ever_in_a_crowd() -> None:
 
 @pytest.mark.parametrize("ends_by_itself", [True, False])
 async def test_what_hangs_is_given_up_at_once_and_keeps_its_place_until_it_has_ended(ends_by_itself: bool) -> None:
-    readings = Readings(1, ends_by_itself=ends_by_itself)
+    readings = ReadQueue(1, ends_by_itself=ends_by_itself)
     stop = asyncio.Event()
 
     async def slow_to_stop() -> None:
@@ -100,14 +100,14 @@ async def test_what_hangs_is_given_up_at_once_and_keeps_its_place_until_it_has_e
 
 
 async def test_what_hangs_is_cancelled_and_its_place_is_free_again() -> None:
-    readings = Readings(1, ends_by_itself=False)
+    readings = ReadQueue(1, ends_by_itself=False)
     with pytest.raises(TimeoutError):
         await readings.run(hang, 0.05)
     assert await readings.run(taking(0), 5) == 1
 
 
 async def test_whoever_goes_away_takes_nothing_from_the_others() -> None:
-    readings = Readings(1, ends_by_itself=False)
+    readings = ReadQueue(1, ends_by_itself=False)
     held = Held()
     going = [asyncio.create_task(readings.run(held.read, 1)) for _ in range(3)]
     staying = asyncio.create_task(readings.run(held.read, 1))
@@ -121,7 +121,7 @@ async def test_whoever_goes_away_takes_nothing_from_the_others() -> None:
 
 
 async def test_a_failure_is_given_to_who_waits_and_frees_the_place() -> None:
-    readings = Readings(1, ends_by_itself=False)
+    readings = ReadQueue(1, ends_by_itself=False)
     for _ in range(3):
         with pytest.raises(ZeroDivisionError):
             await readings.run(fail, 1)
@@ -129,7 +129,7 @@ async def test_a_failure_is_given_to_who_waits_and_frees_the_place() -> None:
 
 
 async def test_closing_does_not_cancel_whoever_waits() -> None:
-    readings = Readings(1, ends_by_itself=False)
+    readings = ReadQueue(1, ends_by_itself=False)
     held = Held()
     waiting = asyncio.create_task(readings.run(held.read, 10))
     await held.has_begun.wait()

@@ -3,7 +3,7 @@
 import pytest
 
 from fastapi_keyauth import KeyAuth, KeyAuthSettings, SetupError
-from fastapi_keyauth.limiter.redis.clients import Clients
+from fastapi_keyauth.limiter.redis.clients import ClientFactory
 from fastapi_keyauth.settings.redis_urls import parse_redis_url
 
 
@@ -91,8 +91,8 @@ def test_an_option_that_redis_py_does_not_know_stops_the_start(url: str) -> None
     ],
 )
 async def test_tls_holds_for_servers_and_sentinels(scheme: str, kinds: list[str]) -> None:
-    clients = Clients(parse_redis_url(f"{scheme}+sentinel://u:p@h:1/m"), 1.0)
-    client = clients.make()
+    clients = ClientFactory(parse_redis_url(f"{scheme}+sentinel://u:p@h:1/m"), 1.0)
+    client = clients.create()
     pool = client.connection_pool
     sentinel = pool.sentinel_manager.sentinels[0].connection_pool  # type: ignore[attr-defined]  # of the pool that it is
     assert [each.connection_class.__name__ for each in (sentinel, pool)] == kinds

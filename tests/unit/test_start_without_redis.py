@@ -17,9 +17,9 @@ from fastapi_keyauth import (
     RevokedApiKey,
     SetupError,
 )
-from fastapi_keyauth.limiter import Ask, RedisLimiter
+from fastapi_keyauth.limiter import LimitCheck, SingleNodeLimiter
 from fastapi_keyauth.limiter.redis.base import START_TRIES
-from fastapi_keyauth.settings.checks import Danger
+from fastapi_keyauth.settings.checks import CheckWarning
 from tests.servers import RedisServer, Server
 from tests.unit.fakes import listening
 from tests.unit.test_freshness import authenticate, make_key
@@ -74,7 +74,7 @@ async def test_with_local_it_serves_and_limits_by_itself_and_recovers(
 async def test_a_block_of_its_own_is_known_and_can_be_lifted(database_url: str, redis: Server) -> None:
     redis.kill()
     async with build(database_url, redis, block_after_failures=1) as auth:
-        assert await auth._limiter.fail("192.0.2.1") == 0
+        assert await auth._limiter.record_failure("192.0.2.1") == 0
         assert auth._limiter.known_block_s("192.0.2.1") is not None
         with pytest.raises(LimiterUnavailable):  # what other workers have cannot be lifted now
             await auth.blocks.clear("192.0.2.1")
@@ -127,11 +127,11 @@ async def test_what_is_dangerous_about_the_server_is_said_when_it_is_there(
 async def test_a_look_for_dangers_that_meets_a_bug_keeps_nobody_from_recovering(
     database_url: str, redis: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def find_dangers(_limiter: RedisLimiter) -> list[Danger]:
+    async def run_checks(_limiter: SingleNodeLimiter) -> list[CheckWarning]:
         raise ZeroDivisionError
 
     redis.kill()
-    monkeypatch.setattr(RedisLimiter, "find_dangers", find_dangers)
+    monkeypatch.setattr(SingleNodeLimiter, "run_checks", run_checks)
     async with build(database_url, redis) as auth:
         redis.restart()
         await until(lambda: _is_back(auth))
@@ -151,14 +151,14 @@ async def test_it_stops_as_soon_as_it_has_started_and_starts_again_when_redis_is
     redis.restart()
     async with auth:
         await auth.keys.revoke((await make_key(auth)).key.id)
-    counts = auth._observer.instruments.counts
+    counts = auth._observer.metrics.counters
     assert (counts.outages["redis"], counts.recoveries["redis"]) == (1, 1)  # one, over all three starts
 
 
 async def test_a_question_that_waits_while_it_stops_begins_no_outage(database_url: str, redis: Server) -> None:
     async with build(database_url, redis, on_limiter_outage="deny") as auth:
         redis.stop()
-        asked = asyncio.ensure_future(auth._limiter.take(Ask("k", None)))
+        asked = asyncio.ensure_future(auth._limiter.check(LimitCheck("k", None)))
     with pytest.raises(LimiterUnavailable):
         await asked
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("keyauth")]
@@ -170,11 +170,11 @@ async def test_a_start_takes_redis_for_away_after_some_looks(
 ) -> None:
     left = iter(range(failures))
 
-    async def touch(_limiter: RedisLimiter) -> None:
+    async def probe(_limiter: SingleNodeLimiter) -> None:
         for _ in left:
             raise LimiterUnavailable("TimeoutError")
 
-    monkeypatch.setattr(RedisLimiter, "touch", touch)
+    monkeypatch.setattr(SingleNodeLimiter, "probe", probe)
     async with build(database_url, redis) as auth:
         assert await _is_back(auth) is not is_away
 

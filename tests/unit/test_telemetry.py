@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from fastapi_keyauth import KeyAuth, KeyAuthSettings, KeyPrincipal, SetupError, Telemetry
 from fastapi_keyauth.telemetry import providers as telemetry
-from fastapi_keyauth.telemetry.counters import Instruments
+from fastapi_keyauth.telemetry.counters import Metrics
 from tests.conftest import Stack
 from tests.servers import Server
 from tests.session import Servers
@@ -171,12 +171,12 @@ async def test_it_can_be_turned_off_and_costs_no_more_than_integers_where_it_is_
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = KeyAuthSettings(_env_file=None, **stack.settings, **CHEAP)
-    assert type(KeyAuth(settings, telemetry=False)._instruments) is Instruments
+    assert type(KeyAuth(settings, telemetry=False)._metrics) is Metrics
     monkeypatch.setattr(telemetry, "otel", None)
     async with KeyAuth(settings) as auth:
-        assert type(auth._instruments) is Instruments
+        assert type(auth._metrics) is Metrics
         await authenticate(auth, (await make_key(auth)).token)
-        assert auth._instruments.counts.admitted_by_row == 1
+        assert auth._metrics.counters.admitted_by_row == 1
     with pytest.raises(SetupError, match="extra 'otel'"):
         KeyAuth(settings, telemetry=Telemetry())
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from fastapi_keyauth.concurrency.fair_semaphore import TooManyWaiting, Turns
+from fastapi_keyauth.concurrency.fair_semaphore import FairSemaphore, TooManyWaiting
 
 
 async def settle() -> None:
@@ -15,14 +15,14 @@ async def settle() -> None:
 class Visitors:
     """Owners that take a turn and keep it until they are sent away."""
 
-    def __init__(self, turns: Turns) -> None:
+    def __init__(self, turns: FairSemaphore) -> None:
         self.turns = turns
         self.inside: list[str] = []
         self.tasks: list[asyncio.Task[None]] = []
 
-    async def come(self, owner: str, *, is_patient: bool = False) -> asyncio.Task[None]:
+    async def come(self, owner: str, *, bypass_limit: bool = False) -> asyncio.Task[None]:
         async def visit() -> None:
-            await self.turns.take(owner, is_patient=is_patient)
+            await self.turns.acquire(owner, bypass_limit=bypass_limit)
             self.inside.append(owner)
 
         task = asyncio.create_task(visit())
@@ -31,53 +31,53 @@ class Visitors:
         return task
 
     async def next_one(self) -> str:
-        self.turns.give_back()
+        self.turns.release()
         await settle()
         return self.inside[-1]
 
 
 async def test_no_more_than_so_many_at_once() -> None:
-    visitors = Visitors(Turns(2, 10, 10))
+    visitors = Visitors(FairSemaphore(2, 10, 10))
     for _ in range(5):
         await visitors.come("a")
     assert len(visitors.inside) == 2
     assert [await visitors.next_one() for _ in range(3)] == ["a"] * 3
     for _ in range(2):
-        visitors.turns.give_back()
+        visitors.turns.release()
     await visitors.come("b")
     assert visitors.inside[-1] == "b"
 
 
 async def test_a_crowd_of_one_owner_delays_nobody_else() -> None:
-    visitors = Visitors(Turns(1, 100, 100))
+    visitors = Visitors(FairSemaphore(1, 100, 100))
     for owner in "aaaaaabbc":
         await visitors.come(owner)
     assert "".join([await visitors.next_one() for _ in range(8)]) == "abcabaaa"
 
 
 async def test_who_would_wait_too_long_is_told_so_and_others_are_not() -> None:
-    visitors = Visitors(Turns(1, 3, 2))
+    visitors = Visitors(FairSemaphore(1, 3, 2))
     for owner in "aaa":
         await visitors.come(owner)
     with pytest.raises(TooManyWaiting):
-        await visitors.turns.take("a")
+        await visitors.turns.acquire("a")
     await visitors.come("b")
     with pytest.raises(TooManyWaiting):  # of all of them
-        await visitors.turns.take("c")
-    patient = await visitors.come("a", is_patient=True)
+        await visitors.turns.acquire("c")
+    patient = await visitors.come("a", bypass_limit=True)
     assert "".join([await visitors.next_one() for _ in range(4)]) == "abaa"
     await patient
 
 
 async def test_who_goes_away_leaves_no_gap() -> None:
-    visitors = Visitors(Turns(1, 4, 4))
+    visitors = Visitors(FairSemaphore(1, 4, 4))
     waiting = [await visitors.come(owner) for owner in "abcd"]
     waiting[1].cancel()
     await settle()
     waiting[2].cancel()
     assert await visitors.next_one() == "d"  # c had no time to leave yet
-    visitors.turns.give_back()
-    async with visitors.turns.of("e"):
+    visitors.turns.release()
+    async with visitors.turns.slot("e"):
         pass
     for owner in "aaaaa":  # nobody is counted who has left
         await visitors.come(owner)
@@ -85,9 +85,9 @@ async def test_who_goes_away_leaves_no_gap() -> None:
 
 
 async def test_a_turn_that_comes_while_its_owner_leaves_goes_to_the_next() -> None:
-    visitors = Visitors(Turns(1, 4, 4))
+    visitors = Visitors(FairSemaphore(1, 4, 4))
     _, leaving, staying = [await visitors.come(owner) for owner in "abc"]
-    visitors.turns.give_back()
+    visitors.turns.release()
     leaving.cancel()
     await settle()
     assert leaving.cancelled()

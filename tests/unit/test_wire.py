@@ -15,10 +15,10 @@ import pytest
 
 from fastapi_keyauth.domain.principals import KeyPrincipal, KeyPrincipalDraft
 from fastapi_keyauth.errors import LimiterUnavailable
-from fastapi_keyauth.limiter import Ask, OutageLimiter, RedisLimiter, Verdict
+from fastapi_keyauth.limiter import FailoverLimiter, LimitCheck, SingleNodeLimiter, Verdict
 from fastapi_keyauth.limiter.protocol import Policy
-from fastapi_keyauth.limiter.redis.scripts import Prepared, Script
-from fastapi_keyauth.telemetry.counters import Instruments
+from fastapi_keyauth.limiter.redis.scripts import LuaScript, ScriptArgs
+from fastapi_keyauth.telemetry.counters import Metrics
 from fastapi_keyauth.telemetry.observer import Observer
 from tests.unit.clocks import LeapingClock
 from tests.unit.fakes import listening, read_command
@@ -31,7 +31,7 @@ Answers = list[bytes | None]
 
 
 class FakeRedis:
-    """Answers script calls as the test says, and everything else with OK. Counts both."""
+    """Answers script calls as the test says, and everything else with OK. Counters both."""
 
     def __init__(self) -> None:
         self.answers: Answers = []
@@ -71,14 +71,14 @@ async def server() -> AsyncIterator[FakeRedis]:
 
 
 @pytest.fixture
-async def limiter(server: FakeRedis) -> AsyncIterator[RedisLimiter]:
-    made = RedisLimiter(f"redis://127.0.0.1:{server.port}/0", POLICY, "t", 1.0)
+async def limiter(server: FakeRedis) -> AsyncIterator[SingleNodeLimiter]:
+    made = SingleNodeLimiter(f"redis://127.0.0.1:{server.port}/0", POLICY, "t", 1.0)
     yield made
     await made.close()
 
 
-def take(limiter: RedisLimiter | OutageLimiter) -> Awaitable[object]:
-    return limiter.take(Ask("k", None, 5, 1, "", 0.0, True))
+def take(limiter: SingleNodeLimiter | FailoverLimiter) -> Awaitable[object]:
+    return limiter.check(LimitCheck("k", None, 5, 1, "", 0.0, True))
 
 
 @pytest.mark.parametrize(
@@ -95,29 +95,29 @@ def take(limiter: RedisLimiter | OutageLimiter) -> Awaitable[object]:
     ],
 )
 async def test_an_odd_answer_fails_the_call_and_the_next_is_served(
-    server: FakeRedis, limiter: RedisLimiter, answer: bytes
+    server: FakeRedis, limiter: SingleNodeLimiter, answer: bytes
 ) -> None:
     server.answers = [answer]
     with pytest.raises(LimiterUnavailable):
         await take(limiter)
-    decision = await limiter.take(Ask("k", None, 5, 1, "", 0.0, True))
+    decision = await limiter.check(LimitCheck("k", None, 5, 1, "", 0.0, True))
     assert decision.verdict is Verdict.ADMITTED
 
 
 async def test_an_answer_that_comes_twice_is_not_taken_for_the_next_one(
-    server: FakeRedis, limiter: RedisLimiter
+    server: FakeRedis, limiter: SingleNodeLimiter
 ) -> None:
     other = ADMITTED.replace(b":4", b":3")
     server.answers = [ADMITTED + ADMITTED, other]
     server.in_pieces = False
     with pytest.raises(LimiterUnavailable):
         await take(limiter)
-    decision = await limiter.take(Ask("k", None, 5, 1, "", 0.0, True))
+    decision = await limiter.check(LimitCheck("k", None, 5, 1, "", 0.0, True))
     assert decision.remaining == 3
 
 
 async def test_a_call_that_lost_its_connection_is_sent_once_more_and_not_again(
-    server: FakeRedis, limiter: RedisLimiter
+    server: FakeRedis, limiter: SingleNodeLimiter
 ) -> None:
     await take(limiter)
     server.answers = [None]
@@ -130,7 +130,7 @@ async def test_a_call_that_lost_its_connection_is_sent_once_more_and_not_again(
 
 
 async def test_a_server_that_forgets_the_script_and_dies_at_the_source_is_not_hammered(
-    server: FakeRedis, limiter: RedisLimiter
+    server: FakeRedis, limiter: SingleNodeLimiter
 ) -> None:
     await take(limiter)
     server.answers = [b"-NOSCRIPT none\r\n", None] * 20
@@ -139,7 +139,7 @@ async def test_a_server_that_forgets_the_script_and_dies_at_the_source_is_not_ha
     assert server.connections <= 3
 
 
-async def test_a_call_after_closing_fails_at_once(server: FakeRedis, limiter: RedisLimiter) -> None:
+async def test_a_call_after_closing_fails_at_once(server: FakeRedis, limiter: SingleNodeLimiter) -> None:
     await take(limiter)
     await limiter.close()
     with pytest.raises(LimiterUnavailable):
@@ -147,11 +147,11 @@ async def test_a_call_after_closing_fails_at_once(server: FakeRedis, limiter: Re
 
 
 async def test_workers_forked_from_one_process_give_out_generations_of_their_own(redis_server_url: str) -> None:
-    limiter = RedisLimiter(redis_server_url, POLICY, "t", 5.0)
+    limiter = SingleNodeLimiter(redis_server_url, POLICY, "t", 5.0)
     given = set()
     for key_id in ("a", "b"):  # a fork shares all that was made before the start
         await limiter.start()
-        given.add((await limiter.take(Ask(key_id, None, 5, 1, "", 0.0, True))).generation.partition(":")[2])
+        given.add((await limiter.check(LimitCheck(key_id, None, 5, 1, "", 0.0, True))).generation.partition(":")[2])
         await limiter.close()
     nonces = {generation[:16] for generation in given}
     assert len(nonces) == 2
@@ -160,12 +160,12 @@ async def test_workers_forked_from_one_process_give_out_generations_of_their_own
 def test_a_call_is_packed_as_hiredis_packs_it() -> None:
     source = files("fastapi_keyauth.limiter.redis").joinpath("lua", "take.lua").read_bytes()
     sha = hashlib.sha1(source, usedforsecurity=False).hexdigest()
-    calls: list[Prepared] = [([], []), (["ka:{käy}", "ka:{}"], ["", 0, -1, 10**12, "0"])]
+    calls: list[ScriptArgs] = [([], []), (["ka:{käy}", "ka:{}"], ["", 0, -1, 10**12, "0"])]
     for prepared in calls:
         keys, args = prepared
         rest: tuple[Any, ...] = (len(keys), *keys, *args)
-        assert Script("take").pack(prepared) == hiredis.pack_command(("EVALSHA", sha, *rest))
-        assert Script("take").pack(prepared, with_source=True) == hiredis.pack_command(("EVAL", source, *rest))
+        assert LuaScript("take").pack(prepared) == hiredis.pack_command(("EVALSHA", sha, *rest))
+        assert LuaScript("take").pack(prepared, with_source=True) == hiredis.pack_command(("EVAL", source, *rest))
 
 
 def test_a_draft_has_the_fields_of_a_principal_in_their_order() -> None:
@@ -178,7 +178,7 @@ async def test_the_time_runs_from_the_question_and_not_from_the_call(
 ) -> None:
     """A server that is slow and yet in time for each call is too late for a question that waited for a call before."""
     clock = LeapingClock(monkeypatch)
-    limiter = RedisLimiter(f"redis://127.0.0.1:{server.port}/0", POLICY, "t", 30.0)
+    limiter = SingleNodeLimiter(f"redis://127.0.0.1:{server.port}/0", POLICY, "t", 30.0)
     await take(limiter)
     server.may_answer.clear()
     first, second = take(limiter), take(limiter)
@@ -198,7 +198,7 @@ async def test_a_worker_that_stood_still_does_not_take_it_for_an_outage(
 ) -> None:
     """While it connects, which takes several turns of the loop: nothing is ready when the time is over."""
     clock = LeapingClock(monkeypatch)
-    limiter = RedisLimiter(f"redis://127.0.0.1:{server.port}/0", POLICY, "t", 30.0)
+    limiter = SingleNodeLimiter(f"redis://127.0.0.1:{server.port}/0", POLICY, "t", 30.0)
     asked = asyncio.ensure_future(take(limiter))
     await asyncio.sleep(0)
     clock.leap(40)
@@ -207,7 +207,7 @@ async def test_a_worker_that_stood_still_does_not_take_it_for_an_outage(
 
 
 async def test_a_start_on_a_busy_machine_looks_more_than_once(server: FakeRedis) -> None:
-    limiter = RedisLimiter(f"redis://127.0.0.1:{server.port}/0", POLICY, "t", 0.3)
+    limiter = SingleNodeLimiter(f"redis://127.0.0.1:{server.port}/0", POLICY, "t", 0.3)
     server.may_answer.clear()
     starting = asyncio.create_task(limiter.start())
     await until(lambda: server.connections >= 2)
@@ -221,11 +221,11 @@ async def test_the_breaker_stays_open_while_only_requests_are_refused(
 ) -> None:
     """Changes get through, the script that requests call does not: a probe of the one alone would open and close it."""
     monkeypatch.setattr("fastapi_keyauth.limiter.failover.PROBE_EVERY_S", 0.01)
-    observer = Observer(Instruments(), None, partial(datetime.now, UTC))
-    limiter = OutageLimiter(RedisLimiter(f"redis://127.0.0.1:{server.port}/0", POLICY, "t", 1.0), None, observer)
+    observer = Observer(Metrics(), None, partial(datetime.now, UTC))
+    limiter = FailoverLimiter(SingleNodeLimiter(f"redis://127.0.0.1:{server.port}/0", POLICY, "t", 1.0), None, observer)
     await limiter.start()
     server.in_pieces = False
-    server.refused_script = Script("take").pack(([], [])).split(b"\r\n")[4]
+    server.refused_script = LuaScript("take").pack(([], [])).split(b"\r\n")[4]
     with pytest.raises(LimiterUnavailable):
         await take(limiter)
     calls = server.calls

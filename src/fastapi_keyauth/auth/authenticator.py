@@ -30,11 +30,11 @@ from starlette.requests import HTTPConnection
 
 from fastapi_keyauth.auth.credentials import Credentials
 from fastapi_keyauth.auth.imported_verifier import ANY_KEY, ImportVerifier
-from fastapi_keyauth.auth.request_context import Visit
+from fastapi_keyauth.auth.request_context import AuthContext
 from fastapi_keyauth.auth.sessions import SessionGate
 from fastapi_keyauth.auth.verifier import VerifiedKey, Verifier
 from fastapi_keyauth.domain.ip_addresses import is_in, parse_networks
-from fastapi_keyauth.domain.keys import StoredKey
+from fastapi_keyauth.domain.keys import KeySnapshot
 from fastapi_keyauth.domain.principals import KeyPrincipal, KeyPrincipalDraft, SessionPrincipal
 from fastapi_keyauth.domain.tokens import TokenFormError, TokenParser, token_digest
 from fastapi_keyauth.errors import (
@@ -54,9 +54,9 @@ from fastapi_keyauth.errors import (
     RevokedApiKey,
     SessionRequired,
 )
-from fastapi_keyauth.limiter import Ask, Decision, Limiter, Verdict
+from fastapi_keyauth.limiter import Decision, LimitCheck, Limiter, Verdict
 from fastapi_keyauth.store.usage_buffer import UsageRecorder
-from fastapi_keyauth.telemetry.counters import Counts
+from fastapi_keyauth.telemetry.counters import Counters
 
 
 class Authenticator:
@@ -75,7 +75,7 @@ class Authenticator:
         usage: UsageRecorder,
         now: Callable[[], datetime],
         block_spares_valid_keys: bool,
-        counts: Counts,
+        counters: Counters,
     ) -> None:
         self.limiter = limiter
         self._parser = parser
@@ -85,9 +85,9 @@ class Authenticator:
         self._usage = usage
         self._now = now
         self._block_spares_valid_keys = block_spares_valid_keys
-        self._counts = counts
+        self._counters = counters
 
-    async def authenticate_key(self, visit: Visit) -> KeyPrincipal:
+    async def authenticate_key(self, context: AuthContext) -> KeyPrincipal:
         """Checks 1 to 7. A token that this process has verified before costs one trip to the limiter and no other.
 
         All in one coroutine, as a wake-up passes through each that waits.
@@ -96,16 +96,16 @@ class Authenticator:
             Refusal: the finding that decided.
             TemporarilyUnavailable: nothing could be found out.
         """
-        outcome = visit._key_outcome
+        outcome = context._key_outcome
         if outcome is not None:
             if isinstance(outcome, KeyAuthError):
                 raise outcome
             return outcome
         try:
-            credentials = visit.credentials
+            credentials = context.credentials
             if credentials.token is None:
-                raise await self._refuse_unreadable(credentials, visit)
-            bucket = self._bucket_of(visit)
+                raise await self._refuse_unreadable(credentials, context)
+            bucket = self._bucket_of(context)
             if bucket is not None:
                 blocked_s = self.limiter.known_block_s(bucket)
                 if blocked_s is not None:
@@ -113,28 +113,30 @@ class Authenticator:
             digest = token_digest(credentials.token)
             verified = self._verifier.find_verified(digest)
             if verified is None:
-                principal = await self._admit_unseen(visit, credentials.token, digest)
+                principal = await self._admit_unseen(context, credentials.token, digest)
             else:
-                visit.key = key = verified.key
-                finding = self._find_fault(key, visit) if verified.has_conditions else None
+                context.key = key = verified.key
+                finding = self._find_fault(key, context) if verified.has_conditions else None
                 units = 1 if finding is None else 0
                 age_s = self._verifier.age_s(verified)
-                # As Ask(...) does it, without the function of Python's around it.
-                ask = tuple.__new__(Ask, (key.id, bucket, key.hourly_limit, units, verified.generation, age_s, False))
-                seen = await self.limiter.take(ask)
+                # As LimitCheck(...) does it, without the function of Python's around it.
+                ask = tuple.__new__(
+                    LimitCheck, (key.id, bucket, key.hourly_limit, units, verified.generation, age_s, False)
+                )
+                seen = await self.limiter.check(ask)
                 if seen.verdict is Verdict.STALE:
-                    principal = await self._admit_again(visit, key.id, credentials.token, digest, seen)
+                    principal = await self._admit_again(context, key.id, credentials.token, digest, seen)
                 else:
-                    principal = self._conclude(visit, key, finding, seen)
-                    self._counts.admitted_from_memory += 1
+                    principal = self._conclude(context, key, finding, seen)
+                    self._counters.admitted_from_memory += 1
         except KeyAuthError as error:
-            visit._key_outcome = error
+            context._key_outcome = error
             raise
-        visit._key_outcome = principal
+        context._key_outcome = principal
         return principal
 
     async def authenticate_session(
-        self, visit: Visit, connection: HTTPConnection, key: KeyPrincipal | None
+        self, context: AuthContext, connection: HTTPConnection, key: KeyPrincipal | None
     ) -> SessionPrincipal:
         """Checks 8 and 9; ``key`` is the one admitted before, on a route that wants both.
 
@@ -142,15 +144,15 @@ class Authenticator:
             SessionRequired, MissingSession, InvalidSession: the finding.
             TemporarilyUnavailable: nothing could be found out.
         """
-        if not visit.credentials.has_session:
+        if not context.credentials.has_session:
             raise MissingSession if key is None else SessionRequired
-        outcome = visit._session_outcome
+        outcome = context._session_outcome
         if outcome is None:
             try:
-                outcome = await self._sessions.authenticate(visit.credentials.session, connection)
+                outcome = await self._sessions.authenticate(context.credentials.session, connection)
             except KeyAuthError as error:
                 outcome = error
-            visit._session_outcome = outcome
+            context._session_outcome = outcome
         if isinstance(outcome, KeyAuthError):
             raise outcome
         return outcome if key is None else replace(outcome, key=key)
@@ -166,10 +168,12 @@ class Authenticator:
         if missing:
             raise InsufficientScope(missing, key_id=principal.id if isinstance(principal, KeyPrincipal) else None)
 
-    async def _admit_again(self, visit: Visit, key_id: str, text: str, digest: bytes, seen: Decision) -> KeyPrincipal:
+    async def _admit_again(
+        self, context: AuthContext, key_id: str, text: str, digest: bytes, seen: Decision
+    ) -> KeyPrincipal:
         """The same for a token whose key may have changed since its row was read."""
-        self._counts.stale += 1
-        visit.key = None
+        self._counters.stale += 1
+        context.key = None
         try:
             token = self._parser.parse(text)
         except TokenFormError:
@@ -178,102 +182,108 @@ class Authenticator:
             reading = self._imports.read_imported(text, digest, key_id, seen.generation)
         else:
             reading = self._verifier.read(token, digest, seen.generation, seen.share_s)
-        return await self._admit_by_row(visit, key_id, reading, seen)
+        return await self._admit_by_row(context, key_id, reading, seen)
 
-    async def _admit_unseen(self, visit: Visit, text: str, digest: bytes) -> KeyPrincipal:
+    async def _admit_unseen(self, context: AuthContext, text: str, digest: bytes) -> KeyPrincipal:
         """The same for a token not verified before: the block before the database, the generation before the row."""
-        known_wrong = self._verifier.find_known_wrong(digest)
-        if known_wrong is not None:
-            raise InvalidApiKey(known_wrong or None, begins_block=await self._count_failure(visit))
+        negative = self._verifier.find_negative(digest)
+        if negative is not None:
+            raise InvalidApiKey(negative or None, begins_block=await self._count_failure(context))
         try:
             token = self._parser.parse(text)
         except TokenFormError as error:
             problem = str(error)
         else:
-            seen = await self.limiter.take(Ask(token.key_id, self._bucket_of(visit)))
+            seen = await self.limiter.check(LimitCheck(token.key_id, self._bucket_of(context)))
             if seen.verdict is Verdict.BLOCKED:
                 raise AddressBlocked(seen.wait_s)
-            self._counts.missed += 1
+            self._counters.missed += 1
             reading = self._verifier.read(token, digest, seen.generation, seen.share_s)
-            return await self._admit_by_row(visit, token.key_id, reading, seen)
+            return await self._admit_by_row(context, token.key_id, reading, seen)
         if self._imports is not None and self._imports.forms.takes(text):
-            return await self._admit_imported(visit, self._imports, text, digest)
-        raise MalformedApiKey(problem, begins_block=await self._count_failure(visit))
+            return await self._admit_imported(context, self._imports, text, digest)
+        raise MalformedApiKey(problem, begins_block=await self._count_failure(context))
 
-    async def _admit_imported(self, visit: Visit, imports: ImportVerifier, text: str, digest: bytes) -> KeyPrincipal:
+    async def _admit_imported(
+        self, context: AuthContext, imports: ImportVerifier, text: str, digest: bytes
+    ) -> KeyPrincipal:
         """The same for a token of another form: which key it is has to be looked up first."""
-        bucket = self._bucket_of(visit)
+        bucket = self._bucket_of(context)
         if bucket is not None:
-            seen = await self.limiter.take(Ask(ANY_KEY, bucket))
+            seen = await self.limiter.check(LimitCheck(ANY_KEY, bucket))
             if seen.verdict is Verdict.BLOCKED:
                 raise AddressBlocked(seen.wait_s)
-        self._counts.missed += 1
+        self._counters.missed += 1
         key_id = await imports.find_key_id(text, digest)
         if key_id is None:
-            raise InvalidApiKey(begins_block=await self._count_failure(visit))
-        seen = await self.limiter.take(Ask(key_id, bucket))
+            raise InvalidApiKey(begins_block=await self._count_failure(context))
+        seen = await self.limiter.check(LimitCheck(key_id, bucket))
         reading = imports.read_imported(text, digest, key_id, seen.generation)
-        return await self._admit_by_row(visit, key_id, reading, seen)
+        return await self._admit_by_row(context, key_id, reading, seen)
 
     async def _admit_by_row(
-        self, visit: Visit, key_id: str, reading: Coroutine[Any, Any, VerifiedKey | None], seen: Decision
+        self, context: AuthContext, key_id: str, reading: Coroutine[Any, Any, VerifiedKey | None], seen: Decision
     ) -> KeyPrincipal:
         """Checks 4 to 7 by the key's row, which ``reading`` reads now."""
         verified = await reading
         if verified is None:
-            raise InvalidApiKey(key_id, begins_block=await self._count_failure(visit))
-        visit.key = key = verified.key
-        finding = self._find_fault(key, visit)
+            raise InvalidApiKey(key_id, begins_block=await self._count_failure(context))
+        context.key = key = verified.key
+        finding = self._find_fault(key, context)
         if finding is None:
-            seen = await self.limiter.take(
-                Ask(key.id, self._bucket_of(visit), key.hourly_limit, 1, verified.generation, age_s=0, is_fresh=True)
+            seen = await self.limiter.check(
+                LimitCheck(
+                    key.id, self._bucket_of(context), key.hourly_limit, 1, verified.generation, age_s=0, is_fresh=True
+                )
             )
-        principal = self._conclude(visit, key, finding, seen)
-        self._counts.admitted_by_row += 1
+        principal = self._conclude(context, key, finding, seen)
+        self._counters.admitted_by_row += 1
         return principal
 
-    async def _refuse_unreadable(self, credentials: Credentials, visit: Visit) -> KeyRefusal:
+    async def _refuse_unreadable(self, credentials: Credentials, context: AuthContext) -> KeyRefusal:
         """Why there is no token to look at: none was sent, or several."""
         if credentials.token_problem is None:
             return MissingApiKey(credentials.has_session)
-        begins_block = await self._count_failure(visit)
+        begins_block = await self._count_failure(context)
         return MalformedApiKey(credentials.token_problem, begins_block=begins_block)
 
-    def _bucket_of(self, visit: Visit) -> str | None:
+    def _bucket_of(self, context: AuthContext) -> str | None:
         """What a block is looked up under; None where none would count."""
-        return None if visit.address is None or self._block_spares_valid_keys else visit.address.bucket
+        return None if context.address is None or self._block_spares_valid_keys else context.address.bucket
 
-    async def _count_failure(self, visit: Visit) -> bool:
+    async def _count_failure(self, context: AuthContext) -> bool:
         """Count a failed attempt. Whether it is the one that blocks the address."""
-        if visit.address is None:
+        if context.address is None:
             return False
-        blocked_s = await self.limiter.fail(visit.address.bucket)
+        blocked_s = await self.limiter.record_failure(context.address.bucket)
         if blocked_s:
             raise AddressBlocked(blocked_s)
         return blocked_s is not None
 
-    def _find_fault(self, key: StoredKey, visit: Visit) -> KeyRefusal | None:
+    def _find_fault(self, key: KeySnapshot, context: AuthContext) -> KeyRefusal | None:
         """Checks 5 and 6 on a row."""
         status = key.status(self._now())
         if status != "active":
             return {"disabled": DisabledApiKey, "revoked": RevokedApiKey, "expired": ExpiredApiKey}[status](key.id)
-        if key.allowed_origins and visit.origin is not None and visit.origin not in key.allowed_origins:
+        if key.allowed_origins and context.origin is not None and context.origin not in key.allowed_origins:
             return OriginNotAllowed(key.id)
         if key.allowed_ips:
-            ip = None if visit.address is None else visit.address.ip
+            ip = None if context.address is None else context.address.ip
             if ip is None or not is_in(ip, parse_networks(key.allowed_ips)):
                 return AddressNotAllowed(key.id)
         return None
 
-    def _conclude(self, visit: Visit, key: StoredKey, finding: KeyRefusal | None, decision: Decision) -> KeyPrincipal:
+    def _conclude(
+        self, context: AuthContext, key: KeySnapshot, finding: KeyRefusal | None, decision: Decision
+    ) -> KeyPrincipal:
         """Refuse for the block, with the finding, or for the cap; or admit."""
         if decision.verdict is Verdict.BLOCKED:
-            visit.key = None  # whose secret was not looked at: this answer knows of no key
+            context.key = None  # whose secret was not looked at: this answer knows of no key
             raise AddressBlocked(decision.wait_s)
         if finding is not None:
             self._usage.refused(key, decision.hour)
             raise finding
-        visit.decision = decision
+        context.decision = decision
         if decision.verdict is Verdict.LIMITED:
             self._usage.refused(key, decision.hour)
             raise RateLimitExceeded(decision.wait_s, key.hourly_limit or 0, key.id)

@@ -12,21 +12,21 @@ from concurrent.futures import ThreadPoolExecutor
 from argon2 import PasswordHasher
 from argon2.exceptions import HashingError, InvalidHashError, VerificationError, VerifyMismatchError
 
-from fastapi_keyauth.concurrency.fair_semaphore import TooManyWaiting, Turns
-from fastapi_keyauth.concurrency.log_throttle import Seldom
+from fastapi_keyauth.concurrency.fair_semaphore import FairSemaphore, TooManyWaiting
+from fastapi_keyauth.concurrency.log_throttle import LogThrottle
 from fastapi_keyauth.domain import imported_tokens as foreign
 from fastapi_keyauth.errors import HasherUnavailable
 from fastapi_keyauth.settings.settings import KeyAuthSettings
-from fastapi_keyauth.telemetry.counters import Instruments
+from fastapi_keyauth.telemetry.counters import Metrics
 
 logger = logging.getLogger("fastapi_keyauth")
 
 MAX_WAITING = 4096
 MAX_WAITING_OF_OWNER = 512
 """At OWASP's minimum and two at a time about six seconds of hashing: who comes later had better come again."""
-MAX_WAITING_DEAD = 256
+MAX_WAITING_INACTIVE = 256
 MAX_WAITING_DEAD_OF_OWNER = 16
-DEAD_REST = 3
+INACTIVE_DUTY_CYCLE = 3
 """The lane of dead secrets rests for so many times as long as it hashed: a quarter of one thread at most."""
 
 
@@ -36,8 +36,8 @@ class Hasher:
     Create it and call it from one event loop; ``close`` ends its threads.
     """
 
-    def __init__(self, settings: KeyAuthSettings, instruments: Instruments) -> None:
-        self._instruments = instruments
+    def __init__(self, settings: KeyAuthSettings, metrics: Metrics) -> None:
+        self._metrics = metrics
         self._hasher = PasswordHasher(
             time_cost=settings.argon2_time_cost,
             memory_cost=settings.argon2_memory_kib,
@@ -45,14 +45,14 @@ class Hasher:
         )
         self._max_threads = settings.max_concurrent_hashes
         self._threads: ThreadPoolExecutor | None = None
-        self._turns = self._dead_turns = Turns(0, 0, 0)
-        self._seldom = Seldom()
+        self._turns = self._inactive_turns = FairSemaphore(0, 0, 0)
+        self._log_throttle = LogThrottle()
 
     def start(self) -> None:
         """Get ready to hash. The threads themselves are started when they are needed."""
         self._threads = ThreadPoolExecutor(self._max_threads, thread_name_prefix="keyauth-argon2")
-        self._turns = Turns(self._max_threads, MAX_WAITING, MAX_WAITING_OF_OWNER)
-        self._dead_turns = Turns(1, MAX_WAITING_DEAD, MAX_WAITING_DEAD_OF_OWNER)
+        self._turns = FairSemaphore(self._max_threads, MAX_WAITING, MAX_WAITING_OF_OWNER)
+        self._inactive_turns = FairSemaphore(1, MAX_WAITING_INACTIVE, MAX_WAITING_DEAD_OF_OWNER)
 
     async def hash(self, secret: str, owner_id: str) -> str:
         """The secret's Argon2id hash as a PHC string, with a fresh salt.
@@ -65,8 +65,8 @@ class Hasher:
             HasherUnavailable: Argon2 cannot run, for want of memory for instance.
         """
         threads = self._started()
-        async with self._turns.of(owner_id, is_patient=True):
-            with self._instruments.span("keyauth.hash"):
+        async with self._turns.slot(owner_id, bypass_limit=True):
+            with self._metrics.span("keyauth.hash"):
                 return await asyncio.get_running_loop().run_in_executor(threads, self._hash, secret)
 
     async def verify(self, phc: str, secret: str, owner_id: str) -> bool:
@@ -83,26 +83,26 @@ class Hasher:
         is_right, _ = await self._verify_in_turn(phc, secret, owner_id)
         return is_right
 
-    async def verify_dead(self, phc: str, secret: str, owner_id: str) -> bool:
+    async def verify_inactive(self, phc: str, secret: str, owner_id: str) -> bool:
         """As ``verify``, for a secret that is refused also where it is right: one at a time, with rests."""
         took_s = 0.0
         try:
-            await self._dead_turns.take(owner_id)
+            await self._inactive_turns.acquire(owner_id)
         except TooManyWaiting:
             raise self.too_many("secrets that are revoked, disabled or expired") from None
         try:
             is_right, took_s = await self._verify_in_turn(phc, secret, owner_id)
             return is_right
         finally:
-            asyncio.get_running_loop().call_later(DEAD_REST * took_s, self._dead_turns.give_back)
+            asyncio.get_running_loop().call_later(INACTIVE_DUTY_CYCLE * took_s, self._inactive_turns.release)
 
     async def _verify_in_turn(self, phc: str, secret: str, owner_id: str) -> tuple[bool, float]:
         """The answer, and the seconds that it took to hash."""
         threads = self._started()
         try:
-            async with self._turns.of(owner_id):
+            async with self._turns.slot(owner_id):
                 began = time.monotonic()
-                with self._instruments.span("keyauth.verify"):
+                with self._metrics.span("keyauth.verify"):
                     is_right = await asyncio.get_running_loop().run_in_executor(threads, self._verify, phc, secret)
                 return is_right, time.monotonic() - began
         except TooManyWaiting:
@@ -116,8 +116,8 @@ class Hasher:
         """
         threads = self._started()
         try:
-            async with self._turns.of(owner_id):
-                with self._instruments.span("keyauth.verify"):
+            async with self._turns.slot(owner_id):
+                with self._metrics.span("keyauth.verify"):
                     loop = asyncio.get_running_loop()
                     return await loop.run_in_executor(threads, foreign.verify, scheme, hashed, secret)
         except TooManyWaiting:
@@ -127,7 +127,7 @@ class Hasher:
 
     def too_many(self, of_what: str) -> HasherUnavailable:
         """One line every few seconds, however many requests are refused."""
-        held_back = self._seldom.ask()
+        held_back = self._log_throttle.allow()
         if held_back is not None:
             logger.warning(
                 "too many wait for argon2: requests with %s are refused (%d more since the last line)",
@@ -151,7 +151,7 @@ class Hasher:
         except (VerificationError, MemoryError) as error:
             raise _unavailable(error) from error
         finally:
-            self._instruments.hashed("verify", time.perf_counter() - began)
+            self._metrics.hashed("verify", time.perf_counter() - began)
 
     def _hash(self, secret: str) -> str:
         began = time.perf_counter()
@@ -160,7 +160,7 @@ class Hasher:
         except (HashingError, MemoryError) as error:
             raise _unavailable(error) from error
         finally:
-            self._instruments.hashed("create", time.perf_counter() - began)
+            self._metrics.hashed("create", time.perf_counter() - began)
 
     def close(self) -> None:
         """End the threads once what runs has finished."""

@@ -18,7 +18,7 @@ from fastapi_keyauth.errors import HasherUnavailable, TemporarilyUnavailable
 from fastapi_keyauth.settings.settings import KeyAuthSettings
 from fastapi_keyauth.store import KeyStore
 from fastapi_keyauth.store.imported_keys import ImportedSecret
-from fastapi_keyauth.telemetry.counters import Instruments
+from fastapi_keyauth.telemetry.counters import Metrics
 
 logger = logging.getLogger("fastapi_keyauth")
 
@@ -41,12 +41,12 @@ class ImportVerifier(Verifier):
         store: KeyStore,
         hasher: Hasher,
         cache_size: int,
-        instruments: Instruments,
+        metrics: Metrics,
         now: Callable[[], datetime],
         monotonic: Callable[[], float],
         forms: foreign.ImportedForms,
     ) -> None:
-        super().__init__(store, hasher, cache_size, instruments, now, monotonic)
+        super().__init__(store, hasher, cache_size, metrics, now, monotonic)
         self.forms = forms
         self._adopting: dict[int, asyncio.Task[None]] = {}
         self._tried: dict[int, int] = {}
@@ -83,7 +83,7 @@ class ImportVerifier(Verifier):
         secret = await self._find(text, digest)
         if secret is not None and secret.key.id == key_id:
             verified = VerifiedKey(secret.key, secret.key.has_conditions, generation, read_at)
-            before = self._verified.get(digest) or self._dead.get(digest)
+            before = self._verified.get(digest) or self._inactive.get(digest)
             is_known = before is not None and before.key.secret_id == secret.key.secret_id
             if is_known or await self._is_right(text, digest, verified, secret):
                 if secret.scheme is not None:
@@ -97,12 +97,12 @@ class ImportVerifier(Verifier):
         await asyncio.gather(*self._adopting.values(), return_exceptions=True)
 
     async def _find(self, text: str, digest: bytes) -> ImportedSecret | None:
-        lookups = foreign.lookups_of(text)
+        lookups = foreign.candidate_lookups(text)
         try:
-            with self._instruments.span("keyauth.read_key"):
+            with self._metrics.span("keyauth.read_key"):
                 found = await self._store.imports.find(list(lookups))
         except TemporarilyUnavailable:
-            self._known_wrong.pop(digest, None)  # what nobody could look up again is not known
+            self._negative.pop(digest, None)  # what nobody could look up again is not known
             raise
         # One at most is tried: the token itself before its public parts, and the longest of those.
         best = next((lookup for lookup in lookups if lookup in found), None)
@@ -173,12 +173,12 @@ def build_verifier(
     settings: KeyAuthSettings,
     store: KeyStore,
     hasher: Hasher,
-    instruments: Instruments,
+    metrics: Metrics,
     now: Callable[[], datetime],
     monotonic: Callable[[], float],
 ) -> Verifier:
     """One that knows imported keys, where there may be any."""
     if not settings.imported_prefixes:
-        return Verifier(store, hasher, settings.cache_size, instruments, now, monotonic)
+        return Verifier(store, hasher, settings.cache_size, metrics, now, monotonic)
     forms = foreign.ImportedForms(settings.imported_prefixes, settings.key_prefix)
-    return ImportVerifier(store, hasher, settings.cache_size, instruments, now, monotonic, forms)
+    return ImportVerifier(store, hasher, settings.cache_size, metrics, now, monotonic, forms)

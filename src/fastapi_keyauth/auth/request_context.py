@@ -2,13 +2,13 @@
 
 from fastapi_keyauth.auth.credentials import Credentials
 from fastapi_keyauth.domain.ip_addresses import ClientAddress
-from fastapi_keyauth.domain.keys import StoredKey
+from fastapi_keyauth.domain.keys import KeySnapshot
 from fastapi_keyauth.domain.principals import KeyPrincipal, SessionPrincipal
 from fastapi_keyauth.errors import KeyAuthError
 from fastapi_keyauth.limiter import Decision
 
 
-class Visit:
+class AuthContext:
     """One request on its way through the checks. Remembers every outcome, so that asking twice counts once.
 
     Attributes:
@@ -34,7 +34,7 @@ class Visit:
         self.credentials = credentials
         self.address = address
         self.origin = origin
-        self.key: StoredKey | None = None
+        self.key: KeySnapshot | None = None
         self.decision: Decision | None = None
         self.takes_key = False
         self.takes_session = False

@@ -10,17 +10,17 @@ from datetime import datetime
 from typing import TypeVar
 
 from fastapi_keyauth.auth.hashing import Hasher
-from fastapi_keyauth.domain.keys import StoredKey
+from fastapi_keyauth.domain.keys import KeySnapshot
 from fastapi_keyauth.domain.tokens import ParsedToken, secret_tag
 from fastapi_keyauth.errors import TemporarilyUnavailable
 from fastapi_keyauth.store import KeyStore
-from fastapi_keyauth.telemetry.counters import Instruments
+from fastapi_keyauth.telemetry.counters import Metrics
 
-KNOWN_WRONG_S = 5.0
+NEGATIVE_TTL_S = 5.0
 """Seconds for which a wrong token is remembered, so that a client that repeats it costs no reads."""
-LOOK_AGAIN_S = 1.0
+NEGATIVE_GRACE_S = 1.0
 """Seconds for which it is still taken for wrong while one request looks again."""
-MAX_KNOWN_WRONG = 4096
+MAX_NEGATIVE = 4096
 
 
 Outcome = TypeVar("Outcome")
@@ -37,7 +37,7 @@ class VerifiedKey:
         read_at: when the row was read, on the monotonic clock.
     """
 
-    key: StoredKey
+    key: KeySnapshot
     has_conditions: bool
     generation: str
     read_at: float
@@ -53,7 +53,7 @@ class Verifier:
         hasher: compares secrets.
         cache_size: verified secrets that are remembered; and so many of dead keys, apart: they cost their sender no
             unit of a cap, and must not push out those that are in use.
-        instruments: told what is looked up.
+        metrics: told what is looked up.
         now: the time, UTC.
         monotonic: seconds that only go forward.
     """
@@ -63,20 +63,20 @@ class Verifier:
         store: KeyStore,
         hasher: Hasher,
         cache_size: int,
-        instruments: Instruments,
+        metrics: Metrics,
         now: Callable[[], datetime],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._hasher = hasher
         self._cache_size = cache_size
-        self._instruments = instruments
+        self._metrics = metrics
         self._now = now
         self._monotonic = monotonic
         self._verified: OrderedDict[bytes, VerifiedKey] = OrderedDict()
-        self._dead: OrderedDict[bytes, VerifiedKey] = OrderedDict()
+        self._inactive: OrderedDict[bytes, VerifiedKey] = OrderedDict()
         """Verified as well, and disabled, revoked or expired when the row was read."""
-        self._known_wrong: OrderedDict[bytes, tuple[float, str]] = OrderedDict()
+        self._negative: OrderedDict[bytes, tuple[float, str]] = OrderedDict()
         """Digest to (until when, key id)."""
         self._running: dict[tuple[bytes, int], asyncio.Task[bool]] = {}
         self._readings: dict[tuple[bytes, str], tuple[float, asyncio.Task[VerifiedKey | None]]] = {}
@@ -88,25 +88,25 @@ class Verifier:
         if verified is not None:
             self._verified.move_to_end(digest)
             return verified
-        verified = self._dead.get(digest)
+        verified = self._inactive.get(digest)
         if verified is not None:
-            self._dead.move_to_end(digest)
+            self._inactive.move_to_end(digest)
         return verified
 
     def age_s(self, verified: VerifiedKey) -> float:
         """Seconds since the row was read."""
         return self._monotonic() - verified.read_at
 
-    def find_known_wrong(self, digest: bytes) -> str | None:
+    def find_negative(self, digest: bytes) -> str | None:
         """The key id in a token that was found wrong a moment ago; None for any other token. No I/O."""
-        known = self._known_wrong.get(digest)
+        known = self._negative.get(digest)
         if known is None:
             return None
         until, key_id = known
         now = self._monotonic()
         if until <= now:
             # Who asks first looks again; those who come meanwhile need not.
-            self._known_wrong[digest] = (now + LOOK_AGAIN_S, key_id)
+            self._negative[digest] = (now + NEGATIVE_GRACE_S, key_id)
             return None
         return key_id
 
@@ -156,17 +156,17 @@ class Verifier:
         read_at = self._monotonic()
         tag = secret_tag(token.secret)
         try:
-            with self._instruments.span("keyauth.read_key", token.key_id):
+            with self._metrics.span("keyauth.read_key", token.key_id):
                 found = await self._store.find_for_token(token.key_id, tag)
         except TemporarilyUnavailable:
-            self._known_wrong.pop(digest, None)  # what nobody could look up again is not known
+            self._negative.pop(digest, None)  # what nobody could look up again is not known
             raise
         for key, secret_hash in found:
             if key.environment != token.environment:
                 continue  # a token of this key with another environment was never given out
             verified = VerifiedKey(key, key.has_conditions, generation, read_at)
             # A row of secrets is never changed, so one that was verified stays verified.
-            before = self._verified.get(digest) or self._dead.get(digest)
+            before = self._verified.get(digest) or self._inactive.get(digest)
             is_known = before is not None and before.key.secret_id == key.secret_id
             if is_known or await self._verify(token.secret, digest, verified, secret_hash):
                 return self._remember(digest, verified)
@@ -185,33 +185,33 @@ class Verifier:
 
     async def _hash(self, secret: str, digest: bytes, verified: VerifiedKey, secret_hash: str) -> bool:
         key = verified.key
-        verify = self._hasher.verify_dead if self._is_dead(key) else self._hasher.verify
+        verify = self._hasher.verify_inactive if self._is_dead(key) else self._hasher.verify
         is_right = await verify(secret_hash, secret, key.owner_id)
         if is_right:
             # Before this task ends: whoever comes next finds the task or its result, never neither.
             self._remember(digest, verified)
         return is_right
 
-    def _is_dead(self, key: StoredKey) -> bool:
+    def _is_dead(self, key: KeySnapshot) -> bool:
         return key.has_conditions and key.status(self._now()) != "active"
 
     def _remember(self, digest: bytes, verified: VerifiedKey) -> VerifiedKey:
         self._forget(digest)
-        kept = self._dead if self._is_dead(verified.key) else self._verified
+        kept = self._inactive if self._is_dead(verified.key) else self._verified
         kept[digest] = verified
         while len(kept) > self._cache_size:
             kept.popitem(last=False)
         return verified
 
     def _forget(self, digest: bytes) -> None:
-        for known in (self._known_wrong, self._verified, self._dead):
+        for known in (self._negative, self._verified, self._inactive):
             known.pop(digest, None)
 
     def _remember_wrong(self, digest: bytes, key_id: str) -> None:
         self._forget(digest)
-        self._known_wrong[digest] = (self._monotonic() + KNOWN_WRONG_S, key_id)
-        while len(self._known_wrong) > MAX_KNOWN_WRONG:
-            self._known_wrong.popitem(last=False)
+        self._negative[digest] = (self._monotonic() + NEGATIVE_TTL_S, key_id)
+        while len(self._negative) > MAX_NEGATIVE:
+            self._negative.popitem(last=False)
 
 
 async def outcome_of(task: asyncio.Task[Outcome]) -> Outcome:

@@ -7,7 +7,7 @@ import typer
 from fastapi_keyauth.auth.blocked_addresses import Block
 from fastapi_keyauth.cli.output import Json, print_json, print_table, say
 from fastapi_keyauth.cli.progress import tracking
-from fastapi_keyauth.cli.runner import Exit, fail, perform
+from fastapi_keyauth.cli.runner import Exit, fail, run_command
 from fastapi_keyauth.keyauth import KeyAuth
 from fastapi_keyauth.limiter.redis.base import KNOWN_BLOCK_S
 
@@ -23,7 +23,7 @@ def list_blocks(as_json: Json = False) -> None:
         with tracking("looking through Redis"):
             return await auth.blocks.list()
 
-    blocks = perform(read, as_json=as_json)
+    blocks = run_command(read, as_json=as_json)
     if as_json:
         print_json({"items": [{"address": block.address, "ends_in_s": block.ends_in_s} for block in blocks]})
     elif blocks:
@@ -53,7 +53,7 @@ def clear(
                 tracker.advance()
         return lifted
 
-    lifted = perform(lift, as_json=as_json)
+    lifted = run_command(lift, as_json=as_json)
     if as_json:
         print_json({"cleared": lifted})
     elif lifted:

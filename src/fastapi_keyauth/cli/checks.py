@@ -12,8 +12,8 @@ from sqlalchemy import text
 from fastapi_keyauth.cli.db import describe
 from fastapi_keyauth.errors import KeyAuthError, LimiterUnavailable
 from fastapi_keyauth.keyauth import KeyAuth
-from fastapi_keyauth.limiter import OutageLimiter
-from fastapi_keyauth.limiter.redis.base import SharedLimiter
+from fastapi_keyauth.limiter import FailoverLimiter
+from fastapi_keyauth.limiter.redis.base import RedisLimiterBase
 from fastapi_keyauth.limiter.redis.scripts import is_refusal
 from fastapi_keyauth.limiter.redis.server_info import MAX_CLOCK_DIFFERENCE_S
 from fastapi_keyauth.settings.settings import KeyAuthSettings
@@ -43,8 +43,8 @@ def check_settings() -> tuple[KeyAuthSettings | None, list[Finding]]:
         settings = KeyAuthSettings()
     except KeyAuthError as error:
         return None, [Finding("settings", "error", str(error))]
-    dangers = [Finding("settings", "warning", danger) for danger in settings.dangers()]
-    return settings, dangers or [Finding("settings", "ok", "Every setting can be right and none is dangerous.")]
+    warnings = [Finding("settings", "warning", warning) for warning in settings.dangers()]
+    return settings, warnings or [Finding("settings", "ok", "Every setting can be right and none is dangerous.")]
 
 
 def check_versions() -> Iterator[Finding]:
@@ -101,7 +101,7 @@ def _judge_tables(revision: str | None) -> Finding:
 async def check_redis(auth: KeyAuth) -> AsyncIterator[Finding]:
     """Whether it answers and takes what the limiter writes, how fast, whether it may forget, and its clock."""
     limiter = auth._limiter
-    if not isinstance(limiter, OutageLimiter):
+    if not isinstance(limiter, FailoverLimiter):
         yield Finding(
             "redis", "ok", "No redis_url: caps and blocks are counted in each process alone. Right for one worker."
         )
@@ -110,7 +110,7 @@ async def check_redis(auth: KeyAuth) -> AsyncIterator[Finding]:
     try:
         await primary.start()
         finding = await _look_at(primary)
-        dangers = await primary.find_dangers()
+        warnings = await primary.run_checks()
     except LimiterUnavailable as error:
         says = "refuses" if is_refusal(error) else "does not answer"
         yield Finding("redis", "error", f"The Redis server at {primary.where} {says} ({error}).")
@@ -118,11 +118,11 @@ async def check_redis(auth: KeyAuth) -> AsyncIterator[Finding]:
     finally:
         await primary.close()
     yield finding
-    for danger in dangers:
-        yield Finding("redis", "warning", danger.sentence)
+    for warning in warnings:
+        yield Finding("redis", "warning", warning.sentence)
 
 
-async def _look_at(server: SharedLimiter) -> Finding:
+async def _look_at(server: RedisLimiterBase) -> Finding:
     try:
         facts = await server.facts()
     except LimiterUnavailable as error:

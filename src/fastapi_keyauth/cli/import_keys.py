@@ -12,7 +12,7 @@ import typer
 
 from fastapi_keyauth.cli.output import Json, print_json, say
 from fastapi_keyauth.cli.progress import tracking
-from fastapi_keyauth.cli.runner import Exit, perform
+from fastapi_keyauth.cli.runner import Exit, run_command
 from fastapi_keyauth.errors import ImportRefused
 from fastapi_keyauth.keyauth import KeyAuth
 from fastapi_keyauth.keys.importer import ImportedKey, ImportOutcome, Line
@@ -50,7 +50,7 @@ def import_file(
                 outcome = refused
         return outcome, bool(auth.settings.imported_prefixes)
 
-    outcome, is_open = perform(work, as_json=as_json)
+    outcome, is_open = run_command(work, as_json=as_json)
     if isinstance(outcome, ImportRefused):
         _complain(outcome, as_json=as_json)
         raise typer.Exit(Exit.REFUSED)

@@ -10,7 +10,7 @@ from fastapi_keyauth.cli.output import Json, day, moment, print_facts, print_jso
 from fastapi_keyauth.cli.parameters import KeyId, parse_duration, parse_moment, parse_object
 from fastapi_keyauth.cli.progress import tracking
 from fastapi_keyauth.cli.rotate_revoke import describe, dump, print_created, revoke, rotate
-from fastapi_keyauth.cli.runner import perform
+from fastapi_keyauth.cli.runner import run_command
 from fastapi_keyauth.cli.update import disable, enable, update
 from fastapi_keyauth.domain.keys import EventPage, Key, KeyPage, Status, UsageHour
 from fastapi_keyauth.http.routers.schemas import EventOut, UsageHourOut
@@ -67,7 +67,7 @@ def create(
         )
         print_created(created, as_json=as_json)
 
-    perform(make, as_json=as_json)
+    run_command(make, as_json=as_json)
 
 
 @app.command("list")
@@ -99,7 +99,7 @@ def list_keys(
                 if not every or after is None:
                     return KeyPage(keys, after)
 
-    page = perform(read, as_json=as_json)
+    page = run_command(read, as_json=as_json)
     if as_json:
         print_json({"items": [describe(key) for key in page], "next_cursor": page.next_cursor})
         return
@@ -130,7 +130,7 @@ def show(
         key = await auth.keys.get(id)
         return key, await auth.keys.events(id, limit=events) if events else EventPage([], None)
 
-    key, history = perform(read, as_json=as_json)
+    key, history = run_command(read, as_json=as_json)
     if as_json:
         print_json({**describe(key), "events": [dump(EventOut, event) for event in history.items]})
         return
@@ -176,7 +176,7 @@ def usage(
     async def read(auth: KeyAuth) -> list[UsageHour]:
         return await auth.keys.usage(id, hours)
 
-    found = perform(read, as_json=as_json)
+    found = run_command(read, as_json=as_json)
     if as_json:
         print_json({"items": [dump(UsageHourOut, hour) for hour in found]})
         return

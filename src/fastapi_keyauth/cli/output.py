@@ -11,7 +11,7 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from fastapi_keyauth.domain.text import is_plain_text
+from fastapi_keyauth.domain.text import is_printable_text
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
@@ -65,9 +65,9 @@ def print_facts(facts: Iterable[tuple[str, str | Text]]) -> None:
 
 def _visible(cell: str | Text) -> str | Text:
     """What owners write into their notes must not steer the terminal of whoever looks: escapes in place of controls."""
-    if isinstance(cell, Text) or is_plain_text(cell):
+    if isinstance(cell, Text) or is_printable_text(cell):
         return cell
-    return "".join(c if is_plain_text(c) else c.encode("unicode_escape").decode() for c in cell)
+    return "".join(c if is_printable_text(c) else c.encode("unicode_escape").decode() for c in cell)
 
 
 def moment(at: datetime | None) -> str:

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from fastapi_keyauth.cli.output import Json, moment, print_json, print_line, say
 from fastapi_keyauth.cli.parameters import KeyId, parse_duration
-from fastapi_keyauth.cli.runner import perform
+from fastapi_keyauth.cli.runner import run_command
 from fastapi_keyauth.domain.keys import CreatedKey, Key
 from fastapi_keyauth.errors import ChangePending
 from fastapi_keyauth.http.routers.schemas import CreatedKeyOut, KeyOut
@@ -45,12 +45,12 @@ def rotate(
     overlap: Annotated[
         timedelta | None,
         typer.Option(
-            parser=parse_duration, metavar="1d", help="How long the old token works on: 0 to 7d. Left out: 1d."
+            parser=parse_duration, metavar="1d", help="How long the old token keeps working: 0 to 7d. Left out: 1d."
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Give a key a new token, and print it once. The old one works on for a while, so that nothing stops."""
+    """Give a key a new token, and print it once. The old one keeps working for a while, so that nothing stops."""
     if overlap is not None and overlap > MAX_OVERLAP:
         raise typer.BadParameter(f"at most {MAX_OVERLAP.days}d", param_hint="--overlap")
 
@@ -66,7 +66,7 @@ def rotate(
         if not as_json and len(created.key.secrets) > 1:
             say(f"The token before it works until {moment(created.key.secrets[1].expires_at)}.")
 
-    perform(change, as_json=as_json)
+    run_command(change, as_json=as_json)
 
 
 def revoke(
@@ -87,4 +87,4 @@ def revoke(
         else:
             say(f"Key {key.id} ({key.name}, {key.owner_id}) is revoked.")
 
-    perform(change, as_json=as_json)
+    run_command(change, as_json=as_json)

@@ -43,7 +43,7 @@ class Exit(IntEnum):
     """The change is stored, and not yet told to every worker."""
 
 
-def perform(work: Callable[[KeyAuth], Awaitable[Result]], *, as_json: bool) -> Result:
+def run_command(work: Callable[[KeyAuth], Awaitable[Result]], *, as_json: bool) -> Result:
     """Run ``work`` on a KeyAuth that is connected; end the process with a sentence and a code where it fails."""
     with failing(as_json=as_json):
         return asyncio.run(_perform(work))

@@ -7,7 +7,7 @@ import typer
 
 from fastapi_keyauth.cli.output import Json, print_json, print_line, say
 from fastapi_keyauth.cli.parameters import parse_duration, read_token
-from fastapi_keyauth.cli.runner import Exit, fail, perform
+from fastapi_keyauth.cli.runner import Exit, fail, run_command
 from fastapi_keyauth.domain.tokens import is_session_token
 from fastapi_keyauth.keyauth import KeyAuth
 
@@ -31,7 +31,7 @@ def create(
     async def make(auth: KeyAuth) -> str:
         return await auth.sessions.create(user, scope or ("*",), ttl)
 
-    token = perform(make, as_json=as_json)
+    token = run_command(make, as_json=as_json)
     if as_json:
         print_json({"token": token, "user_id": user, "scopes": sorted(scope or ["*"])})
         return
@@ -55,7 +55,7 @@ def revoke(
         async def end_all(auth: KeyAuth) -> None:
             await auth.sessions.revoke_all(user)
 
-        perform(end_all, as_json=as_json)
+        run_command(end_all, as_json=as_json)
         _report(f"Every session of {user} has ended.", as_json=as_json)
         return
     value = read_token(token, "session token")
@@ -65,7 +65,7 @@ def revoke(
     async def end(auth: KeyAuth) -> None:
         await auth.sessions.revoke(value)
 
-    perform(end, as_json=as_json)
+    run_command(end, as_json=as_json)
     _report("The session has ended.", as_json=as_json)
 
 

@@ -8,7 +8,7 @@ import typer
 from fastapi_keyauth.cli.output import Json, moment, print_json, say
 from fastapi_keyauth.cli.parameters import KeyId, parse_duration, parse_moment, parse_object
 from fastapi_keyauth.cli.rotate_revoke import describe
-from fastapi_keyauth.cli.runner import perform
+from fastapi_keyauth.cli.runner import run_command
 from fastapi_keyauth.domain.keys import Key
 from fastapi_keyauth.keyauth import KeyAuth
 
@@ -68,7 +68,7 @@ def update(
     async def change(auth: KeyAuth) -> tuple[Key, Key]:
         return await auth.keys.get(id), await auth.keys.update(id, **fields)
 
-    before, after = perform(change, as_json=as_json)
+    before, after = run_command(change, as_json=as_json)
     if as_json:
         print_json(describe(after))
         return
@@ -99,7 +99,7 @@ def _switch(id: str, *, enabled: bool, as_json: bool) -> None:
     async def change(auth: KeyAuth) -> Key:
         return await auth.keys.update(id, enabled=enabled)
 
-    key = perform(change, as_json=as_json)
+    key = run_command(change, as_json=as_json)
     if as_json:
         print_json(describe(key))
         return

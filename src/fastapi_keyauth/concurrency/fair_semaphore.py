@@ -10,7 +10,7 @@ class TooManyWaiting(Exception):
     """So many wait already that it makes no sense to wait."""
 
 
-class Turns:
+class FairSemaphore:
     """At most ``at_once`` at a time. The rest wait, and the owners take turns: a crowd of one delays nobody else.
 
     Use it from one event loop.
@@ -30,29 +30,29 @@ class Turns:
         self._count = 0
 
     @asynccontextmanager
-    async def of(self, owner: str, *, is_patient: bool = False) -> AsyncIterator[None]:
+    async def slot(self, owner: str, *, bypass_limit: bool = False) -> AsyncIterator[None]:
         """A turn, for as long as the context lasts.
 
         Args:
             owner: on whose behalf.
-            is_patient: wait however many do already.
+            bypass_limit: wait however many do already.
 
         Raises:
             TooManyWaiting: too many wait already, of this owner or of all.
         """
-        await self.take(owner, is_patient=is_patient)
+        await self.acquire(owner, bypass_limit=bypass_limit)
         try:
             yield
         finally:
-            self.give_back()
+            self.release()
 
-    async def take(self, owner: str, *, is_patient: bool = False) -> None:
-        """As ``of``, until ``give_back`` is called."""
+    async def acquire(self, owner: str, *, bypass_limit: bool = False) -> None:
+        """As ``of``, until ``release`` is called."""
         if self._free > 0:  # then nobody waits
             self._free -= 1
             return
         waiting = self._waiting.get(owner)
-        if not is_patient and (
+        if not bypass_limit and (
             self._count >= self._max_waiting or (waiting is not None and len(waiting) >= self._max_waiting_of_one)
         ):
             raise TooManyWaiting
@@ -67,10 +67,10 @@ class Turns:
             if turn.cancelled():
                 self._leave(owner, turn)
             else:
-                self.give_back()  # its turn came in the same moment
+                self.release()  # its turn came in the same moment
             raise
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """The turn is over; the next one's begins."""
         while self._waiting:
             owner, waiting = self._waiting.popitem(last=False)

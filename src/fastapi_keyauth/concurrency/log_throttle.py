@@ -6,7 +6,7 @@ from collections.abc import Callable
 EVERY_S = 5.0
 
 
-class Seldom:
+class LogThrottle:
     """Lets one through every ``every_s`` seconds and counts the others.
 
     Args:
@@ -20,7 +20,7 @@ class Seldom:
         self._last = -every_s
         self._held_back = 0
 
-    def ask(self) -> int | None:
+    def allow(self) -> int | None:
         """None: not now. A number: now, and so many were held back since the last."""
         now = self._monotonic()
         if now - self._last < self._every_s:

@@ -7,17 +7,17 @@ from collections.abc import Awaitable, Callable
 logger = logging.getLogger("fastapi_keyauth")
 
 
-class Housekeeping:
-    """Calls each of its works every few seconds, one after another, whatever happens to any of them.
+class PeriodicTasks:
+    """Calls each of its tasks every few seconds, one after another, whatever happens to any of them.
 
     Args:
         every_s: seconds between two rounds.
-        works: what is to be done.
+        tasks: what is to be done.
     """
 
-    def __init__(self, every_s: float, *works: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, every_s: float, *tasks: Callable[[], Awaitable[None]]) -> None:
         self._every_s = every_s
-        self._works = works
+        self._works = tasks
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:

@@ -4,11 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi_keyauth.limiter.redis.wire import TICKS
+TICKS = 4
+"""Parts in which the time is counted. However many pass while the event loop stands still, they count as one: the
+server may have answered all along, and a connection takes several turns to make. Else a worker that was held up for
+longer than the timeout (a blocking call of the application, a busy machine) would take it for an outage of Redis."""
 
 
 @asynccontextmanager
-async def patience(seconds: float) -> AsyncIterator[None]:
+async def stall_tolerant_timeout(seconds: float) -> AsyncIterator[None]:
     """As ``asyncio.timeout``, the time counted in parts; see ``TICKS`` for why.
 
     Raises:

@@ -9,7 +9,7 @@ Result = TypeVar("Result")
 Parameters = ParamSpec("Parameters")
 
 
-class Works:
+class ShieldedTasks:
     """Runs each work in a task of its own, which is not cancelled with those that wait for it.
 
     A transaction that is cut off in the middle may leave a lock in SQLite, and a change that is cut off after its
@@ -35,21 +35,21 @@ class Works:
 
 
 class HasWorks(Protocol):
-    """What has methods that are done whole."""
+    """What has methods that are done uncancellable."""
 
-    works: Works
+    tasks: ShieldedTasks
 
 
 Owner = TypeVar("Owner", bound=HasWorks)
 
 
-def whole(
+def uncancellable(
     method: Callable[Concatenate[Owner, Parameters], Coroutine[Any, Any, Result]],
 ) -> Callable[Concatenate[Owner, Parameters], Coroutine[Any, Any, Result]]:
     """Make a method one that comes to its end also when its caller is cancelled."""
 
     @wraps(method)
     async def run(self: Owner, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        return await self.works.run(method(self, *args, **kwargs))
+        return await self.tasks.run(method(self, *args, **kwargs))
 
     return run

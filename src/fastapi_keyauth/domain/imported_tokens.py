@@ -1,4 +1,4 @@
-"""Hashes and tokens that were made elsewhere: recognise a hash, find a token's row, verify. Pure functions, no I/O."""
+"""Hashes and tokens that were made elsewhere: parse_hash a hash, find a token's row, verify. Pure functions, no I/O."""
 
 import hashlib
 import hmac
@@ -57,7 +57,7 @@ class ForeignHashError(ValueError):
     """A hash that cannot be taken over. The message never holds it: it may be a token by mistake."""
 
 
-def recognise(text: str) -> ForeignHash:
+def parse_hash(text: str) -> ForeignHash:
     """The hash, by its form.
 
     Raises:
@@ -119,12 +119,12 @@ def public_lookup(public: str) -> str:
     return hashlib.sha256(_PUBLIC_DOMAIN + public.encode("ascii")).hexdigest()
 
 
-def lookup_of(found: ForeignHash, public: str | None) -> str:
+def lookup_key(found: ForeignHash, public: str | None) -> str:
     """What the row of a hash is found by: the public part where there is one, else the hash of the token itself."""
     return found.text[:64] if public is None else public_lookup(public)
 
 
-def lookups_of(text: str) -> dict[str, str | None]:
+def candidate_lookups(text: str) -> dict[str, str | None]:
     """Everything that the row of a presented token may be found by, the likeliest first, each with its public part."""
     token = text.encode("ascii")
     found: dict[str, str | None] = {

@@ -94,7 +94,7 @@ def parse_networks(texts: tuple[str, ...]) -> tuple[IPNetwork, ...]:
 
 
 class AddressResolver:
-    """Turns an ASGI scope into a ``ClientAddress``.
+    """FairSemaphore an ASGI scope into a ``ClientAddress``.
 
     Args:
         trusted_proxies: networks whose ``X-Forwarded-For`` is believed.

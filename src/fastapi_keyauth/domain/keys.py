@@ -123,7 +123,7 @@ class UsageHour:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredKey:
+class KeySnapshot:
     """What the request path knows of a key and of the one secret whose tag fits. Immutable, so it may be shared.
 
     ``metadata_json`` is "" where there is none; it is text, so that every request gets a copy of its own at little

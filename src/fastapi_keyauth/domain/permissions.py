@@ -39,7 +39,7 @@ class Caller:
         return cls(principal, owner_id, ADMIN in principal.scopes, default_limit)
 
     @property
-    def scope_of_view(self) -> str | None:
+    def visible_owner_id(self) -> str | None:
         """The owner whose keys it may see, None for all."""
         return None if self.is_admin else self.owner_id
 

@@ -9,7 +9,7 @@ from fastapi_keyauth.errors import InvalidField
 
 MAX_USER_ID_LENGTH = 255
 _NOT_TEXT = ("Cc", "Cs", "Zl", "Zp")
-_TURNS = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # Unicode UAX #9
+_BIDI_CONTROLS = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # Unicode UAX #9
 _SCOPE_NAME = re.compile(r"[\x21\x23-\x29\x2b-\x5b\x5d-\x7e]{1,64}")  # RFC 6749 section 3.3, without "*"
 
 
@@ -38,14 +38,14 @@ def check_owner_id(owner_id: object, field: str) -> str:
     Raises:
         InvalidField: empty, over 255 characters, or with control characters.
     """
-    if not isinstance(owner_id, str) or not 1 <= len(owner_id) <= MAX_USER_ID_LENGTH or not is_plain_text(owner_id):
+    if not isinstance(owner_id, str) or not 1 <= len(owner_id) <= MAX_USER_ID_LENGTH or not is_printable_text(owner_id):
         raise InvalidField(field, f"must have 1 to {MAX_USER_ID_LENGTH} characters, none of them a control character")
     return owner_id
 
 
-def is_plain_text(text: str) -> bool:
+def is_printable_text(text: str) -> bool:
     """Whether text has no control characters, halves of characters, or marks that turn the direction of what follows.
 
     Joiners stay: names in Persian and Hindi need them.
     """
-    return not any(unicodedata.category(character) in _NOT_TEXT or character in _TURNS for character in text)
+    return not any(unicodedata.category(character) in _NOT_TEXT or character in _BIDI_CONTROLS for character in text)

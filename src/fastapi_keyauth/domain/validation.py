@@ -20,7 +20,7 @@ from pydantic_core import PydanticKnownError
 from fastapi_keyauth.domain.ip_addresses import parse_network
 from fastapi_keyauth.domain.origins import parse_origin
 from fastapi_keyauth.domain.principals import ADMIN, ALL, KEYS_READ, KEYS_WRITE
-from fastapi_keyauth.domain.text import MAX_USER_ID_LENGTH, check_owner_id, check_scope_names, is_plain_text
+from fastapi_keyauth.domain.text import MAX_USER_ID_LENGTH, check_owner_id, check_scope_names, is_printable_text
 from fastapi_keyauth.errors import InvalidField
 
 MAX_METADATA_BYTES = 4096
@@ -32,20 +32,20 @@ FIRST_EXPIRY = datetime(1970, 1, 1, tzinfo=UTC)
 LAST_EXPIRY = datetime(9000, 1, 1, tzinfo=UTC)
 
 
-def _clean_name(value: str) -> str:
+def _validate_name(value: str) -> str:
     value = value.strip()
     if not value:
         raise ValueError("a name has at least one character that can be seen")
-    if not is_plain_text(value):
+    if not is_printable_text(value):
         raise ValueError("a name has no control characters")
     return value
 
 
-def _clean_origins(values: list[str]) -> list[str]:
+def _validate_origins(values: list[str]) -> list[str]:
     return list(dict.fromkeys(parse_origin(value) for value in values))
 
 
-def _clean_networks(values: list[str]) -> list[str]:
+def _validate_networks(values: list[str]) -> list[str]:
     cleaned = []
     for value in values:
         network = parse_network(value)
@@ -54,21 +54,21 @@ def _clean_networks(values: list[str]) -> list[str]:
     return list(dict.fromkeys(cleaned))
 
 
-def _clean_scopes(values: list[str]) -> list[str]:
+def _validate_scopes(values: list[str]) -> list[str]:
     try:
         return check_scope_names(values)
     except InvalidField as error:
         raise ValueError(error.message) from None
 
 
-def _clean_owner(value: str) -> str:
+def _validate_owner(value: str) -> str:
     try:
         return check_owner_id(value, "owner_id")
     except InvalidField as error:
         raise ValueError(error.message) from None
 
 
-def _clean_metadata(value: dict[str, Any]) -> dict[str, Any]:
+def _validate_metadata(value: dict[str, Any]) -> dict[str, Any]:
     if _depth(value) > MAX_METADATA_DEPTH:
         raise ValueError(f"metadata is nested {MAX_METADATA_DEPTH} deep at most")
     try:
@@ -109,7 +109,7 @@ def _as_number(value: Any) -> Any:
     return value
 
 
-def as_moment(value: Any) -> Any:
+def reject_timestamps(value: Any) -> Any:
     """A number would be taken for seconds since 1970, or for milliseconds, as its size suggests."""
     if isinstance(value, int | float | bytes) or (isinstance(value, str) and "-" not in value[1:]):
         raise ValueError("must be a date and time with a zone (RFC 3339)")
@@ -135,18 +135,20 @@ _SCOPE = {"pattern": r"^(\*|[\x21\x23-\x29\x2b-\x5b\x5d-\x7e]{1,64})$"}
 _ORIGIN = {"pattern": r"^[A-Za-z][A-Za-z0-9+.-]*://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?$"}
 _NETWORK = {"pattern": r"^\s*[0-9A-Fa-f:.]{2,45}(/[0-9.]{1,15})?\s*$"}
 
-Name = Annotated[str, Field(max_length=100, json_schema_extra=_NAME), AfterValidator(_clean_name)]
+Name = Annotated[str, Field(max_length=100, json_schema_extra=_NAME), AfterValidator(_validate_name)]
 Environment = Annotated[str, Field(pattern=r"^[a-z0-9]{1,16}$")]
 _Items = (BeforeValidator(_as_list), Field(max_length=MAX_LIST))
-Scopes = Annotated[list[Annotated[str, Field(json_schema_extra=_SCOPE)]], *_Items, AfterValidator(_clean_scopes)]
-Origins = Annotated[list[Annotated[str, Field(json_schema_extra=_ORIGIN)]], *_Items, AfterValidator(_clean_origins)]
-Networks = Annotated[list[Annotated[str, Field(json_schema_extra=_NETWORK)]], *_Items, AfterValidator(_clean_networks)]
-Metadata = Annotated[dict[str, Any], AfterValidator(_clean_metadata)]
-Whole = Annotated[int, BeforeValidator(_as_number)]
+Scopes = Annotated[list[Annotated[str, Field(json_schema_extra=_SCOPE)]], *_Items, AfterValidator(_validate_scopes)]
+Origins = Annotated[list[Annotated[str, Field(json_schema_extra=_ORIGIN)]], *_Items, AfterValidator(_validate_origins)]
+Networks = Annotated[
+    list[Annotated[str, Field(json_schema_extra=_NETWORK)]], *_Items, AfterValidator(_validate_networks)
+]
+Metadata = Annotated[dict[str, Any], AfterValidator(_validate_metadata)]
+StrictInt = Annotated[int, BeforeValidator(_as_number)]
 HourlyLimit = Annotated[int, Field(ge=1, le=MAX_HOURLY_LIMIT), BeforeValidator(_as_number)]
 ExpiresIn = Annotated[int, Field(ge=1, le=MAX_EXPIRES_IN_S), BeforeValidator(_as_number)]
-Expiry = Annotated[AwareDatetime, BeforeValidator(as_moment), AfterValidator(clean_expiry)]
-OwnerId = Annotated[str, Field(json_schema_extra=_OWNER), AfterValidator(_clean_owner)]
+Expiry = Annotated[AwareDatetime, BeforeValidator(reject_timestamps), AfterValidator(clean_expiry)]
+OwnerId = Annotated[str, Field(json_schema_extra=_OWNER), AfterValidator(_validate_owner)]
 
 
 class NewKey(BaseModel):
@@ -187,7 +189,7 @@ class KeyPatch(BaseModel):
     allowed_ips: Networks = Field(default_factory=list)
     metadata: Metadata = Field(default_factory=dict)
 
-    def changes(self) -> dict[str, Any]:
+    def sent_fields(self) -> dict[str, Any]:
         """The fields that were sent, with their values."""
         return {name: getattr(self, name) for name in self.model_fields_set}
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
-from fastapi_keyauth.auth.request_context import Visit
+from fastapi_keyauth.auth.request_context import AuthContext
 from fastapi_keyauth.errors import StoreUnavailable
 from fastapi_keyauth.settings.settings import KeyAuthSettings
 from fastapi_keyauth.store import KeyStore
@@ -67,16 +67,16 @@ class CorsRules:
             answer.append((b"access-control-allow-headers", headers))
         return answer
 
-    async def add_headers(self, headers: RawHeaders, visit: Visit) -> None:
+    async def add_headers(self, headers: RawHeaders, context: AuthContext) -> None:
         """Complete the headers of a response to a request with ``Origin``. What the application set itself stays."""
-        if visit.origin is None or any(name == b"access-control-allow-origin" for name, _ in headers):
+        if context.origin is None or any(name == b"access-control-allow-origin" for name, _ in headers):
             return
-        if visit.key is None:
-            allowed = await self._is_known(visit.origin)
+        if context.key is None:
+            allowed = await self._is_known(context.origin)
         else:
-            allowed = self._any or visit.origin in self._allowed or visit.origin in visit.key.allowed_origins
+            allowed = self._any or context.origin in self._allowed or context.origin in context.key.allowed_origins
         if allowed:
-            headers.append((b"access-control-allow-origin", visit.origin.encode("latin-1")))
+            headers.append((b"access-control-allow-origin", context.origin.encode("latin-1")))
             headers.append((b"access-control-expose-headers", self._exposed))
 
     async def _is_known(self, origin: str) -> bool:

@@ -1,5 +1,5 @@
 # Annotations stay real objects in this module: FastAPI reads them.
-"""The FastAPI edge: security dependencies. One object each, which reads the connection itself."""
+"""The FastAPI security dependencies. One object each, which reads the connection itself."""
 
 from collections.abc import Callable
 
@@ -9,12 +9,12 @@ from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
 from fastapi_keyauth.auth.authenticator import Authenticator
-from fastapi_keyauth.auth.request_context import Visit
+from fastapi_keyauth.auth.request_context import AuthContext
 from fastapi_keyauth.domain.principals import ADMIN, KeyPrincipal, SessionPrincipal
 from fastapi_keyauth.errors import InsufficientScope, MissingCredentials
 from fastapi_keyauth.http.openapi import EITHER, KEY, KEY_AND_SESSION, OPTIONAL_KEY, SESSION
 
-FindVisit = Callable[[HTTPConnection], Visit]
+FindVisit = Callable[[HTTPConnection], AuthContext]
 
 
 class _Requirement(SecurityBase):
@@ -22,9 +22,9 @@ class _Requirement(SecurityBase):
 
     scheme: str
 
-    def __init__(self, authenticator: Authenticator, find_visit: FindVisit, header_name: str) -> None:
+    def __init__(self, authenticator: Authenticator, get_context: FindVisit, header_name: str) -> None:
         self._authenticator = authenticator
-        self._visit = find_visit
+        self._context = get_context
         self.scheme_name = self.scheme
         # openapi.py puts both models in the place of a requirement that concerns both.
         if self.scheme == SESSION:
@@ -45,9 +45,9 @@ class RequireKey(_Requirement):
 
     async def __call__(self, connection: HTTPConnection, scopes: SecurityScopes) -> KeyPrincipal:
         """See the class."""
-        visit = self._visit(connection)
-        visit.takes_key = True
-        principal = await self._authenticator.authenticate_key(visit)
+        context = self._context(connection)
+        context.takes_key = True
+        principal = await self._authenticator.authenticate_key(context)
         if scopes.scopes:
             self._authenticator.check_scopes(scopes.scopes, principal)
         return principal
@@ -60,11 +60,11 @@ class OptionalKey(_Requirement):
 
     async def __call__(self, connection: HTTPConnection, scopes: SecurityScopes) -> KeyPrincipal | None:
         """See the class."""
-        visit = self._visit(connection)
-        visit.takes_key = True
-        if not visit.credentials.has_token:
+        context = self._context(connection)
+        context.takes_key = True
+        if not context.credentials.has_token:
             return None
-        principal = await self._authenticator.authenticate_key(visit)
+        principal = await self._authenticator.authenticate_key(context)
         self._authenticator.check_scopes(scopes.scopes, principal)
         return principal
 
@@ -82,9 +82,9 @@ class RequireSession(_Requirement):
 
     async def __call__(self, connection: HTTPConnection, scopes: SecurityScopes) -> SessionPrincipal:
         """See the class."""
-        visit = self._visit(connection)
-        visit.takes_session = True
-        principal = await self._authenticator.authenticate_session(visit, connection, None)
+        context = self._context(connection)
+        context.takes_session = True
+        principal = await self._authenticator.authenticate_session(context, connection, None)
         self._authenticator.check_scopes(scopes.scopes, principal)
         return principal
 
@@ -101,10 +101,10 @@ class RequireKeyAndSession(_Requirement):
 
     async def __call__(self, connection: HTTPConnection, scopes: SecurityScopes) -> SessionPrincipal:
         """See the class."""
-        visit = self._visit(connection)
-        visit.takes_key = visit.takes_session = True
-        key = await self._authenticator.authenticate_key(visit)
-        principal = await self._authenticator.authenticate_session(visit, connection, key)
+        context = self._context(connection)
+        context.takes_key = context.takes_session = True
+        key = await self._authenticator.authenticate_key(context)
+        principal = await self._authenticator.authenticate_session(context, connection, key)
         # A key without the scope and a session without it answer alike: what is missing is missing.
         self._authenticator.check_scopes(scopes.scopes, key)
         self._authenticator.check_scopes(scopes.scopes, principal)
@@ -121,12 +121,12 @@ class RequireManager(_Requirement):
 
     async def __call__(self, connection: HTTPConnection, scopes: SecurityScopes) -> KeyPrincipal | SessionPrincipal:
         """See the class."""
-        visit = self._visit(connection)
-        visit.takes_key = visit.takes_session = True
-        credentials = visit.credentials
-        key = await self._authenticator.authenticate_key(visit) if credentials.has_token else None
+        context = self._context(connection)
+        context.takes_key = context.takes_session = True
+        credentials = context.credentials
+        key = await self._authenticator.authenticate_key(context) if credentials.has_token else None
         if credentials.has_session:
-            return await self._authenticator.authenticate_session(visit, connection, key)
+            return await self._authenticator.authenticate_session(context, connection, key)
         if key is None:
             raise MissingCredentials
         missing = [scope for scope in scopes.scopes if not key.holds(scope)]

@@ -1,4 +1,4 @@
-"""The ASGI edge: opens a visit for each request, completes the headers of each response, answers preflights, protects.
+"""The ASGI middleware: opens the context of each request, completes response headers, answers preflights, protects.
 
 Pure ASGI: streamed responses and WebSockets pass through untouched.
 """
@@ -12,9 +12,13 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_keyauth.auth.credentials import Headers
-from fastapi_keyauth.auth.request_context import Visit
+from fastapi_keyauth.auth.request_context import AuthContext
 from fastapi_keyauth.errors import KeyAuthError
-from fastapi_keyauth.http.request_handler import Edge, find_header
+from fastapi_keyauth.http.cors import add_vary
+from fastapi_keyauth.http.headers import find_header
+from fastapi_keyauth.http.paths import path_in_app
+from fastapi_keyauth.http.rate_limit_headers import add_rate_limit_headers
+from fastapi_keyauth.http.request_handler import RequestHandler
 
 _STARTS = frozenset({"http.response.start", "websocket.http.response.start"})
 
@@ -23,7 +27,7 @@ class Exemptions:
     """Paths that need no key: exact, or everything below with ``/*`` at the end (and the path before it).
 
     Attributes:
-        are_none: whether there is no such path, so that none has to be looked at.
+        is_empty: whether there is no such path, so that none has to be looked at.
     """
 
     def __init__(self, paths: Iterable[str]) -> None:
@@ -40,7 +44,7 @@ class Exemptions:
                 exact.add(path)
         self._exact = frozenset(exact)
         self._below = tuple(below)
-        self.are_none = not exact
+        self.is_empty = not exact
 
     def covers(self, path: str) -> bool:
         """Whether the path is exempt. One that another server could read as another path never is."""
@@ -52,7 +56,7 @@ class Exemptions:
 
 
 @dataclass(slots=True)
-class Guard:
+class ProtectedPaths:
     """What the middleware wants a key for. It may change while the application is being put together.
 
     Attributes:
@@ -71,34 +75,34 @@ class KeyAuthMiddleware:
 
     Args:
         app: the application inside.
-        edge: what it shares with the dependencies.
+        handler: what it shares with the dependencies.
         guard: which paths want a key.
     """
 
-    def __init__(self, app: ASGIApp, edge: Edge, guard: Guard) -> None:
+    def __init__(self, app: ASGIApp, handler: RequestHandler, guard: ProtectedPaths) -> None:
         self._app = app
-        self._edge = edge
+        self._request_handler = handler
         self._guard = guard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI application."""
-        edge = self._edge
+        handler = self._request_handler
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        visit: Visit | None = scope.get(edge.scope_key)
-        if visit is None:  # else another of ours, further out, completes the response
+        context: AuthContext | None = scope.get(handler.scope_key)
+        if context is None:  # else another of ours, further out, completes the response
             if scope["type"] == "http" and scope["method"] == "OPTIONS" and await self._preflight(scope, receive, send):
                 return
-            visit = edge.open_visit(scope)
-            send = _completing(send, edge, visit)
+            context = handler.open_context(scope)
+            send = _completing(send, handler, context)
         exemptions = self._guard.exemptions
-        if exemptions is not None and (exemptions.are_none or not exemptions.covers(path_in_app(scope))):
-            visit.takes_key = True
+        if exemptions is not None and (exemptions.is_empty or not exemptions.covers(path_in_app(scope))):
+            context.takes_key = True
             try:
-                principal = await edge.authenticator.authenticate_key(visit)
+                principal = await handler.authenticator.authenticate_key(context)
             except KeyAuthError as error:
-                await edge.refuse(error, visit, scope, receive, send)
+                await handler.refuse(error, context, scope, receive, send)
                 return
             scope.setdefault("state", {})["key"] = principal
         await self._app(scope, receive, send)
@@ -111,7 +115,7 @@ class KeyAuthMiddleware:
         if origin is None or method is None:
             return False
         wanted = find_header(headers, b"access-control-request-headers")
-        allowed = await self._edge.cors.preflight_headers(origin.decode("latin-1"), method, wanted)
+        allowed = await self._request_handler.cors.preflight_headers(origin.decode("latin-1"), method, wanted)
         if allowed is None and _has_cors_middleware(scope.get("app")):
             return False
         response = Response(status_code=204)
@@ -121,33 +125,27 @@ class KeyAuthMiddleware:
         return True
 
 
-def path_in_app(scope: Scope) -> str:
-    """The path that routing will look at: without what the application is mounted under."""
-    path: str = scope["path"]
-    root: str = scope.get("root_path", "")
-    return path[len(root) :] if root and path.startswith(root + "/") else path
-
-
 def _has_cors_middleware(app: Any) -> bool:
     layers = getattr(app, "user_middleware", ())
     return any(isinstance(layer.cls, type) and issubclass(layer.cls, CORSMiddleware) for layer in layers)
 
 
-def _completing(send: Send, edge: Edge, visit: Visit) -> Send:
+def _completing(send: Send, handler: RequestHandler, context: AuthContext) -> Send:
     """``send``, with our headers on the response's start."""
 
     def send_completed(message: Message) -> Awaitable[None]:
         if message["type"] in _STARTS:
             headers = list(message.get("headers", ()))
-            edge.complete(headers, visit)
+            add_rate_limit_headers(headers, context, handler.rate_limit_headers)
+            add_vary(headers)
             message = {**message, "headers": headers}
-            if visit.origin is not None:
-                return _send_cross_origin(message, send, edge, visit)
+            if context.origin is not None:
+                return _send_cross_origin(message, send, handler, context)
         return send(message)  # and no coroutine of our own around it, for every part of a stream
 
     return send_completed
 
 
-async def _send_cross_origin(message: Message, send: Send, edge: Edge, visit: Visit) -> None:
-    await edge.cors.add_headers(message["headers"], visit)
+async def _send_cross_origin(message: Message, send: Send, handler: RequestHandler, context: AuthContext) -> None:
+    await handler.cors.add_headers(message["headers"], context)
     await send(message)

@@ -7,13 +7,13 @@ from fastapi import routing
 from starlette.applications import Starlette
 
 from fastapi_keyauth.domain.validation import known_scopes
-from fastapi_keyauth.settings.checks import Danger
+from fastapi_keyauth.settings.checks import CheckWarning
 
 
 def find_unknown_scopes(
     apps: Iterable[Starlette], requirements: Sequence[Callable[..., Any]], catalogue: dict[str, str]
-) -> list[Danger]:
-    """One danger for each scope that no key can be given though routes want it of keys.
+) -> list[CheckWarning]:
+    """One warning for each scope that no key can be given though routes want it of keys.
 
     It is a warning and no error: a key that was given the scope before the catalogue lost it still holds it, and so
     does one with ``*``.
@@ -33,7 +33,7 @@ def find_unknown_scopes(
             for scope in _wanted(dependant, requirements, ()):
                 if scope not in known and path not in found.setdefault(scope, []):
                     found[scope].append(path)
-    return [Danger.of("unknown_scope", scope=scope, paths=", ".join(paths)) for scope, paths in found.items()]
+    return [CheckWarning.of("unknown_scope", scope=scope, paths=", ".join(paths)) for scope, paths in found.items()]
 
 
 def _routes(app: Starlette) -> Iterator[tuple[str, Any]]:

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from sqlalchemy.exc import IntegrityError
 
 from fastapi_keyauth.domain import imported_tokens as foreign
 from fastapi_keyauth.domain.keys import SYSTEM
@@ -23,14 +22,14 @@ from fastapi_keyauth.domain.validation import (
     Origins,
     OwnerId,
     Scopes,
-    as_moment,
     check_catalogue,
     clean_expiry,
+    reject_timestamps,
 )
 from fastapi_keyauth.errors import BadLine, ImportRefused, InvalidField
 from fastapi_keyauth.settings.settings import KeyAuthSettings
 from fastapi_keyauth.store import KeyStore
-from fastapi_keyauth.store.imported_keys import AT_ONCE, ImportStore, NewRows
+from fastapi_keyauth.store.imported_keys import AT_ONCE, ImportStore, LookupTaken, NewRows
 
 logger = logging.getLogger("fastapi_keyauth")
 
@@ -105,7 +104,7 @@ def _is_public(value: str) -> str:
     return value
 
 
-_Moment = Annotated[datetime, BeforeValidator(as_moment), AfterValidator(_in_utc)]
+_Moment = Annotated[datetime, BeforeValidator(reject_timestamps), AfterValidator(_in_utc)]
 _Listed = BeforeValidator(_listed)
 
 
@@ -175,7 +174,7 @@ class Importer:
             return ImportOutcome(len(new), len(known))
         try:
             await self._store.add(new, advance)
-        except IntegrityError:
+        except LookupTaken:
             # Between the look and the write; by now they are found.
             self._refuse(0, None, "another import took one of these tokens at the same moment: try again")
             self._stop_if_bad()
@@ -233,7 +232,7 @@ class Importer:
             "tag": "",  # not known before the first use, and nobody's: tags have eight characters
             "hash": found.text,
             "scheme": scheme,
-            "lookup": foreign.lookup_of(found, line.public),
+            "lookup": foreign.lookup_key(found, line.public),
             "last4": line.last4,
             "created_at": created_at,
         }
@@ -244,7 +243,7 @@ class Importer:
     @staticmethod
     def _hash_of(line: ImportedKey) -> foreign.ForeignHash:
         try:
-            found = foreign.recognise(line.hash)
+            found = foreign.parse_hash(line.hash)
         except foreign.ForeignHashError as error:
             raise InvalidField("hash", str(error)) from None
         if line.public is None:

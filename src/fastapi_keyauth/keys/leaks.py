@@ -10,8 +10,8 @@ from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from fastapi_keyauth.auth.hashing import Hasher
-from fastapi_keyauth.domain.keys import Actor, StoredKey
-from fastapi_keyauth.domain.text import is_plain_text
+from fastapi_keyauth.domain.keys import Actor, KeySnapshot
+from fastapi_keyauth.domain.text import is_printable_text
 from fastapi_keyauth.domain.tokens import TokenFormError, TokenParser, redact, secret_tag
 from fastapi_keyauth.store import KeyStore
 
@@ -93,7 +93,7 @@ class Leaks:
         await self._record(key.id, leak, Actor(f"leak:{source}"), revoke=ends_key)
         return "revoked" if ends_key else "recorded"
 
-    async def _find(self, text: str) -> StoredKey | None:
+    async def _find(self, text: str) -> KeySnapshot | None:
         try:
             token = self._parser.parse(text)
         except TokenFormError:
@@ -108,4 +108,4 @@ class Leaks:
 
 def _as_text(url: str) -> str:
     """Halves of characters, which JSON may hold and no answer can, would spoil the key's history."""
-    return "".join(character if is_plain_text(character) else "?" for character in url)
+    return "".join(character if is_printable_text(character) else "?" for character in url)

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from fastapi_keyauth.concurrency.log_throttle import Seldom
+from fastapi_keyauth.concurrency.log_throttle import LogThrottle
 from fastapi_keyauth.errors import ChangePending, LimiterUnavailable, StoreUnavailable
 from fastapi_keyauth.limiter import Limiter
 from fastapi_keyauth.limiter.redis.base import Unsettled
@@ -17,10 +17,10 @@ from fastapi_keyauth.store import KeyStore
 
 logger = logging.getLogger("fastapi_keyauth")
 
-LOOK_EVERY_S = 2.0
+POLL_INTERVAL_S = 2.0
 HOLDS_WITHIN_S = 10
 """Seconds within which a change holds everywhere though it could not be announced at once: any worker that reaches
-Redis and the database looks every ``LOOK_EVERY_S``, and one that does not reach Redis reads each key's row."""
+Redis and the database looks every ``POLL_INTERVAL_S``, and one that does not reach Redis reads each key's row."""
 KEEP = timedelta(days=1)
 """For how long a process without Redis leaves its changes for workers that have it, and may not reach the database for
 as long: a change that they never read of would leave a revoked key admitted."""
@@ -28,7 +28,7 @@ FORGET_EVERY = timedelta(hours=1)
 _BATCH = 500
 
 
-class Announcer:
+class Outbox:
     """Announces changes; see the module.
 
     Args:
@@ -45,19 +45,21 @@ class Announcer:
         self._is_shared = is_shared
         self._now = now
         self._untold: set[str] = set()
-        self._seldom = Seldom()
+        self._log_throttle = LogThrottle()
         self._forget_at = now() + FORGET_EVERY  # a short script forgets nothing
 
-    async def announce(self, key_id: str, pending: int | None) -> None:
+    async def publish(self, key_id: str, pending: int | None) -> None:
         """Announce one change.
 
         Raises:
             ChangePending: it is stored and will be announced, but was not yet.
         """
         try:
-            await self._limiter.changed(key_id)
+            await self._limiter.bump_generation(key_id)
         except LimiterUnavailable as error:
-            if isinstance(error, Unsettled) and self._seldom.ask() is not None:  # an outage has a line of its own
+            if (
+                isinstance(error, Unsettled) and self._log_throttle.allow() is not None
+            ):  # an outage has a line of its own
                 logger.warning(
                     "changes to keys are answered 503 and told later: %s",
                     error,
@@ -75,11 +77,11 @@ class Announcer:
                     extra={"keyauth_event": "change_noted", "key_id": key_id},
                 )
 
-    async def announce_pending(self) -> None:
+    async def drain(self) -> None:
         """Announce what was left, by this worker or another. Twice does no harm: the row is read once more."""
         try:
             for key_id in list(self._untold):
-                await self._limiter.changed(key_id)
+                await self._limiter.bump_generation(key_id)
                 self._untold.discard(key_id)
             if not self._is_shared:
                 await self._store.pending_changes(1)  # an outage is noticed without any request
@@ -90,7 +92,7 @@ class Announcer:
                 changes = await self._store.pending_changes(_BATCH)
                 is_last = len(changes) < _BATCH
                 for key_id in {key_id for _, key_id in changes}:
-                    await self._limiter.changed(key_id)
+                    await self._limiter.bump_generation(key_id)
                 if changes:
                     await self._store.forget_changes([row_id for row_id, _ in changes])
         except (LimiterUnavailable, StoreUnavailable):

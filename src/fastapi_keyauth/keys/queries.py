@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 from fastapi_keyauth.domain.keys import EventPage, Key, KeyPage, Status, UsageHour
 from fastapi_keyauth.domain.pagination import check_key_id, read_cursor, read_event_cursor, write_cursor
+from fastapi_keyauth.domain.units import HOUR_S
 from fastapi_keyauth.errors import InvalidField
-from fastapi_keyauth.limiter.protocol import HOUR_S
 from fastapi_keyauth.store import KeyStore, UsageStore
 from fastapi_keyauth.store.usage_buffer import UsageRecorder
 
@@ -14,7 +14,7 @@ MAX_USAGE_HOURS = 168
 MAX_PAGE = 200
 
 
-class KeyLookups:
+class KeyQueries:
     """The reading half of ``auth.keys``. Every method may raise ``StoreUnavailable``."""
 
     def __init__(

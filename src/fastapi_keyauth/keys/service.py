@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from fastapi_keyauth.auth.hashing import Hasher
-from fastapi_keyauth.concurrency.uncancellable import whole
+from fastapi_keyauth.concurrency.uncancellable import uncancellable
 from fastapi_keyauth.domain.keys import SYSTEM, Actor, CreatedKey, Key
 from fastapi_keyauth.domain.pagination import check_key_id
 from fastapi_keyauth.domain.text import check_owner_id
@@ -16,8 +16,8 @@ from fastapi_keyauth.domain.tokens import format_token, new_key_id, new_secret, 
 from fastapi_keyauth.domain.validation import KeyPatch, NewKey, check_catalogue, check_future
 from fastapi_keyauth.errors import ChangePending, InvalidField, KeyNotActive
 from fastapi_keyauth.keys.importer import KeyImports
-from fastapi_keyauth.keys.outbox import Announcer
-from fastapi_keyauth.keys.queries import KeyLookups
+from fastapi_keyauth.keys.outbox import Outbox
+from fastapi_keyauth.keys.queries import KeyQueries
 from fastapi_keyauth.settings.settings import KeyAuthSettings
 from fastapi_keyauth.store import KeyStore, UsageStore
 from fastapi_keyauth.store.usage_buffer import UsageRecorder
@@ -30,7 +30,7 @@ Check = Callable[[Key], None]
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-class Keys(KeyImports, KeyLookups):
+class Keys(KeyImports, KeyQueries):
     """``auth.keys``: make, look at, change, rotate and revoke keys.
 
     Trusted code calls this: no caller's bounds apply, and ``max_keys_per_owner`` does not either. Every method may
@@ -45,14 +45,14 @@ class Keys(KeyImports, KeyLookups):
         usage_store: UsageStore,
         recorder: UsageRecorder,
         hasher: Hasher,
-        announcer: Announcer,
+        outbox: Outbox,
         now: Callable[[], datetime],
     ) -> None:
         super().__init__(store, usage_store, recorder, now)
         self._settings = settings
         self._hasher = hasher
-        self._announcer = announcer
-        self.works = store.works
+        self._outbox = outbox
+        self.tasks = store.tasks
 
     async def create(
         self,
@@ -147,13 +147,13 @@ class Keys(KeyImports, KeyLookups):
         values = {name: _listed(value) if name in lists else value for name, value in fields.items()}
         return await self.patch(id, _validated(KeyPatch, values))
 
-    @whole
+    @uncancellable
     async def patch(
         self, id: str, patch: KeyPatch, actor: Actor = SYSTEM, owner_id: str | None = None, check: Check | None = None
     ) -> Key:
         """Change a key as ``patch`` says. Same errors as ``update``, and those of ``check``."""
         now = self._now()
-        wanted = patch.changes()
+        wanted = patch.sent_fields()
         check_future(wanted.get("expires_at"), now)
         if "scopes" in wanted:
             check_catalogue(wanted["scopes"], self._settings.scopes)
@@ -174,7 +174,7 @@ class Keys(KeyImports, KeyLookups):
             if changes:
                 await change.update({name: wanted[name] for name in changes}, "updated", actor, changes)
         # Also where nothing changed: this may be the second try of a change that could not be announced.
-        await self._announcer.announce(id, change.pending)
+        await self._outbox.publish(id, change.pending)
         return change.key
 
     async def rotate(self, id: str, overlap: timedelta = DEFAULT_OVERLAP) -> CreatedKey:
@@ -194,7 +194,7 @@ class Keys(KeyImports, KeyLookups):
         """
         return await self.replace_secret(id, overlap)
 
-    @whole
+    @uncancellable
     async def replace_secret(
         self,
         id: str,
@@ -216,7 +216,7 @@ class Keys(KeyImports, KeyLookups):
             cuts_one_off = len(change.key.secrets) > 1
             await change.replace_secret(secret, overlap, actor)
         try:
-            await self._announcer.announce(id, change.pending)
+            await self._outbox.publish(id, change.pending)
         except ChangePending as pending:
             # The token must reach its owner. With an overlap nothing is taken away before everybody has heard, unless
             # there was a secret before the last.
@@ -231,7 +231,7 @@ class Keys(KeyImports, KeyLookups):
         if key.status != "active":
             raise KeyNotActive(key.status)
 
-    @whole
+    @uncancellable
     async def revoke(self, id: str, actor: Actor = SYSTEM, owner_id: str | None = None) -> None:
         """Revoke a key, for good and at once. A second time changes nothing.
 
@@ -243,9 +243,9 @@ class Keys(KeyImports, KeyLookups):
             if change.key.status != "revoked":
                 await change.update({"revoked_at": now}, "revoked", actor, {})
         # Also for one revoked before: that answer may have been lost before the others were told.
-        await self._announcer.announce(id, change.pending)
+        await self._outbox.publish(id, change.pending)
 
-    @whole
+    @uncancellable
     async def record_leak(self, id: str, leak: dict[str, Any], actor: Actor, *, revoke: bool) -> None:
         """Write into a key's history that a token of it was found, and revoke it where that is wanted.
 
@@ -257,7 +257,7 @@ class Keys(KeyImports, KeyLookups):
             await change.record("leaked", actor, {"leak": leak})
             if revoke and change.key.status != "revoked":
                 await change.update({"revoked_at": now}, "revoked", actor, {})
-        await self._announcer.announce(id, change.pending)
+        await self._outbox.publish(id, change.pending)
 
     async def _new_secret(self, environment: str, key_id: str, owner_id: str) -> tuple[str, dict[str, Any]]:
         secret = new_secret()

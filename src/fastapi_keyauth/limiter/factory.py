@@ -3,11 +3,11 @@
 import time
 from collections.abc import Callable
 
-from fastapi_keyauth.limiter.failover import OutageLimiter
+from fastapi_keyauth.limiter.failover import FailoverLimiter
 from fastapi_keyauth.limiter.memory import MemoryLimiter
 from fastapi_keyauth.limiter.protocol import Limiter, Policy
 from fastapi_keyauth.limiter.redis.cluster import ClusterLimiter
-from fastapi_keyauth.limiter.redis.single import RedisLimiter
+from fastapi_keyauth.limiter.redis.single import SingleNodeLimiter
 from fastapi_keyauth.settings.redis_urls import parse_redis_url
 from fastapi_keyauth.settings.settings import KeyAuthSettings
 from fastapi_keyauth.telemetry.observer import Observer
@@ -26,8 +26,8 @@ def build_limiter(settings: KeyAuthSettings, clock: Callable[[], float] | None, 
     if settings.redis_url is None:
         return MemoryLimiter(policy, settings.max_staleness_s, local_clock)
     namespace = f"keyauth:{settings.key_prefix}"
-    answered = observer.instruments.answered
-    kind = ClusterLimiter if parse_redis_url(settings.redis_url).kind == "cluster" else RedisLimiter
+    answered = observer.metrics.answered
+    kind = ClusterLimiter if parse_redis_url(settings.redis_url).kind == "cluster" else SingleNodeLimiter
     primary = kind(settings.redis_url, policy, namespace, settings.redis_timeout_s, clock, answered)
     fallback = MemoryLimiter(policy, 0, local_clock) if settings.on_limiter_outage == "local" else None
-    return OutageLimiter(primary, fallback, observer)
+    return FailoverLimiter(primary, fallback, observer)

@@ -4,13 +4,13 @@ import asyncio
 import logging
 from collections.abc import Awaitable
 
-from fastapi_keyauth.concurrency.log_throttle import Seldom
+from fastapi_keyauth.concurrency.log_throttle import LogThrottle
 from fastapi_keyauth.errors import LimiterUnavailable, SetupError
 from fastapi_keyauth.limiter.memory import MemoryLimiter
-from fastapi_keyauth.limiter.protocol import Ask, Decision
-from fastapi_keyauth.limiter.redis.base import SharedLimiter, Unsettled
+from fastapi_keyauth.limiter.protocol import Decision, LimitCheck
+from fastapi_keyauth.limiter.redis.base import RedisLimiterBase, Unsettled
 from fastapi_keyauth.limiter.redis.scripts import is_refusal
-from fastapi_keyauth.settings.checks import Danger
+from fastapi_keyauth.settings.checks import CheckWarning
 from fastapi_keyauth.telemetry.observer import Observer
 
 logger = logging.getLogger("fastapi_keyauth")
@@ -25,7 +25,7 @@ FAILED_EVERY_S = 60.0
 """Seconds between log lines about a look that fails for another reason than an outage."""
 
 
-class OutageLimiter:
+class FailoverLimiter:
     """A limiter on Redis behind a circuit breaker.
 
     The first call of a request or a change that fails opens it; from then on no request waits for the server. A task
@@ -41,7 +41,7 @@ class OutageLimiter:
         primary: the same.
     """
 
-    def __init__(self, primary: SharedLimiter, fallback: MemoryLimiter | None, observer: Observer) -> None:
+    def __init__(self, primary: RedisLimiterBase, fallback: MemoryLimiter | None, observer: Observer) -> None:
         self.primary = primary
         self._observer = observer
         primary.rescue = self._rescue
@@ -50,8 +50,8 @@ class OutageLimiter:
         self._watch: asyncio.Task[None] | None = None
         self._is_closed = False
         self._was_reached = False
-        self._failures = Seldom(FAILED_EVERY_S)
-        self._refusals = Seldom(FAILED_EVERY_S)
+        self._failures = LogThrottle(FAILED_EVERY_S)
+        self._refusals = LogThrottle(FAILED_EVERY_S)
 
     async def start(self) -> None:
         """See ``Limiter``."""
@@ -78,11 +78,11 @@ class OutageLimiter:
         self._watch = self._probe = None
         await self.primary.close()
 
-    def take(self, ask: Ask) -> Awaitable[Decision]:
+    def check(self, ask: LimitCheck) -> Awaitable[Decision]:
         """See ``Limiter``."""
-        return self.primary.take(ask) if self._probe is None else self._local().take(ask)
+        return self.primary.check(ask) if self._probe is None else self._local().check(ask)
 
-    def _rescue(self, ask: Ask, error: LimiterUnavailable) -> Decision:
+    def _rescue(self, ask: LimitCheck, error: LimiterUnavailable) -> Decision:
         self._open(error)
         return self._local().decide(ask)
 
@@ -92,21 +92,21 @@ class OutageLimiter:
             return self.primary.known_block_s(bucket)
         return None if self._fallback is None else self._fallback.known_block_s(bucket)
 
-    async def fail(self, bucket: str) -> int | None:
+    async def record_failure(self, bucket: str) -> int | None:
         """See ``Limiter``."""
         if self._probe is None:
             try:
-                return await self.primary.fail(bucket)
+                return await self.primary.record_failure(bucket)
             except LimiterUnavailable as error:
                 self._open(error)
-        return await self._local().fail(bucket)
+        return await self._local().record_failure(bucket)
 
-    async def changed(self, key_id: str) -> None:
+    async def bump_generation(self, key_id: str) -> None:
         """See ``Limiter``. Never answered by the fallback: other workers must hear of it."""
         if self._probe is not None:
             raise LimiterUnavailable("outage")
         try:
-            await self.primary.changed(key_id)
+            await self.primary.bump_generation(key_id)
         except Unsettled:
             raise
         except LimiterUnavailable as error:
@@ -128,9 +128,9 @@ class OutageLimiter:
             raise LimiterUnavailable("outage")
         return await self.primary.unblock(bucket)  # as with ``blocks``
 
-    async def find_dangers(self) -> list[Danger]:
+    async def run_checks(self) -> list[CheckWarning]:
         """See ``Limiter``. Where the server was away at the start, they are looked for when it is there."""
-        return await self.primary.find_dangers() if self._was_reached else []
+        return await self.primary.run_checks() if self._was_reached else []
 
     def _local(self) -> MemoryLimiter:
         if self._fallback is None:
@@ -155,7 +155,7 @@ class OutageLimiter:
             await asyncio.sleep(WATCH_EVERY_S)
             if self._probe is None:
                 try:
-                    await self.primary.touch()
+                    await self.primary.probe()
                 except LimiterUnavailable as error:
                     self._open(error)
                 except Exception as error:
@@ -166,25 +166,25 @@ class OutageLimiter:
             # Also before the first look: where the look succeeds and requests fail, this keeps them from taking turns.
             await asyncio.sleep(PROBE_EVERY_S)
             try:
-                await self.primary.touch()
+                await self.primary.probe()
                 if not self._was_reached:
                     self._was_reached = True
-                    for danger in await self.primary.find_dangers():
-                        danger.warn()
+                    for warning in await self.primary.run_checks():
+                        warning.warn()
                 break
             except LimiterUnavailable as error:
                 if is_refusal(error) and str(error) != reason:
                     self._tell_of_refusal(error)
             except Exception as error:
                 self._look_failed(error)
-        self.primary.doubt()
+        self.primary.invalidate_generations()
         self._probe = None
         logger.warning("redis is back", extra={"keyauth_event": "recovered", "part": "redis"})
         self._observer.back("redis")
 
     def _tell_of_refusal(self, error: LimiterUnavailable) -> None:
         """Who has brought the server back, and forgot its password, must not be left with why it was away."""
-        if self._refusals.ask() is not None:
+        if self._refusals.allow() is not None:
             logger.error(
                 "redis is there and refuses (%s)",
                 error,
@@ -193,7 +193,7 @@ class OutageLimiter:
 
     def _look_failed(self, error: Exception) -> None:
         """A bug, here or in the client library. It must not end the looking, and so the recovery, for good."""
-        if self._failures.ask() is not None:
+        if self._failures.allow() is not None:
             logger.error(
                 "looking at redis failed, will try again", exc_info=error, extra={"keyauth_event": "look_failed"}
             )

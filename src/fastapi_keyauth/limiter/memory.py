@@ -5,8 +5,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from fastapi_keyauth.limiter.protocol import HOUR_MS, HOUR_S, Ask, Decision, Policy, Verdict, ceil_s
-from fastapi_keyauth.settings.checks import Danger
+from fastapi_keyauth.domain.units import HOUR_MS, HOUR_S
+from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Policy, Verdict, ceil_s
+from fastapi_keyauth.settings.checks import CheckWarning
 
 MAX_ADDRESSES = 100_000
 MAX_KEYS = 1_000_000
@@ -65,11 +66,11 @@ class MemoryLimiter:
     async def close(self) -> None:
         """Nothing to let go of."""
 
-    async def take(self, ask: Ask) -> Decision:
+    async def check(self, ask: LimitCheck) -> Decision:
         """See ``Limiter``."""
         return self.decide(ask)
 
-    def decide(self, ask: Ask) -> Decision:
+    def decide(self, ask: LimitCheck) -> Decision:
         """What ``take`` answers. Nothing is waited for, so nothing comes between looking and counting."""
         now_ms = int(self._clock() * 1000)
         hour = now_ms // HOUR_MS
@@ -91,10 +92,10 @@ class MemoryLimiter:
         quota.roll(hour)
         return self._use(quota, ask, now_ms)
 
-    def _is_stale(self, ask: Ask, quota: _Quota) -> bool:
+    def _is_stale(self, ask: LimitCheck, quota: _Quota) -> bool:
         return quota.generation != ask.generation or ask.age_s is None or ask.age_s >= self._max_age_s
 
-    def _use(self, quota: _Quota, ask: Ask, now_ms: int) -> Decision:
+    def _use(self, quota: _Quota, ask: LimitCheck, now_ms: int) -> Decision:
         """Count and compare. ``redis/lua/take.lua`` does the same arithmetic, in the same units."""
         hour, limit = quota.hour, ask.limit
         reset_at_s = (hour + 1) * HOUR_S
@@ -119,7 +120,7 @@ class MemoryLimiter:
         blocked_ms = self._blocked_ms(bucket, int(self._clock() * 1000))
         return ceil_s(blocked_ms) if blocked_ms else None
 
-    async def fail(self, bucket: str) -> int | None:
+    async def record_failure(self, bucket: str) -> int | None:
         """See ``Limiter``."""
         now_ms = int(self._clock() * 1000)
         blocked_ms = self._blocked_ms(bucket, now_ms)
@@ -140,7 +141,7 @@ class MemoryLimiter:
             self._attempts.popitem(last=False)
         return 0 if begins_block else None
 
-    async def changed(self, key_id: str) -> None:
+    async def bump_generation(self, key_id: str) -> None:
         """See ``Limiter``."""
         quota = self._quotas.get(key_id)
         if quota is not None:
@@ -158,7 +159,7 @@ class MemoryLimiter:
         self._attempts.pop(bucket, None)
         return was_blocked
 
-    async def find_dangers(self) -> list[Danger]:
+    async def run_checks(self) -> list[CheckWarning]:
         """There is no server."""
         return []
 

@@ -5,11 +5,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal, NamedTuple, Protocol
 
-from fastapi_keyauth.settings.checks import Danger
+from fastapi_keyauth.settings.checks import CheckWarning
 from fastapi_keyauth.settings.settings import KeyAuthSettings
-
-HOUR_S = 3600
-HOUR_MS = 3_600_000
 
 
 class Verdict(IntEnum):
@@ -25,7 +22,7 @@ class Verdict(IntEnum):
     """The key may have changed since its row was read: read it again. Nothing was used."""
 
 
-class Ask(NamedTuple):
+class LimitCheck(NamedTuple):
     """One question for one request: is the address blocked, has the key changed, is there a unit of its hour left?
 
     Attributes:
@@ -49,7 +46,7 @@ class Ask(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """The answer to an ``Ask``.
+    """The answer to an ``LimitCheck``.
 
     Attributes:
         verdict: see ``Verdict``.
@@ -100,20 +97,20 @@ class Limiter(Protocol):
     async def close(self) -> None:
         """Let go of connections and tasks."""
 
-    def take(self, ask: Ask) -> Awaitable[Decision]:
+    def check(self, ask: LimitCheck) -> Awaitable[Decision]:
         """Answer one question, atomically."""
 
     def known_block_s(self, bucket: str) -> int | None:
         """Whole seconds for which the address is blocked, as far as is known here without asking anybody; or None."""
 
-    async def fail(self, bucket: str) -> int | None:
+    async def record_failure(self, bucket: str) -> int | None:
         """Count a failed attempt.
 
         None: counted. 0: counted, and it blocks the address from now on. More: not counted, as the address is blocked
         already, for that many whole seconds.
         """
 
-    async def changed(self, key_id: str) -> None:
+    async def bump_generation(self, key_id: str) -> None:
         """Give the key another generation. When this returns, no older row is taken for current anywhere."""
 
     async def blocks(self) -> dict[str, int]:
@@ -122,7 +119,7 @@ class Limiter(Protocol):
     async def unblock(self, bucket: str) -> bool:
         """Forget a block and failed attempts. Whether there was a block."""
 
-    async def find_dangers(self) -> list[Danger]:
+    async def run_checks(self) -> list[CheckWarning]:
         """What about the server is allowed and dangerous, as far as it may be asked. Never raises."""
 
 

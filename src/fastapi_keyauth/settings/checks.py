@@ -8,12 +8,10 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from fastapi_keyauth.domain.ip_addresses import parse_network
-
-if TYPE_CHECKING:
-    from fastapi_keyauth.settings.settings import KeyAuthSettings
+from fastapi_keyauth.settings.settings import KeyAuthSettings
 
 logger = logging.getLogger("fastapi_keyauth")
 
@@ -50,7 +48,7 @@ SENTENCES = {
 """Code to sentence, with what is filled in."""
 
 
-class Danger(NamedTuple):
+class CheckWarning(NamedTuple):
     """Something that is allowed and dangerous.
 
     Attributes:
@@ -62,8 +60,8 @@ class Danger(NamedTuple):
     sentence: str
 
     @classmethod
-    def of(cls, code: str, **facts: object) -> "Danger":
-        """The danger with this code, its sentence filled in."""
+    def of(cls, code: str, **facts: object) -> "CheckWarning":
+        """The warning with this code, its sentence filled in."""
         return cls(code, SENTENCES[code].format(**facts))
 
     def warn(self) -> None:
@@ -71,27 +69,23 @@ class Danger(NamedTuple):
         logger.warning("%s", self.sentence, extra={"keyauth_event": "danger", "reason": self.code})
 
 
-def find_dangers(settings: "KeyAuthSettings", unknown: Iterable[str]) -> Iterator[Danger]:
-    """What the settings, the environment and the command line show.
-
-    Args:
-        settings: the settings.
-        unknown: variables that look like settings and are none.
-    """
+def run_checks(settings: KeyAuthSettings) -> Iterator[CheckWarning]:
+    """Yield a warning for each risk that the settings, the environment or the command line shows."""
     if any(parse_network(text).prefixlen == 0 for text in settings.trusted_proxies):
-        yield Danger.of("trusts_every_proxy")
+        yield CheckWarning.of("trusts_every_proxy")
     work = settings.argon2_memory_kib * settings.argon2_time_cost
     if settings.argon2_memory_kib < WEAKEST_MEMORY_KIB or work < WEAKEST_MEMORY_KIB * WEAKEST_TIME_COST:
-        yield Danger.of("weak_argon2")
-    names = ", ".join(sorted(unknown))
+        yield CheckWarning.of("weak_argon2")
+    known = type(settings).model_fields
+    names = ", ".join(sorted(unknown_variables(known, {*os.environ, *settings.in_dotenv})))
     if names:
-        yield Danger.of("unknown_setting", names=names)
+        yield CheckWarning.of("unknown_setting", names=names)
     if settings.redis_url is None and _announced_workers() > 1:
-        yield Danger.of("workers_without_redis")
+        yield CheckWarning.of("workers_without_redis")
     if "*" in settings.allowed_origins:
-        yield Danger.of("any_origin")
+        yield CheckWarning.of("any_origin")
     if _server_trusts_everyone():
-        yield Danger.of("server_trusts_everyone")
+        yield CheckWarning.of("server_trusts_everyone")
 
 
 def unknown_variables(known: Iterable[str], variables: Iterable[str]) -> set[str]:

@@ -1,7 +1,6 @@
 """Everything that can be set, each field with its unit and the reason for its default."""
 
 import json
-import os
 import re
 from typing import Annotated, Any, Literal
 
@@ -13,7 +12,6 @@ from fastapi_keyauth.domain.origins import parse_origin
 from fastapi_keyauth.domain.text import is_scope_name
 from fastapi_keyauth.domain.tokens import SESSION_PREFIX
 from fastapi_keyauth.errors import SetupError
-from fastapi_keyauth.settings.checks import Danger, find_dangers, unknown_variables
 from fastapi_keyauth.settings.redis_urls import parse_redis_url
 from fastapi_keyauth.settings.urls import MaskedUrl, check_database_url
 
@@ -240,13 +238,16 @@ class KeyAuthSettings(BaseSettings):
             raise ValueError("argon2_time_cost, argon2_memory_kib or argon2_parallelism is beyond what Argon2 takes")
         return self
 
-    def dangers(self) -> list[str]:
-        """What is set in a way that is allowed and dangerous, a sentence each. Logged as warnings at start."""
-        return [danger.sentence for danger in self.find_dangers()]
+    @property
+    def in_dotenv(self) -> frozenset[str]:
+        """Names of the variables in the ``.env`` file that was read."""
+        return self._in_dotenv
 
-    def find_dangers(self) -> list[Danger]:
-        """The same, each with its code."""
-        return list(find_dangers(self, unknown_variables(type(self).model_fields, {*os.environ, *self._in_dotenv})))
+    def dangers(self) -> list[str]:
+        """Return a sentence for each risky setting. They are logged as warnings when the application starts."""
+        from fastapi_keyauth.settings.checks import run_checks  # noqa: PLC0415  # the checks import the settings
+
+        return [warning.sentence for warning in run_checks(self)]
 
 
 def _sentence(error: ValidationError) -> str:

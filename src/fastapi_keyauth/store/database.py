@@ -12,7 +12,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedEr
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from fastapi_keyauth.concurrency.uncancellable import Works
+from fastapi_keyauth.concurrency.uncancellable import ShieldedTasks
 from fastapi_keyauth.errors import SetupError, StoreUnavailable
 from fastapi_keyauth.settings.urls import masked_url
 from fastapi_keyauth.store import schema
@@ -25,8 +25,8 @@ from fastapi_keyauth.store.engine import (
     create_prober,
     prepare_sqlite,
 )
-from fastapi_keyauth.store.health import Breaker, describe
-from fastapi_keyauth.store.read_queue import Readings
+from fastapi_keyauth.store.health import CircuitBreaker, describe
+from fastapi_keyauth.store.read_queue import ReadQueue
 from fastapi_keyauth.telemetry.observer import Observer
 
 logger = logging.getLogger("fastapi_keyauth")
@@ -34,7 +34,7 @@ logger = logging.getLogger("fastapi_keyauth")
 READ_TIMEOUT_S = 2.0
 """What a request waits for its row in all: for a connection, for the statement, for whatever hangs."""
 COMMAND_TIMEOUT_S = 10.0
-MAX_UNHURRIED = 5
+MAX_BACKGROUND_CONNECTIONS = 5
 """Connections that management and housekeeping have at most: the rest is for what requests read."""
 CLOSE_TIMEOUT_S = 3.0
 """For what still writes to end at the stop."""
@@ -70,7 +70,7 @@ class Database:
         observer: told when the database is lost and when it is back.
 
     Attributes:
-        works: what writes, and is not to be cut off.
+        tasks: what writes, and is not to be cut off.
     """
 
     def __init__(self, url: str, timeout_s: float = COMMAND_TIMEOUT_S, observer: Observer | None = None) -> None:
@@ -79,9 +79,9 @@ class Database:
         self._engine: AsyncEngine | None = None
         self._reader: AsyncEngine | None = None
         self._prober: Prober | None = None
-        self._breaker = Breaker(self._probe, observer)
-        self._open_gates()
-        self.works = Works()
+        self._breaker = CircuitBreaker(self._probe, observer)
+        self._create_limits()
+        self.tasks = ShieldedTasks()
 
     @property
     def is_sqlite(self) -> bool:
@@ -129,7 +129,7 @@ class Database:
             level = {} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
             self._reader = self._engine.execution_options(**level)
             self._prober = create_prober(self._url, _PROBE)
-            self._open_gates()
+            self._create_limits()
             if self.is_sqlite:
                 await asyncio.to_thread(prepare_sqlite, self._engine)
             yield
@@ -140,11 +140,11 @@ class Database:
                 raise
             raise SetupError(sentence) from None
 
-    def _open_gates(self) -> None:
+    def _create_limits(self) -> None:
         self._writer = asyncio.Lock()
-        self._unhurried = asyncio.Semaphore(MAX_UNHURRIED)
+        self._unhurried = asyncio.Semaphore(MAX_BACKGROUND_CONNECTIONS)
         # A thread of SQLite cannot be stopped, and with the connection a database in memory would go.
-        self._readings = Readings(MAX_CONNECTIONS - MAX_UNHURRIED, ends_by_itself=self.is_sqlite)
+        self._readings = ReadQueue(MAX_CONNECTIONS - MAX_BACKGROUND_CONNECTIONS, ends_by_itself=self.is_sqlite)
 
     @asynccontextmanager
     async def changing_tables(self) -> AsyncIterator[AsyncConnection]:
@@ -156,7 +156,7 @@ class Database:
 
     async def settle(self) -> None:
         """Wait for what is being written for requests that are gone."""
-        await self.works.settle(CLOSE_TIMEOUT_S)
+        await self.tasks.settle(CLOSE_TIMEOUT_S)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -182,7 +182,7 @@ class Database:
         try:
             return await self._readings.run(lambda: self._fetch(statement, is_like_probe), READ_TIMEOUT_S)
         except TimeoutError as error:
-            self._breaker.suspect(error)
+            self._breaker.report_failure(error)
             raise StoreUnavailable from error
 
     async def _fetch(self, statement: Executable, is_like_probe: bool) -> Sequence[Row[Any]]:
@@ -221,7 +221,7 @@ class Database:
             async with asyncio.timeout(POOL_TIMEOUT_S):
                 await gate.acquire()
         except TimeoutError as error:
-            self._breaker.suspect(error)
+            self._breaker.report_failure(error)
             raise StoreUnavailable from error
         try:
             yield
@@ -241,7 +241,7 @@ class Database:
         except _OUTAGES as error:
             if isinstance(error, _MISTAKES) and not _is_refusal(error):
                 raise
-            self._breaker.suspect(error)
+            self._breaker.report_failure(error)
             raise StoreUnavailable from error
 
     async def _probe(self) -> None:

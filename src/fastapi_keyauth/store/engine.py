@@ -105,7 +105,7 @@ def prepare_sqlite(engine: AsyncEngine) -> None:
         sqlite3.Error: the file cannot be opened or written to, or others write to it for ``WAL_TIMEOUT_S``.
     """
     deadline = monotonic() + WAL_TIMEOUT_S
-    # No patience of SQLite's: it gives up at once where two switch, lest they wait for each other.
+    # No stall_tolerant_timeout of SQLite's: it gives up at once where two switch, lest they wait for each other.
     with closing(_connect_plainly(engine, timeout_s=0)) as connection:
         while not _switch_to_wal(connection, deadline):
             sleep(0.01)

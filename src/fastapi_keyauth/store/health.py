@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from fastapi_keyauth.concurrency.log_throttle import Seldom
+from fastapi_keyauth.concurrency.log_throttle import LogThrottle
 from fastapi_keyauth.errors import StoreUnavailable
 from fastapi_keyauth.telemetry.observer import Observer
 
@@ -21,7 +21,7 @@ PROBE_EVERY_S = 0.5
 PROBE_TIMEOUT_S = 1.5
 
 
-class Breaker:
+class CircuitBreaker:
     """Open while the database is away. Use it from one event loop, between ``start`` and ``stop``.
 
     Args:
@@ -37,7 +37,7 @@ class Breaker:
         self._watch: asyncio.Task[None] | None = None
         self._question: asyncio.Task[None] | None = None
         self._answers = 0
-        self._seldom = Seldom()
+        self._log_throttle = LogThrottle()
         self.is_open = False
 
     def start(self) -> None:
@@ -69,18 +69,18 @@ class Breaker:
         """A key that a request reads has come back: whatever else fails, the database is there."""
         self._answers += 1
 
-    def suspect(self, error: BaseException) -> None:
+    def report_failure(self, error: BaseException) -> None:
         """A statement failed in a way that may mean that the database is away."""
         if self._is_started and self._watch is None:
-            self._watch = asyncio.create_task(self._look_into(error), name="keyauth-database-probe")
+            self._watch = asyncio.create_task(self._investigate(error), name="keyauth-database-probe")
 
-    async def _look_into(self, error: BaseException) -> None:
+    async def _investigate(self, error: BaseException) -> None:
         try:
             answers = self._answers
             if await self._is_answered() or self._answers != answers:
                 self._log_failure(error)
                 return
-            self._open(self._plainest(error))
+            self._open(self._clearest_error(error))
             while True:
                 await asyncio.sleep(PROBE_EVERY_S)
                 if await self._is_answered():
@@ -100,7 +100,7 @@ class Breaker:
             return False
         return not self._question.cancelled() and self._question.exception() is None
 
-    def _plainest(self, error: BaseException) -> BaseException:
+    def _clearest_error(self, error: BaseException) -> BaseException:
         """What a new connection met, where it was told; a statement that was cut off says little of why."""
         question = self._question
         if question is None or not question.done() or question.cancelled():
@@ -126,7 +126,7 @@ class Breaker:
             self._observer.back("database")
 
     def _log_failure(self, error: BaseException) -> None:
-        if self._seldom.ask() is not None:  # one line every few seconds, however many fail
+        if self._log_throttle.allow() is not None:  # one line every few seconds, however many fail
             reason = describe(error)
             logger.warning(
                 "a statement failed: %s", reason, extra={"keyauth_event": "statement_failed", "reason": reason}

@@ -6,11 +6,12 @@ from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import ColumnElement, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
-from fastapi_keyauth.concurrency.uncancellable import whole
-from fastapi_keyauth.domain.keys import StoredKey
+from fastapi_keyauth.concurrency.uncancellable import uncancellable
+from fastapi_keyauth.domain.keys import KeySnapshot
 from fastapi_keyauth.store.database import Database
-from fastapi_keyauth.store.mapping import FOR_TOKEN_COLUMNS, Views, keys, secrets
+from fastapi_keyauth.store.mapping import FOR_TOKEN_COLUMNS, RowMapper, keys, secrets
 from fastapi_keyauth.store.tables import EventRow, OriginRow, table
 
 AT_ONCE = 200
@@ -33,7 +34,7 @@ class ImportedSecret:
         public: the public part by which it was found, if it was.
     """
 
-    key: StoredKey
+    key: KeySnapshot
     hash: str = field(repr=False)
     scheme: str | None
     tag: str = field(repr=False)
@@ -52,6 +53,10 @@ class NewRows(NamedTuple):
     event: dict[str, Any]
 
 
+class LookupTaken(Exception):
+    """A lookup that another imported secret has already."""
+
+
 class ImportStore:
     """Reads and writes imported keys.
 
@@ -60,10 +65,10 @@ class ImportStore:
         views: builds records.
     """
 
-    def __init__(self, database: Database, views: Views) -> None:
+    def __init__(self, database: Database, views: RowMapper) -> None:
         self._database = database
-        self.works = database.works
-        self._views = views
+        self.tasks = database.tasks
+        self._mapper = views
 
     async def find(self, lookups: Sequence[str]) -> dict[str, ImportedSecret]:
         """The secrets that are found by any of these, by what they were found by."""
@@ -74,7 +79,7 @@ class ImportStore:
         )
         rows = await self._database.fetch(statement, is_like_probe=True)
         return {
-            row.lookup: ImportedSecret(self._views.stored_key(row), row.secret_hash, row.scheme, row.secret_tag)
+            row.lookup: ImportedSecret(self._mapper.key_snapshot(row), row.secret_hash, row.scheme, row.secret_tag)
             for row in rows
         }
 
@@ -87,13 +92,19 @@ class ImportStore:
                 known.update((await connection.execute(statement)).scalars())
         return known
 
-    @whole
+    @uncancellable
     async def add(self, rows: Sequence[NewRows], advance: Callable[[int], None]) -> None:
         """Insert keys with their secrets, origins and lines of history: all of them or none.
 
         Raises:
-            IntegrityError: one of the lookups is taken.
+            LookupTaken: If one of the lookups is taken.
         """
+        try:
+            await self._insert(rows, advance)
+        except IntegrityError as error:
+            raise LookupTaken from error
+
+    async def _insert(self, rows: Sequence[NewRows], advance: Callable[[int], None]) -> None:
         async with self._database.write() as connection:
             for part in _in_parts(rows):
                 await connection.execute(insert(keys), [row.key for row in part])
@@ -111,7 +122,7 @@ class ImportStore:
         rows = await self._database.fetch(select(secrets.c.id).where(_is_as_it_was(secret_id, old_hash)))
         return not rows
 
-    @whole
+    @uncancellable
     async def adopt(self, secret_id: int, old_hash: str, values: Mapping[str, Any]) -> None:
         """Replace an imported hash by ours: these columns alone, and only if nobody did so before."""
         async with self._database.write() as connection:

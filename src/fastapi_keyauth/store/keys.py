@@ -8,14 +8,14 @@ from typing import Any
 from sqlalchemy import delete, func, insert, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fastapi_keyauth.concurrency.uncancellable import whole
-from fastapi_keyauth.domain.keys import Actor, EventPage, Key, KeyEvent, Status, StoredKey
+from fastapi_keyauth.concurrency.uncancellable import uncancellable
+from fastapi_keyauth.domain.keys import Actor, EventPage, Key, KeyEvent, KeySnapshot, Status
 from fastapi_keyauth.errors import KeyNotFound, TooManyKeys
 from fastapi_keyauth.settings.settings import KeyAuthSettings
 from fastapi_keyauth.store.changes import KeyChange, add_event, add_secret, replace_origins
 from fastapi_keyauth.store.database import Database
 from fastapi_keyauth.store.imported_keys import ImportStore
-from fastapi_keyauth.store.mapping import FOR_TOKEN_COLUMNS, Views, has_status, keys, secrets
+from fastapi_keyauth.store.mapping import FOR_TOKEN_COLUMNS, RowMapper, has_status, keys, secrets
 from fastapi_keyauth.store.tables import ChangeRow, EventRow, OriginRow, table
 from fastapi_keyauth.telemetry.observer import Observer
 
@@ -25,7 +25,7 @@ _changes = table(ChangeRow)
 
 
 class KeyStore:
-    """Reads and writes keys. A change writes its line of history, and a row for the announcer, in its transaction.
+    """Reads and writes keys. A change writes its line of history, and a row for the outbox, in its transaction.
 
     Args:
         database: where they are.
@@ -38,12 +38,12 @@ class KeyStore:
 
     def __init__(self, database: Database, settings: KeyAuthSettings, observer: Observer) -> None:
         self._database = database
-        self.works = database.works
+        self.tasks = database.tasks
         self._observer = observer
-        self._views = Views(settings)
-        self.imports = ImportStore(database, self._views)
+        self._mapper = RowMapper(settings)
+        self.imports = ImportStore(database, self._mapper)
 
-    async def find_for_token(self, key_id: str, tag: str) -> list[tuple[StoredKey, str]]:
+    async def find_for_token(self, key_id: str, tag: str) -> list[tuple[KeySnapshot, str]]:
         """The key and the secret's hash, once for each of its secrets with this tag: nearly always one or none.
 
         An unknown id and a wrong secret both find nothing, in one statement, and so take the same time.
@@ -56,7 +56,7 @@ class KeyStore:
             .order_by(secrets.c.id.desc())
         )
         rows = await self._database.fetch(statement, is_like_probe=True)
-        return [(self._views.stored_key(row), row.secret_hash) for row in rows]
+        return [(self._mapper.key_snapshot(row), row.secret_hash) for row in rows]
 
     async def get(self, key_id: str, now: datetime, owner_id: str | None = None) -> Key:
         """One key; with ``owner_id`` only if it is that owner's.
@@ -79,7 +79,7 @@ class KeyStore:
         if row is None:
             raise KeyNotFound
         secret_rows = await self._secrets_of(connection, [key_id], now)
-        return self._views.key(dict(row), secret_rows[key_id], now)
+        return self._mapper.key(dict(row), secret_rows[key_id], now)
 
     async def _secrets_of(
         self, connection: AsyncConnection, key_ids: Iterable[str], now: datetime
@@ -118,9 +118,9 @@ class KeyStore:
         async with self._database.read() as connection:
             rows = (await connection.execute(statement)).mappings().all()
             secret_rows = await self._secrets_of(connection, [row["id"] for row in rows], now)
-            return [self._views.key(dict(row), secret_rows[row["id"]], now) for row in rows]
+            return [self._mapper.key(dict(row), secret_rows[row["id"]], now) for row in rows]
 
-    @whole
+    @uncancellable
     async def create(
         self, values: dict[str, Any], secret: dict[str, Any], now: datetime, actor: Actor, max_keys: int | None
     ) -> Key:
@@ -197,17 +197,17 @@ class KeyStore:
 
     async def pending_changes(self, limit: int) -> list[tuple[int, str]]:
         """Row id and key id of changes that were stored and not announced, oldest first."""
-        # Every worker asks so every few seconds: with the patience of a request, an outage is noticed without any.
+        # Every worker asks so every few seconds: with the timeout of a request, so an outage is noticed without one.
         rows = await self._database.fetch(select(_changes).order_by(_changes.c.id).limit(limit))
         return [(row.id, row.key_id) for row in rows]
 
-    @whole
+    @uncancellable
     async def forget_changes_before(self, moment: datetime) -> None:
         """Changes that everybody had time to see need not be kept."""
         async with self._database.write() as connection:
             await connection.execute(delete(_changes).where(_changes.c.at < moment))
 
-    @whole
+    @uncancellable
     async def forget_changes(self, ids: Sequence[int]) -> None:
         """Changes that were announced need not be announced again."""
         async with self._database.write() as connection:

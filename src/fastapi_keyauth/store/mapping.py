@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row, and_, false, or_, true
 
-from fastapi_keyauth.domain.keys import Key, Secret, Status, StoredKey, key_status
+from fastapi_keyauth.domain.keys import Key, KeySnapshot, Secret, Status, key_status
 from fastapi_keyauth.domain.tokens import format_hint
 from fastapi_keyauth.settings.settings import KeyAuthSettings
 from fastapi_keyauth.store.tables import KeyRow, SecretRow, table
@@ -23,7 +23,7 @@ FOR_TOKEN_COLUMNS = (
     secrets.c.hash.label("secret_hash"),
     secrets.c.expires_at.label("secret_expires_at"),
 )
-"""What ``Views.stored_key`` wants, and the hash."""
+"""What ``RowMapper.key_snapshot`` wants, and the hash."""
 
 
 def has_status(status: Status, now: datetime) -> ColumnElement[bool]:
@@ -45,7 +45,7 @@ def _scopes(names: tuple[str, ...]) -> frozenset[str]:
     return frozenset(names)
 
 
-class Views:
+class RowMapper:
     """Builds records. Knows the settings that complete a row: prefix and default limit."""
 
     def __init__(self, settings: KeyAuthSettings) -> None:
@@ -88,9 +88,9 @@ class Views:
             secrets=alive,
         )
 
-    def stored_key(self, row: Row[Any]) -> StoredKey:
+    def key_snapshot(self, row: Row[Any]) -> KeySnapshot:
         """What the request path needs, from the joined row of a key and the secret whose tag fits."""
-        return StoredKey(
+        return KeySnapshot(
             id=row.id,
             name=row.name,
             owner_id=row.owner_id,

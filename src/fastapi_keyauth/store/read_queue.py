@@ -1,4 +1,4 @@
-"""Readings that somebody waits for, and not for long."""
+"""ReadQueue that somebody waits for, and not for long."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -12,7 +12,7 @@ MAX_WAITS = 3
 PARTS = 4
 
 
-class Readings:
+class ReadQueue:
     """Runs each reading in a task of its own, some at once: who waits for one may give up at once.
 
     A connection that is given up needs a moment to be put in order; the task takes that moment, the request does not.

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Table, delete, func, select, tuple_
 
-from fastapi_keyauth.concurrency.uncancellable import whole
+from fastapi_keyauth.concurrency.uncancellable import uncancellable
 from fastapi_keyauth.store.database import Database
 from fastapi_keyauth.store.tables import SessionRow, UsageRow, WriterRow, table
 
@@ -23,9 +23,9 @@ class PruneStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self.works = database.works
+        self.tasks = database.tasks
 
-    @whole
+    @uncancellable
     async def prune(self, over_before: datetime, usage_before_hour: int) -> bool:
         """Delete one batch of each table; on PostgreSQL only where no other process is just at it.
 

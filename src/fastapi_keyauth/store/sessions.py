@@ -5,7 +5,7 @@ from datetime import datetime
 
 from sqlalchemy import insert, select, update
 
-from fastapi_keyauth.concurrency.uncancellable import whole
+from fastapi_keyauth.concurrency.uncancellable import uncancellable
 from fastapi_keyauth.domain.principals import SessionPrincipal
 from fastapi_keyauth.store.database import Database
 from fastapi_keyauth.store.tables import SessionRow, table
@@ -18,9 +18,9 @@ class SessionStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self.works = database.works
+        self.tasks = database.tasks
 
-    @whole
+    @uncancellable
     async def add(
         self, token_hash: str, user_id: str, scopes: Iterable[str], now: datetime, expires_at: datetime
     ) -> None:
@@ -41,7 +41,7 @@ class SessionStore:
         row = rows[0]
         return SessionPrincipal(user_id=row.user_id, scopes=frozenset(row.scopes), expires_at=row.expires_at)
 
-    @whole
+    @uncancellable
     async def revoke(self, now: datetime, token_hash: str | None = None, user_id: str | None = None) -> None:
         """Revoke one session, or all of a user. Those revoked before keep their time."""
         statement = update(_sessions).where(_sessions.c.revoked_at.is_(None)).values(revoked_at=now)

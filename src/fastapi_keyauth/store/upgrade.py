@@ -26,7 +26,7 @@ _POLL_S = 0.02
 OnStep = Callable[[str, str], None]
 """Is told of each revision as it is applied: its name, and what it does."""
 
-# Alembic keeps what it works on in variables of its modules, for the whole process.
+# Alembic keeps its working state in variables of its modules, for the whole process.
 _one_at_a_time = threading.Lock()
 
 

@@ -1,4 +1,4 @@
-"""Counts what happened, in memory, and hands it to the store in batches: nothing is written per request."""
+"""Counters what happened, in memory, and hands it to the store in batches: nothing is written per request."""
 
 import asyncio
 import logging
@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from fastapi_keyauth.concurrency.log_throttle import Seldom
-from fastapi_keyauth.domain.keys import StoredKey
+from fastapi_keyauth.concurrency.log_throttle import LogThrottle
+from fastapi_keyauth.domain.keys import KeySnapshot
 from fastapi_keyauth.errors import StoreUnavailable
 from fastapi_keyauth.store import Usage, UsageStore
 
@@ -51,24 +51,24 @@ class UsageRecorder:
         self._writer = ""
         self._number = 0
         self._lock = asyncio.Lock()
-        self._overflows = Seldom(OVERFLOWS_EVERY_S)
+        self._overflows = LogThrottle(OVERFLOWS_EVERY_S)
 
-    def admitted(self, key: StoredKey, hour: int) -> None:
+    def admitted(self, key: KeySnapshot, hour: int) -> None:
         """A unit was used."""
         row = self._pending.get((key.id, key.secret_id, hour)) or self._new_row(key, hour)
         row[0] += 1
         row[2] = self._clock()
 
-    def refused(self, key: StoredKey, hour: int) -> None:
+    def refused(self, key: KeySnapshot, hour: int) -> None:
         """The right secret was sent and no unit was used."""
         row = self._pending.get((key.id, key.secret_id, hour)) or self._new_row(key, hour)
         row[1] += 1
 
-    def _new_row(self, key: StoredKey, hour: int) -> list[float]:
+    def _new_row(self, key: KeySnapshot, hour: int) -> list[float]:
         row: list[float] = [0, 0, 0]
         if len(self._pending) + (0 if self._batch is None else len(self._batch.rows)) < MAX_COUNTS:
             self._pending[key.id, key.secret_id, hour] = row
-        elif self._overflows.ask() is not None:
+        elif self._overflows.allow() is not None:
             logger.warning(
                 "usage is not counted any more: the database has been unavailable too long",
                 extra={"keyauth_event": "usage_full"},
@@ -126,7 +126,7 @@ class UsageRecorder:
 
 
 def _sum_up(rows: Rows) -> Usage:
-    """Counts by key and hour, and the last use of each key and each secret."""
+    """Counters by key and hour, and the last use of each key and each secret."""
     usage = Usage(counts={}, keys_used={}, secrets_used={})
     for (key_id, secret_id, hour), (admitted, refused, used_at) in rows.items():
         counts = usage.counts.setdefault((key_id, hour), [0, 0])

@@ -2,15 +2,11 @@
 
 from collections import defaultdict
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:  # the limiters know the instruments, not the other way round
-    from fastapi_keyauth.limiter.protocol import Limiter
 
 _NO_SPAN = nullcontext()
 
 
-class Counts:
+class Counters:
     """Plain integers, each of which only grows: adding one to them is all that an admitted request pays.
 
     Attributes:
@@ -45,15 +41,15 @@ class Counts:
         self.events_dropped = 0
 
 
-class Instruments:
-    """What the parts tell of their work. This one keeps the counts and forgets the times.
+class Metrics:
+    """What the parts tell of their work. This one keeps the counters and forgets the times.
 
     Attributes:
-        counts: the integers.
+        counters: the integers.
     """
 
-    def __init__(self, counts: Counts | None = None) -> None:
-        self.counts = Counts() if counts is None else counts
+    def __init__(self, counters: Counters | None = None) -> None:
+        self.counters = Counters() if counters is None else counters
 
     def start(self) -> None:
         """The application starts: whoever traces it has been set up by now."""
@@ -68,6 +64,7 @@ class Instruments:
         """A span below the one of the request, where the request is traced."""
         return _NO_SPAN
 
-    def traced(self, limiter: "Limiter") -> "Limiter":
-        """The limiter, with a span around each question, where requests are traced."""
-        return limiter
+    @property
+    def is_tracing(self) -> bool:
+        """Whether spans go anywhere. Known once the application has started."""
+        return False

@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from fastapi_keyauth.concurrency.log_throttle import Seldom
+from fastapi_keyauth.concurrency.log_throttle import LogThrottle
 from fastapi_keyauth.domain.events import AuthEvent
-from fastapi_keyauth.telemetry.counters import Counts
+from fastapi_keyauth.telemetry.counters import Counters
 
 logger = logging.getLogger("fastapi_keyauth")
 
@@ -28,28 +28,28 @@ OnEvent = Callable[[AuthEvent], Awaitable[None] | None]
 """A function, or a coroutine function."""
 
 
-class EventHook:
+class EventDispatcher:
     """Hands events to a user's callable; see the module.
 
     Args:
         on_event: the callable.
-        counts: where dropped events are counted.
+        counters: where dropped events are counted.
     """
 
-    def __init__(self, on_event: OnEvent, counts: Counts) -> None:
+    def __init__(self, on_event: OnEvent, counters: Counters) -> None:
         self._call = on_event
         is_async = inspect.iscoroutinefunction(on_event) or inspect.iscoroutinefunction(
             getattr(on_event, "__call__", None)  # noqa: B004  # an object with `async def __call__`, not a test
         )
         self._is_async = is_async
-        self._counts = counts
+        self._counters = counters
         self._waiting: deque[AuthEvent] = deque()
         self._wake = asyncio.Event()
         self._is_closing = False
         self._task: asyncio.Task[None] | None = None
         self._thread: ThreadPoolExecutor | None = None
-        self._drops = Seldom()
-        self._failures = Seldom()
+        self._drops = LogThrottle()
+        self._failures = LogThrottle()
 
     def emit(self, event: AuthEvent) -> None:
         """Put an event into the queue. Never waits, never raises."""
@@ -113,7 +113,7 @@ class EventHook:
             self._log_failure(event, error)
 
     def _log_failure(self, event: AuthEvent, error: BaseException) -> None:
-        held_back = self._failures.ask()
+        held_back = self._failures.allow()
         if held_back is not None:
             logger.error(
                 "on_event failed at %r (%d more since the last line)",
@@ -124,10 +124,10 @@ class EventHook:
             )
 
     def _drop(self, count: int) -> None:
-        self._counts.events_dropped += count
-        if self._drops.ask() is not None:
+        self._counters.events_dropped += count
+        if self._drops.allow() is not None:
             logger.warning(
                 "on_event does not keep up: %d events dropped since the start",
-                self._counts.events_dropped,
+                self._counters.events_dropped,
                 extra={"keyauth_event": "events_dropped"},
             )

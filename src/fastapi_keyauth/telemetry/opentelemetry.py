@@ -1,8 +1,8 @@
-"""OpenTelemetry: lets its metrics read our counts, and puts spans below those of the requests.
+"""OpenTelemetry: lets its metrics read our counters, and puts spans below those of the requests.
 
 Imported only where ``opentelemetry-api`` is installed; see ``providers.py``. Without a configured SDK nothing is
-exported: counts are integers that OpenTelemetry reads when it collects (observable counters), times are taken once for
-each call to Redis and each hash, and spans are made only where the request already has one that is recorded.
+exported: counters are integers that OpenTelemetry reads when it collects (observable counters), times are taken once
+for each call to Redis and each hash, and spans are made only where the request already has one that is recorded.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -14,8 +14,7 @@ from opentelemetry import metrics, trace
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 from opentelemetry.trace import Tracer, TracerProvider
 
-from fastapi_keyauth.limiter.protocol import Ask, Decision, Limiter
-from fastapi_keyauth.telemetry.counters import Counts, Instruments
+from fastapi_keyauth.telemetry.counters import Counters, Metrics
 
 SCOPE = "fastapi_keyauth"
 PREFIX = "keyauth.key_prefix"
@@ -28,15 +27,15 @@ _HASH_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
 class Board:
-    """The instruments of one meter provider, and what they read: counts by key prefix.
+    """The instruments of one meter provider, and what they read: counters by key prefix.
 
     OpenTelemetry knows an instrument by its name and drops the callback of a second one. So there is one set of
-    instruments for each provider, and all KeyAuth with the same prefix in a process add to the same counts.
+    instruments for each provider, and all KeyAuth with the same prefix in a process add to the same counters.
     """
 
     def __init__(self, provider: MeterProvider | None) -> None:
         meter = metrics.get_meter(SCOPE, _version(), provider)
-        self._counts: dict[str, Counts] = {}
+        self._counters: dict[str, Counters] = {}
         self.call_duration = meter.create_histogram(
             "keyauth.limiter.call.duration",
             "s",
@@ -60,12 +59,12 @@ class Board:
             name: str,
             unit: str,
             description: str,
-            read: Callable[[Counts], Iterable[_Reading]],
+            read: Callable[[Counters], Iterable[_Reading]],
             create: Callable[..., object] = meter.create_observable_counter,
         ) -> None:
             def callback(_options: CallbackOptions) -> Iterator[Observation]:
-                for prefix, counts in list(self._counts.items()):
-                    for value, attributes in read(counts):
+                for prefix, counters in list(self._counters.items()):
+                    for value, attributes in read(counters):
                         yield Observation(value, {PREFIX: prefix, **attributes})
 
             create(name, [callback], unit, description)
@@ -83,42 +82,42 @@ class Board:
         )
         observe("keyauth.events.dropped", "{event}", "Events that on_event had no time for.", _dropped)
 
-    def counts_of(self, prefix: str) -> Counts:
-        """The counts of all KeyAuth with this prefix."""
-        return self._counts.setdefault(prefix, Counts())
+    def counts_of(self, prefix: str) -> Counters:
+        """The counters of all KeyAuth with this prefix."""
+        return self._counters.setdefault(prefix, Counters())
 
 
 _Reading = tuple[int, dict[str, str]]
 
 
-def _outcomes(counts: Counts) -> Iterator[_Reading]:
-    yield counts.admitted_from_memory + counts.admitted_by_row, {"keyauth.outcome": "admitted"}
-    for code, count in dict(counts.refused).items():
+def _outcomes(counters: Counters) -> Iterator[_Reading]:
+    yield counters.admitted_from_memory + counters.admitted_by_row, {"keyauth.outcome": "admitted"}
+    for code, count in dict(counters.refused).items():
         yield count, {"keyauth.outcome": code}
 
 
-def _lookups(counts: Counts) -> Iterator[_Reading]:
-    yield counts.admitted_from_memory, {"keyauth.cache.result": "hit"}
-    yield counts.missed, {"keyauth.cache.result": "miss"}
-    yield counts.stale, {"keyauth.cache.result": "stale"}
+def _lookups(counters: Counters) -> Iterator[_Reading]:
+    yield counters.admitted_from_memory, {"keyauth.cache.result": "hit"}
+    yield counters.missed, {"keyauth.cache.result": "miss"}
+    yield counters.stale, {"keyauth.cache.result": "stale"}
 
 
-def _outages(counts: Counts) -> Iterator[_Reading]:
-    return ((count, {"keyauth.part": part}) for part, count in dict(counts.outages).items())
+def _outages(counters: Counters) -> Iterator[_Reading]:
+    return ((count, {"keyauth.part": part}) for part, count in dict(counters.outages).items())
 
 
-def _recoveries(counts: Counts) -> Iterator[_Reading]:
-    return ((count, {"keyauth.part": part}) for part, count in dict(counts.recoveries).items())
+def _recoveries(counters: Counters) -> Iterator[_Reading]:
+    return ((count, {"keyauth.part": part}) for part, count in dict(counters.recoveries).items())
 
 
-def _away(counts: Counts) -> Iterator[_Reading]:
+def _away(counters: Counters) -> Iterator[_Reading]:
     # Both, and also where nothing was ever away: an alarm wants a nought to fall back to.
     for part in ("redis", "database"):
-        yield counts.outages.get(part, 0) - counts.recoveries.get(part, 0), {"keyauth.part": part}
+        yield counters.outages.get(part, 0) - counters.recoveries.get(part, 0), {"keyauth.part": part}
 
 
-def _dropped(counts: Counts) -> Iterator[_Reading]:
-    yield counts.events_dropped, {}
+def _dropped(counters: Counters) -> Iterator[_Reading]:
+    yield counters.events_dropped, {}
 
 
 # State of the module, like OpenTelemetry's own providers, which are of the whole process.
@@ -136,7 +135,7 @@ def _board_of(provider: MeterProvider | None) -> Board:
     return _boards[provider]
 
 
-class OpenTelemetryInstruments(Instruments):
+class OpenTelemetryInstruments(Metrics):
     """See the module.
 
     Args:
@@ -155,61 +154,34 @@ class OpenTelemetryInstruments(Instruments):
         self._attributes = {PREFIX: key_prefix}
 
     def start(self) -> None:
-        """See ``Instruments``."""
+        """See ``Metrics``."""
         provider = self._tracer_provider or trace.get_tracer_provider()
         # What OpenTelemetry gives out while nobody has set one up. Spans that go nowhere are not worth making.
         is_idle = isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider)
         self._tracer = None if is_idle else trace.get_tracer(SCOPE, _version(), provider)
 
     def answered(self, questions: int, seconds: float, error: str | None) -> None:
-        """See ``Instruments``."""
+        """See ``Metrics``."""
         attributes = self._attributes if error is None else {**self._attributes, "error.type": error}
         self._board.call_duration.record(seconds, attributes)
         self._board.call_requests.record(questions, self._attributes)
 
     def hashed(self, operation: str, seconds: float) -> None:
-        """See ``Instruments``."""
+        """See ``Metrics``."""
         self._board.hash_duration.record(seconds, {**self._attributes, "keyauth.hash.operation": operation})
 
     def span(self, name: str, key_id: str | None = None) -> AbstractContextManager[object]:
-        """See ``Instruments``."""
+        """See ``Metrics``."""
         if self._tracer is None or not trace.get_current_span().is_recording():
             return nullcontext()
         attributes = self._attributes if key_id is None else {**self._attributes, "keyauth.key_id": key_id}
         # An exception's traceback may quote what it passed through; its type is enough.
         return self._tracer.start_as_current_span(name, attributes=attributes, record_exception=False)
 
-    def traced(self, limiter: Limiter) -> Limiter:
-        """See ``Instruments``."""
-        return limiter if self._tracer is None else TracedLimiter(limiter, self)
-
-
-class TracedLimiter:
-    """A limiter with a span around each question and each failed attempt."""
-
-    def __init__(self, limiter: Limiter, instruments: Instruments) -> None:
-        self._limiter = limiter
-        self._span = instruments.span
-        self.start = limiter.start
-        self.close = limiter.close
-        self.changed = limiter.changed
-        self.known_block_s = limiter.known_block_s
-        self.blocks = limiter.blocks
-        self.unblock = limiter.unblock
-        self.find_dangers = limiter.find_dangers
-
-    async def take(self, ask: Ask) -> Decision:
-        """See ``Limiter``."""
-        with self._span("keyauth.limiter.take", ask.key_id) as span:
-            decision = await self._limiter.take(ask)
-            if isinstance(span, trace.Span):
-                span.set_attribute("keyauth.verdict", decision.verdict.name.lower())
-            return decision
-
-    async def fail(self, bucket: str) -> int | None:
-        """See ``Limiter``."""
-        with self._span("keyauth.limiter.fail"):
-            return await self._limiter.fail(bucket)
+    @property
+    def is_tracing(self) -> bool:
+        """See ``Metrics``."""
+        return self._tracer is not None
 
 
 def _version() -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastapi_keyauth.errors import SetupError
-from fastapi_keyauth.telemetry.counters import Instruments
+from fastapi_keyauth.telemetry.counters import Metrics
 
 try:
     from fastapi_keyauth.telemetry import opentelemetry as otel
@@ -31,8 +31,8 @@ class Telemetry:
     tracer_provider: "TracerProvider | None" = None
 
 
-def build_instruments(key_prefix: str, telemetry: Telemetry | bool) -> Instruments:
-    """The instruments of one KeyAuth.
+def build_metrics(key_prefix: str, telemetry: Telemetry | bool) -> Metrics:
+    """The metrics of one KeyAuth.
 
     Args:
         key_prefix: tells several KeyAuth of a process apart.
@@ -42,10 +42,10 @@ def build_instruments(key_prefix: str, telemetry: Telemetry | bool) -> Instrumen
         SetupError: providers are given and OpenTelemetry is not installed.
     """
     if telemetry is False:
-        return Instruments()
+        return Metrics()
     if otel is not None:
         given = Telemetry() if telemetry is True else telemetry
         return otel.OpenTelemetryInstruments(key_prefix, given.meter_provider, given.tracer_provider)
     if telemetry is not True:
         raise SetupError("OpenTelemetry is not installed: install the extra 'otel', or opentelemetry-api itself.")
-    return Instruments()
+    return Metrics()

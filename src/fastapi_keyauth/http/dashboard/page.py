@@ -40,7 +40,7 @@ _PLACE = re.compile(r"\{\{(\w+)\}\}")
 FOR_EVER = "public, max-age=31536000, immutable"
 
 
-class Shell:
+class Page:
     """The page without any data: an HTML frame, stylesheets, scripts.
 
     Args:

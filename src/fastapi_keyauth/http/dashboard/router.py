@@ -18,9 +18,9 @@ from fastapi_keyauth.domain.permissions import Caller
 from fastapi_keyauth.domain.principals import ADMIN, ALL, KEYS_READ, KEYS_WRITE, KeyPrincipal, SessionPrincipal
 from fastapi_keyauth.domain.tokens import ID_LENGTH
 from fastapi_keyauth.http.dashboard.options import DashboardOptions
-from fastapi_keyauth.http.dashboard.page import Shell
+from fastapi_keyauth.http.dashboard.page import Page
 from fastapi_keyauth.http.dependencies import RequireKey, RequireManager
-from fastapi_keyauth.http.middleware import path_in_app
+from fastapi_keyauth.http.paths import path_in_app
 from fastapi_keyauth.http.routers.keys import build_keys_router
 from fastapi_keyauth.http.routers.schemas import Moment
 from fastapi_keyauth.http.routers.strict_json_route import strict_json_route
@@ -84,7 +84,7 @@ def build_dashboard_router(
 ) -> APIRouter:
     """The router ``auth.dashboard_router``. Out of the schema: it is the page's own, programs use ``keys_router``."""
     router = APIRouter(include_in_schema=False)
-    shell = Shell(options)
+    shell = Page(options)
 
     # Both, and no redirect between them: a redirect would name a host and a scheme that a proxy may have changed.
     @router.get("")
@@ -149,7 +149,7 @@ def _build_data_router(keys: Keys, settings: KeyAuthSettings, manager: RequireMa
         hours: Annotated[int, Query(ge=1, le=MAX_USAGE_HOURS)] = 24,
     ) -> UsageOfKeysOut:
         """Usage of a page of keys: one request, one SQL statement."""
-        first_hour, found = await keys.usage_of_many(ids, hours, caller.scope_of_view)
+        first_hour, found = await keys.usage_of_many(ids, hours, caller.visible_owner_id)
         return UsageOfKeysOut(
             first_hour=first_hour,
             items=[

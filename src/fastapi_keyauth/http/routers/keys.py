@@ -116,12 +116,12 @@ def build_keys_router(
     @router.get("/{id}", responses=_NOT_FOUND, response_model=KeyOut)
     async def read_key(id: str, caller: reader) -> Key:
         """One key."""
-        return await keys.get(id, caller.scope_of_view)
+        return await keys.get(id, caller.visible_owner_id)
 
     @router.patch("/{id}", responses=_NOT_FOUND | _CONFLICT, response_model=KeyOut)
     async def change_key(id: str, patch: KeyPatch, caller: writer, request: Request) -> Key:
         """Change the fields that are sent. It holds at once, everywhere."""
-        changes = patch.changes()
+        changes = patch.sent_fields()
 
         def check(key: Key) -> None:
             caller.check_change(key)
@@ -129,7 +129,7 @@ def build_keys_router(
             if "hourly_limit" in changes:
                 caller.check_limit(changes["hourly_limit"])
 
-        return await keys.patch(id, patch, actor_of(caller, request), caller.scope_of_view, check)
+        return await keys.patch(id, patch, actor_of(caller, request), caller.visible_owner_id, check)
 
     @router.post("/{id}/rotate", status_code=201, responses=_NOT_FOUND | _CONFLICT)
     async def rotate_key(
@@ -141,21 +141,21 @@ def build_keys_router(
         """Give the key a new secret. The old one works until the overlap ends."""
         overlap = timedelta(seconds=(rotation or RotateIn()).overlap_s)
         created = await keys.replace_secret(
-            id, overlap, actor_of(caller, request), caller.scope_of_view, caller.check_change
+            id, overlap, actor_of(caller, request), caller.visible_owner_id, caller.check_change
         )
         return CreatedKeyOut.of(created)
 
     @router.delete("/{id}", status_code=204, response_class=Response, responses=_NOT_FOUND)
     async def revoke_key(id: str, caller: writer, request: Request) -> None:
         """Revoke the key, for good. It holds at once, everywhere; a second time changes nothing."""
-        await keys.revoke(id, actor_of(caller, request), caller.scope_of_view)
+        await keys.revoke(id, actor_of(caller, request), caller.visible_owner_id)
 
     @router.get("/{id}/usage", responses=_NOT_FOUND)
     async def read_usage(
         id: str, caller: reader, hours: Annotated[int, Query(ge=1, le=MAX_USAGE_HOURS)] = 24
     ) -> UsageOut:
         """Requests in each of the last hours, oldest first."""
-        found = await keys.usage(id, hours, caller.scope_of_view)
+        found = await keys.usage(id, hours, caller.visible_owner_id)
         return UsageOut(items=[UsageHourOut.model_validate(hour) for hour in found])
 
     @router.get("/{id}/events", responses=_NOT_FOUND, response_model=EventPageOut)
@@ -166,6 +166,6 @@ def build_keys_router(
         limit: _Limit = 50,
     ) -> EventPage:
         """What was done to the key, by whom, from where and when; newest first."""
-        return await keys.events(id, cursor, limit, caller.scope_of_view)
+        return await keys.events(id, cursor, limit, caller.visible_owner_id)
 
     return router

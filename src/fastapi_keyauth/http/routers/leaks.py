@@ -8,20 +8,20 @@ from fastapi import APIRouter, HTTPException, Request, Response
 
 from fastapi_keyauth.errors import TemporarilyUnavailable
 from fastapi_keyauth.http.routers.signing_keys import FindKeys, SigningKeys, fetch_github_keys
-from fastapi_keyauth.keyauth import KeyAuth
+from fastapi_keyauth.keys.leaks import Leaks
 
 MAX_BODY_BYTES = 1_048_576
 MAX_REPORTS = 1000
 """Tokens in one message. Each may cost a hash, one after the other."""
 
 
-def build_leaks_router(auth: KeyAuth, *, find_keys: FindKeys = fetch_github_keys, revoke: bool = True) -> APIRouter:
-    """One route, ``POST ""``: checks the signature over the raw body, then reports each token to ``auth.leaks``.
+def build_leaks_router(leaks: Leaks, *, find_keys: FindKeys = fetch_github_keys, revoke: bool = True) -> APIRouter:
+    """One route, ``POST ""``: checks the signature over the raw body, then reports each token.
 
     Mount it where the scanner was told to send its reports. It takes no API key: the signature is the credential.
 
     Args:
-        auth: whose keys they are.
+        leaks: Takes the reports.
         find_keys: gives the scanner's public keys, by identifier; GitHub's where left out.
         revoke: False: only write leaks down and tell ``on_event``.
 
@@ -44,7 +44,7 @@ def build_leaks_router(auth: KeyAuth, *, find_keys: FindKeys = fetch_github_keys
         for report in _parse(body):
             url = report.get("url")
             try:
-                await auth.leaks.report(report["token"], "github", url if isinstance(url, str) else None, revoke=revoke)
+                await leaks.report(report["token"], "github", url if isinstance(url, str) else None, revoke=revoke)
             except TemporarilyUnavailable as error:
                 unfinished = error  # such as Redis away, or much to hash: the others must not wait for it
         if unfinished is not None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 from fastapi_keyauth.domain.keys import CreatedKey, Key
-from fastapi_keyauth.domain.validation import Whole
+from fastapi_keyauth.domain.validation import StrictInt
 
 
 def _rfc3339(value: datetime) -> str:
@@ -125,4 +125,6 @@ class RotateIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    overlap_s: Whole = Field(86_400, ge=0, le=604_800, description="Seconds for which the old secret works on.")
+    overlap_s: StrictInt = Field(
+        86_400, ge=0, le=604_800, description="Seconds for which the old secret keeps working."
+    )

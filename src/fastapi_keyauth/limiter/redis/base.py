@@ -1,4 +1,4 @@
-"""What the limiters on Redis have in common: names, arguments, answers, doubt, and blocks met a moment ago."""
+"""What the limiters on Redis share: key names, script arguments, replies, generations and recent blocks."""
 
 import itertools
 import math
@@ -8,12 +8,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, ClassVar
 
+from fastapi_keyauth.domain.units import HOUR_S
 from fastapi_keyauth.errors import LimiterUnavailable, SetupError
-from fastapi_keyauth.limiter.protocol import HOUR_S, Ask, Decision, Policy, Verdict, ceil_s
+from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Policy, Verdict, ceil_s
 from fastapi_keyauth.limiter.redis.batcher import Answered
-from fastapi_keyauth.limiter.redis.scripts import Prepared
-from fastapi_keyauth.limiter.redis.server_facts import ServerFacts
-from fastapi_keyauth.settings.checks import Danger
+from fastapi_keyauth.limiter.redis.scripts import ScriptArgs
+from fastapi_keyauth.limiter.redis.server_facts import ServerInfo
+from fastapi_keyauth.settings.checks import CheckWarning
 from fastapi_keyauth.settings.redis_urls import RedisUrl, parse_redis_url
 from fastapi_keyauth.settings.urls import masked_url
 
@@ -32,7 +33,7 @@ class Unsettled(LimiterUnavailable):
     """The server took the change, but may be just being replaced. That is no outage: questions are answered."""
 
 
-class SharedLimiter(ABC):
+class RedisLimiterBase(ABC):
     """A limiter that counts in Redis, on Redis's clock, for many workers.
 
     Args:
@@ -51,7 +52,7 @@ class SharedLimiter(ABC):
             connection is made anew.
     """
 
-    rescue: Callable[[Ask, LimiterUnavailable], Decision] | None = None
+    rescue: Callable[[LimitCheck, LimiterUnavailable], Decision] | None = None
     fails_over: bool = False
     signs: ClassVar[bool] = False
 
@@ -81,12 +82,12 @@ class SharedLimiter(ABC):
         self._open()
 
     def _open(self) -> None:
-        """Clients that have not connected yet. Made anew at each start, as they belong to one event loop."""
+        """ClientFactory that have not connected yet. Made anew at each start, as they belong to one event loop."""
         # Here and not above: workers that are forked from one process must not give out the same generations.
         self._nonce = secrets.token_hex(8)
         self._numbers = itertools.count()
 
-    def doubt(self) -> None:
+    def invalidate_generations(self) -> None:
         """Take no row for current that was proven before: a server that we lost sight of may have lost changes (a
         failover, a restart), or may not have been told of them.
         """
@@ -97,7 +98,7 @@ class SharedLimiter(ABC):
         self._open()
         for left in reversed(range(START_TRIES)):
             try:
-                await self.touch()
+                await self.probe()
             except LimiterUnavailable:
                 if not left:
                     raise
@@ -109,20 +110,20 @@ class SharedLimiter(ABC):
         """See ``Limiter``."""
 
     @abstractmethod
-    async def touch(self) -> None:
+    async def probe(self) -> None:
         """See that questions are answered and changes taken (a replica that lost its primary takes none). Raises
         ``LimiterUnavailable``.
         """
 
     @abstractmethod
-    def take(self, ask: Ask) -> Awaitable[Decision]:
+    def check(self, ask: LimitCheck) -> Awaitable[Decision]:
         """See ``Limiter``."""
 
-    async def fail(self, bucket: str) -> int | None:
+    async def record_failure(self, bucket: str) -> int | None:
         """See ``Limiter``."""
         blocked_s = self.known_block_s(bucket)
         if blocked_s is None:
-            blocked_ms = await self._fail(bucket)
+            blocked_ms = await self._record_failure(bucket)
             if blocked_ms <= 0:
                 return 0 if blocked_ms else None
             blocked_s = ceil_s(blocked_ms)
@@ -130,11 +131,11 @@ class SharedLimiter(ABC):
         return blocked_s
 
     @abstractmethod
-    def _fail(self, bucket: str) -> Awaitable[int]:
+    def _record_failure(self, bucket: str) -> Awaitable[int]:
         """What ``lua/fail.lua`` answers for an address."""
 
     @abstractmethod
-    async def changed(self, key_id: str) -> None:
+    async def bump_generation(self, key_id: str) -> None:
         """See ``Limiter``."""
 
     @abstractmethod
@@ -152,19 +153,19 @@ class SharedLimiter(ABC):
         """Forget a block and failed attempts; whether there was a block."""
 
     @abstractmethod
-    async def find_dangers(self) -> list[Danger]:
+    async def run_checks(self) -> list[CheckWarning]:
         """See ``Limiter``."""
 
     @abstractmethod
-    async def facts(self) -> ServerFacts:
+    async def facts(self) -> ServerInfo:
         """What the server says of itself. Raises ``LimiterUnavailable``."""
 
-    def _rescue(self, ask: Ask, error: LimiterUnavailable) -> Decision:
+    def _on_error(self, ask: LimitCheck, error: LimiterUnavailable) -> Decision:
         if self.rescue is None:
             raise error
         return self.rescue(ask, error)
 
-    def _prepare(self, asks: Sequence[Ask]) -> Prepared:
+    def _prepare(self, asks: Sequence[LimitCheck]) -> ScriptArgs:
         """Names and arguments of ``lua/take.lua``."""
         names: list[str] = []
         # Another one each time, on whatever worker; nobody has to be kept from guessing it.
@@ -203,13 +204,13 @@ class SharedLimiter(ABC):
             for verdict, generation, remaining, hour, wait_s in zip(*[fields] * 5, strict=True)
         ]
 
-    def _prepare_failures(self, buckets: Sequence[str]) -> Prepared:
+    def _prepare_failures(self, buckets: Sequence[str]) -> ScriptArgs:
         """Names and arguments of ``lua/fail.lua``."""
         policy = self._policy
         names = [self._name(bucket) for bucket in buckets]
         return names, [self._now_ms(), policy.block_after_failures, policy.failure_window_ms, policy.block_for_ms]
 
-    def _prepare_change(self, key_id: str) -> Prepared:
+    def _prepare_change(self, key_id: str) -> ScriptArgs:
         """Names and arguments of ``lua/changed.lua``."""
         return [self._name(key_id)], [secrets.token_hex(8), KEEP_S]
 

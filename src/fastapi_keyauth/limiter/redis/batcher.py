@@ -13,7 +13,7 @@ several calls where each takes long."""
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
-Landed = Callable[[Sequence[Answer] | LimiterUnavailable], None]
+Resolve = Callable[[Sequence[Answer] | LimiterUnavailable], None]
 Answered = Callable[[int, float, str | None], None]
 """Told of a batch that came back: how many questions, after how many seconds, and the kind of error where it failed."""
 
@@ -26,18 +26,18 @@ class Batcher(Generic[Question, Answer]):
     Args:
         send: asks a batch; calls what it was given with as many answers, in order, or with why there are none. It is
             also told when the first of the batch was asked, on the event loop's clock.
-        rescue: is asked, one by one, what a batch that failed was asked. Where left out, each of them fails.
+        on_error: is asked, one by one, what a batch that failed was asked. Where left out, each of them fails.
         answered: told of each batch that comes back.
     """
 
     def __init__(
         self,
-        send: Callable[[list[Question], Landed[Answer], float], None],
-        rescue: Callable[[Question, LimiterUnavailable], Answer] | None = None,
+        send: Callable[[list[Question], Resolve[Answer], float], None],
+        on_error: Callable[[Question, LimiterUnavailable], Answer] | None = None,
         answered: Answered | None = None,
     ) -> None:
         self._send = send
-        self._rescue = rescue
+        self._on_error = on_error
         self._answered = answered
         self._departed_at = 0.0
         self._questions: list[Question] = []
@@ -47,7 +47,7 @@ class Batcher(Generic[Question, Answer]):
         self._waiting_since = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def ask(self, question: Question) -> asyncio.Future[Answer]:
+    def submit(self, question: Question) -> asyncio.Future[Answer]:
         """The answer to one question."""
         loop = self._loop
         if loop is None:
@@ -62,29 +62,29 @@ class Batcher(Generic[Question, Answer]):
         if not self._on_the_wire:
             # Not one turn of the loop later, with all that ask in this one: that makes fewer calls and less work, but
             # no more requests per second, as the process then waits for Redis with nothing else to do.
-            self._depart()
+            self._flush()
         return future
 
-    def _depart(self) -> None:
+    def _flush(self) -> None:
         self._asked, self._questions = self._questions[:MAX_BATCH], self._questions[MAX_BATCH:]
         self._on_the_wire, self._futures = self._futures[:MAX_BATCH], self._futures[MAX_BATCH:]
         if self._answered is not None:
             self._departed_at = time.perf_counter()
-        self._send(self._asked, self._land, self._waiting_since)
+        self._send(self._asked, self._resolve, self._waiting_since)
 
-    def _land(self, answers: Sequence[Answer] | LimiterUnavailable) -> None:
+    def _resolve(self, answers: Sequence[Answer] | LimiterUnavailable) -> None:
         if self._answered is not None:
             kind = str(answers).partition(":")[0] if isinstance(answers, LimiterUnavailable) else None
             self._answered(len(self._asked), time.perf_counter() - self._departed_at, kind)
         if not isinstance(answers, LimiterUnavailable):
             if len(answers) != len(self._on_the_wire):
                 raise ValueError("not as many answers as questions")
-            landed, self._on_the_wire = self._on_the_wire, []
-            for future, answer in zip(landed, answers, strict=True):
+            resolve, self._on_the_wire = self._on_the_wire, []
+            for future, answer in zip(resolve, answers, strict=True):
                 if not future.done():
                     future.set_result(answer)
             if self._futures:
-                self._depart()
+                self._flush()
             return
         # Those behind would wait as long for the same: they fail now.
         failed = zip(self._on_the_wire + self._futures, self._asked + self._questions, strict=True)
@@ -95,9 +95,9 @@ class Batcher(Generic[Question, Answer]):
             # One exception object for each: a shared one would collect every asker's traceback.
             error = LimiterUnavailable(*answers.args)
             try:
-                if self._rescue is None:
+                if self._on_error is None:
                     raise error
-                future.set_result(self._rescue(question, error))
+                future.set_result(self._on_error(question, error))
             except LimiterUnavailable as final:
                 future.set_exception(final)
 

@@ -1,4 +1,4 @@
-"""Clients of redis-py for each form of the Redis URL. They make connections; what goes over these is our own affair."""
+"""redis-py clients for each form of the Redis URL. They only create connections; the limiter speaks over them."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -26,7 +26,7 @@ else:
     _LIBRARY = {"driver_info": DriverInfo()}
 
 
-class Clients:
+class ClientFactory:
     """Makes clients, each to be closed by who had it made.
 
     Args:
@@ -55,32 +55,32 @@ class Clients:
                 **chosen,
             }
             # An option that redis-py does not know shows here; nothing connects yet.
-            self.make_connection()
+            self.create_connection()
             self._sentinel = self._make_sentinel() if url.kind == "sentinel" else None
         except (RedisError, ValueError, TypeError):
             raise SetupError(f"The Redis URL {masked_url(url.url)} cannot be understood.") from None
 
-    def make_connection(self, address: Address | None = None) -> AbstractConnection:
+    def create_connection(self, address: Address | None = None) -> AbstractConnection:
         """A connection to one server, not connected yet: to that at ``address``, or to the first that the URL names."""
         options = self._options if address is None else {**self._options, "host": address[0], "port": address[1]}
         made: AbstractConnection = ConnectionPool(**options).make_connection()  # type: ignore[no-untyped-call]  # untyped
         return made
 
     @asynccontextmanager
-    async def lend(self, address: Address | None = None) -> AsyncIterator[Redis]:
+    async def borrow(self, address: Address | None = None) -> AsyncIterator[Redis]:
         """A client for the block alone: of the server at ``address``, or of the one that ``make`` would choose. It is
         for plain commands: an answer that comes too late must not be taken for that to another question.
         """
         if address is None:
-            client = self.make()
+            client = self.create()
         else:
             client = Redis.from_pool(ConnectionPool(**{**self._options, "host": address[0], "port": address[1]}))
         try:
             yield client
         finally:
-            await self.leave(client)
+            await self.close_client(client)
 
-    async def leave(self, client: Redis) -> None:
+    async def close_client(self, client: Redis) -> None:
         """Close a client, within the time of a call: by TLS it waits for the other side to take leave, and where that
         hangs, for asyncio's 30 s.
         """
@@ -88,7 +88,7 @@ class Clients:
             async with asyncio.timeout(self._timeout_s):
                 await client.aclose()
 
-    def make(self, **options: Any) -> Redis:
+    def create(self, **options: Any) -> Redis:
         """A client, not connected yet, of the server that the URL names, or of the primary that the Sentinels know at
         the time of each connection. Options are redis-py's, of each connection.
         """
@@ -140,7 +140,7 @@ class Clients:
     async def close(self) -> None:
         """Close the connections to Sentinels."""
         if self._sentinel is not None:
-            await asyncio.gather(*map(self.leave, self._sentinel.sentinels))
+            await asyncio.gather(*map(self.close_client, self._sentinel.sentinels))
 
     def _make_sentinel(self) -> Sentinel:
         # All of them, one after the other and the primary besides, within the time of one call.

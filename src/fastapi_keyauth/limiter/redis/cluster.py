@@ -5,22 +5,22 @@ import time
 from collections.abc import Coroutine
 from typing import Any, ClassVar, TypeVar
 
-from fastapi_keyauth.concurrency.stall_tolerant_timeout import patience
+from fastapi_keyauth.concurrency.stall_tolerant_timeout import stall_tolerant_timeout
 from fastapi_keyauth.errors import LimiterUnavailable
-from fastapi_keyauth.limiter.protocol import Ask, Decision, Verdict, ceil_s
-from fastapi_keyauth.limiter.redis.base import SharedLimiter
+from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Verdict, ceil_s
+from fastapi_keyauth.limiter.redis.base import RedisLimiterBase
 from fastapi_keyauth.limiter.redis.blocks import RedisBlocks
-from fastapi_keyauth.limiter.redis.scripts import Script, unavailable
-from fastapi_keyauth.limiter.redis.server_facts import ServerFacts, read_facts
-from fastapi_keyauth.limiter.redis.server_info import inspect_server
-from fastapi_keyauth.limiter.redis.slots import Nodes
-from fastapi_keyauth.settings.checks import Danger
+from fastapi_keyauth.limiter.redis.scripts import LuaScript, unavailable
+from fastapi_keyauth.limiter.redis.server_facts import ServerInfo, read_facts
+from fastapi_keyauth.limiter.redis.server_info import check_server
+from fastapi_keyauth.limiter.redis.slots import SlotRouter
+from fastapi_keyauth.settings.checks import CheckWarning
 
 Answer = TypeVar("Answer")
 
 
-class ClusterLimiter(SharedLimiter):
-    """Counts on the nodes of a cluster: an address where its slot is, a key where its own is.
+class ClusterLimiter(RedisLimiterBase):
+    """Counters on the nodes of a cluster: an address where its slot is, a key where its own is.
 
     The block is asked about first, and the key only when it is known that there is none. Asked both at once, the unit
     of a request that turns out to be blocked would have to be given back, and might have refused another meanwhile.
@@ -31,36 +31,36 @@ class ClusterLimiter(SharedLimiter):
 
     def _open(self) -> None:
         super()._open()
-        self._nodes = Nodes(self._place, self._timeout_s)
-        self._take = Script("take")
-        self._blocked = Script("blocked")
-        self._failing = Script("fail")
-        self._changing = Script("changed")
-        self._unblocking = Script("unblock")
+        self._router = SlotRouter(self._place, self._timeout_s)
+        self._take = LuaScript("take")
+        self._blocked = LuaScript("blocked")
+        self._failing = LuaScript("fail")
+        self._changing = LuaScript("changed")
+        self._unblocking = LuaScript("unblock")
 
     async def close(self) -> None:
         """See ``Limiter``."""
-        await self._nodes.close()
+        await self._router.close()
 
-    async def touch(self) -> None:
+    async def probe(self) -> None:
         """See that every slot is somewhere, and that each primary takes changes and answers questions."""
         await self._in_time(self._touch_all())
 
     async def _touch_all(self) -> None:
-        await self._nodes.look()
-        names = self._nodes.names_on_all(lambda number: self._name(f"probe{number}"))
+        await self._router.refresh()
+        names = self._router.names_on_all(lambda number: self._name(f"probe{number}"))
         found = await asyncio.gather(*map(self._touch_one, names), return_exceptions=True)
         for problem in found:
             if problem is not None:
                 raise problem
 
     async def _touch_one(self, name: str) -> None:
-        await self._nodes.call(self._changing, ([name], ["-", 1]))
-        await self._nodes.call(self._blocked, ([name], [self._now_ms()]))
-        _, args = self._prepare([Ask("probe", None)])
-        await self._nodes.call(self._take, ([name, name], args))
+        await self._router.call(self._changing, ([name], ["-", 1]))
+        await self._router.call(self._blocked, ([name], [self._now_ms()]))
+        _, args = self._prepare([LimitCheck("probe", None)])
+        await self._router.call(self._take, ([name, name], args))
 
-    async def take(self, ask: Ask) -> Decision:
+    async def check(self, ask: LimitCheck) -> Decision:
         """See ``Limiter``."""
         began_at = 0.0 if self._answered is None else time.perf_counter()
         problem: str | None = None
@@ -68,61 +68,61 @@ class ClusterLimiter(SharedLimiter):
             return await self._in_time(self._take_in_order(ask))
         except LimiterUnavailable as error:
             problem = str(error).partition(":")[0]
-            return self._rescue(ask, error)
+            return self._on_error(ask, error)
         finally:
             if self._answered is not None:
                 self._answered(1, time.perf_counter() - began_at, problem)
 
-    async def _take_in_order(self, ask: Ask) -> Decision:
+    async def _take_in_order(self, ask: LimitCheck) -> Decision:
         if ask.bucket is not None:
-            blocked_ms = await self._nodes.call(self._blocked, ([self._name(ask.bucket)], [self._now_ms()]))
+            blocked_ms = await self._router.call(self._blocked, ([self._name(ask.bucket)], [self._now_ms()]))
             if blocked_ms:
                 blocked_s = ceil_s(blocked_ms)
                 self._remember_block(ask.bucket, blocked_s)
                 return Decision(Verdict.BLOCKED, wait_s=blocked_s)
             ask = ask._replace(bucket=None)
-        (decision,) = self._decide(await self._nodes.call(self._take, self._prepare([ask])))
+        (decision,) = self._decide(await self._router.call(self._take, self._prepare([ask])))
         return decision
 
-    async def _fail(self, bucket: str) -> int:
+    async def _record_failure(self, bucket: str) -> int:
         return await self._in_time(self._fail_once(bucket))
 
     async def _fail_once(self, bucket: str) -> int:
-        (blocked_ms,) = await self._nodes.call(self._failing, self._prepare_failures([bucket]))
+        (blocked_ms,) = await self._router.call(self._failing, self._prepare_failures([bucket]))
         return int(blocked_ms)
 
-    async def changed(self, key_id: str) -> None:
+    async def bump_generation(self, key_id: str) -> None:
         """See ``Limiter``."""
-        await self._in_time(self._nodes.call(self._changing, self._prepare_change(key_id)))
+        await self._in_time(self._router.call(self._changing, self._prepare_change(key_id)))
 
     async def blocks(self) -> dict[str, int]:
         """See ``Limiter``."""
-        await self._in_time(self._nodes.look())
+        await self._in_time(self._router.refresh())
         found: dict[str, int] = {}
-        for address in self._nodes.primaries():
-            async with self._nodes.lend(address) as client:
+        for address in self._router.primaries():
+            async with self._router.borrow(address) as client:
                 found |= await RedisBlocks(client, self._namespace, self._timeout_s, self._clock).find()
         return found
 
     async def _unblock(self, bucket: str) -> bool:
         prepared = ([self._name(bucket)], [self._now_ms()])
-        blocked_ms: int = await self._in_time(self._nodes.call(self._unblocking, prepared))
+        blocked_ms: int = await self._in_time(self._router.call(self._unblocking, prepared))
         return blocked_ms > 0
 
-    async def find_dangers(self) -> list[Danger]:
+    async def run_checks(self) -> list[CheckWarning]:
         """See ``Limiter``. One that several nodes show is said once."""
-        found: dict[str, Danger] = {}
-        for address in self._nodes.primaries():
-            async with self._nodes.lend(address) as client:
-                for danger in await inspect_server(client, self._timeout_s, None if self._clock else time.time):
-                    found.setdefault(danger.code, danger)
+        found: dict[str, CheckWarning] = {}
+        for address in self._router.primaries():
+            async with self._router.borrow(address) as client:
+                for warning in await check_server(client, self._timeout_s, None if self._clock else time.time):
+                    found.setdefault(warning.code, warning)
         return list(found.values())
 
-    async def facts(self) -> ServerFacts:
-        """See ``SharedLimiter``. The time is the slowest primary's."""
+    async def facts(self) -> ServerInfo:
+        """See ``RedisLimiterBase``. The time is the slowest primary's."""
         found = []
-        for address in self._nodes.primaries():
-            async with self._nodes.lend(address) as client:
+        for address in self._router.primaries():
+            async with self._router.borrow(address) as client:
                 found.append(await read_facts(client, self._timeout_s))
         if not found:
             raise LimiterUnavailable("no node of the cluster is known")
@@ -132,7 +132,7 @@ class ClusterLimiter(SharedLimiter):
     async def _in_time(self, work: Coroutine[Any, Any, Answer]) -> Answer:
         """The work, redirections and second tries included, within the time of one call."""
         try:
-            async with patience(self._timeout_s):
+            async with stall_tolerant_timeout(self._timeout_s):
                 return await work
         except LimiterUnavailable:
             raise

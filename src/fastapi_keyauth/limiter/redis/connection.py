@@ -12,10 +12,10 @@ from typing import Any
 import hiredis
 from redis.asyncio.connection import AbstractConnection
 
-from fastapi_keyauth.concurrency.stall_tolerant_timeout import patience
+from fastapi_keyauth.concurrency.stall_tolerant_timeout import TICKS, stall_tolerant_timeout
 from fastapi_keyauth.errors import LimiterUnavailable
 from fastapi_keyauth.limiter.redis.scripts import unavailable
-from fastapi_keyauth.limiter.redis.wire import TICKS, take_over
+from fastapi_keyauth.limiter.redis.wire import take_over
 
 _ASKING: bytes = hiredis.pack_command(("ASKING",))
 _UNFINISHED = object()
@@ -34,12 +34,12 @@ class Node:
     A node that has left a call unanswered for ``timeout_s`` loses its connection, and all that wait on it fail.
 
     Args:
-        make_connection: makes one that is not connected yet, without ``socket_timeout``: the time is taken here.
+        create_connection: makes one that is not connected yet, without ``socket_timeout``: the time is taken here.
         timeout_s: seconds for an answer, and for connecting.
     """
 
-    def __init__(self, make_connection: Callable[[], AbstractConnection], timeout_s: float) -> None:
-        self._make_connection = make_connection
+    def __init__(self, create_connection: Callable[[], AbstractConnection], timeout_s: float) -> None:
+        self._make_connection = create_connection
         self._timeout_s = timeout_s
         self._link: _Link | None = None
         self._opening: asyncio.Task[None] | None = None
@@ -87,7 +87,7 @@ class Node:
     async def _connect(self) -> None:
         connection = self._make_connection()
         try:
-            async with patience(self._timeout_s):
+            async with stall_tolerant_timeout(self._timeout_s):
                 await connection.connect()  # type: ignore[no-untyped-call]  # untyped in redis-py
             self._link = _Link(self, connection, self._timeout_s)
             unsent, self._unsent = self._unsent, []

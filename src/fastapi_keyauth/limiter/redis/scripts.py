@@ -23,13 +23,13 @@ _REFUSALS = re.compile(
 )
 """By the words: what redis-py says in a class of error of its own, hiredis and a Sentinel's list say in the text."""
 
-Prepared = tuple[Sequence[str], Sequence[str | int]]
+ScriptArgs = tuple[Sequence[str], Sequence[str | int]]
 """Names of keys, and arguments, of one script call."""
-Prepare = Callable[[], Prepared]
+BuildArgs = Callable[[], ScriptArgs]
 """Gives them once the connection stands, and no later one is used."""
 
 
-class Script:
+class LuaScript:
     """A Lua script: called by its SHA-1, or with its source where the server has forgotten it."""
 
     def __init__(self, name: str) -> None:
@@ -38,7 +38,7 @@ class Script:
         sha = hashlib.sha1(self._source, usedforsecurity=False).hexdigest()
         self._by_sha = _bulk("EVALSHA") + _bulk(sha)
 
-    def pack(self, prepared: Prepared, *, with_source: bool = False) -> bytes:
+    def pack(self, prepared: ScriptArgs, *, with_source: bool = False) -> bytes:
         """A call of the script as it goes over the wire."""
         keys, args = prepared
         head = _bulk("EVAL") + b"$%d\r\n%b\r\n" % (len(self._source), self._source) if with_source else self._by_sha
@@ -54,7 +54,7 @@ def _bulk(value: str | int) -> bytes:
     return b"$%d\r\n%b\r\n" % (len(packed), packed)
 
 
-class Caller:
+class ScriptCaller:
     """Calls a script by any connection of a client; several calls may run at once. The script may run twice.
 
     Args:
@@ -63,12 +63,12 @@ class Caller:
         timeout_s: seconds for a call, connecting included.
     """
 
-    def __init__(self, client: Redis, script: Script, timeout_s: float) -> None:
+    def __init__(self, client: Redis, script: LuaScript, timeout_s: float) -> None:
         self._pool = client.connection_pool
         self._script = script
         self._timeout_s = timeout_s
 
-    async def run(self, prepare: Prepare) -> Any:
+    async def run(self, prepare: BuildArgs) -> Any:
         """Call it with what ``prepare`` gives.
 
         Raises:
@@ -83,7 +83,7 @@ class Caller:
         except (RedisError, OSError, TimeoutError) as error:
             raise unavailable(error) from error
 
-    async def _run(self, prepare: Prepare) -> Any:
+    async def _run(self, prepare: BuildArgs) -> Any:
         connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]  # untyped in redis-py
         try:
             return await self._call(connection, prepare())
@@ -94,7 +94,7 @@ class Caller:
         finally:
             await self._pool.release(connection)
 
-    async def _call(self, connection: AbstractConnection, prepared: Prepared) -> Any:
+    async def _call(self, connection: AbstractConnection, prepared: ScriptArgs) -> Any:
         await connection.send_packed_command(self._script.pack(prepared))
         try:
             return await connection.read_response()

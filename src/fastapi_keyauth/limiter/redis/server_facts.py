@@ -9,7 +9,7 @@ from redis.exceptions import RedisError
 from fastapi_keyauth.limiter.redis.scripts import unavailable
 
 
-class ServerFacts(NamedTuple):
+class ServerInfo(NamedTuple):
     """A Redis or Valkey server.
 
     Attributes:
@@ -21,7 +21,7 @@ class ServerFacts(NamedTuple):
     answer_ms: float
 
 
-async def read_facts(client: Any, timeout_s: float) -> ServerFacts:
+async def read_facts(client: Any, timeout_s: float) -> ServerInfo:
     """Ask a server, by a client that nobody else uses. Raises ``LimiterUnavailable``."""
     try:
         async with asyncio.timeout(timeout_s):
@@ -32,4 +32,4 @@ async def read_facts(client: Any, timeout_s: float) -> ServerFacts:
     except (RedisError, OSError, TimeoutError) as error:
         raise unavailable(error) from error
     valkey = info.get("valkey_version")
-    return ServerFacts(f"Valkey {valkey}" if valkey else f"Redis {info.get('redis_version', '?')}", answer_ms)
+    return ServerInfo(f"Valkey {valkey}" if valkey else f"Redis {info.get('redis_version', '?')}", answer_ms)

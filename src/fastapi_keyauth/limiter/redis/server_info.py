@@ -7,13 +7,13 @@ from contextlib import suppress
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from fastapi_keyauth.settings.checks import Danger
+from fastapi_keyauth.settings.checks import CheckWarning
 
 MAX_CLOCK_DIFFERENCE_S = 5.0
 """Seconds by which the clocks may differ before it is worth a warning: hosts with NTP are within milliseconds."""
 
 
-async def inspect_server(client: Redis, timeout_s: float, clock: Callable[[], float] | None) -> list[Danger]:
+async def check_server(client: Redis, timeout_s: float, clock: Callable[[], float] | None) -> list[CheckWarning]:
     """Look for a policy that evicts, and for a clock that is wrong. What is not permitted is left out.
 
     Args:
@@ -21,7 +21,7 @@ async def inspect_server(client: Redis, timeout_s: float, clock: Callable[[], fl
         timeout_s: seconds for each of the two questions.
         clock: this host's, in seconds since 1970; None where hours do not go by the server's.
     """
-    dangers = []
+    warnings = []
     with suppress(RedisError, OSError, TimeoutError):
         async with asyncio.timeout(timeout_s):
             # INFO and not CONFIG GET: managed servers allow it.
@@ -30,7 +30,7 @@ async def inspect_server(client: Redis, timeout_s: float, clock: Callable[[], fl
         # Without a limit nothing is evicted, whatever the policy. All that lies there has an expiry, so the volatile
         # policies are no better than the others.
         if memory.get("maxmemory") and policy != "noeviction":
-            dangers.append(Danger.of("redis_evicts", policy=policy))
+            warnings.append(CheckWarning.of("redis_evicts", policy=policy))
     if clock is not None:
         with suppress(RedisError, OSError, TimeoutError):
             before_s = clock()
@@ -41,5 +41,5 @@ async def inspect_server(client: Redis, timeout_s: float, clock: Callable[[], fl
             # The server looked at its clock at some moment in between.
             difference_s = max(before_s - server_s, server_s - after_s)
             if difference_s > MAX_CLOCK_DIFFERENCE_S:
-                dangers.append(Danger.of("clocks_differ", seconds=round(difference_s)))
-    return dangers
+                warnings.append(CheckWarning.of("clocks_differ", seconds=round(difference_s)))
+    return warnings

@@ -9,40 +9,40 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from fastapi_keyauth.errors import LimiterUnavailable
-from fastapi_keyauth.limiter.protocol import Ask, Decision, Verdict
-from fastapi_keyauth.limiter.redis.base import SharedLimiter, Unsettled
-from fastapi_keyauth.limiter.redis.batcher import Batcher, Landed
+from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Verdict
+from fastapi_keyauth.limiter.redis.base import RedisLimiterBase, Unsettled
+from fastapi_keyauth.limiter.redis.batcher import Batcher, Resolve
 from fastapi_keyauth.limiter.redis.blocks import RedisBlocks
-from fastapi_keyauth.limiter.redis.clients import Clients
-from fastapi_keyauth.limiter.redis.scripts import Caller, Script
-from fastapi_keyauth.limiter.redis.server_facts import ServerFacts, read_facts
-from fastapi_keyauth.limiter.redis.server_info import inspect_server
+from fastapi_keyauth.limiter.redis.clients import ClientFactory
+from fastapi_keyauth.limiter.redis.scripts import LuaScript, ScriptCaller
+from fastapi_keyauth.limiter.redis.server_facts import ServerInfo, read_facts
+from fastapi_keyauth.limiter.redis.server_info import check_server
 from fastapi_keyauth.limiter.redis.wire import Wire
-from fastapi_keyauth.settings.checks import Danger
+from fastapi_keyauth.settings.checks import CheckWarning
 from fastapi_keyauth.settings.redis_urls import Address
 
 SETTLED_S = 5.0
 """Seconds after which all workers have moved to a primary that Sentinels made: they look every second, and what one
 Sentinel did the others know within two."""
-_PROBE = Ask("probe", "probes")
+_PROBE = LimitCheck("probe", "probes")
 """As a request's, about a key and an address in different slots: a node of a cluster would answer one of them alone."""
 
 
-class RedisLimiter(SharedLimiter):
-    """Counts in one server, in one script call for all that wait."""
+class SingleNodeLimiter(RedisLimiterBase):
+    """Counters in one server, in one script call for all that wait."""
 
     def _open(self) -> None:
         super()._open()
         self.fails_over = self._place.kind == "sentinel"
         self._primary: Address | None = None
-        self._clients = Clients(self._place, self._timeout_s)
+        self._clients = ClientFactory(self._place, self._timeout_s)
         # Units go over a connection of their own: when that one is made anew, the server may be another one.
-        self._units = self._clients.make(redis_connect_func=self._connected)
-        self._control = self._clients.make()
-        self._take = Wire(self._units, Script("take"), self._timeout_s)
-        self._failing = Wire(self._control, Script("fail"), self._timeout_s)
-        self._changing = Caller(self._control, Script("changed"), self._timeout_s)
-        self._asks: Batcher[Ask, Decision] = Batcher(self._send_asks, self._rescue, self._answered)
+        self._units = self._clients.create(redis_connect_func=self._connected)
+        self._control = self._clients.create()
+        self._take = Wire(self._units, LuaScript("take"), self._timeout_s)
+        self._failing = Wire(self._control, LuaScript("fail"), self._timeout_s)
+        self._changing = ScriptCaller(self._control, LuaScript("changed"), self._timeout_s)
+        self._asks: Batcher[LimitCheck, Decision] = Batcher(self._send_asks, self._on_error, self._answered)
         self._failures: Batcher[str, int] = Batcher(self._send_failures)
 
     async def _connected(self, connection: AbstractConnection) -> None:
@@ -50,15 +50,15 @@ class RedisLimiter(SharedLimiter):
         if self.fails_over:
             self._primary = (connection.host, connection.port)  # type: ignore[attr-defined]  # of a Sentinel's
             # A Sentinel may not know yet that it names a server that was demoted, and such a one still answers what
-            # needs no writing. Clients of Sentinels ought to ask: https://redis.io/docs/latest/develop/reference/sentinel-clients
+            # needs no writing. ClientFactory of Sentinels ought to ask: https://redis.io/docs/latest/develop/reference/sentinel-clients
             await connection.send_command("ROLE")
             role = await connection.read_response()
             if role[0] not in ("master", b"master"):
                 raise RedisConnectionError("the server that Sentinel names is no primary")
-        self.doubt()
+        self.invalidate_generations()
 
     async def start(self) -> None:
-        """See ``SharedLimiter``."""
+        """See ``RedisLimiterBase``."""
         try:
             await super().start()
         except LimiterUnavailable as error:
@@ -72,36 +72,36 @@ class RedisLimiter(SharedLimiter):
         await self._failures.close()
         self._take.close()
         self._failing.close()
-        await asyncio.gather(*map(self._clients.leave, (self._units, self._control)))
+        await asyncio.gather(*map(self._clients.close_client, (self._units, self._control)))
         await self._clients.close()
 
-    async def touch(self) -> None:
+    async def probe(self) -> None:
         """See that both work: a change over any connection, and a question over the one that requests wait for."""
         if self.fails_over:
-            await self._follow()
+            await self._follow_primary()
         await self._changing.run(lambda: ([f"{self._namespace}:probe"], ["-", 1]))
-        await self._asks.ask(_PROBE)
+        await self._asks.submit(_PROBE)
 
-    async def _follow(self) -> None:
+    async def _follow_primary(self) -> None:
         """Leave a server that Sentinels have replaced. It may live on, and takes itself for the primary for seconds."""
         primary = await self._clients.find_primary(self._control)
         if primary not in (None, self._primary):
-            self._take.renew()
-            self._failing.renew()
+            self._take.reconnect()
+            self._failing.reconnect()
 
-    def _rescue(self, ask: Ask, error: LimiterUnavailable) -> Decision:
+    def _on_error(self, ask: LimitCheck, error: LimiterUnavailable) -> Decision:
         if ask is _PROBE:
             raise error
-        return super()._rescue(ask, error)
+        return super()._on_error(ask, error)
 
-    def take(self, ask: Ask) -> Awaitable[Decision]:
+    def check(self, ask: LimitCheck) -> Awaitable[Decision]:
         """See ``Limiter``."""
-        return self._asks.ask(ask)
+        return self._asks.submit(ask)
 
-    def _fail(self, bucket: str) -> Awaitable[int]:
-        return self._failures.ask(bucket)
+    def _record_failure(self, bucket: str) -> Awaitable[int]:
+        return self._failures.submit(bucket)
 
-    async def changed(self, key_id: str) -> None:
+    async def bump_generation(self, key_id: str) -> None:
         """See ``Limiter``."""
         await self._changing.run(lambda: self._prepare_change(key_id))
         # A server that is replaced while it lives takes changes that its successor never hears of. Who has moved there
@@ -111,36 +111,36 @@ class RedisLimiter(SharedLimiter):
 
     async def blocks(self) -> dict[str, int]:
         """See ``Limiter``."""
-        async with self._clients.lend() as client:
+        async with self._clients.borrow() as client:
             return await RedisBlocks(client, self._namespace, self._timeout_s, self._clock).find()
 
     async def _unblock(self, bucket: str) -> bool:
-        async with self._clients.lend() as client:
+        async with self._clients.borrow() as client:
             return await RedisBlocks(client, self._namespace, self._timeout_s, self._clock).lift(bucket)
 
-    async def find_dangers(self) -> list[Danger]:
+    async def run_checks(self) -> list[CheckWarning]:
         """See ``Limiter``."""
-        async with self._clients.lend() as client:
-            return await inspect_server(client, self._timeout_s, None if self._clock else time.time)
+        async with self._clients.borrow() as client:
+            return await check_server(client, self._timeout_s, None if self._clock else time.time)
 
-    async def facts(self) -> ServerFacts:
-        """See ``SharedLimiter``."""
-        async with self._clients.lend() as client:
+    async def facts(self) -> ServerInfo:
+        """See ``RedisLimiterBase``."""
+        async with self._clients.borrow() as client:
             return await read_facts(client, self._timeout_s)
 
-    def _send_asks(self, asks: list[Ask], landed: Landed[Decision], since: float) -> None:
+    def _send_asks(self, asks: list[LimitCheck], resolve: Resolve[Decision], since: float) -> None:
         def received(reply: Any) -> None:
             if isinstance(reply, LimiterUnavailable):
-                landed(reply)
+                resolve(reply)
                 return
             decisions = self._decide(reply)
             if Verdict.BLOCKED in reply[::5]:
                 for ask, decision in zip(asks, decisions, strict=True):
                     if decision.verdict is Verdict.BLOCKED and ask.bucket is not None:
                         self._remember_block(ask.bucket, decision.wait_s)
-            landed(decisions)
+            resolve(decisions)
 
         self._take.call(lambda: self._prepare(asks), received, since)
 
-    def _send_failures(self, buckets: list[str], landed: Landed[int], since: float) -> None:
-        self._failing.call(lambda: self._prepare_failures(buckets), landed, since)
+    def _send_failures(self, buckets: list[str], resolve: Resolve[int], since: float) -> None:
+        self._failing.call(lambda: self._prepare_failures(buckets), resolve, since)

@@ -16,9 +16,9 @@ from redis.asyncio import Redis
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from fastapi_keyauth.errors import LimiterUnavailable
-from fastapi_keyauth.limiter.redis.clients import Clients
+from fastapi_keyauth.limiter.redis.clients import ClientFactory
 from fastapi_keyauth.limiter.redis.connection import Node, NodeLost
-from fastapi_keyauth.limiter.redis.scripts import Prepared, Script, unavailable
+from fastapi_keyauth.limiter.redis.scripts import LuaScript, ScriptArgs, unavailable
 from fastapi_keyauth.settings.redis_urls import Address, RedisUrl
 
 PAUSE_S = 0.02
@@ -32,7 +32,7 @@ _NOT_YET = ("TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN")
 _SLOTS = b"*2\r\n$7\r\nCLUSTER\r\n$5\r\nSLOTS\r\n"
 
 
-class Nodes:
+class SlotRouter:
     """Calls scripts on whichever node has the slot, for as long as the caller waits.
 
     Args:
@@ -41,7 +41,7 @@ class Nodes:
     """
 
     def __init__(self, url: RedisUrl, timeout_s: float) -> None:
-        self._clients = Clients(url, timeout_s)
+        self._clients = ClientFactory(url, timeout_s)
         self._named = url.addresses
         self._timeout_s = timeout_s
         self._nodes: dict[Address, Node] = {}
@@ -52,7 +52,7 @@ class Nodes:
         self._problem = ""
         self._is_closed = False
 
-    async def call(self, script: Script, prepared: Prepared) -> Any:
+    async def call(self, script: LuaScript, prepared: ScriptArgs) -> Any:
         """What the script answers, on the node that has the slot of its first key (the others must be in the same one).
 
         A call whose connection is lost is put once more. If it was carried out all the same its units count twice;
@@ -67,7 +67,7 @@ class Nodes:
         losses = redirections = 0
         while not self._is_closed:
             if address is None:
-                await self.look()
+                await self.refresh()
                 address = self._map[slot]
                 if address is None:
                     raise LimiterUnavailable("no node of the cluster has the slot")
@@ -78,7 +78,7 @@ class Nodes:
                 if losses > 1:
                     raise LimiterUnavailable(*error.args) from None
                 address, is_asking = None, False
-                await self.look()
+                await self.refresh()
                 address = self._map[slot]
                 continue
             if not isinstance(answer, hiredis.ReplyError):
@@ -93,22 +93,22 @@ class Nodes:
                 address, is_asking = _read_redirection(said, address), word == "ASK"
                 if not is_asking:
                     self._map[slot] = address
-                    self._look_soon()
+                    self._refresh_soon()
             elif word in _NOT_YET:
                 await asyncio.sleep(PAUSE_S)
-                await self.look()
+                await self.refresh()
                 address, is_asking = self._map[slot], False
             else:
                 raise unavailable(answer)
         raise LimiterUnavailable("closed")
 
-    async def look(self) -> None:
+    async def refresh(self) -> None:
         """Have the map drawn anew; who asks meanwhile waits for the same one.
 
         Raises:
             LimiterUnavailable: no node gives one.
         """
-        problem = await asyncio.shield(self._look_soon(0.0))
+        problem = await asyncio.shield(self._refresh_soon(0.0))
         if problem is not None:
             raise LimiterUnavailable(problem)
 
@@ -137,9 +137,9 @@ class Nodes:
         """Where the primaries are, as far as is known."""
         return list({address for address in self._map if address is not None})
 
-    def lend(self, address: Address) -> AbstractAsyncContextManager[Redis]:
+    def borrow(self, address: Address) -> AbstractAsyncContextManager[Redis]:
         """A client of one node, for the block alone: for what is asked seldom, and not for a request."""
-        return self._clients.lend(address)
+        return self._clients.borrow(address)
 
     async def close(self) -> None:
         """Wait for what was asked so far, then let go of all connections."""
@@ -155,17 +155,17 @@ class Nodes:
     def _node_at(self, address: Address) -> Node:
         node = self._nodes.get(address)
         if node is None:
-            node = self._nodes[address] = Node(partial(self._clients.make_connection, address), self._timeout_s)
+            node = self._nodes[address] = Node(partial(self._clients.create_connection, address), self._timeout_s)
         return node
 
-    def _look_soon(self, age_s: float = MAP_AGE_S) -> "asyncio.Task[str | None]":
+    def _refresh_soon(self, age_s: float = MAP_AGE_S) -> "asyncio.Task[str | None]":
         """The drawing of a map: one that goes on, or is no older, or a new one."""
         task, now = self._mapping, asyncio.get_running_loop().time()
         if task is None or (task.done() and now - self._mapped_at >= age_s):
-            task = self._mapping = asyncio.create_task(self._draw(), name="keyauth-cluster-map")
+            task = self._mapping = asyncio.create_task(self._fetch_map(), name="keyauth-cluster-map")
         return task
 
-    async def _draw(self) -> str | None:
+    async def _fetch_map(self) -> str | None:
         """Draw the map as the first node that answers has it. Gives the reason where none does."""
         self._problem = "TimeoutError"
         known = list({address for address in self._map if address is not None} | self._replicas | set(self._named))
@@ -175,13 +175,13 @@ class Nodes:
             for group in groups:
                 # The last ones have as long as calls have.
                 patience_s = None if group is groups[-1] else self._timeout_s / len(groups)
-                if await self._draw_from(group, patience_s):
+                if await self._fetch_map_from(group, patience_s):
                     return None
         finally:
             self._mapped_at = asyncio.get_running_loop().time()
         return f"no node of the cluster tells where the slots are ({self._problem})"
 
-    async def _draw_from(self, addresses: list[Address], patience_s: float | None) -> bool:
+    async def _fetch_map_from(self, addresses: list[Address], patience_s: float | None) -> bool:
         asked = {self._node_at(address).call(_SLOTS): address for address in addresses}
         is_drawn = False
         try:
@@ -195,7 +195,7 @@ class Nodes:
                         if isinstance(problem, Exception):
                             self._problem = str(problem)
                         elif not is_drawn:
-                            is_drawn = self._adopt(future.result(), address)
+                            is_drawn = self._apply(future.result(), address)
         except TimeoutError:
             pass
         finally:
@@ -203,7 +203,7 @@ class Nodes:
                 late.cancel()
         return is_drawn
 
-    def _adopt(self, rows: Any, asked: Address) -> bool:
+    def _apply(self, rows: Any, asked: Address) -> bool:
         """Take over what ``CLUSTER SLOTS`` gave; whether it is a map."""
         drawn: list[Address | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
         replicas = set()

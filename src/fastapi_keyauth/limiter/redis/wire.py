@@ -12,18 +12,15 @@ from typing import Any
 import hiredis
 from redis.asyncio import Redis
 
+from fastapi_keyauth.concurrency.stall_tolerant_timeout import TICKS
 from fastapi_keyauth.errors import LimiterUnavailable
-from fastapi_keyauth.limiter.redis.scripts import Prepare, Script, unavailable
+from fastapi_keyauth.limiter.redis.scripts import BuildArgs, LuaScript, unavailable
 
 Done = Callable[[Any], None]
 """Called with the answer, or with a LimiterUnavailable; with the latter too where the answer makes it raise."""
 LEAST_S = 0.2
 """Seconds that a call gets however long its questions have waited already: a call before it that took nearly all of
 the time must not make an outage of it. So a question waits this much longer than the timeout at most."""
-TICKS = 4
-"""Parts in which the time is counted. However many pass while the event loop stands still, they count as one: the
-server may have answered all along, and a connection takes several turns to make. Else a worker that was held up for
-longer than the timeout (a blocking call of the application, a busy machine) would take it for an outage of Redis."""
 _UNFINISHED = object()
 
 
@@ -31,7 +28,7 @@ _UNFINISHED = object()
 class _Call:
     """The call that waits for its answer."""
 
-    prepare: Prepare
+    prepare: BuildArgs
     done: Done
     timer: asyncio.TimerHandle
     due: float
@@ -53,7 +50,7 @@ class Wire:
         timeout_s: seconds from when the first of its questions was asked to the answer, connecting included.
     """
 
-    def __init__(self, client: Redis, script: Script, timeout_s: float) -> None:
+    def __init__(self, client: Redis, script: LuaScript, timeout_s: float) -> None:
         self._pool = client.connection_pool
         self._script = script
         self._timeout_s = timeout_s
@@ -63,7 +60,7 @@ class Wire:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_closed = False
 
-    def call(self, prepare: Prepare, done: Done, since: float) -> None:
+    def call(self, prepare: BuildArgs, done: Done, since: float) -> None:
         """Call the script with what ``prepare`` gives, once a connection stands.
 
         Args:
@@ -90,7 +87,7 @@ class Wire:
         self._drop()
         self._finish(LimiterUnavailable("closed"))
 
-    def renew(self) -> None:
+    def reconnect(self) -> None:
         """Use another connection from now on. A call that waits is sent once more."""
         if self._link is not None:
             self._link.abort()
