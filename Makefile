@@ -39,7 +39,7 @@ help:
 	@echo 'make demo    run the example application'
 	@echo 'make test    run the whole test suite, real servers included'
 	@echo 'make fuzz    random input alone, other each time; TIMES=30 says how much'
-	@echo 'make check   ruff, formatting, types, and whether the docs site builds without a warning'
+	@echo 'make check   ruff, formatting, types, the direction of imports, and whether the docs site builds without a warning'
 	@echo 'make docs    build the docs site into site/'
 	@echo 'make bench   measure, and write docs/benchmarks.md (half an hour; needs wrk)'
 	@echo 'make soak    break servers under load, and write docs/reliability.md (half an hour)'
@@ -84,6 +84,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/basedpyright
+	$(BIN)/lint-imports
 	$(DOCS_SITE)
 
 docs: $(VENV)/.dev
