@@ -21,7 +21,7 @@ from benchmarks.load import LoadError, find_wrk
 from benchmarks.machine import describe
 from benchmarks.servers import pin_to_load_core, taskset
 from benchmarks.subjects import COLD, DICTIONARY, OURS, PEERS, REFUSED, Subject
-from tests.session import Servers
+from tests.helpers.session import Servers
 
 RESULTS = Path(__file__).with_name("results.json")
 PARTS = {

@@ -17,7 +17,7 @@ import psutil
 from benchmarks import load
 from benchmarks.load import LOAD_CPU, LoadError
 from benchmarks.subjects import Subject
-from tests.processes import free_port, kill_tree, launch
+from tests.helpers.processes import free_port, kill_tree, launch
 
 SERVER_CPU = 0
 APPS = Path(__file__).with_name("apps")

@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.machine import describe
 from reliability import campaign, report, soak
-from tests.session import Servers, postgres_version, redis_version
+from tests.helpers.session import Servers, postgres_version, redis_version
 
 RESULTS = Path(__file__).with_name("results.json")
 FULL_TIMES, FULL_MINUTES = 20, 10.0

@@ -16,7 +16,7 @@ from reliability.load import ask_with
 from reliability.party import Party
 from reliability.watch import Watch, redis_connections
 from reliability.workers import Ended, unanswered
-from tests.servers import Server
+from tests.helpers.servers import Server
 
 GROWTH_MIB = 8.0
 """What a worker may grow by in the second half of its time: it still learns of keys."""

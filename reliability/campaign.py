@@ -15,7 +15,7 @@ from reliability.ledger import ADMITTED_DEAD, Tally
 from reliability.pace import FULL, Pace
 from reliability.party import Party, party
 from reliability.strike import Hands, strike
-from tests.servers import Server
+from tests.helpers.servers import Server
 
 POLICIES = ("local", "deny")
 REDIS_LIMIT_S = 1.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import redis
 
-from tests.servers import Server
+from tests.helpers.servers import Server
 
 
 def _nothing() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from tests.contract.fleet import Answer, Outcome
+from tests.helpers.fleet import Answer, Outcome
 
 HOUR_S = 3600
 REFUSED_KEY = {(401, "revoked_api_key"), (401, "disabled_api_key"), (401, "expired_api_key")}

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from reliability.ledger import Ledger
-from tests.contract.fleet import Answer, Connection
+from tests.helpers.fleet import Answer, Connection
 
 HANG_S = 60.0
 """Seconds after which a request counts as never answered."""

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from fastapi_keyauth.domain.tokens import format_token, new_key_id, new_secret
 from reliability.ledger import Credential, Ledger
 from reliability.line import Line
-from tests.contract.fleet import Outcome
+from tests.helpers.fleet import Outcome
 
 GOOD, CAPPED, ENDED, GUESS, NOTHING = "good", "capped", "ended", "guess", "nothing"
 MIX = {GOOD: 50, CAPPED: 25, ENDED: 20, GUESS: 3, NOTHING: 2}

@@ -8,7 +8,7 @@ from typing import Any
 
 from reliability.ledger import Credential, Ledger
 from reliability.line import Line
-from tests.contract.fleet import Answer
+from tests.helpers.fleet import Answer
 
 OWNER = "reliability"
 

@@ -15,8 +15,8 @@ from reliability.ledger import Credential, Ledger
 from reliability.line import Line
 from reliability.load import ask_with
 from reliability.manager import Manager
-from tests.processes import is_alive
-from tests.workers import Workers
+from tests.helpers.processes import is_alive
+from tests.helpers.workers import Workers
 
 PROBE_S = 0.02
 START_POLL_S = 0.1

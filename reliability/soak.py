@@ -19,7 +19,7 @@ from reliability.party import Party, party
 from reliability.strike import Hands, strike
 from reliability.watch import Watch, at_steps
 from reliability.workers import KILLED, STOPPED, Ended, end_worker
-from tests.servers import Server
+from tests.helpers.servers import Server
 
 WORKERS = 4
 """Half of them are ended now and then. The others live through all of it, and their memory is looked at."""

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 
 from reliability.party import Party
-from tests.waiting import until
+from tests.helpers.waiting import until
 
 KILLED, STOPPED = "a worker killed (SIGKILL)", "a worker stopped (SIGTERM)"
 GONE_WITHIN_S = 30.0

@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import httpx
 import pytest
 
-from tests.servers import Server
-from tests.session import Kind, Servers
-from tests.thorough import begin_with_long, thin_out
-from tests.workers import Workers
+from tests.helpers.servers import Server
+from tests.helpers.session import Kind, Servers
+from tests.helpers.thorough import begin_with_long, thin_out
+from tests.helpers.workers import Workers
 
 if TYPE_CHECKING:
     from fastapi_keyauth import KeyAuth

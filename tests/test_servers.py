@@ -12,10 +12,10 @@ import pytest
 import redis
 
 from tests.conftest import Stack
-from tests.processes import is_alive
-from tests.servers import Server
-from tests.session import URL_VARIABLES, Kind, Servers
-from tests.workers import Workers
+from tests.helpers.processes import is_alive
+from tests.helpers.servers import Server
+from tests.helpers.session import URL_VARIABLES, Kind, Servers
+from tests.helpers.workers import Workers
 
 
 async def hello(scope, receive, send):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.session import Servers
+from tests.helpers.session import Servers
 
 ENVIRONMENT = {
     "KEYAUTH_ARGON2_TIME_COST": "1",

@@ -5,8 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from fastapi_keyauth import KeyAuth
-from tests.cli.run import keyauth, make, read
-from tests.cli.test_setup import NOBODY
+from tests.helpers.cli import NOBODY, keyauth, make, read
 
 
 def test_only_what_is_named_is_changed_and_the_sentence_names_it() -> None:

@@ -16,9 +16,9 @@ from fastapi_keyauth import KeyAuth
 from fastapi_keyauth.cli.parameters import parse_duration, parse_moment
 from fastapi_keyauth.domain.tokens import TOKEN_PATTERN
 from fastapi_keyauth.http.routers.schemas import CreatedKeyOut, KeyOut
-from tests.cli.run import keyauth, make, read, with_auth
 from tests.docs.pages import ROOT
-from tests.unit.test_freshness import authenticate
+from tests.helpers.cli import keyauth, make, read, with_auth
+from tests.helpers.keys import authenticate
 
 
 def test_a_new_token_stands_alone_on_stdout_and_nowhere_else() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from fastapi_keyauth import KeyAuth
 from fastapi_keyauth.domain.tokens import format_token, new_session_token
-from tests.cli.run import keyauth, read, with_auth
+from tests.helpers.cli import keyauth, read, with_auth
 
 
 def test_sessions_are_started_and_ended() -> None:

@@ -17,15 +17,12 @@ from fastapi_keyauth.cli.checks import _judge_clock
 from fastapi_keyauth.domain.tokens import TOKEN_PATTERN
 from fastapi_keyauth.limiter.redis.server_info import MAX_CLOCK_DIFFERENCE_S
 from fastapi_keyauth.store import schema
-from tests.cli.run import commands, keyauth, make, read, with_auth
 from tests.docs.pages import ROOT
-from tests.servers import PASSWORD, Server
-from tests.session import PostgresConsole, Servers
-from tests.unit.test_freshness import authenticate
-from tests.unit.test_migrations import make_old_database
-
-NOBODY = "redis://:hunter2@127.0.0.1:1/0"
-"""A Redis that does not answer."""
+from tests.helpers.cli import NOBODY, commands, keyauth, make, read, with_auth
+from tests.helpers.keys import authenticate
+from tests.helpers.old_database import make_old_database
+from tests.helpers.servers import PASSWORD, Server
+from tests.helpers.session import PostgresConsole, Servers
 
 
 def test_every_command_explains_itself_and_speaks_json() -> None:

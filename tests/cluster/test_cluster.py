@@ -18,13 +18,13 @@ from fastapi_keyauth import CreatedKey, KeyAuth, LimiterUnavailable, SetupError
 from fastapi_keyauth.limiter import ClusterLimiter, LimitCheck, Verdict
 from fastapi_keyauth.limiter import failover as outage
 from fastapi_keyauth.limiter.protocol import Policy
-from tests.cluster.stage import HANGS_S, loaded, outcome, until, worker
-from tests.groups import HASTY_MS, Cluster
-from tests.processes import wait_until
-from tests.servers import PASSWORD, RedisServer
+from tests.helpers.cluster_stage import HANGS_S, loaded, outcome, until, worker
+from tests.helpers.groups import HASTY_MS, Cluster
+from tests.helpers.processes import wait_until
+from tests.helpers.servers import PASSWORD, RedisServer
 
 if TYPE_CHECKING:
-    from tests.session import Servers
+    from tests.helpers.session import Servers
 
 pytestmark = pytest.mark.xdist_group("cluster")
 MakeLimiter = Callable[..., ClusterLimiter]

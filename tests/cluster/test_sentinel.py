@@ -13,13 +13,13 @@ import pytest
 from fastapi_keyauth import KeyAuth, LimiterUnavailable, SetupError
 from fastapi_keyauth.errors import ChangePending
 from fastapi_keyauth.limiter import FailoverLimiter
-from tests.cluster.stage import HANGS_S, loaded, outcome, until, worker
-from tests.groups import SENTINEL_PASSWORD, SERVICE, Watched
-from tests.processes import wait_until
-from tests.servers import PASSWORD
+from tests.helpers.cluster_stage import HANGS_S, loaded, outcome, until, worker
+from tests.helpers.groups import SENTINEL_PASSWORD, SERVICE, Watched
+from tests.helpers.processes import wait_until
+from tests.helpers.servers import PASSWORD
 
 if TYPE_CHECKING:
-    from tests.session import Servers
+    from tests.helpers.session import Servers
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import Stack, open_stack
-from tests.session import Servers
-
-from .app import build_app
-from .stage import Clock, MakeAuth, MakeClient, OpenScene, Scene
+from tests.helpers.contract_app import build_app
+from tests.helpers.session import Servers
+from tests.helpers.stage import Clock, MakeAuth, MakeClient, OpenScene, Scene
 
 BOTH_STORES_AND_LIMITERS = ("sqlite-memory", "postgres-valkey")
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from .stage import HOME, OpenScene, code_of
-from .tokens import NO_TOKEN
+from tests.helpers.stage import HOME, OpenScene, code_of
+from tests.helpers.tokens import NO_TOKEN
 
 # What is checked here happens before the store and the limiter, so one stack says it all.
 STACKS = ("sqlite-memory",)

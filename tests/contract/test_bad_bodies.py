@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fuzzing import fuzzed
-
-from .stage import OpenScene, Scene
-from .tokens import secret_of
+from tests.helpers.fuzzing import fuzzed
+from tests.helpers.stage import OpenScene, Scene
+from tests.helpers.tokens import secret_of
 
 SOUND_STATUSES = {200, 201, 204, 401, 403, 404, 409, 422}
 HUGE = "1" + "0" * 400

@@ -7,23 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fuzzing import fuzzed
-
-from .asgi import HeaderLines, RawAnswer, call, knock
-from .stage import OpenScene, Scene
-from .tokens import BASE62, forge
+from tests.helpers.asgi import HeaderLines, RawAnswer, call, knock
+from tests.helpers.fuzzing import fuzzed
+from tests.helpers.raw_values import raw_values
+from tests.helpers.stage import OpenScene, Scene
+from tests.helpers.tokens import BASE62, forge
 
 # Most of this happens before the store; what gets to it must be taken by the stricter one.
 STACKS = ("postgres-valkey",)
 relaxed = fuzzed(60)
-raw_values = st.one_of(
-    st.binary(max_size=120),
-    st.text(max_size=60).map(lambda text: text.encode("utf-8")),
-    st.binary(max_size=60).map(lambda tail: b"ka_" + tail),
-    st.binary(max_size=60).map(lambda tail: b"ka_live_" + tail),
-    st.binary(max_size=20).map(lambda tail: forge().encode() + tail),
-    st.binary(max_size=20).map(lambda head: head + forge().encode()),
-)
 
 
 def looks_empty(value: bytes) -> bool:

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from .asgi import call
-from .stage import ELSEWHERE, HOME, OpenScene, Scene, code_of, whole_seconds
-from .tokens import NO_TOKEN, forge
+from tests.helpers.asgi import call
+from tests.helpers.stage import ELSEWHERE, HOME, OpenScene, Scene, code_of, whole_seconds
+from tests.helpers.tokens import NO_TOKEN, forge
 
 # Each limiter there is, and each server that one of them talks to.
 STACKS = ("sqlite-memory", "postgres-valkey", "sqlite-redis6", "sqlite-cluster")

@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from .stage import (
+from tests.helpers.stage import (
     LEFT_OF_THE_HOUR_S,
     OpenScene,
     Scene,
@@ -13,7 +13,7 @@ from .stage import (
     code_of,
     whole_seconds,
 )
-from .tokens import NO_TOKEN, forge
+from tests.helpers.tokens import NO_TOKEN, forge
 
 # What is checked here happens before the store and the limiter, so one stack says it all.
 STACKS = ("sqlite-memory",)

@@ -17,12 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.session import Servers
-from tests.thorough import turns
-from tests.waiting import until
-from tests.workers import Workers
-
-from .fleet import (
+from tests.helpers.fleet import (
     BUSY_EACH,
     MORE,
     WARM_UP,
@@ -34,6 +29,10 @@ from .fleet import (
     outcomes,
     running_workers,
 )
+from tests.helpers.session import Servers
+from tests.helpers.thorough import turns
+from tests.helpers.waiting import until
+from tests.helpers.workers import Workers
 
 WRITTEN_WITHIN_S = 10.0
 pytestmark = pytest.mark.timeout(240)  # four workers, and some thousands of requests, on a busy machine too

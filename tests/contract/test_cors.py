@@ -3,10 +3,9 @@
 import httpx
 import pytest
 
-from tests.waiting import until
-
-from .stage import OpenScene, Scene, code_of
-from .tokens import NO_TOKEN
+from tests.helpers.stage import OpenScene, Scene, code_of
+from tests.helpers.tokens import NO_TOKEN
+from tests.helpers.waiting import until
 
 SITE = "https://app.example"
 SHOP = "https://shop.example"

@@ -7,10 +7,9 @@ import httpx
 import pytest
 
 from fastapi_keyauth import TOKEN_PATTERN
-
-from .asgi import call
-from .stage import OpenScene, code_of
-from .tokens import NO_TOKEN, checksummed, forge, secret_of, spoiled
+from tests.helpers.asgi import call
+from tests.helpers.stage import OpenScene, code_of
+from tests.helpers.tokens import NO_TOKEN, checksummed, forge, secret_of, spoiled
 
 # What is checked here happens before the store and the limiter, so one stack says it all.
 STACKS = ("sqlite-memory",)

@@ -15,10 +15,9 @@ from sqlalchemy import event
 
 from fastapi_keyauth import KeyAuth
 from fastapi_keyauth.domain.tokens import format_token, new_key_id, new_secret
-from tests.fuzzing import TIMES, only_long
-
-from .asgi import RawAnswer, call
-from .stage import OpenScene, Scene
+from tests.helpers.asgi import RawAnswer, call
+from tests.helpers.fuzzing import TIMES, only_long
+from tests.helpers.stage import OpenScene, Scene
 
 STATES = ("never used", "in use", "disabled", "revoked", "expired", "replaced", "bound to addresses")
 PAIRS = 100

@@ -10,11 +10,10 @@ from fastapi import FastAPI, Request, WebSocket
 from starlette.types import ASGIApp
 
 from fastapi_keyauth import KeyAuth
-
-from .app import add_key_routes, build_app
-from .asgi import knock
-from .stage import Clock, MakeAuth, MakeClient, OpenScene, code_of, remaining_of
-from .tokens import NO_TOKEN
+from tests.helpers.asgi import knock
+from tests.helpers.contract_app import add_key_routes, build_app
+from tests.helpers.stage import Clock, MakeAuth, MakeClient, OpenScene, code_of, remaining_of
+from tests.helpers.tokens import NO_TOKEN
 
 # What is checked here happens before the store and the limiter, so one stack says it all.
 STACKS = ("sqlite-memory",)

@@ -21,13 +21,12 @@ from fastapi_keyauth.domain.keys import KeySnapshot
 from fastapi_keyauth.domain.tokens import TokenParser, redact
 from fastapi_keyauth.store.tables import metadata
 from tests.conftest import Stack
-from tests.unit.test_telemetry import Lab
-
-from .app import build_app
-from .asgi import call
-from .served import exchange, request, served, status_of
-from .stage import OpenScene, Scene
-from .tokens import forge, secret_of, spoiled
+from tests.helpers.asgi import call
+from tests.helpers.contract_app import build_app
+from tests.helpers.opentelemetry_lab import Lab
+from tests.helpers.served import exchange, request, served, status_of
+from tests.helpers.stage import OpenScene, Scene
+from tests.helpers.tokens import forge, secret_of, spoiled
 
 WINDOW, STEP = 12, 6
 """Every sixth run of twelve characters is looked for, so that seventeen in a row cannot hide. (A token's last four are

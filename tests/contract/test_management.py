@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from .stage import (
+from tests.helpers.stage import (
     HOUR_S,
     OWNER,
     ROW_FIELDS,
@@ -17,7 +17,7 @@ from .stage import (
     code_of,
     remaining_of,
 )
-from .tokens import NO_TOKEN, checksummed, forge, secret_of
+from tests.helpers.tokens import NO_TOKEN, checksummed, forge, secret_of
 
 RFC3339_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
 ROUTES = [

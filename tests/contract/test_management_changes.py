@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from .stage import HOUR_S, OpenScene, Scene, code_of, remaining_of
-from .tokens import checksummed, secret_of
+from tests.helpers.stage import HOUR_S, OpenScene, Scene, code_of, remaining_of
+from tests.helpers.tokens import checksummed, secret_of
 
 SHOP = "https://shop.example"
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from .stage import OpenScene, Scene, code_of, quota_of
+from tests.helpers.stage import OpenScene, Scene, code_of, quota_of
 
 # Who may do what is decided on what the store gave out; that it gives out the same is tried elsewhere.
 STACKS = ("sqlite-memory",)

@@ -6,10 +6,9 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.waiting import until
-
-from .stage import HOME, OpenScene, Scene
-from .tokens import secret_of
+from tests.helpers.stage import HOME, OpenScene, Scene
+from tests.helpers.tokens import secret_of
+from tests.helpers.waiting import until
 
 DAY_S = 86400
 USAGE_IS_AT_MOST_S_OLD = 10

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from .stage import OpenScene, Scene
+from tests.helpers.stage import OpenScene, Scene
 
 # What is checked here happens before the store and the limiter, so one stack says it all.
 STACKS = ("sqlite-memory",)

@@ -8,7 +8,7 @@ import pytest
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
 
-from .stage import Issued, OpenScene, Scene, code_of
+from tests.helpers.stage import Issued, OpenScene, Scene, code_of
 
 STACKS = ("postgres-valkey",)  # who may see what is decided in one SQL condition, the same on every store
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")

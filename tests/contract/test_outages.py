@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.servers import Server
-
-from .stage import OpenScene, Scene, code_of, whole_seconds
+from tests.helpers.servers import Server
+from tests.helpers.stage import OpenScene, Scene, code_of, whole_seconds
 
 OpenWithout = Callable[..., AbstractAsyncContextManager[Scene]]
 

@@ -4,8 +4,8 @@ from itertools import combinations
 
 import pytest
 
-from .stage import OpenScene, code_of
-from .test_order_of_checks import FINDINGS, OF_THE_KEY, post_note, request_with, row_of
+from tests.helpers.findings import FINDINGS, OF_THE_KEY, post_note, request_with, row_of
+from tests.helpers.stage import OpenScene, code_of
 
 # Each finding alone is tried on both stores and both limiters; their order is the authenticator's.
 STACKS = ("sqlite-redis6",)

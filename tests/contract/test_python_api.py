@@ -12,8 +12,7 @@ from starlette.requests import HTTPConnection
 
 import fastapi_keyauth
 from fastapi_keyauth import KeyPrincipal, SessionPrincipal
-
-from .stage import ROW_FIELDS, Clock, MakeAuth, MakeClient, OpenScene, code_of
+from tests.helpers.stage import ROW_FIELDS, Clock, MakeAuth, MakeClient, OpenScene, code_of
 
 FROZEN = (AttributeError, TypeError, ValueError)
 

@@ -14,12 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.session import Servers
-from tests.thorough import turns
-from tests.waiting import until
-from tests.workers import Workers
-
-from .fleet import (
+from tests.helpers.fleet import (
     LOAD_DEADLINE_S,
     Answer,
     Connection,
@@ -30,9 +25,13 @@ from .fleet import (
     outcomes,
     running_workers,
 )
-from .shared_clock import SharedClock
-from .stage import HOUR_S
-from .tokens import NO_TOKEN, forge
+from tests.helpers.session import Servers
+from tests.helpers.shared_clock import SharedClock
+from tests.helpers.stage import HOUR_S
+from tests.helpers.thorough import turns
+from tests.helpers.tokens import NO_TOKEN, forge
+from tests.helpers.waiting import until
+from tests.helpers.workers import Workers
 
 BLOCK_AFTER, BLOCK_FOR_S, MAX_KEYS = 20, 300, 5
 ENOUGH = 60

@@ -6,13 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastapi_keyauth.http.problem_details import TABLE
-from tests.fuzzing import fuzzed
-from tests.thorough import turns
-
-from .asgi import RawAnswer, call
-from .stage import Issued, Scene
-from .test_bad_input import raw_values
-from .tokens import forge, secret_of, spoiled
+from tests.helpers.asgi import RawAnswer, call
+from tests.helpers.fuzzing import fuzzed
+from tests.helpers.raw_values import raw_values
+from tests.helpers.stage import Issued, Scene
+from tests.helpers.thorough import turns
+from tests.helpers.tokens import forge, secret_of, spoiled
 
 STACKS = ("sqlite-memory",)  # what is checked here happens before the store and the limiter
 EXAMPLES = turns(thorough=200, brief=60)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from .stage import (
+from tests.helpers.stage import (
     HOUR_S,
     LEFT_OF_THE_HOUR_S,
     OpenScene,

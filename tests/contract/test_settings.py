@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from fastapi_keyauth import KeyAuth, KeyAuthSettings
-
-from .app import build_app
-from .stage import MakeAuth, MakeClient, OpenScene, code_of
+from tests.helpers.contract_app import build_app
+from tests.helpers.stage import MakeAuth, MakeClient, OpenScene, code_of
 
 SOME_ERROR: type[Exception] = Exception  # which one a bad start raises is not promised
 PASSWORD = "correct-horse-battery"

@@ -8,9 +8,8 @@ import pytest
 
 from fastapi_keyauth import KeyAuth
 from fastapi_keyauth.auth.request_context import AuthContext
-
-from .served import exchange, request, served, status_of
-from .stage import Issued, OpenScene, Scene
+from tests.helpers.served import exchange, request, served, status_of
+from tests.helpers.stage import Issued, OpenScene, Scene
 
 STACKS = ("sqlite-memory",)  # what is tried here ends before the store and the limiter
 

@@ -21,9 +21,12 @@ from sqlalchemy import update
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+import fastapi_keyauth
 from fastapi_keyauth import CreatedKey, DashboardOptions, KeyAuth, KeyAuthSettings, SessionPrincipal
 from fastapi_keyauth.store import Usage
 from fastapi_keyauth.store.tables import EventRow, KeyRow, SecretRow, table
+
+FOLDER = Path(fastapi_keyauth.__file__).parent / "http" / "dashboard" / "static"
 
 PAGE = "/settings/api-keys"
 PASSWORD = "correct horse battery"

@@ -6,7 +6,7 @@ import re
 from dataclasses import fields
 
 from fastapi_keyauth import DashboardOptions
-from tests.dashboard.test_files import FOLDER
+from tests.dashboard.site import FOLDER
 from tests.docs.pages import DOCS, find_rows
 
 PAGE = DOCS / "dashboard.md"

@@ -6,18 +6,16 @@ import html
 import json
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
-import fastapi_keyauth
 from fastapi_keyauth import DashboardOptions, KeyAuth, KeyAuthSettings, SetupError
 from fastapi_keyauth.http.dashboard.page import MEDIA_TYPES, Page
+from tests.dashboard.site import FOLDER
 
-FOLDER = Path(fastapi_keyauth.__file__).parent / "http" / "dashboard" / "static"
 MakeClient = Callable[..., httpx.AsyncClient]
 
 

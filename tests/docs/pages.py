@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from sybil import Document
 from sybil.parsers.markdown.lexers import FencedCodeBlockLexer
+
+BASH = shutil.which("bash") or ""
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"

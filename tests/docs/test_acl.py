@@ -11,8 +11,8 @@ from fastapi_keyauth import KeyAuth, KeyAuthSettings, LimiterUnavailable
 from fastapi_keyauth.cli.checks import check_redis
 from fastapi_keyauth.limiter import FailoverLimiter
 from tests.docs.pages import DOCS
-from tests.servers import Server
-from tests.unit.test_freshness import authenticate
+from tests.helpers.keys import authenticate
+from tests.helpers.servers import Server
 
 
 def allowed() -> tuple[list[str], list[str]]:

@@ -14,10 +14,9 @@ from typer.testing import CliRunner
 from fastapi_keyauth.cli.app import app
 from fastapi_keyauth.cli.runner import Exit
 from fastapi_keyauth.store import schema
-from tests.cli.run import commands
-from tests.docs.pages import DOCS, find_blocks, find_rows
-from tests.docs.test_shell import BASH
-from tests.session import Servers
+from tests.docs.pages import BASH, DOCS, find_blocks, find_rows
+from tests.helpers.cli import commands
+from tests.helpers.session import Servers
 
 PAGE = DOCS / "cli.md"
 

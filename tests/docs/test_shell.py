@@ -14,10 +14,9 @@ import pytest
 from uvicorn.main import main as uvicorn_command
 
 from fastapi_keyauth import TOKEN_PATTERN, KeyAuthSettings
-from tests.docs.pages import PAGES, README, ROOT, Block, find_blocks, name_of
-from tests.workers import Workers
+from tests.docs.pages import BASH, PAGES, README, ROOT, Block, find_blocks, name_of
+from tests.helpers.workers import Workers
 
-BASH = shutil.which("bash") or ""
 WRITTEN_BY_THE_READER = {"main.py", "make_key.py", ".gitleaks.toml"}
 SOURCE = ROOT / "src" / "fastapi_keyauth"
 

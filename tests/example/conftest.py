@@ -17,7 +17,7 @@ from fastapi import FastAPI
 
 from tests.example.cheap_passwords import CheapHasher
 from tests.example.demo import Demo
-from tests.processes import wait_until
+from tests.helpers.processes import wait_until
 
 NEEDED_S = 20.0
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.processes import comes_up, free_port, kill_tree, launch
+from tests.helpers.processes import comes_up, free_port, kill_tree, launch
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 START_DEADLINE_S = 45.0
@@ -91,8 +91,8 @@ class Demo:
 
 
 def command(*options: str, module: str = "example_app", is_preloaded: bool = False) -> list[str]:
-    """The command line of the demo, for workers that start sooner by way of `tests.preloaded`."""
-    return [sys.executable, "-m", *(["tests.preloaded"] if is_preloaded else []), module, *options]
+    """The command line of the demo, for workers that start sooner by way of `tests.helpers.preloaded`."""
+    return [sys.executable, "-m", *(["tests.helpers.preloaded"] if is_preloaded else []), module, *options]
 
 
 def environment(**env: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.example.demo import ROOT, Demo
-from tests.fuzzing import IS_LONG, TIMES
+from tests.helpers.fuzzing import IS_LONG, TIMES
 
 EXAMPLES = 2
 """For each operation, beside those that cover its schema systematically, which are some hundreds in all."""

@@ -20,7 +20,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from tests.example.demo import ROOT, Demo, command, environment
-from tests.session import Servers
+from tests.helpers.session import Servers
 
 StartDemo = Callable[..., Demo]
 BASH = shutil.which("bash")

@@ -12,10 +12,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import httpx
 import pytest
 
-from tests.contract.fleet import Connection
 from tests.example.demo import Demo
-from tests.session import Servers
-from tests.workers import Workers
+from tests.helpers.fleet import Connection
+from tests.helpers.session import Servers
+from tests.helpers.workers import Workers
 
 WORKERS = 4
 CLIENTS = 100

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tests.contract.tokens import checksummed, forge, spoiled
+from tests.helpers.tokens import checksummed, forge, spoiled
 
 from .model import Model
 from .parts import Key, Request, Route, Rules, Session

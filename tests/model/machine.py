@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, rule
 
 from fastapi_keyauth.errors import KeyNotActive
-from tests.contract.tokens import forge
+from tests.helpers.tokens import forge
 
 from .clients import (
     ADDRESS,

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from math import inf
 from typing import Literal
 
-from tests.contract.tokens import checksummed
+from tests.helpers.tokens import checksummed
 
 STATUS: dict[str | None, int] = {
     None: 200,

@@ -12,9 +12,9 @@ from typing import Literal
 import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.fuzzing import IS_LONG, fuzz_settings
-from tests.session import Servers
-from tests.thorough import turns
+from tests.helpers.fuzzing import IS_LONG, fuzz_settings
+from tests.helpers.session import Servers
+from tests.helpers.thorough import turns
 
 from .comparing import Stage
 from .machine import KeysInUse

@@ -17,8 +17,8 @@ from fastapi import FastAPI
 
 from fastapi_keyauth import KeyAuth, KeyAuthSettings
 from fastapi_keyauth.store.tables import metadata
-from tests.contract.app import build_app
-from tests.contract.asgi import RawAnswer, call
+from tests.helpers.asgi import RawAnswer, call
+from tests.helpers.contract_app import build_app
 
 from .parts import Request, Rules
 

@@ -12,7 +12,7 @@ from reliability import campaign, soak
 from reliability.faults import RedisFaults, postgres_faults
 from reliability.pace import SHORT
 from reliability.workers import KILLED, STOPPED
-from tests.session import Servers
+from tests.helpers.session import Servers
 
 # What a busy machine does to times must not fail a test; `make soak` judges them, and these only say that it went on.
 HANG_S = 30.0

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from reliability.site import SETTINGS
-from tests.contract.fleet import Answer, Connection
-from tests.session import Servers
-from tests.waiting import until
-from tests.workers import Workers
+from tests.helpers.fleet import Answer, Connection
+from tests.helpers.session import Servers
+from tests.helpers.waiting import until
+from tests.helpers.workers import Workers
 
 QUICK = SLOW = 6
 BEFORE = 100

@@ -1,0 +1,82 @@
+"""What the tests of groups of servers share: workers, and a load on them that keeps count."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fastapi_keyauth import KeyAuth, KeyAuthSettings
+from fastapi_keyauth.auth.credentials import Credentials
+from fastapi_keyauth.auth.request_context import AuthContext
+from fastapi_keyauth.domain.ip_addresses import ClientAddress
+from fastapi_keyauth.errors import KeyAuthError
+from tests.helpers import waiting
+
+TIMEOUT_S = 0.5
+HANGS_S = 5.0
+"""A request that takes longer hangs; a busy machine takes longer than ``redis_timeout_s`` for other reasons."""
+until = partial(waiting.until, within_s=30.0)
+"""A failover takes a while, and longer on a busy machine."""
+
+
+def worker(folder: Path, redis_url: str, **settings: Any) -> KeyAuth:
+    """One of several workers on a database of the test's own; to be started."""
+    values = {"argon2_time_cost": 1, "argon2_memory_kib": 8, "redis_timeout_s": TIMEOUT_S, **settings}
+    url = f"sqlite+aiosqlite:///{folder / 'keyauth.db'}"
+    return KeyAuth(KeyAuthSettings(_env_file=None, database_url=url, redis_url=redis_url, **values))
+
+
+async def outcome(auth: KeyAuth, token: str, address: str = "x") -> str:
+    """One request with this token: what became of it."""
+    visit = AuthContext(Credentials(token, None, False, None, False), ClientAddress(address, address, None), None)
+    try:
+        await auth._request_handler.authenticator.authenticate_key(visit)
+    except KeyAuthError as error:
+        return type(error).__name__
+    return "admitted"
+
+
+@dataclass
+class Load:
+    """Requests without end, by several clients; what became of them, and the longest that one took."""
+
+    seen: Counter[str] = field(default_factory=Counter)
+    slowest_s: float = 0.0
+    last_outage_at: float = 0.0
+    first_outage_at: float = 0.0
+
+    async def client(self, ask: Callable[[], Awaitable[str]]) -> None:
+        """One client, who asks again as soon as there is an answer."""
+        while True:
+            began = time.monotonic()
+            said = await ask()
+            ended = time.monotonic()
+            self.seen[said] += 1
+            self.slowest_s = max(self.slowest_s, ended - began)
+            if said == "LimiterUnavailable":
+                self.first_outage_at = self.first_outage_at or began
+                self.last_outage_at = ended
+            await asyncio.sleep(0.002)
+
+    @property
+    def outage_s(self) -> float:
+        """From the first request that met no limiter to the last."""
+        return self.last_outage_at - self.first_outage_at
+
+
+@asynccontextmanager
+async def loaded(*asks: Callable[[], Awaitable[str]]) -> AsyncIterator[Load]:
+    """A load by one client for each of ``asks``; any exception of theirs is the test's."""
+    load = Load()
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(load.client(ask)) for ask in asks]
+        yield load
+        for task in tasks:
+            task.cancel()

@@ -1,0 +1,63 @@
+"""How much of it a run takes, and in which order.
+
+`make test` takes each case on one of its stacks, `make test THOROUGH=1` on all of them.
+
+What is thinned out is repetition. Every case runs in every run, on a stack that its name chooses, so that each stack
+meets its share of every module.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import zlib
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+LONG = [
+    "reliability/test_short.py",
+    "unit/limiter/test_redis_outage.py",
+    "example/test_openapi.py",
+    "contract/test_changes_hold_at_once.py",
+    "unit/store/test_database_outage.py",
+]
+"""Modules that take long, or wait for long. They begin, so that no process is left alone with one at the end."""
+IS_THOROUGH = os.environ.get("THOROUGH_TESTS", "") not in ("", "0")
+
+
+def turns(thorough: int, brief: int) -> int:
+    """How often to repeat something."""
+    return thorough if IS_THOROUGH else brief
+
+
+def thin_out(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep one stack of each case, unless the run is thorough or one stack was asked for (`-k valkey`)."""
+    if IS_THOROUGH or config.option.keyword or any("::" in argument for argument in config.args):
+        return
+    cases: dict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        stack = _stack_of(item)
+        if stack is not None:
+            cases[re.sub(rf"(?<=[\[-]){re.escape(stack)}(?=[\]-])", "", item.nodeid)].append(item)
+    kept = {case: group[zlib.crc32(case.encode()) % len(group)] for case, group in cases.items()}
+    left_out = {item for case, group in cases.items() for item in group if item is not kept[case]}
+    if left_out:
+        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = [item for item in items if item not in left_out]
+
+
+def begin_with_long(items: list[pytest.Item]) -> None:
+    """The rest stays in its order."""
+    place = {(Path(__file__).parents[1] / name).resolve(strict=True): number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
+
+
+def _stack_of(item: pytest.Item) -> str | None:
+    """What repeats a case: a stack; for the example application, which only uses the plugin, the database too."""
+    if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
+        return None
+    params = item.callspec.params
+    stack = params.get("stack") or (params.get("database_url") if item.path.parent.name == "example" else None)
+    return stack if isinstance(stack, str) else None

@@ -1,0 +1,218 @@
+"""Calls to the nodes of a cluster: whatever a node does, who asked hears of it, and no answer reaches another."""
+
+import asyncio
+import contextlib
+import gc
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fastapi_keyauth.errors import LimiterUnavailable
+from fastapi_keyauth.limiter import ClusterLimiter, LimitCheck, Verdict
+from fastapi_keyauth.limiter.protocol import Decision, Policy
+from fastapi_keyauth.limiter.redis.connection import NodeLost
+from fastapi_keyauth.settings.redis_urls import Address
+from tests.helpers.fakes import listening, read_command
+
+TIMEOUT_S = 0.5
+HANG = b""
+QUESTION = LimitCheck("k", None, 9, 1, "", 0.0, is_fresh=True)
+
+
+def admitted(remaining: int = 4) -> bytes:
+    """What the script says to a request that it admits."""
+    return b"*5\r\n:0\r\n$1\r\ng\r\n:%d\r\n:500000\r\n:60\r\n" % remaining
+
+
+class FakeNode:
+    """Has all slots, or says that another node has; answers script calls as the test says."""
+
+    def __init__(self) -> None:
+        self.answers: list[bytes | None] = []
+        """To one script call after another; None closes the connection, and nothing in it is no answer at all."""
+        self.owner = self
+        self.said: list[str] = []
+        self.connections = 0
+        self.port = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                words = [word.decode() for word in await read_command(reader)]
+                answer: bytes | None = b"+OK\r\n"
+                if words[0] == "CLUSTER":
+                    answer = b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$0\r\n\r\n:%d\r\n" % self.owner.port
+                elif words[0].startswith("EVAL") or words[0] == "ASKING":
+                    self.said.append(words[0])
+                    if words[0] != "ASKING":
+                        answer = self.answers.pop(0) if self.answers else admitted()
+                if answer is None:
+                    break
+                writer.write(answer)
+                await writer.drain()
+        writer.close()
+
+
+@contextlib.asynccontextmanager
+async def serving() -> AsyncIterator[FakeNode]:
+    node = FakeNode()
+    async with listening(node.serve) as node.port:
+        yield node
+
+
+@pytest.fixture
+async def node() -> AsyncIterator[FakeNode]:
+    async with serving() as one:
+        yield one
+
+
+@pytest.fixture
+async def other() -> AsyncIterator[FakeNode]:
+    async with serving() as one:
+        yield one
+
+
+@pytest.fixture
+async def limiter(node: FakeNode) -> AsyncIterator[ClusterLimiter]:
+    policy = Policy(3, 60_000, 60_000, "fixed_window")
+    made = ClusterLimiter(f"redis+cluster://127.0.0.1:{node.port}", policy, "t", TIMEOUT_S)
+    yield made
+    await made.close()
+
+
+async def take(limiter: ClusterLimiter) -> Decision:
+    return await limiter.check(QUESTION)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"+OK\r\n",
+        b":1\r\n",
+        b"*4\r\n:0\r\n:0\r\n:0\r\n:0\r\n",
+        b"-ERR odd\r\n",
+        b"-MOVED\r\n",
+        b"-MOVED 1 nowhere\r\n",
+        b"-ASK 1 127.0.0.1:port\r\n",
+        b"HTTP/1.1 400\r\n",
+        b"*5\r\n:9\r\n$1\r\ng\r\n:4\r\n:5\r\n:6\r\n",
+        b"$2\r\n\xff\xfe\r\n",
+        HANG,
+        b"*5\r\n:0\r\n",
+    ],
+)
+async def test_an_odd_answer_or_none_fails_the_call_and_the_next_is_served(
+    node: FakeNode, limiter: ClusterLimiter, answer: bytes
+) -> None:
+    node.answers = [answer]
+    with pytest.raises(LimiterUnavailable):
+        await take(limiter)
+    assert (await take(limiter)).verdict is Verdict.ADMITTED
+
+
+async def test_an_answer_that_comes_twice_is_not_taken_for_the_next_one(
+    node: FakeNode, limiter: ClusterLimiter
+) -> None:
+    node.answers = [admitted(4) + admitted(4), admitted(3)]
+    assert (await take(limiter)).remaining == 4
+    assert (await take(limiter)).remaining == 3
+
+
+async def test_the_answer_to_a_question_that_was_given_up_reaches_nobody(
+    node: FakeNode, limiter: ClusterLimiter
+) -> None:
+    await take(limiter)
+    node.answers = [admitted(number) for number in range(5)]
+    tasks = [asyncio.create_task(take(limiter)) for _ in range(5)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    tasks[1].cancel()
+    seen = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [getattr(answer, "remaining", None) for answer in seen] == [0, None, 2, 3, 4]
+    assert node.connections == 1
+
+
+async def test_a_call_that_lost_its_connection_is_sent_once_more_and_not_again(
+    node: FakeNode, limiter: ClusterLimiter
+) -> None:
+    await take(limiter)
+    node.answers = [None]
+    await take(limiter)
+    assert len(node.said) == 3
+    node.answers = [None, None]
+    with pytest.raises(LimiterUnavailable):
+        await take(limiter)
+    assert len(node.said) == 5
+
+
+async def test_a_slot_that_has_moved_is_followed_and_remembered(
+    node: FakeNode, other: FakeNode, limiter: ClusterLimiter
+) -> None:
+    await take(limiter)
+    node.owner = other.owner
+    node.answers = [b"-MOVED 1 127.0.0.1:%d\r\n" % other.port]
+    for _ in range(3):
+        assert (await take(limiter)).verdict is Verdict.ADMITTED
+    assert (len(node.said), len(other.said)) == (2, 3)
+
+
+async def test_a_slot_that_moves_is_asked_for_where_it_goes_and_nothing_is_remembered(
+    node: FakeNode, other: FakeNode, limiter: ClusterLimiter
+) -> None:
+    node.answers = [b"-ASK 1 127.0.0.1:%d\r\n" % other.port]
+    other.answers = [b"-NOSCRIPT none\r\n"]
+    assert (await take(limiter)).verdict is Verdict.ADMITTED
+    assert other.said == ["ASKING", "EVALSHA", "ASKING", "EVAL"]
+    await take(limiter)
+    assert node.said == ["EVALSHA", "EVALSHA"]
+
+
+@pytest.mark.parametrize("word", ["TRYAGAIN", "CLUSTERDOWN", "LOADING"])
+async def test_what_cannot_be_answered_yet_is_asked_again(node: FakeNode, limiter: ClusterLimiter, word: str) -> None:
+    node.answers = [f"-{word} not yet\r\n".encode()] * 2
+    assert (await take(limiter)).verdict is Verdict.ADMITTED
+    assert len(node.said) == 3
+
+
+@pytest.mark.parametrize("word", ["CLUSTERDOWN", "MOVED"])
+async def test_a_cluster_that_never_agrees_fails_the_call_in_its_time(
+    node: FakeNode, limiter: ClusterLimiter, word: str
+) -> None:
+    node.answers = [f"-{word} 1 127.0.0.1:{node.port}\r\n".encode()] * 10_000
+    with pytest.raises(LimiterUnavailable):
+        await take(limiter)
+    assert len(node.said) < 100
+
+
+async def test_nodes_that_are_gone_while_another_draws_the_map_leave_no_complaint(
+    limiter: ClusterLimiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """asyncio complains of an error that nobody looked at, from wherever it happens to collect garbage."""
+    complaints: list[Any] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: complaints.append(context))
+
+    def call(address: Address) -> asyncio.Future[Any]:
+        answer: asyncio.Future[Any] = loop.create_future()
+        if address[1] == 1:
+            answer.set_result([[0, 16383, ["127.0.0.1", 1]]])
+        else:
+            answer.set_exception(NodeLost("refused"))
+        return answer
+
+    nodes = limiter._router
+    monkeypatch.setattr(nodes, "_node_at", lambda address: SimpleNamespace(call=lambda _: call(address)))
+    assert await nodes._fetch_map_from([("127.0.0.1", port) for port in range(1, 31)], None)
+    monkeypatch.undo()
+    gc.collect()
+    assert complaints == []
+
+
+async def test_a_call_after_closing_fails_at_once(limiter: ClusterLimiter) -> None:
+    await take(limiter)
+    await limiter.close()
+    with pytest.raises(LimiterUnavailable):
+        await take(limiter)

@@ -1,0 +1,323 @@
+"""What every limiter promises, over memory, Valkey 9, Redis 6.2 and a cluster, on a clock that the test moves."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Literal
+
+import pytest
+from redis.asyncio import Redis
+
+from fastapi_keyauth.errors import LimiterUnavailable
+from fastapi_keyauth.limiter import ClusterLimiter, LimitCheck, Limiter, MemoryLimiter, SingleNodeLimiter, Verdict
+from fastapi_keyauth.limiter.protocol import Policy
+from tests.helpers.session import Servers
+
+HOUR = 3600
+START = 500_000 * HOUR + 600  # ten minutes into an hour
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = float(START)
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+MakeLimiter = Callable[..., Limiter]
+
+
+@pytest.fixture(params=["memory", "valkey", "redis6", "cluster"])
+async def make_limiter(request: pytest.FixtureRequest, servers: Servers, clock: Clock) -> AsyncIterator[MakeLimiter]:
+    """Builds limiters that share what they count in: two of them are two workers (memory: one, as promised)."""
+    url = None
+    if request.param == "cluster":
+        url = servers.cluster().url
+    elif request.param != "memory":
+        url = servers.fresh_redis_url(request.param)
+    made: list[Limiter] = []
+
+    def make(algorithm: Literal["fixed_window", "sliding_window"] = "fixed_window", max_age_s: float = 1.0) -> Limiter:
+        policy = Policy(block_after_failures=3, failure_window_ms=60_000, block_for_ms=120_000, algorithm=algorithm)
+        if url is None:
+            if not made:
+                made.append(MemoryLimiter(policy, max_age_s, clock))
+            return made[0]
+        kind = ClusterLimiter if request.param == "cluster" else SingleNodeLimiter
+        made.append(kind(url, policy, "t", 5.0, clock))
+        return made[-1]
+
+    yield make
+    for limiter in made:
+        await limiter.close()
+
+
+def ask(key_id: str = "k", limit: int | None = 5, units: int = 1, **options: Any) -> LimitCheck:
+    age_s = options.get("age_s", 0.0)
+    return LimitCheck(
+        key_id, options.get("bucket"), limit, units, options.get("generation", ""), age_s, "age_s" not in options
+    )
+
+
+class TestCap:
+    async def test_exactly_the_cap_is_admitted_and_the_rest_told_when_to_come_back(
+        self, make_limiter: MakeLimiter
+    ) -> None:
+        limiter = make_limiter()
+        seen = [await limiter.check(ask()) for _ in range(7)]
+        assert [decision.verdict for decision in seen] == [Verdict.ADMITTED] * 5 + [Verdict.LIMITED] * 2
+        assert [decision.remaining for decision in seen] == [4, 3, 2, 1, 0, 0, 0]
+        assert {decision.wait_s for decision in seen} == {3000}
+        assert {decision.reset_at_s for decision in seen} == {START - 600 + HOUR}
+
+    async def test_concurrent_takers_on_two_workers_share_one_cap(self, make_limiter: MakeLimiter) -> None:
+        workers = [make_limiter(), make_limiter()]
+        seen = await asyncio.gather(*(workers[i % 2].check(ask(limit=50)) for i in range(400)))
+        assert sum(decision.verdict is Verdict.ADMITTED for decision in seen) == 50
+
+    async def test_the_next_hour_starts_anew(self, make_limiter: MakeLimiter, clock: Clock) -> None:
+        limiter = make_limiter()
+        for _ in range(5):
+            await limiter.check(ask())
+        clock.now = START + 2999.999
+        assert (await limiter.check(ask())).verdict is Verdict.LIMITED
+        clock.now = START + 3000
+        assert (await limiter.check(ask())).remaining == 4
+
+    async def test_a_clock_that_goes_back_gives_no_units_back(self, make_limiter: MakeLimiter, clock: Clock) -> None:
+        limiter = make_limiter()
+        for _ in range(5):
+            await limiter.check(ask())
+        clock.now -= HOUR
+        assert (await limiter.check(ask())).verdict is Verdict.LIMITED
+
+    async def test_looking_uses_nothing(self, make_limiter: MakeLimiter) -> None:
+        limiter = make_limiter()
+        for _ in range(9):
+            assert (await limiter.check(ask(units=0))).verdict is Verdict.ADMITTED
+        assert (await limiter.check(ask())).remaining == 4
+
+    async def test_no_cap_no_counting(self, make_limiter: MakeLimiter) -> None:
+        limiter = make_limiter()
+        seen = [await limiter.check(ask(limit=None)) for _ in range(20)]
+        assert {(decision.verdict, decision.remaining) for decision in seen} == {(Verdict.ADMITTED, None)}
+
+    async def test_a_lowered_cap_below_what_was_used_refuses(self, make_limiter: MakeLimiter) -> None:
+        limiter = make_limiter()
+        for _ in range(5):
+            await limiter.check(ask())
+        decision = await limiter.check(ask(limit=2))
+        assert (decision.verdict, decision.remaining) == (Verdict.LIMITED, 0)
+
+    async def test_keys_are_counted_apart(self, make_limiter: MakeLimiter) -> None:
+        limiter = make_limiter()
+        assert (await limiter.check(ask("a", limit=1))).verdict is Verdict.ADMITTED
+        assert (await limiter.check(ask("b", limit=1))).verdict is Verdict.ADMITTED
+        assert (await limiter.check(ask("a", limit=1))).verdict is Verdict.LIMITED
+
+
+# The arithmetic of a cluster is that of one server: the same script.
+@pytest.mark.parametrize("make_limiter", ["memory", "valkey", "redis6"], indirect=True)
+class TestSlidingWindow:
+    @pytest.mark.parametrize(("minutes", "admitted"), [(0, 0), (15, 25), (30, 50), (45, 75), (59.99, 99), (60, 100)])
+    async def test_the_hour_before_slides_out(
+        self, make_limiter: MakeLimiter, clock: Clock, minutes: float, admitted: int
+    ) -> None:
+        limiter = make_limiter("sliding_window")
+        for _ in range(100):
+            await limiter.check(ask(limit=100))
+        clock.now = START + 3000 + minutes * 60
+        seen = [await limiter.check(ask(limit=100)) for _ in range(101)]
+        assert sum(decision.verdict is Verdict.ADMITTED for decision in seen) == admitted
+
+    @pytest.mark.parametrize("minutes", [1, 17, 31, 59])
+    @pytest.mark.parametrize("limit", [1, 2, 7, 100])
+    async def test_retry_after_is_when_one_unit_is_free_and_not_a_second_later(
+        self, make_limiter: MakeLimiter, clock: Clock, minutes: int, limit: int
+    ) -> None:
+        limiter = make_limiter("sliding_window")
+        for _ in range(limit):
+            await limiter.check(ask(limit=limit))
+        clock.now = START + 3000 + minutes * 60
+        while (refused := await limiter.check(ask(limit=limit))).verdict is Verdict.ADMITTED:
+            pass
+        clock.now += refused.wait_s - 1.001
+        assert (await limiter.check(ask(limit=limit))).verdict is Verdict.LIMITED
+        clock.now += 1.001
+        assert (await limiter.check(ask(limit=limit))).verdict is Verdict.ADMITTED
+
+
+class TestGeneration:
+    async def test_a_row_is_current_until_the_key_changes(self, make_limiter: MakeLimiter) -> None:
+        limiter, other = make_limiter(), make_limiter()
+        generation = (await limiter.check(ask())).generation
+        assert (await limiter.check(ask(generation=generation, age_s=0.5))).verdict is Verdict.ADMITTED
+        await other.bump_generation("k")
+        stale = await limiter.check(ask(generation=generation, age_s=0.5))
+        assert stale.verdict is Verdict.STALE
+        assert stale.generation not in ("", generation)
+        assert (await limiter.check(ask(generation=stale.generation, age_s=0.5))).verdict is Verdict.ADMITTED
+
+    async def test_stale_uses_no_unit(self, make_limiter: MakeLimiter) -> None:
+        limiter = make_limiter()
+        await limiter.check(ask())
+        await limiter.check(ask(generation="another", age_s=0.5))
+        assert (await limiter.check(ask())).remaining == 3
+
+    async def test_an_unproven_row_is_never_current(self, make_limiter: MakeLimiter) -> None:
+        limiter = make_limiter()
+        assert (await limiter.check(ask(generation="", age_s=0.5))).verdict is Verdict.STALE
+        assert (await limiter.check(ask(generation="", age_s=0.5))).verdict is Verdict.STALE
+        assert (await limiter.check(ask(generation="-", age_s=0.5))).verdict is Verdict.STALE
+
+    async def test_asking_about_unknown_keys_leaves_nothing_behind(
+        self, make_limiter: MakeLimiter, servers: Servers
+    ) -> None:
+        limiter = make_limiter()
+        seen = [await limiter.check(ask(f"k{i}", units=0, age_s=None)) for i in range(50)]
+        assert {(decision.verdict, decision.generation) for decision in seen} == {(Verdict.STALE, "")}
+        if isinstance(limiter, MemoryLimiter):
+            assert not limiter._quotas
+        elif isinstance(limiter, SingleNodeLimiter):
+            assert await limiter._control.dbsize() == 0
+        else:
+            assert servers.cluster(emptied=False).names() == set()
+
+    async def test_a_key_changed_before_it_was_ever_asked_about_is_stale_for_old_rows(
+        self, make_limiter: MakeLimiter
+    ) -> None:
+        limiter = make_limiter()
+        await limiter.bump_generation("k")
+        assert (await limiter.check(ask(generation="", age_s=0.5))).verdict is Verdict.STALE
+
+
+class TestBlocking:
+    async def test_the_failure_that_reaches_the_number_is_counted_says_so_and_the_next_is_blocked(
+        self, make_limiter: MakeLimiter
+    ) -> None:
+        limiter, other = make_limiter(), make_limiter()
+        assert [
+            await limiter.record_failure("a"),
+            await other.record_failure("a"),
+            await limiter.record_failure("a"),
+        ] == [None, None, 0]
+        assert await limiter.record_failure("a") == 120
+        assert await other.record_failure("a") == 120
+        decision = await other.check(ask(bucket="a"))
+        assert (decision.verdict, decision.wait_s) == (Verdict.BLOCKED, 120)
+        assert (await other.check(ask(bucket="b"))).verdict is Verdict.ADMITTED
+        assert (await other.check(ask(bucket=None))).verdict is Verdict.ADMITTED
+
+    async def test_exactly_the_number_is_counted_under_concurrency(self, make_limiter: MakeLimiter) -> None:
+        workers = [make_limiter(), make_limiter()]
+        seen = await asyncio.gather(*(workers[i % 2].record_failure("a") for i in range(60)))
+        assert (seen.count(None), seen.count(0)) == (2, 1)
+
+    async def test_the_window_runs_from_the_first_failure(self, make_limiter: MakeLimiter, clock: Clock) -> None:
+        limiter = make_limiter()
+        await limiter.record_failure("a")
+        clock.now += 59
+        await limiter.record_failure("a")
+        clock.now += 1  # the first one is out; counting starts anew
+        assert [await limiter.record_failure("a") for _ in range(3)] == [None, None, 0]
+        assert await limiter.record_failure("a") == 120
+
+    async def test_a_block_is_not_extended_and_afterwards_counting_starts_anew(
+        self, make_limiter: MakeLimiter, clock: Clock
+    ) -> None:
+        limiter = make_limiter()
+        for _ in range(3):
+            await limiter.record_failure("a")
+        clock.now += 119
+        assert await limiter.record_failure("a") == 1
+        clock.now += 1
+        assert (await limiter.check(ask(bucket="a"))).verdict is Verdict.ADMITTED
+        assert [await limiter.record_failure("a") for _ in range(3)] == [None, None, 0]
+        assert await limiter.record_failure("a") == 120
+
+
+class TestRedisAlone:
+    async def test_one_call_serves_all_that_wait_and_a_cancelled_one_disturbs_nobody(
+        self, redis_server_url: str, clock: Clock
+    ) -> None:
+        limiter = SingleNodeLimiter(redis_server_url, Policy(3, 1000, 1000, "fixed_window"), "t", 5.0, clock)
+        admin: Redis = Redis.from_url(redis_server_url)
+        await limiter.check(ask())
+        before = (await admin.info("commandstats"))["cmdstat_evalsha"]["calls"]
+        tasks = [asyncio.ensure_future(limiter.check(ask(limit=1000))) for _ in range(100)]
+        await asyncio.sleep(0)
+        for task in tasks[10:20]:
+            task.cancel()
+        seen = await asyncio.gather(*tasks, return_exceptions=True)
+        assert sum(isinstance(answer, asyncio.CancelledError) for answer in seen) == 10
+        assert sum(not isinstance(answer, BaseException) for answer in seen) == 90
+        after = (await admin.info("commandstats"))["cmdstat_evalsha"]["calls"]
+        assert after - before <= 2
+        await admin.aclose()
+        await limiter.close()
+
+    async def test_everything_in_redis_expires(self, redis_server_url: str) -> None:
+        limiter = SingleNodeLimiter(redis_server_url, Policy(3, 60_000, 60_000, "fixed_window"), "t", 5.0)
+        await limiter.check(ask())
+        await limiter.check(ask("n", limit=None))
+        await limiter.bump_generation("c")
+        for bucket in ("a", "b", "b", "b"):
+            await limiter.record_failure(bucket)
+        await limiter.probe()
+        names = [name async for name in limiter._control.scan_iter()]
+        assert len(names) >= 5
+        assert all([await limiter._control.pttl(name) > 0 for name in names])
+        await limiter.close()
+
+    async def test_failures_grow_no_further_than_the_memory_that_redis_may_use(self, redis_server_url: str) -> None:
+        limiter = SingleNodeLimiter(redis_server_url, Policy(3, 60_000, 60_000, "fixed_window"), "t", 5.0)
+        admin: Redis = Redis.from_url(redis_server_url)
+        for bucket in ("known", "nearly", "nearly"):
+            await limiter.record_failure(bucket)
+        await admin.config_set("maxmemory", 1)
+        try:
+            for bucket in ("new", "known", "nearly"):
+                with pytest.raises(LimiterUnavailable, match="OOM"):
+                    await limiter.record_failure(bucket)
+        finally:
+            await admin.config_set("maxmemory", 0)
+        assert await limiter.record_failure("nearly") == 0  # what was refused was not counted
+        await admin.aclose()
+        await limiter.close()
+
+    async def test_a_new_connection_proves_every_row_anew(self, redis_server_url: str) -> None:
+        limiter = SingleNodeLimiter(redis_server_url, Policy(3, 1000, 1000, "fixed_window"), "t", 5.0)
+        generation = (await limiter.check(ask())).generation
+        assert (await limiter.check(ask(generation=generation, age_s=0.5))).verdict is Verdict.ADMITTED
+        admin: Redis = Redis.from_url(redis_server_url)
+        await admin.client_kill_filter(_type="normal", skipme=True)
+        assert (await limiter.check(ask(generation=generation, age_s=0.5))).verdict is Verdict.STALE
+        await admin.aclose()
+        await limiter.close()
+
+    async def test_forgotten_scripts_are_loaded_again(self, redis_server_url: str) -> None:
+        limiter = SingleNodeLimiter(redis_server_url, Policy(3, 1000, 1000, "fixed_window"), "t", 5.0)
+        await limiter.check(ask())
+        await limiter._control.script_flush()
+        assert (await limiter.check(ask())).remaining == 3
+        await limiter.close()
+
+    async def test_redis_own_clock_rules_where_none_is_given(self, redis_server_url: str) -> None:
+        limiter = SingleNodeLimiter(redis_server_url, Policy(3, 1000, 1000, "fixed_window"), "t", 5.0)
+        seconds, _ = await limiter._control.time()
+        decision = await limiter.check(ask())
+        assert decision.hour in (seconds // HOUR, seconds // HOUR + 1)
+        assert abs(decision.reset_at_s - decision.wait_s - seconds) <= 2
+        await limiter.close()
+
+
+async def test_no_remembered_row_is_believed_where_none_may_be_however_coarse_the_clock(clock: Clock) -> None:
+    """`max_staleness_s=0`, and the fallback while Redis is away: a clock that has not moved yet makes no row fresh."""
+    limiter = MemoryLimiter(Policy(3, 60_000, 120_000, "fixed_window"), 0.0, clock)
+    generation = (await limiter.check(ask())).generation
+    assert (await limiter.check(ask(generation=generation, age_s=0.0))).verdict is Verdict.STALE

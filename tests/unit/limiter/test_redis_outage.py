@@ -1,0 +1,293 @@
+"""Redis killed and hung, for real: nothing waits long, nothing revoked is admitted, and it recovers by itself."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from redis.asyncio import Redis
+
+from fastapi_keyauth import (
+    ChangePending,
+    ExpiredApiKey,
+    KeyAuth,
+    KeyAuthSettings,
+    LimiterUnavailable,
+    RateLimitExceeded,
+    RevokedApiKey,
+    SetupError,
+    StoreUnavailable,
+)
+from fastapi_keyauth.limiter import SingleNodeLimiter
+from tests.helpers.keys import authenticate, make_key
+from tests.helpers.redis_outage import build
+from tests.helpers.servers import PASSWORD, Server
+from tests.helpers.waiting import until
+
+
+@pytest.fixture
+def redis(start_valkey: Callable[..., Server]) -> Server:
+    return start_valkey()
+
+
+def build_script(database_url: str) -> KeyAuth:
+    """What makes changes without Redis, such as a command."""
+    return KeyAuth(KeyAuthSettings(_env_file=None, database_url=database_url, argon2_time_cost=1, argon2_memory_kib=8))
+
+
+@asynccontextmanager
+async def away(redis: Server, how: str) -> AsyncIterator[None]:
+    """Redis out of reach for a while; afterwards it is back, empty where it was killed."""
+    redis.kill() if how == "killed" else redis.stop()
+    yield
+    redis.restart() if how == "killed" else redis.cont()
+
+
+@pytest.mark.parametrize("how", ["killed", "hung"])
+async def test_local_policy_goes_on_limits_and_recovers(database_url: str, redis: Server, how: str) -> None:
+    async with build(database_url, redis) as auth:
+        created = await auth.keys.create(owner_id="a", name="k", hourly_limit=5)
+        await authenticate(auth, created.token)
+        async with away(redis, how):
+            seen = await asyncio.gather(*(authenticate(auth, created.token) for _ in range(8)), return_exceptions=True)
+            assert sum(isinstance(answer, RateLimitExceeded) for answer in seen) == 3
+            assert not [answer for answer in seen if isinstance(answer, Exception)][3:]
+        await until(lambda: _is_recovered(auth))
+        if how == "hung":  # what was counted before is still there
+            assert (await authenticate(auth, created.token)).remaining == 3
+        else:
+            assert (await authenticate(auth, created.token)).remaining == 4
+
+
+async def _is_recovered(auth: KeyAuth) -> bool:
+    try:
+        await auth._limiter.bump_generation("unknown-key1")
+    except LimiterUnavailable:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("how", ["killed", "hung"])
+async def test_a_change_during_the_outage_says_so_and_holds_before_and_after(
+    database_url: str, redis: Server, how: str
+) -> None:
+    async with build(database_url, redis) as here, build(database_url, redis) as there:
+        created = await make_key(here)
+        for _ in range(3):
+            await authenticate(there, created.token)
+        async with away(redis, how):
+            with pytest.raises(ChangePending):
+                await here.keys.revoke(created.key.id)
+            with pytest.raises(RevokedApiKey):
+                await authenticate(there, created.token)
+            with pytest.raises(RevokedApiKey):
+                await authenticate(here, created.token)
+        await until(lambda: _is_recovered(there))
+        await until(lambda: _is_recovered(here))
+        await there._outbox.drain()
+        for auth in (here, there):
+            with pytest.raises(RevokedApiKey):
+                await authenticate(auth, created.token)
+
+
+async def test_deny_policy_refuses_until_redis_is_back(database_url: str, redis: Server) -> None:
+    async with build(database_url, redis, on_limiter_outage="deny") as auth:
+        created = await make_key(auth)
+        async with away(redis, "killed"):
+            with pytest.raises(LimiterUnavailable):
+                await authenticate(auth, created.token)
+        await until(lambda: _is_recovered(auth))
+        assert (await authenticate(auth, created.token)).id == created.key.id
+
+
+async def test_a_server_that_came_back_empty_is_believed_in_nothing(database_url: str, redis: Server) -> None:
+    """A change that only the lost memory of Redis knew of must not be lost with it."""
+    async with build(database_url, redis) as here, build(database_url, redis) as there:
+        created = await make_key(here)
+        for _ in range(3):
+            await authenticate(there, created.token)
+        await here.keys.revoke(created.key.id)
+        redis.kill()
+        redis.restart()
+        with pytest.raises(RevokedApiKey):
+            await authenticate(there, created.token)
+
+
+async def test_a_database_that_does_not_answer_at_start_is_said_in_one_sentence() -> None:
+    url = "postgresql+asyncpg://keyauth:hunter2@127.0.0.1:1/keyauth"
+    with pytest.raises(SetupError, match=r"^The database at .* does not answer \(.+\)\.$") as failure:
+        async with KeyAuth(KeyAuthSettings(_env_file=None, database_url=url)):
+            pass
+    assert "hunter2" not in str(failure.value)
+
+
+@pytest.mark.parametrize("overlap_s", [0, 3600])
+async def test_a_rotation_during_the_outage_loses_no_token(database_url: str, redis: Server, overlap_s: int) -> None:
+    async with build(database_url, redis) as auth:
+        created = await make_key(auth)
+        redis.kill()
+        if overlap_s:
+            token = (await auth.keys.rotate(created.key.id, timedelta(seconds=overlap_s))).token
+            assert (await authenticate(auth, created.token)).id == created.key.id
+        else:
+            with pytest.raises(ChangePending) as pending:
+                await auth.keys.rotate(created.key.id, timedelta(0))
+            assert pending.value.token is not None
+            token = pending.value.token
+            assert token not in repr(pending.value) + str(pending.value)
+            with pytest.raises(ExpiredApiKey):
+                await authenticate(auth, created.token)
+        assert (await authenticate(auth, token)).id == created.key.id
+
+
+async def test_a_change_without_redis_is_heard_by_workers_that_have_it(database_url: str, redis: Server) -> None:
+    async with build(database_url, redis) as worker:
+        created = await make_key(worker)
+        for _ in range(3):
+            await authenticate(worker, created.token)
+        async with build_script(database_url) as script:
+            await script.keys.revoke(created.key.id)
+        await worker._outbox.drain()
+        with pytest.raises(RevokedApiKey):
+            await authenticate(worker, created.token)
+
+
+async def test_a_change_without_redis_waits_for_workers_that_do_not_reach_the_database(
+    database_url: str, redis: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with build(database_url, redis) as worker:
+        created = await make_key(worker)
+        for _ in range(3):
+            await authenticate(worker, created.token)
+        with monkeypatch.context() as patch:
+            patch.setattr(worker._outbox._store, "pending_changes", _find_nothing)
+            async with build_script(database_url) as script:
+                await script.keys.revoke(created.key.id)
+                script._outbox._now = lambda: datetime.now(UTC) + timedelta(hours=20)
+                await script._outbox.drain()
+        await worker._outbox.drain()
+        with pytest.raises(RevokedApiKey):
+            await authenticate(worker, created.token)
+
+
+async def test_a_change_without_redis_is_forgotten_in_the_end(database_url: str) -> None:
+    async with build_script(database_url) as script:
+        created = await make_key(script)
+        await script.keys.revoke(created.key.id)
+        store = script._outbox._store
+        await script._outbox.drain()
+        assert len(await store.pending_changes(10)) == 1
+        script._outbox._now = lambda: datetime.now(UTC) + timedelta(hours=25)
+        await script._outbox.drain()
+        assert await store.pending_changes(10) == []
+
+
+async def _find_nothing(_limit: int) -> list[tuple[int, str]]:
+    raise StoreUnavailable
+
+
+async def test_what_was_proven_before_an_outage_is_not_believed_after_it(database_url: str, redis: Server) -> None:
+    """Redis refuses writes for a while without losing a connection or a word: it was not told of a change."""
+    admin: Redis = Redis.from_url(redis.url)
+    async with build(database_url, redis) as here, build(database_url, redis) as there:
+        created = await make_key(here)
+        for _ in range(3):
+            await authenticate(there, created.token)
+        await admin.replicaof("127.0.0.1", 1)
+        with pytest.raises(ChangePending):
+            await here.keys.revoke(created.key.id)
+        await there._outbox.drain()  # its housekeeping notices the outage, no request does
+        assert there._limiter._probe is not None  # type: ignore[attr-defined]  # of the FailoverLimiter that it is
+        for auth in (here, there):
+            auth._outbox.drain = _say_nothing  # type: ignore[method-assign]  # as if it came too late
+        await admin.replicaof("NO", "ONE")
+        await until(lambda: _is_recovered(there))
+        with pytest.raises(RevokedApiKey):
+            await authenticate(there, created.token)
+    await admin.aclose()
+
+
+async def _say_nothing() -> None:
+    return
+
+
+async def test_a_change_is_told_though_the_database_died_after_it(
+    start_postgres: Callable[..., Server], redis: Server
+) -> None:
+    postgres = start_postgres()
+    admin: Redis = Redis.from_url(redis.url)
+    async with build(postgres.url, redis) as here, build(postgres.url, redis) as there:
+        created = await make_key(here)
+        for _ in range(3):
+            await authenticate(there, created.token)
+        await admin.replicaof("127.0.0.1", 1)
+        with pytest.raises(ChangePending):
+            await here.keys.revoke(created.key.id)
+        await here._usage.flush()
+        await there._usage.flush()
+        postgres.kill()
+        await admin.replicaof("NO", "ONE")
+        await until(lambda: _is_recovered(here))
+        await here._outbox.drain()
+        with pytest.raises(StoreUnavailable):
+            await authenticate(there, created.token)
+        postgres.restart()
+    await admin.aclose()
+
+
+async def test_a_look_at_redis_that_meets_a_bug_does_not_end_the_looking(
+    database_url: str, redis: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with build(database_url, redis) as auth:
+        created = await make_key(auth)
+        bugs = iter([ZeroDivisionError(), ZeroDivisionError()])
+        real = SingleNodeLimiter.probe
+
+        async def probe(limiter: SingleNodeLimiter) -> None:
+            for bug in bugs:
+                raise bug
+            await real(limiter)
+
+        monkeypatch.setattr(SingleNodeLimiter, "probe", probe)
+        async with away(redis, "killed"):
+            await authenticate(auth, created.token)
+
+        async def is_back() -> bool:
+            return auth._limiter._probe is None  # type: ignore[attr-defined]  # of the one on Redis
+
+        await until(is_back)
+        await auth.keys.revoke(created.key.id)
+    assert [record.levelname for record in caplog.records if "looking at redis failed" in record.message] == ["ERROR"]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_redis_that_is_brought_back_and_refuses_is_told_of(
+    database_url: str, redis: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Redis.from_url(redis.url) as admin, build(database_url, redis) as auth:
+        created = await make_key(auth)
+        await admin.replicaof("127.0.0.1", 1)
+        await authenticate(auth, created.token)
+        await admin.config_set("requirepass", "another")
+        await until(lambda: "redis is there and refuses (AuthenticationError" in caplog.text)
+        await admin.replicaof("NO", "ONE")
+        await admin.config_set("requirepass", PASSWORD)
+        await until(lambda: _is_recovered(auth))
+    assert caplog.text.count("redis is there and refuses") == 1
+    assert PASSWORD not in caplog.text
+
+
+async def test_a_stop_closes_everything_whatever_goes_wrong(database_url: str, redis: Server) -> None:
+    auth = build(database_url, redis)
+    real = auth._limiter.close
+
+    async def close() -> None:
+        await real()
+        raise ZeroDivisionError
+
+    auth._limiter.close = close  # type: ignore[method-assign]  # of this one alone
+    with pytest.raises(ZeroDivisionError):
+        async with auth:
+            await make_key(auth)
+    assert auth._database._engine is None

@@ -1,0 +1,351 @@
+"""The database away: warm keys go on, the rest is told to come back at once, nothing counts as an attack or leaks."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import Depends, FastAPI
+from sqlalchemy import NullPool, make_url, text
+from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from fastapi_keyauth import KeyAuth, KeyAuthSettings, StoreUnavailable
+from fastapi_keyauth.domain.tokens import format_token, new_key_id, new_secret
+from fastapi_keyauth.store import database, engine
+from fastapi_keyauth.store import health as breaker
+from fastapi_keyauth.store import usage_buffer as usage
+from tests.helpers.keys import authenticate, make_key
+from tests.helpers.servers import Server
+from tests.helpers.session import Servers
+from tests.helpers.waiting import until
+
+POOL = engine.MAX_CONNECTIONS
+
+
+@pytest.fixture(scope="module")
+def server(servers: Servers) -> Iterator[Server]:
+    """One for all tests of this module: making one takes longer than most of them."""
+    postgres = servers.start("postgres")
+    yield postgres
+    postgres.close()
+
+
+@pytest.fixture
+def postgres(server: Server) -> Iterator[Server]:
+    yield server
+    server.cont()
+    if server.process.poll() is not None:
+        server.restart()
+
+
+@pytest.fixture
+async def auth(postgres: Server, servers: Servers) -> AsyncIterator[KeyAuth]:
+    auth = KeyAuth(
+        KeyAuthSettings(
+            _env_file=None,
+            database_url=postgres.url,
+            redis_url=servers.fresh_redis_url("valkey"),
+            redis_timeout_s=10,  # a busy machine is no outage
+            argon2_time_cost=1,
+            argon2_memory_kib=8,
+            block_after_failures=3,
+        )
+    )
+    async with auth:
+        yield auth
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> Callable[[str], list[str]]:
+    """What was logged about the database, and starts so."""
+    caplog.set_level(logging.WARNING, "fastapi_keyauth")
+    return lambda start: [line for line in caplog.messages if line.startswith(start)]
+
+
+async def is_admitted(auth: KeyAuth, token: str) -> bool:
+    try:
+        await authenticate(auth, token)
+    except StoreUnavailable:
+        return False
+    return True
+
+
+async def refused(auth: KeyAuth, *tokens: str) -> None:
+    for token in tokens:
+        with pytest.raises(StoreUnavailable):
+            await authenticate(auth, token)
+
+
+async def warm_up(auth: KeyAuth, token: str) -> None:
+    for _ in range(3):  # a key that Redis has not seen is read once more, when it has
+        await authenticate(auth, token)
+
+
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give a database that hangs less time than it has in earnest."""
+    monkeypatch.setattr(database, "READ_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(breaker, "PROBE_TIMEOUT_S", 0.7)
+
+
+def unknown_token() -> str:
+    return format_token("ka", "live", new_key_id(), new_secret())
+
+
+def engine_of(auth: KeyAuth) -> AsyncEngine:
+    assert auth._database._engine is not None
+    return auth._database._engine
+
+
+def pool_of(auth: KeyAuth) -> Any:
+    return engine_of(auth).pool
+
+
+async def connections_at(server: Server) -> int:
+    """Connections that the server has, but for the one that asks."""
+    async with create_async_engine(server.url, poolclass=NullPool).connect() as connection:
+        others = text(
+            "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        )
+        return int((await connection.execute(others)).scalar_one())
+
+
+async def assert_nothing_leaked(auth: KeyAuth, server: Server) -> None:
+    """No connection is out, none that is counted is missing, and the server knows of no more than the pool holds."""
+    pool = pool_of(auth)
+    await until(lambda: pool.checkedout() == 0 and not auth._database._readings._running)
+    assert pool.checkedin() == pool.size() + pool.overflow() <= engine.POOL_SIZE
+
+    async def is_level() -> bool:
+        return bool(await connections_at(server) <= pool.checkedin())  # some places may be empty
+
+    await until(is_level)
+
+
+async def test_killed_and_restarted(
+    auth: KeyAuth, postgres: Server, make_client: Callable[..., httpx.AsyncClient], lines: Callable[[str], list[str]]
+) -> None:
+    app = FastAPI()
+    auth.install(app)
+    app.include_router(auth.keys_router, prefix="/api-keys")
+    app.get("/models", dependencies=[Depends(auth.require_key)])(lambda: 1)
+    app.get("/me", dependencies=[Depends(auth.require_session)])(lambda: 1)
+    client = make_client(app)
+    warm, cold = await make_key(auth), await make_key(auth)
+    session = {"authorization": f"Bearer {await auth.sessions.create('alice')}"}
+    await warm_up(auth, warm.token)
+    await auth._usage.flush()
+    postgres.kill()
+    seen = await asyncio.gather(*(client.get("/models", headers={"api-key": warm.token}) for _ in range(20)))
+    assert {answer.status_code for answer in seen} == {200}
+    asked = [
+        *(("GET", "/models", {"api-key": token}) for token in [cold.token, unknown_token()] * 3),
+        ("GET", "/me", session),
+        ("GET", "/api-keys", session),
+        ("POST", "/api-keys", session),
+        ("DELETE", f"/api-keys/{warm.key.id}", session),
+    ]
+    for _ in range(2):  # more often than block_after_failures: an outage is no failed attempt
+        for method, path, headers in asked:
+            answer = await client.request(
+                method, path, headers=headers, json={"name": "n"} if method == "POST" else None
+            )
+            assert (answer.status_code, answer.json()["code"]) == (503, "temporarily_unavailable"), (method, path)
+            assert int(answer.headers["retry-after"]) >= 1
+    postgres.restart()
+    await until(lambda: is_admitted(auth, cold.token))
+    assert (await client.get("/me", headers=session)).status_code == 200
+    usage = await auth.keys.usage(warm.key.id, hours=2)
+    assert sum(hour.admitted for hour in usage) == 23
+    assert len(lines("database unavailable (")) == 1
+    assert lines("database is back") == ["database is back"]
+    await assert_nothing_leaked(auth, postgres)
+
+
+async def test_frozen_and_thawed(
+    auth: KeyAuth, postgres: Server, lines: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hurry(monkeypatch)
+    warm, cold = await make_key(auth), await make_key(auth)
+    session = await auth.sessions.create("alice")
+    await warm_up(auth, warm.token)
+    await asyncio.gather(*(auth._database.fetch(text("SELECT pg_sleep(0.05)")) for _ in range(POOL)))
+    postgres.stop()
+    first = asyncio.gather(*(is_admitted(auth, token) for token in [cold.token, unknown_token()] * 30))
+    assert await is_admitted(auth, warm.token)
+    assert not any(await first)
+    await until(lambda: auth._database._breaker.is_open)
+    began = time.monotonic()
+    for _ in range(50):
+        await refused(auth, cold.token, unknown_token())
+        for call in (auth.sessions.resolve(session, None), auth.keys.get(cold.key.id), auth.keys.revoke(cold.key.id)):  # type: ignore[arg-type]  # built-in sessions do not look at it
+            with pytest.raises(StoreUnavailable):
+                await call
+    assert time.monotonic() - began < 10  # one after the other they would wait for minutes
+    assert await is_admitted(auth, warm.token)
+    postgres.cont()
+    await until(lambda: is_admitted(auth, cold.token))
+    assert len(lines("database unavailable (")) == len(lines("database is back")) == 1
+    await assert_nothing_leaked(auth, postgres)
+
+
+async def test_a_frozen_database_does_not_hold_up_the_stop(
+    auth: KeyAuth, postgres: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hurry(monkeypatch)
+    shorten_the_stop(monkeypatch)
+    async with asyncio.timeout(20), KeyAuth(auth.settings) as other:
+        created = await make_key(other)
+        await authenticate(other, created.token)
+        postgres.stop()
+        await refused(other, unknown_token())
+        await until(lambda: other._database._breaker.is_open)
+    postgres.cont()
+
+
+def shorten_the_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "CLOSE_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(database, "LEAVE_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(usage, "CLOSE_WAIT_S", 0.5)
+
+
+async def test_a_database_that_freezes_in_the_moment_of_the_stop_does_not_hold_it_up(
+    auth: KeyAuth, postgres: Server, lines: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shorten_the_stop(monkeypatch)
+    async with asyncio.timeout(database.COMMAND_TIMEOUT_S - 1), KeyAuth(auth.settings) as other:
+        await authenticate(other, (await make_key(other)).token)
+        postgres.stop()
+    postgres.cont()
+    assert lines("usage of 1 keys is lost")
+
+
+async def test_tables_that_are_locked_are_an_outage_until_they_are_free(
+    auth: KeyAuth, postgres: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hurry(monkeypatch)
+    warm, cold = await make_key(auth), await make_key(auth)
+    await warm_up(auth, warm.token)
+    async with create_async_engine(postgres.url, poolclass=NullPool).begin() as connection:
+        await connection.execute(text("LOCK TABLE keyauth_keys IN ACCESS EXCLUSIVE MODE"))
+        await asyncio.gather(*(refused(auth, cold.token) for _ in range(POOL + 5)))
+        await until(lambda: auth._database._breaker.is_open)
+        assert await is_admitted(auth, warm.token)
+    await until(lambda: is_admitted(auth, cold.token))
+    await assert_nothing_leaked(auth, postgres)
+
+
+@pytest.mark.parametrize(
+    "statement", ["SELECT pg_sleep(30)", "DO $$ BEGIN RAISE SQLSTATE '40P01'; END $$"], ids=["slow", "deadlock"]
+)
+async def test_one_statement_that_fails_is_no_outage(
+    auth: KeyAuth, postgres: Server, statement: str, lines: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cold = await make_key(auth)
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "READ_TIMEOUT_S", 0.2)
+        with pytest.raises(StoreUnavailable):
+            await auth._database.fetch(text(statement))
+    await authenticate(auth, cold.token)
+    await until(lambda: bool(lines("a statement failed: ")))
+    assert not auth._database._breaker.is_open
+    await assert_nothing_leaked(auth, postgres)
+
+
+async def test_management_leaves_connections_to_requests(auth: KeyAuth) -> None:
+    cold = await make_key(auth)
+    is_over = asyncio.Event()
+
+    async def hold() -> None:
+        async with auth._database.read():
+            await is_over.wait()
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(POOL + 5):
+            group.create_task(hold())
+        await until(lambda: pool_of(auth).checkedout() == database.MAX_BACKGROUND_CONNECTIONS)
+        await authenticate(auth, cold.token)  # while all that hold still do
+        is_over.set()
+
+
+async def test_a_pool_that_is_used_up_is_no_outage(
+    auth: KeyAuth, postgres: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hurry(monkeypatch)
+    warm, cold = await make_key(auth), await make_key(auth)
+    await warm_up(auth, warm.token)
+    async with contextlib.AsyncExitStack() as taken:
+        for _ in range(POOL):
+            await taken.enter_async_context(engine_of(auth).connect())
+        await asyncio.gather(*(refused(auth, token) for token in [cold.token, unknown_token()] * 5))
+        assert await is_admitted(auth, warm.token)
+        await until(lambda: auth._database._breaker._watch is None)
+        assert not auth._database._breaker.is_open
+    await authenticate(auth, cold.token)
+    await assert_nothing_leaked(auth, postgres)
+
+
+async def test_a_burst_of_cold_keys_is_no_outage(auth: KeyAuth, lines: Callable[[str], list[str]]) -> None:
+    made = [await make_key(auth) for _ in range(3)]
+    await asyncio.gather(*(authenticate(auth, key.token) for key in made for _ in range(50)))
+    assert not lines("database unavailable (")
+
+
+async def test_a_request_that_goes_away_leaves_its_connection_whole(auth: KeyAuth, postgres: Server) -> None:
+    await auth._database.fetch(text("SELECT 1"))
+    made = pool_of(auth).checkedin()
+    tasks = [asyncio.create_task(auth._database.fetch(text("SELECT pg_sleep(0.2)"))) for _ in range(made)]
+    await until(lambda: pool_of(auth).checkedout() == made)
+    for task in tasks:
+        task.cancel()
+    assert all(isinstance(one, asyncio.CancelledError) for one in await asyncio.gather(*tasks, return_exceptions=True))
+    await until(lambda: pool_of(auth).checkedin() == made)
+    await assert_nothing_leaked(auth, postgres)
+
+
+@pytest.mark.parametrize(
+    ("take", "give_back"),
+    [
+        ("REVOKE ALL ON keyauth_keys FROM keyauth_plain", "GRANT ALL ON keyauth_keys TO keyauth_plain"),
+        ("ALTER TABLE keyauth_keys RENAME TO gone", "ALTER TABLE gone RENAME TO keyauth_keys"),
+        ("ALTER TABLE keyauth_keys RENAME name TO gone", "ALTER TABLE keyauth_keys RENAME gone TO name"),
+    ],
+    ids=["rights", "table", "column"],
+)
+async def test_rights_or_tables_that_are_taken_away_are_an_outage_and_no_error_of_ours(
+    auth: KeyAuth, postgres: Server, servers: Servers, take: str, give_back: str
+) -> None:
+    async def administer(*statements: str) -> None:
+        maker = create_async_engine(postgres.url, poolclass=NullPool)
+        async with maker.begin() as connection:
+            for statement in statements:
+                await connection.execute(text(statement))
+
+    role = "CREATE ROLE keyauth_plain LOGIN PASSWORD 'plain'"
+    await administer(f"DO $$ BEGIN {role}; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
+    await administer("GRANT ALL ON ALL TABLES IN SCHEMA public TO keyauth_plain")
+    await administer("GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO keyauth_plain")
+    url = make_url(postgres.url).set(username="keyauth_plain", password="plain").render_as_string(hide_password=False)
+    settings = auth.settings.model_copy(update={"database_url": url})
+    async with KeyAuth(settings) as plain:
+        created = await make_key(plain)
+        await administer(take)
+        try:
+            await refused(plain, created.token, unknown_token())
+            with pytest.raises(StoreUnavailable):
+                await plain.keys.revoke(created.key.id)
+        finally:
+            await administer(give_back)
+        await until(lambda: is_admitted(plain, created.token))
+
+
+async def test_mistakes_in_statements_are_not_taken_for_an_outage(auth: KeyAuth) -> None:
+    with pytest.raises(ProgrammingError):
+        async with auth._database.read() as connection:
+            await connection.execute(text("SELECT 1 FROM keyauth_keys WHERE"))
+    with pytest.raises(ProgrammingError):
+        await auth._database.fetch(text("SELECT 1 FROM keyauth_keys WHERE"))

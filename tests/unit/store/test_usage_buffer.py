@@ -1,0 +1,98 @@
+"""Usage is written in batches, each exactly once, whatever becomes of the answers."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+
+from fastapi_keyauth import KeyAuth, StoreUnavailable
+from fastapi_keyauth.store import Database
+from fastapi_keyauth.store.tables import WriterRow, table
+from tests.helpers.keys import authenticate, make_key
+
+MakeAuth = Callable[..., KeyAuth]
+pytestmark = pytest.mark.parametrize("stack", ["sqlite-memory", "postgres-valkey"], indirect=True)
+
+
+@pytest.fixture
+def lose_answers(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Has the next commits go through and their answers get lost."""
+    left = 0
+    real = Database.write
+
+    @asynccontextmanager
+    async def write(self: Database) -> AsyncIterator[Any]:
+        nonlocal left
+        async with real(self) as connection:
+            yield connection
+        if left:
+            left -= 1
+            raise StoreUnavailable
+
+    def lose(count: int) -> None:
+        nonlocal left
+        left = count
+
+    monkeypatch.setattr(Database, "write", write)
+    return lose
+
+
+async def admitted(auth: KeyAuth, key_id: str) -> int:
+    return sum(hour.admitted for hour in await auth.keys.usage(key_id, hours=2))
+
+
+async def test_a_batch_whose_answer_was_lost_is_counted_once(
+    make_auth: MakeAuth, lose_answers: Callable[[int], None]
+) -> None:
+    async with make_auth() as auth:
+        created = await make_key(auth)
+        for _ in range(3):
+            await authenticate(auth, created.token)
+        lose_answers(2)
+        await auth._usage.flush()
+        assert auth._usage.count_lost() == 1
+        for _ in range(4):  # what comes meanwhile goes into a batch of its own
+            await authenticate(auth, created.token)
+        await auth._usage.flush()
+        await auth._usage.flush()
+        assert auth._usage.count_lost() == 0
+        assert await admitted(auth, created.key.id) == 7
+        await auth._usage.flush()
+        assert await admitted(auth, created.key.id) == 7
+
+
+async def test_workers_and_restarts_write_under_names_of_their_own(make_auth: MakeAuth) -> None:
+    here, there = make_auth(), make_auth()
+    async with here, there:
+        created = await make_key(here)
+        for auth in (here, there):
+            await authenticate(auth, created.token)
+            await auth._usage.flush()
+    async with here:
+        await authenticate(here, created.token)
+        await here._usage.flush()
+        assert await admitted(here, created.key.id) == 3
+        async with here._database.read() as connection:
+            rows = await connection.execute(select(func.count()).select_from(table(WriterRow)))
+            assert rows.scalar_one() == 3
+
+
+async def test_what_two_ask_for_at_once_is_written_once(make_auth: MakeAuth) -> None:
+    async with make_auth() as auth:
+        created = await make_key(auth)
+        await authenticate(auth, created.token)
+        await asyncio.gather(*(auth._usage.flush() for _ in range(5)))
+        assert await admitted(auth, created.key.id) == 1
+
+
+async def test_counts_that_are_not_kept_are_said_once(
+    make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("fastapi_keyauth.store.usage_buffer.MAX_COUNTS", 1)
+    async with make_auth() as auth:
+        for _ in range(3):
+            await authenticate(auth, (await make_key(auth)).token)
+    assert sum("not counted any more" in record.message for record in caplog.records) == 1
