@@ -1,6 +1,8 @@
-"""API-key authentication for FastAPI: keys, sessions, quotas and blocking, on one dependency."""
+"""API-key authentication for FastAPI: keys, sessions, rate limits and blocking, on one dependency."""
 
-from fastapi_keyauth.auth.blocked_addresses import Block
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from fastapi_keyauth.domain.events import AuthEvent, EventKind
 from fastapi_keyauth.domain.keys import CreatedKey, EventPage, Key, KeyEvent, KeyPage, Secret, UsageHour
 from fastapi_keyauth.domain.principals import KeyPrincipal, SessionPrincipal
@@ -36,11 +38,36 @@ from fastapi_keyauth.errors import (
     TemporarilyUnavailable,
     TooManyKeys,
 )
-from fastapi_keyauth.http.dashboard.options import DashboardOptions
-from fastapi_keyauth.keyauth import KeyAuth
-from fastapi_keyauth.keys.importer import ImportOutcome
-from fastapi_keyauth.settings.settings import KeyAuthSettings
-from fastapi_keyauth.telemetry.providers import Telemetry
+
+if TYPE_CHECKING:
+    from fastapi_keyauth.auth.blocked_addresses import Block
+    from fastapi_keyauth.http.dashboard.options import DashboardOptions
+    from fastapi_keyauth.keyauth import KeyAuth
+    from fastapi_keyauth.keys.importer import ImportOutcome
+    from fastapi_keyauth.settings.settings import KeyAuthSettings
+    from fastapi_keyauth.telemetry.providers import Telemetry
+else:
+    # Imported when first read: the command line and its completion start without FastAPI and SQLAlchemy.
+    _LAZY = {
+        "Block": "auth.blocked_addresses",
+        "DashboardOptions": "http.dashboard.options",
+        "ImportOutcome": "keys.importer",
+        "KeyAuth": "keyauth",
+        "KeyAuthSettings": "settings.settings",
+        "Telemetry": "telemetry.providers",
+    }
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name that is not imported yet (PEP 562)."""
+        if name not in _LAZY:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+        return value
+
+    def __dir__() -> list[str]:
+        """List the names that are not imported yet, too."""
+        return sorted({*globals(), *_LAZY})
+
 
 __all__ = [
     "TOKEN_PATTERN",

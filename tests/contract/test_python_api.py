@@ -28,6 +28,13 @@ def test_the_named_things_can_be_imported() -> None:
         assert hasattr(fastapi_keyauth, name)
 
 
+def test_every_public_name_can_be_read_and_is_listed() -> None:
+    assert set(fastapi_keyauth.__all__) <= set(dir(fastapi_keyauth))
+    assert all(getattr(fastapi_keyauth, name) for name in fastapi_keyauth.__all__)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        fastapi_keyauth.__getattr__("no_such_name")
+
+
 def test_every_public_name_has_a_docstring() -> None:
     for name in fastapi_keyauth.__all__:
         thing = getattr(fastapi_keyauth, name)
