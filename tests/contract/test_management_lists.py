@@ -111,6 +111,7 @@ async def test_keys_are_found_by_status(open_scene: OpenScene) -> None:
             one = (await scene.get(f"/api-keys/{key_id}", bearer=session)).json()
             assert one["status"] == status
         assert len(await ids_of(scene, session)) == 4
+        assert set(await ids_of(scene, session, include_revoked="false")) == {active.id, disabled.id, expired.id}
 
 
 async def test_keys_are_found_by_a_part_of_the_name(open_scene: OpenScene) -> None:

@@ -106,6 +106,7 @@ class KeyQueries:
         unused_for_days: int | None = None,
         cursor: str | None = None,
         limit: int = 50,
+        include_revoked: bool = True,
     ) -> KeyPage:
         """Keys, newest first.
 
@@ -116,6 +117,7 @@ class KeyQueries:
             unused_for_days: only those not used for so many days; never used: since they were made.
             cursor: ``next_cursor`` of the page before.
             limit: 1 to 200.
+            include_revoked: False leaves out revoked keys. Added in 0.2.
 
         Raises:
             InvalidField: a cursor that is none of ours, or a number out of bounds.
@@ -132,6 +134,6 @@ class KeyQueries:
             unused_since = now - timedelta(days=unused_for_days)
         after = read_cursor(cursor) if cursor else None
         await self._recorder.flush_soon()
-        keys = await self._store.find_page(now, owner_id, status, q, unused_since, after, limit + 1)
+        keys = await self._store.find_page(now, owner_id, status, q, unused_since, after, limit + 1, include_revoked)
         more = len(keys) > limit
         return KeyPage(keys[:limit], write_cursor(keys[limit - 1]) if more else None)

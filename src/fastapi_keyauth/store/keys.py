@@ -100,6 +100,7 @@ class KeyStore:
         unused_since: datetime | None,
         after: tuple[datetime, str] | None,
         limit: int,
+        include_revoked: bool = True,
     ) -> list[Key]:
         """Keys, newest first, those that come after ``after`` (creation time and id of the last one seen)."""
         statement = select(keys).order_by(keys.c.created_at.desc(), keys.c.id.desc()).limit(limit)
@@ -107,6 +108,8 @@ class KeyStore:
             statement = statement.where(keys.c.owner_id == owner_id)
         if status is not None:
             statement = statement.where(has_status(status, now))
+        if not include_revoked:
+            statement = statement.where(keys.c.revoked_at.is_(None))
         if name_contains:
             statement = statement.where(keys.c.name.icontains(name_contains, autoescape=True))
         if unused_since is not None:

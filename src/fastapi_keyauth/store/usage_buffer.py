@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from fastapi_keyauth.concurrency.log_throttle import LogThrottle
 from fastapi_keyauth.domain.keys import KeySnapshot
@@ -21,8 +22,9 @@ MAX_COUNTS = 200_000  # (secret, hour) pairs kept while the database is away
 OVERFLOWS_EVERY_S = 60.0
 """Seconds between log lines about counts that were not kept."""
 
+_Id = TypeVar("_Id", int, str)
 Rows = dict[tuple[str, int, int], list[float]]
-"""(key id, secret id, hours since 1970) -> [admitted, refused, last used in seconds since 1970]."""
+"""(key id, secret id, hours since 1970) -> [admitted, refused, last admitted, last seen], times in s since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +59,16 @@ class UsageRecorder:
         """A unit was used."""
         row = self._pending.get((key.id, key.secret_id, hour)) or self._new_row(key, hour)
         row[0] += 1
-        row[2] = self._clock()
+        row[2] = row[3] = self._clock()
 
     def refused(self, key: KeySnapshot, hour: int) -> None:
-        """The right secret was sent and no unit was used."""
+        """The right secret was sent and no unit was used. The secret is in use all the same: a client still has it."""
         row = self._pending.get((key.id, key.secret_id, hour)) or self._new_row(key, hour)
         row[1] += 1
+        row[3] = self._clock()
 
     def _new_row(self, key: KeySnapshot, hour: int) -> list[float]:
-        row: list[float] = [0, 0, 0]
+        row: list[float] = [0, 0, 0, 0]
         if len(self._pending) + (0 if self._batch is None else len(self._batch.rows)) < MAX_COUNTS:
             self._pending[key.id, key.secret_id, hour] = row
         elif self._overflows.allow() is not None:
@@ -128,12 +131,17 @@ class UsageRecorder:
 def _sum_up(rows: Rows) -> Usage:
     """Counters by key and hour, and the last use of each key and each secret."""
     usage = Usage(counts={}, keys_used={}, secrets_used={})
-    for (key_id, secret_id, hour), (admitted, refused, used_at) in rows.items():
+    for (key_id, secret_id, hour), (admitted, refused, admitted_at, seen_at) in rows.items():
         counts = usage.counts.setdefault((key_id, hour), [0, 0])
         counts[0] += int(admitted)
         counts[1] += int(refused)
-        if used_at:
-            at = datetime.fromtimestamp(used_at, UTC)
-            usage.keys_used[key_id] = max(at, usage.keys_used.get(key_id, at))
-            usage.secrets_used[secret_id] = max(at, usage.secrets_used.get(secret_id, at))
+        if admitted_at:
+            _move(usage.keys_used, key_id, admitted_at)
+        _move(usage.secrets_used, secret_id, seen_at)
     return usage
+
+
+def _move(times: dict[_Id, datetime], which: _Id, seconds: float) -> None:
+    """Keep the latest time of each key or secret."""
+    at = datetime.fromtimestamp(seconds, UTC)
+    times[which] = max(at, times.get(which, at))

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import func, select
 
 from fastapi_keyauth import KeyAuth, StoreUnavailable
+from fastapi_keyauth.errors import Refusal
 from fastapi_keyauth.store import Database
 from fastapi_keyauth.store.tables import WriterRow, table
 from tests.helpers.keys import authenticate, make_key
@@ -96,3 +97,25 @@ async def test_counts_that_are_not_kept_are_said_once(
         for _ in range(3):
             await authenticate(auth, (await make_key(auth)).token)
     assert sum("not counted any more" in record.message for record in caplog.records) == 1
+
+
+@pytest.mark.parametrize("refusal", ["over its limit", "disabled", "not from this address"])
+async def test_a_secret_that_was_right_counts_as_used_even_if_the_request_was_refused(
+    make_auth: MakeAuth, refusal: str
+) -> None:
+    async with make_auth() as auth:
+        created = await auth.keys.create(owner_id="alice", name="k", hourly_limit=1)
+        await authenticate(auth, created.token)
+        before = await auth.keys.get(created.key.id)
+        if refusal == "disabled":
+            await auth.keys.update(created.key.id, enabled=False)
+        elif refusal == "not from this address":
+            await auth.keys.update(created.key.id, allowed_ips=["203.0.113.7"])
+        with pytest.raises(Refusal):
+            await authenticate(auth, created.token)
+        after = await auth.keys.get(created.key.id)
+        [old], [new] = before.secrets, after.secrets
+        assert old.last_used_at is not None
+        assert new.last_used_at is not None
+        assert new.last_used_at > old.last_used_at
+        assert after.last_used_at == before.last_used_at

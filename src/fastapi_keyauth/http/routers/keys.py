@@ -102,11 +102,12 @@ def build_keys_router(
         unused_for_days: Annotated[int | None, Query(ge=0, le=36_500)] = None,
         cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` of the page before.")] = None,
         limit: _Limit = 50,
+        include_revoked: Annotated[bool, Query(description="`false` leaves out revoked keys.")] = True,
     ) -> KeyPage:
         """Keys, newest first."""
         caller.check_owner(owner_id)
         owner = owner_id if caller.is_admin else caller.owner_id
-        return await keys.list(owner, status, q, unused_for_days, cursor, limit)
+        return await keys.list(owner, status, q, unused_for_days, cursor, limit, include_revoked)
 
     @router.get("/current")
     async def read_current_key(key: Annotated[KeyPrincipal, Depends(require_key)]) -> CurrentKeyOut:
