@@ -158,7 +158,8 @@ async def test_workers_forked_from_one_process_give_out_generations_of_their_own
 
 
 def test_a_call_is_packed_as_hiredis_packs_it() -> None:
-    source = files("fastapi_keyauth.limiter.redis").joinpath("lua", "take.lua").read_bytes()
+    lua = files("fastapi_keyauth.limiter.redis").joinpath("lua")
+    source = lua.joinpath("now.lua").read_bytes() + lua.joinpath("take.lua").read_bytes()
     sha = hashlib.sha1(source, usedforsecurity=False).hexdigest()
     calls: list[ScriptArgs] = [([], []), (["ka:{käy}", "ka:{}"], ["", 0, -1, 10**12, "0"])]
     for prepared in calls:

@@ -35,7 +35,7 @@ class ClusterLimiter(RedisLimiterBase):
         self._take = LuaScript("take")
         self._blocked = LuaScript("blocked")
         self._failing = LuaScript("fail")
-        self._changing = LuaScript("changed")
+        self._changing = LuaScript("changed", uses_time=False)
         self._unblocking = LuaScript("unblock")
 
     async def close(self) -> None:

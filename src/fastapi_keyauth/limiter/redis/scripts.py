@@ -30,10 +30,15 @@ BuildArgs = Callable[[], ScriptArgs]
 
 
 class LuaScript:
-    """A Lua script: called by its SHA-1, or with its source where the server has forgotten it."""
+    """A Lua script, called by its SHA-1, or with its source if the server does not know it yet.
 
-    def __init__(self, name: str) -> None:
-        self._source = files("fastapi_keyauth.limiter.redis").joinpath("lua", f"{name}.lua").read_bytes()
+    Args:
+        name: Name of its file in ``lua/``.
+        uses_time: Whether ``now.lua`` is prepended, which reads the first argument.
+    """
+
+    def __init__(self, name: str, *, uses_time: bool = True) -> None:
+        self._source = (_read_lua("now") if uses_time else b"") + _read_lua(name)
         # Redis names scripts by SHA-1; nothing is protected by it.
         sha = hashlib.sha1(self._source, usedforsecurity=False).hexdigest()
         self._by_sha = _bulk("EVALSHA") + _bulk(sha)
@@ -45,6 +50,10 @@ class LuaScript:
         # Not by hiredis, which takes up to three times as long, nor by redis-py, which takes longer than the call.
         count = _bulk(len(keys))
         return b"".join((b"*%d\r\n" % (3 + len(keys) + len(args)), head, count, *map(_bulk, keys), *map(_bulk, args)))
+
+
+def _read_lua(name: str) -> bytes:
+    return files("fastapi_keyauth.limiter.redis").joinpath("lua", f"{name}.lua").read_bytes()
 
 
 @lru_cache(maxsize=2048)

@@ -41,7 +41,7 @@ class SingleNodeLimiter(RedisLimiterBase):
         self._control = self._clients.create()
         self._take = Wire(self._units, LuaScript("take"), self._timeout_s)
         self._failing = Wire(self._control, LuaScript("fail"), self._timeout_s)
-        self._changing = ScriptCaller(self._control, LuaScript("changed"), self._timeout_s)
+        self._changing = ScriptCaller(self._control, LuaScript("changed", uses_time=False), self._timeout_s)
         self._asks: Batcher[LimitCheck, Decision] = Batcher(self._send_asks, self._on_error, self._answered)
         self._failures: Batcher[str, int] = Batcher(self._send_failures)
 

@@ -1,15 +1,10 @@
 -- Counts failed attempts of addresses, and blocks those that reach the number.
 --
 -- KEYS  hash of an address each (n failures since t, t time of the first in ms, b blocked until, ms)
--- ARGV  [1] now in ms since 1970, or '' for this server's clock
+-- ARGV  [1] read by now.lua
 --       [2] failures that block   [3] within how many ms of the first   [4] for how many ms
 -- Gives per address the ms for which it was blocked already, 0 where the failure was counted, or -1 where it was
 -- counted and blocks the address
-local now = tonumber(ARGV[1])
-if not now then
-  local time = redis.call('TIME')
-  now = time[1] * 1000 + math.floor(time[2] / 1000)
-end
 local max, window, block = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local reply = {}
 for i, key in ipairs(KEYS) do

@@ -3,7 +3,7 @@
 --
 -- KEYS  per question: [1] hash of the address (field b: blocked until, ms), [2] hash of the API key
 --       (g generation, h hour of the last unit, n units in it, p units in the hour before)
--- ARGV  [1] now in ms since 1970, or '' for this server's clock
+-- ARGV  [1] read by now.lua
 --       [2] a fresh generation, for keys that have none
 --       [3] s sliding window or f fixed window, and r where this server shall sign generations
 --       [4] seconds for which a key's hash is kept
@@ -12,11 +12,6 @@
 -- Gives per question five integers and strings: verdict (0 admitted, 1 limited, 2 blocked, 3 stale),
 --       generation, remaining (-1: no cap), hour, wait in whole seconds, at least 1
 local HOUR = 3600000
-local now = tonumber(ARGV[1])
-if not now then
-  local time = redis.call('TIME')
-  now = time[1] * 1000 + math.floor(time[2] / 1000)
-end
 local this_hour = math.floor(now / HOUR)
 local reply = {}
 local sliding = string.sub(ARGV[3], 1, 1) == 's'

@@ -1,13 +1,8 @@
 -- Forgets the block and the failed attempts of an address.
 --
 -- KEYS  [1] hash of the address (b blocked until, ms)
--- ARGV  [1] now in ms since 1970, or '' for this server's clock
+-- ARGV  [1] read by now.lua
 -- Gives the ms for which it was still blocked, or 0
-local now = tonumber(ARGV[1])
-if not now then
-  local time = redis.call('TIME')
-  now = time[1] * 1000 + math.floor(time[2] / 1000)
-end
 local blocked_until = tonumber(redis.call('HGET', KEYS[1], 'b') or 0)
 redis.call('DEL', KEYS[1])
 return math.max(0, blocked_until - now)
