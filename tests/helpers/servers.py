@@ -10,6 +10,7 @@ import os
 import pwd
 import secrets
 import signal
+import socket
 import subprocess
 from abc import ABC, abstractmethod
 from contextlib import suppress
@@ -223,3 +224,37 @@ class PostgresServer(Server):
         except FileNotFoundError:
             return False
         return len(lines) > 7 and lines[0] == str(self.process.pid) and lines[7].strip() == "ready"
+
+
+class PgBouncer(Server):
+    """A pooler in transaction mode, with 5 connections to a PostgreSQL."""
+
+    def __init__(self, folder: Path, program: str, postgres: Server) -> None:
+        super().__init__(folder)
+        self.program = program
+        self.postgres = postgres
+        if os.geteuid() == 0:
+            self.user = pwd.getpwnam("nobody")  # PgBouncer refuses to run as root
+
+    @property
+    def url(self) -> str:
+        return self.postgres.url.replace(f":{self.postgres.port}/", f":{self.port}/")
+
+    def _command(self) -> list[str]:
+        users, config = self.folder / "users", self.folder / "config"
+        users.write_text(f'"keyauth" "{PASSWORD}"\n')
+        config.write_text(
+            f"[databases]\n* = host=127.0.0.1 port={self.postgres.port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
+            f"listen_port = {self.port}\nunix_socket_dir =\nauth_type = plain\nauth_file = {users}\n"
+            "pool_mode = transaction\ndefault_pool_size = 5\n"
+        )
+        for path in (self.folder, users, config):
+            if self.user is not None:
+                os.chown(path, self.user.pw_uid, self.user.pw_gid)
+            path.chmod(0o700 if path.is_dir() else 0o600)
+        return [self.program, str(config)]
+
+    def _is_ready(self) -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+            return True
+        return False

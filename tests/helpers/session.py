@@ -28,7 +28,7 @@ from redis.retry import Retry
 from sqlalchemy.engine import URL, make_url
 
 from tests.helpers.groups import Cluster
-from tests.helpers.servers import PostgresServer, RedisServer, SentinelServer, Server
+from tests.helpers.servers import PgBouncer, PostgresServer, RedisServer, SentinelServer, Server
 
 AnyServer = TypeVar("AnyServer", bound=Server)
 Kind = Literal["valkey", "redis6", "postgres"]
@@ -83,6 +83,13 @@ class Servers:
         """A Sentinel, one of a group."""
         folder = self._new_folder("sentinel")
         return self._started(SentinelServer(folder, _valkey_binary(), service, password, primary))
+
+    def start_pgbouncer(self, postgres: Server) -> PgBouncer:
+        """A pooler in front of a PostgreSQL. Skips the test if PgBouncer is not installed."""
+        program = shutil.which("pgbouncer", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"]))
+        if program is None:
+            pytest.skip("PgBouncer is not installed: apt-get install pgbouncer")
+        return self._started(PgBouncer(self._new_folder("pgbouncer"), program, postgres))
 
     def cluster(self, *, emptied: bool = True) -> Cluster:
         """The cluster that the session's tests share, with nothing in it or as it is."""

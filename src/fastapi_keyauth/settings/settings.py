@@ -12,8 +12,9 @@ from fastapi_keyauth.domain.origins import parse_origin
 from fastapi_keyauth.domain.text import is_scope_name
 from fastapi_keyauth.domain.tokens import SESSION_PREFIX
 from fastapi_keyauth.errors import SetupError
+from fastapi_keyauth.settings.database_urls import check_database_url
 from fastapi_keyauth.settings.redis_urls import parse_redis_url
-from fastapi_keyauth.settings.urls import MaskedUrl, check_database_url
+from fastapi_keyauth.settings.urls import MaskedUrl
 
 OWASP_MEMORY_KIB = 19456
 OWASP_TIME_COST = 2

@@ -2,30 +2,37 @@
 
 import asyncio
 import logging
-import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from time import monotonic
 from typing import Any
 
 from sqlalchemy import Executable, Row, text
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError, ProgrammingError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from fastapi_keyauth.concurrency.uncancellable import ShieldedTasks
-from fastapi_keyauth.errors import SetupError, StoreUnavailable
+from fastapi_keyauth.errors import InvalidField, SetupError, StoreUnavailable
 from fastapi_keyauth.settings.urls import masked_url
 from fastapi_keyauth.store import schema
 from fastapi_keyauth.store.engine import (
-    MAX_CONNECTIONS,
     POOL_TIMEOUT_S,
     WRITES,
     Prober,
     create_engine,
     create_prober,
+    max_connections,
     prepare_sqlite,
+    shares_connections,
 )
-from fastapi_keyauth.store.health import CircuitBreaker, describe
+from fastapi_keyauth.store.failures import (
+    OUTAGES,
+    explain,
+    is_mistake,
+    is_not_storable,
+    is_slots_full,
+    is_stale_statement,
+)
+from fastapi_keyauth.store.health import CircuitBreaker
 from fastapi_keyauth.store.read_queue import ReadQueue
 from fastapi_keyauth.telemetry.observer import Observer
 
@@ -40,25 +47,14 @@ CLOSE_TIMEOUT_S = 3.0
 """For what still writes to end at the stop."""
 LEAVE_TIMEOUT_S = 1.0
 """For the idle connections to take leave. A server that has not answered by then gets a moment for each."""
+SLOT_RETRY_S = 0.1
+"""Seconds between attempts to get a connection while the server has no room for another one."""
 _SETUP_LOCK = 0x6B657961757468  # "keyauth": PostgreSQL's advisory lock while tables are made
 _PROBE = text(
     "SELECT 1 FROM keyauth_keys JOIN keyauth_secrets ON keyauth_secrets.key_id = keyauth_keys.id"
     " WHERE keyauth_keys.id = ''"
 )
 """What requests read. A statement without tables would be answered also where these are locked."""
-
-_OUTAGES: tuple[type[Exception], ...] = (DBAPIError, PoolTimeoutError, OSError, TimeoutError)
-_MISTAKES = (DataError, IntegrityError, NotSupportedError, ProgrammingError)  # of ours: they must be seen
-_REFUSALS = frozenset({"42501", "42P01", "42703"})
-"""PostgreSQL's SQLSTATE of what somebody did to the database and no statement of ours: a right taken away, a table or a
-column gone. SQLite says so by an ``OperationalError``. https://www.postgresql.org/docs/current/errcodes-appendix.html"""
-try:
-    import asyncpg
-except ModuleNotFoundError:
-    pass
-else:
-    # While connecting, asyncpg's own errors come through SQLAlchemy unwrapped.
-    _OUTAGES += (asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 class Database:
@@ -124,27 +120,30 @@ class Database:
             SetupError: the database does not answer or refuses, or the driver is not installed.
         """
         try:
-            self._engine = create_engine(self._url, self._timeout_s)
+            has_pooler = await shares_connections(self._url)
+            self._engine = create_engine(self._url, self._timeout_s, has_pooler=has_pooler)
             # One statement needs no transaction: on PostgreSQL this spares two trips, SQLite begins one anyway.
             level = {} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
             self._reader = self._engine.execution_options(**level)
-            self._prober = create_prober(self._url, _PROBE)
+            self._prober = create_prober(self._url, _PROBE, has_pooler=has_pooler)
             self._create_limits()
             if self.is_sqlite:
                 await asyncio.to_thread(prepare_sqlite, self._engine)
             yield
         except BaseException as error:
             await self.close()
-            sentence = _sentence(error, f"The database at {masked_url(self._url)}")
+            sentence = explain(error, f"The database at {masked_url(self._url)}")
             if sentence is None:
                 raise
             raise SetupError(sentence) from None
 
     def _create_limits(self) -> None:
         self._writer = asyncio.Lock()
-        self._unhurried = asyncio.Semaphore(MAX_BACKGROUND_CONNECTIONS)
+        size = max_connections(self._url)
+        background = max(1, min(MAX_BACKGROUND_CONNECTIONS, size // 3))
+        self._unhurried = asyncio.Semaphore(background)
         # A thread of SQLite cannot be stopped, and with the connection a database in memory would go.
-        self._readings = ReadQueue(MAX_CONNECTIONS - MAX_BACKGROUND_CONNECTIONS, ends_by_itself=self.is_sqlite)
+        self._readings = ReadQueue(max(1, size - background), ends_by_itself=self.is_sqlite)
 
     @asynccontextmanager
     async def changing_tables(self) -> AsyncIterator[AsyncConnection]:
@@ -165,7 +164,7 @@ class Database:
         await self._readings.close()
         engine, self._engine, self._reader, self._prober = self._engine, None, None, None
         if engine is not None:
-            await _dispose(engine)
+            await _dispose(engine, max_connections(self._url))
 
     async def fetch(self, statement: Executable, *, is_like_probe: bool = False) -> Sequence[Row[Any]]:
         """All rows of one statement that a request waits for, within ``READ_TIMEOUT_S``.
@@ -186,11 +185,19 @@ class Database:
             raise StoreUnavailable from error
 
     async def _fetch(self, statement: Executable, is_like_probe: bool) -> Sequence[Row[Any]]:
-        async with self._connect(self._reader) as connection:
-            rows = (await connection.execute(statement)).all()
+        try:
+            rows = await self._execute(statement)
+        except StoreUnavailable as error:
+            if not is_stale_statement(error.__cause__):
+                raise
+            rows = await self._execute(statement)
         if is_like_probe:
             self._breaker.answered()
         return rows
+
+    async def _execute(self, statement: Executable) -> Sequence[Row[Any]]:
+        async with self._connect(self._reader) as connection:
+            return (await connection.execute(statement)).all()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -233,55 +240,55 @@ class Database:
         if engine is None:
             raise RuntimeError("KeyAuth is not started: run the app with its lifespan, or use `async with auth:`.")
         try:
-            async with engine.connect() as connection:
+            async with _check_out(engine) as connection:
                 if writes:
                     await connection.execution_options(**{WRITES: True})
                 async with connection.begin():
                     yield connection
-        except _OUTAGES as error:
-            if isinstance(error, _MISTAKES) and not _is_refusal(error):
+        except OUTAGES as error:
+            if is_not_storable(error):
+                raise InvalidField("body", "has a character that the encoding of the database does not have") from None
+            if is_mistake(error):
                 raise
             self._breaker.report_failure(error)
             raise StoreUnavailable from error
 
     async def _probe(self) -> None:
-        if self._prober is not None:  # else the database lies in this process
+        if self._prober is None:  # the database lies in this process
+            return
+        try:
             await self._prober()
+        except OUTAGES as error:
+            if not is_slots_full(error):  # it answers, and the connections of the pool work
+                raise
 
 
-async def _dispose(engine: AsyncEngine) -> None:
+@asynccontextmanager
+async def _check_out(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Take a connection from the pool. If the server has no room for another one, wait for one that is in use."""
+    has_begun = False
+    deadline = monotonic() + POOL_TIMEOUT_S
+    while not has_begun:
+        try:
+            async with engine.connect() as connection:
+                has_begun = True
+                yield connection
+        except OUTAGES as error:
+            if has_begun or not is_slots_full(error) or monotonic() > deadline:
+                raise
+            await asyncio.sleep(SLOT_RETRY_S)
+
+
+async def _dispose(engine: AsyncEngine, size: int) -> None:
     """Close the idle connections; a PostgreSQL that hangs does not take leave, and must not hold up the stop."""
     if engine.dialect.name == "sqlite":
         await engine.dispose()
         return
     patience_s = LEAVE_TIMEOUT_S
-    for _ in range(MAX_CONNECTIONS):
+    for _ in range(size):
         try:
             async with asyncio.timeout(patience_s):
                 await engine.dispose()  # one after the other; the one that is given up is closed all the same
                 return
         except TimeoutError:
             patience_s = LEAVE_TIMEOUT_S / 10
-
-
-def _is_refusal(error: BaseException) -> bool:
-    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _REFUSALS
-
-
-def _sentence(error: BaseException, where: str) -> str | None:
-    """What went wrong at the start, for people; None for what is no fault of the database."""
-    if isinstance(error, SetupError):
-        return str(error)
-    if isinstance(error, ModuleNotFoundError):
-        hint = ": install the extra 'postgres', or asyncpg itself" if error.name == "asyncpg" else ""
-        return f"The database driver {error.name} is not installed{hint}."
-    cause = error.__cause__
-    if isinstance(error, StoreUnavailable) and cause is not None and _is_refusal(cause):
-        error = cause
-    if isinstance(error, StoreUnavailable | sqlite3.Error):
-        return f"{where} does not answer ({describe(error.__cause__ or error).removesuffix('.')})."
-    if isinstance(error, DBAPIError):  # such as a role that may not make tables
-        return f"{where} refuses ({describe(error).removesuffix('.')})."
-    if isinstance(error, TypeError | ValueError):
-        return f"{where} cannot be used as told ({type(error).__name__})."
-    return None

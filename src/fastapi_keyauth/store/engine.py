@@ -14,27 +14,46 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
 from fastapi_keyauth.store.health import PROBE_TIMEOUT_S
+from fastapi_keyauth.store.postgres import POOLED, is_pooled, split_url
 
 Prober = Callable[[], Awaitable[None]]
 """Asks the database something. Raises whatever comes of it where it does not answer."""
 
-CONNECT_TIMEOUT_S = 2.0
 POOL_TIMEOUT_S = 2.0
 POOL_SIZE = 5
 """Connections that stay open."""
 MAX_CONNECTIONS = 15
+"""Connections of one process, unless the URL sets ``pool_size``."""
 WAL_TIMEOUT_S = 10.0
 """For other processes to let go of an SQLite file that is not in WAL mode yet."""
 WRITES = "keyauth_writes"
 """Execution option of a connection that is going to write."""
 
 
-def create_engine(url: str, timeout_s: float) -> AsyncEngine:
-    """An engine whose statements may take ``timeout_s`` seconds, waiting for locks included."""
+def max_connections(url: str) -> int:
+    """Return how many connections one process opens at most."""
+    return int(str(make_url(url).query.get("pool_size", MAX_CONNECTIONS)))
+
+
+async def shares_connections(url: str) -> bool:
+    """Return whether a pooler such as PgBouncer is in front of the database."""
     parsed = make_url(url)
+    return parsed.get_backend_name() == "postgresql" and await is_pooled(parsed)
+
+
+def create_engine(url: str, timeout_s: float, *, has_pooler: bool = False) -> AsyncEngine:
+    """Create an engine.
+
+    Args:
+        url: URL of the database.
+        timeout_s: Seconds that a statement may take, waiting for locks included.
+        has_pooler: Whether a pooler shares the connections among clients.
+    """
+    parsed = make_url(url)
+    size = max_connections(url)
     # Parameters of statements (hashes, names) stay out of error messages and logs.
     options: dict[str, Any] = {"hide_parameters": True, "pool_timeout": POOL_TIMEOUT_S}
-    options |= {"pool_size": POOL_SIZE, "max_overflow": MAX_CONNECTIONS - POOL_SIZE}
+    options |= {"pool_size": min(POOL_SIZE, size), "max_overflow": max(0, size - POOL_SIZE)}
     if parsed.get_backend_name() == "sqlite":
         options["connect_args"] = {"timeout": timeout_s}
         if _is_in_memory(parsed):
@@ -43,19 +62,26 @@ def create_engine(url: str, timeout_s: float) -> AsyncEngine:
         engine = create_async_engine(parsed, **options)
         _configure_sqlite(engine)
         return engine
-    options["connect_args"] = {"timeout": CONNECT_TIMEOUT_S, "command_timeout": timeout_s}
-    return create_async_engine(parsed, pool_pre_ping=True, **options)
+    plain, arguments = _postgres_arguments(parsed, has_pooler)
+    options["connect_args"] = arguments | {"command_timeout": timeout_s}
+    return create_async_engine(plain, pool_pre_ping=True, **options)
 
 
-def create_prober(url: str, question: Executable) -> Prober | None:
+def _postgres_arguments(parsed: URL, has_pooler: bool) -> tuple[URL, dict[str, Any]]:
+    plain, arguments = split_url(parsed)
+    return plain, {**arguments, **(POOLED if has_pooler else {})}
+
+
+def create_prober(url: str, question: Executable, *, has_pooler: bool = False) -> Prober | None:
     """What asks over a connection of its own each time; None for a database in memory, which is always there."""
     parsed = make_url(url)
     if _is_in_memory(parsed):
         return None
     if parsed.get_backend_name() == "sqlite":
         return _in_one_thread(partial(_ask_sqlite, create_async_engine(parsed), str(question)))
+    plain, arguments = _postgres_arguments(parsed, has_pooler)
     timeouts = {"timeout": PROBE_TIMEOUT_S, "command_timeout": PROBE_TIMEOUT_S}
-    engine = create_async_engine(parsed, poolclass=NullPool, hide_parameters=True, connect_args=timeouts)
+    engine = create_async_engine(plain, poolclass=NullPool, hide_parameters=True, connect_args=arguments | timeouts)
 
     async def ask() -> None:
         async with engine.connect() as connection:

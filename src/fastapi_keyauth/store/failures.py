@@ -1,0 +1,87 @@
+"""What the errors of the database drivers mean: an outage, a mistake of this package, or a value that does not fit."""
+
+import sqlite3
+
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from fastapi_keyauth.errors import SetupError, StoreUnavailable
+from fastapi_keyauth.store.health import describe
+
+OUTAGES: tuple[type[Exception], ...] = (DBAPIError, PoolTimeoutError, OSError, TimeoutError)
+"""What statements and connections raise if the database is unavailable, slow, or out of connections."""
+try:
+    import asyncpg
+except ModuleNotFoundError:
+    pass
+else:
+    # While connecting, asyncpg's own errors come through SQLAlchemy unwrapped.
+    OUTAGES += (asyncpg.PostgresError, asyncpg.InterfaceError)
+
+_MISTAKES = (DataError, IntegrityError, NotSupportedError, ProgrammingError)
+"""Mistakes of this package, which must be seen."""
+
+# SQLSTATE codes: https://www.postgresql.org/docs/current/errcodes-appendix.html
+_STALE_STATEMENT = "0A000"
+"""A prepared statement whose tables or types were changed since. SQLAlchemy then prepares all statements again."""
+_REFUSALS = frozenset({"42501", "42P01", "42703", "42P05", "26000", _STALE_STATEMENT})
+"""What somebody did to the database and no statement of this package: revoked a right, dropped a table or column,
+changed a type, or put a pooler in front of it (whose connections have prepared statements of others, or lack ours).
+SQLite reports the first three by an ``OperationalError``."""
+_SLOTS_FULL = "53300"
+_NOT_STORABLE = frozenset({"22021", "22P05"})
+"""A character that the encoding of the database does not have."""
+
+
+def is_mistake(error: BaseException) -> bool:
+    """Return whether an error is a mistake of this package rather than a state of the database."""
+    return isinstance(error, _MISTAKES) and not is_refusal(error)
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Return whether the database answers, but does not let this statement pass any more."""
+    return isinstance(error, DBAPIError) and _sqlstate(error) in _REFUSALS
+
+
+def is_stale_statement(error: BaseException | None) -> bool:
+    """Return whether a statement has to be prepared again, because the tables were changed."""
+    return isinstance(error, DBAPIError) and _sqlstate(error) == _STALE_STATEMENT
+
+
+def is_slots_full(error: BaseException) -> bool:
+    """Return whether the server answers, but has no room for another connection."""
+    return _sqlstate(error) == _SLOTS_FULL
+
+
+def is_not_storable(error: BaseException) -> bool:
+    """Return whether a value has a character that the encoding of the database does not have."""
+    return _sqlstate(error) in _NOT_STORABLE
+
+
+def _sqlstate(error: BaseException) -> str | None:
+    """Return the code of the server's error. SQLAlchemy keeps it on the error that it wraps, or on that one's cause."""
+    wrapped = getattr(error, "orig", None) or error
+    for candidate in (wrapped, wrapped.__cause__):
+        code = getattr(candidate, "sqlstate", None)
+        if isinstance(code, str):
+            return code
+    return None
+
+
+def explain(error: BaseException, where: str) -> str | None:
+    """Return a sentence for people about what stopped the start; None for what is no fault of the database."""
+    if isinstance(error, SetupError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError):
+        hint = ": install the extra 'postgres', or asyncpg itself" if error.name == "asyncpg" else ""
+        return f"The database driver {error.name} is not installed{hint}."
+    cause = error.__cause__
+    if isinstance(error, StoreUnavailable) and cause is not None and is_refusal(cause):
+        error = cause
+    if isinstance(error, DBAPIError):  # such as a role that may not create tables
+        return f"{where} refuses ({describe(error).removesuffix('.')})."
+    if isinstance(error, (StoreUnavailable, sqlite3.Error, *OUTAGES)):
+        return f"{where} does not answer ({describe(error.__cause__ or error).removesuffix('.')})."
+    if isinstance(error, TypeError | ValueError):
+        return f"{where} cannot be used ({type(error).__name__})."
+    return None
