@@ -56,6 +56,8 @@ from fastapi_keyauth.telemetry.providers import Telemetry, build_metrics
 App = TypeVar("App", bound=ASGIApp)
 Clock = Callable[[], float]
 """Seconds since 1970-01-01T00:00Z."""
+_INSTALLED = "_fastapi_keyauth"
+"""Attribute of an application's state: the KeyAuth objects that are installed on it."""
 
 
 class KeyAuth:
@@ -192,6 +194,7 @@ class KeyAuth:
         if app in self._guards:
             return
         guard = self._guards[app] = ProtectedPaths()
+        setattr(app.state, _INSTALLED, (*self.installed_on(app), self))
         self._request_handler.installed_on.add(app)
         inner_lifespan = app.router.lifespan_context
 
@@ -210,6 +213,14 @@ class KeyAuth:
     def is_installed_on(self, app: ASGIApp) -> bool:
         """Whether ``install`` or ``protect`` was called with this application."""
         return app in self._guards
+
+    @staticmethod
+    def installed_on(app: object) -> "tuple[KeyAuth, ...]":
+        """Return the KeyAuth objects that are installed on an application, in the order of their ``install``.
+
+        Added in 0.2.
+        """
+        return getattr(app.state, _INSTALLED, ()) if isinstance(app, Starlette) else ()
 
     def protect(self, app: App, exempt: Iterable[str] = ()) -> App:
         """Want an API key for everything but the exempt paths, before routing.
@@ -257,6 +268,27 @@ class KeyAuth:
             self._users -= 1
             if self._users == 0:
                 await self._stop()
+
+    @contextlib.asynccontextmanager
+    async def connect(self) -> AsyncIterator[Self]:
+        """Start only what a script needs: ``async with auth.connect():``.
+
+        The database is connected, and its tables are created if there are none. Redis is contacted only if there is a
+        change to publish, so that keys can be read and revoked while it is unavailable. No background task runs, and
+        no metrics or events leave the process. Added in 0.2.
+
+        Raises:
+            SetupError: If the database does not respond, or its tables require an upgrade.
+        """
+        await self._database.start()
+        try:
+            self._hasher.start()
+            self._usage.start()
+            yield self
+        finally:
+            await self._limiter.close()
+            await self._database.close()
+            self._hasher.close()
 
     def session_token(self, connection: HTTPConnection) -> str | None:
         """The session token that a request carries, unchecked: what a log-out hands to ``auth.sessions.revoke``."""

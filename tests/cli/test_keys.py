@@ -109,7 +109,7 @@ def test_lists_are_narrowed_down_and_turned_page_by_page() -> None:
     assert (len(rest["items"]), rest["next_cursor"]) == (1, None)
     assert len(read("keys", "list", "--limit", "1", "--all")["items"]) == 4
     assert "--cursor" in keyauth("keys", "list", "--limit", "3").stderr
-    assert "no such keys" in keyauth("keys", "list", "--owner", "nobody").stderr
+    assert "No such keys" in keyauth("keys", "list", "--owner", "nobody").stderr
 
 
 def test_names_are_shown_whole_and_as_they_are() -> None:
@@ -137,7 +137,7 @@ def test_a_key_is_found_by_its_hint_and_a_whole_token_is_not_taken() -> None:
     refused = keyauth("keys", "show", token, code=2)
     assert id in refused.output.replace("\n", "")
     assert token[-20:] not in refused.output
-    assert keyauth("keys", "show", "no-such-key", code=1).stderr == "There is no key with this id.\n"
+    assert keyauth("keys", "show", "no-such-key", code=1).stderr == "A key with this id does not exist.\n"
 
 
 def test_a_rotation_prints_the_new_token_and_keeps_the_old_one_for_a_while() -> None:

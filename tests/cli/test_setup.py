@@ -60,12 +60,12 @@ def test_without_its_extra_it_says_what_to_install(
 
 def test_tables_that_are_behind_are_noticed_and_upgraded() -> None:
     assert read("db", "current") == {"revision": None, "newest": schema.NEWEST, "state": "empty"}
-    assert read("check")["findings"][2]["level"] == "warning"
+    assert read("check")["findings"][3]["level"] == "warning"
     assert not Path("keyauth.db").exists(), "looking for a database has made one"
     asyncio.run(make_old_database(KeyAuthSettings().database_url))
     assert read("db", "current", code=1)["state"] == "behind"
     assert "keyauth db upgrade" in keyauth("keys", "list", code=3).stderr
-    assert {"name": "tables", "level": "error"}.items() <= read("check", code=3)["findings"][3].items()
+    assert {"name": "tables", "level": "error"}.items() <= read("check", code=3)["findings"][4].items()
     assert "0002  " in keyauth("db", "upgrade").stderr
     assert read("db", "upgrade") == {"applied": [], "revision": schema.NEWEST}
     assert "newest" in keyauth("db", "current").stdout
@@ -77,8 +77,9 @@ def test_a_sound_set_up_is_found_sound(redis_url: str) -> None:
     report = read("check")
     assert report["ok"] is True
     names = [finding["name"] for finding in report["findings"]]
-    assert names == ["settings", "versions", "database", "tables", "redis", "hashing"]
+    assert names == ["source", "settings", "versions", "database", "tables", "redis", "hashing"]
     levels = {finding["name"]: finding["level"] for finding in report["findings"]}
+    assert levels.pop("source") == "warning"  # no --app
     assert levels.pop("settings") == "warning"  # this hashing costs nothing
     assert set(levels.values()) == {"ok"}
     assert PASSWORD not in keyauth("check").output
@@ -113,7 +114,7 @@ def test_clocks_that_differ_are_warned_about(ahead_s: float, level: str) -> None
 async def _check_postgres(url: str) -> list[Any]:
     from fastapi_keyauth.cli.checks import check_database
 
-    return [found async for found in check_database(KeyAuth(KeyAuthSettings(database_url=url)))]
+    return [found async for found in check_database(KeyAuthSettings(database_url=url))]
 
 
 def test_postgres_is_checked_with_its_clock(servers: Servers) -> None:
@@ -131,7 +132,7 @@ def test_postgres_is_checked_with_its_clock(servers: Servers) -> None:
 @pytest.mark.parametrize(
     ("statement", "says"),
     [
-        ("ALTER DATABASE {} SET default_transaction_read_only = on", "takes no writes: it is a replica"),
+        ("ALTER DATABASE {} SET default_transaction_read_only = on", "rejects writes: it is a replica"),
         (
             "ALTER TABLE keyauth_keys RENAME TO gone",
             'refuses (ProgrammingError: relation "keyauth_keys" does not',
@@ -147,6 +148,22 @@ def test_a_database_that_would_refuse_what_is_needed_is_an_error(servers: Server
     [error] = [finding for finding in found if finding.level == "error"]
     assert error.name == "database"
     assert says in error.says
+
+
+def test_a_role_that_cannot_write_is_an_error(servers: Servers) -> None:
+    with servers.fresh_postgres_url(has_tables=True) as url:
+        role = f"reader_{make_url(url).database}"
+        with PostgresConsole(url) as console:
+            console.ask(f"CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'")
+            console.ask(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
+            reader = make_url(url).set(username=role, password=PASSWORD).render_as_string(hide_password=False)
+            found = asyncio.run(_check_postgres(reader))
+            console.ask(f"DROP OWNED BY {role}")
+            console.ask(f"DROP ROLE {role}")
+    [error] = [finding for finding in found if finding.level == "error"]
+    assert "lacks permissions for this role: " in error.says
+    assert "INSERT on keyauth_keys" in error.says
+    assert "SELECT" not in error.says
 
 
 @pytest.mark.parametrize(

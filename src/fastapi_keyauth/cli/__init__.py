@@ -1,4 +1,4 @@
-"""The command line ``keyauth``: one module for each noun. Needs the extra ``cli``, and says so where it is missing."""
+"""The command line ``keyauth``, with one module for each noun. It requires the extra ``cli``."""
 
 import logging
 import sys
@@ -7,14 +7,14 @@ _EXTRA = ("rich", "typer")
 
 
 def main() -> None:
-    """What ``keyauth`` runs."""
+    """Run ``keyauth``."""
     try:
-        from fastapi_keyauth.cli.app import app  # noqa: PLC0415  # not before it is known that it can be
+        from fastapi_keyauth.cli.app import app  # the extra may be missing
     except ModuleNotFoundError as error:
         if error.name not in _EXTRA:
             raise
-        sys.stderr.write("The command line needs typer and rich: install fastapi-keyauth with its extra 'cli'.\n")
+        sys.stderr.write("The command line requires typer and rich. Install fastapi-keyauth with its extra 'cli'.\n")
         raise SystemExit(3) from None
-    # What a worker would log at length ("each worker limits by itself") a command says in a sentence of its own.
+    # A command says in one sentence what a worker logs at length ("each worker enforces limits on its own").
     logging.getLogger("fastapi_keyauth").addHandler(logging.NullHandler())
     app(prog_name="keyauth")

@@ -1,4 +1,4 @@
-"""``python -m fastapi_keyauth.cli``: the same as ``keyauth``."""
+"""``python -m fastapi_keyauth.cli``, equivalent to ``keyauth``."""
 
 from fastapi_keyauth.cli import main
 

@@ -1,4 +1,8 @@
-"""The whole command: its nouns put together."""
+"""The whole command, put together from its nouns.
+
+The modules of this package import FastAPI, SQLAlchemy and rich only inside the functions that need them, so that help
+and shell completion start fast.
+"""
 
 from importlib.metadata import version
 from typing import Annotated
@@ -7,31 +11,44 @@ import typer
 
 from fastapi_keyauth.cli import blocks, check, db, keys, sessions, token
 from fastapi_keyauth.cli.output import print_line
+from fastapi_keyauth.cli.source import APP_VARIABLE, app_reference
 
 app = typer.Typer(
     no_args_is_help=True,
     # A traceback with local variables would hold secrets.
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Manage API keys: make, list, change, rotate, revoke them; lift blocks; upgrade the tables; check the set-up.",
-    epilog="Settings come from KEYAUTH_* and .env, as for the application. Exit codes: 0 done, 1 refused or not found,"
-    " 2 wrong usage, 3 unavailable or wrongly set up, 4 stored but not yet known everywhere.",
+    help="Manage API keys: create, list, update, rotate and revoke them; lift blocks; upgrade the tables; check the"
+    " setup.",
+    epilog="Settings come from KEYAUTH_* and .env, or with --app from the application. Exit codes: 0 done, 1 refused or"
+    " not found, 2 wrong usage, 3 unavailable or wrongly set up, 4 stored but not yet effective on all workers, 130"
+    " interrupted.",
 )
 for name, noun in {"keys": keys, "sessions": sessions, "blocks": blocks, "token": token, "db": db}.items():
     app.add_typer(noun.app, name=name)
 app.command()(check.check)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         print_line(f"fastapi-keyauth {version('fastapi-keyauth')}")
         raise typer.Exit
 
 
 @app.callback()
 def root(
+    application: Annotated[
+        str | None,
+        typer.Option(
+            "--app",
+            metavar="MODULE:ATTRIBUTE",
+            envvar=APP_VARIABLE,
+            help="Application, or its KeyAuth, whose settings to use: main:app. Default: KEYAUTH_* and .env.",
+        ),
+    ] = None,
     _version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Version of the package.")
     ] = False,
 ) -> None:
-    """Nothing to do here: the options above end by themselves."""
+    """Store the global options for the commands."""
+    app_reference.set(application or None)

@@ -1,18 +1,23 @@
-"""What ``keyauth check`` looks at, a function each. None of them changes anything that lasts."""
+"""The checks of ``keyauth check``, one function each. None of them changes anything permanently."""
 
+import os
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Literal
 
 from sqlalchemy import text
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from fastapi_keyauth.auth.hashing import Hasher
 from fastapi_keyauth.cli.db import describe
-from fastapi_keyauth.errors import KeyAuthError, LimiterUnavailable
-from fastapi_keyauth.keyauth import KeyAuth
-from fastapi_keyauth.limiter import FailoverLimiter
+from fastapi_keyauth.cli.source import app_reference, describe_source, load_settings
+from fastapi_keyauth.errors import KeyAuthError, LimiterUnavailable, SetupError
+from fastapi_keyauth.limiter.factory import build_redis_limiter
 from fastapi_keyauth.limiter.redis.base import RedisLimiterBase
 from fastapi_keyauth.limiter.redis.scripts import is_refusal
 from fastapi_keyauth.limiter.redis.server_info import MAX_CLOCK_DIFFERENCE_S
@@ -20,64 +25,76 @@ from fastapi_keyauth.settings.settings import KeyAuthSettings
 from fastapi_keyauth.settings.urls import masked_url
 from fastapi_keyauth.store import Database, schema
 from fastapi_keyauth.store.upgrade import has_been_made
+from fastapi_keyauth.telemetry.providers import build_metrics
 
 SLOW_HASH_MS = 500.0
 _PACKAGES = ("fastapi-keyauth", "fastapi", "sqlalchemy", "redis", "argon2-cffi", "alembic")
+_UNKNOWN_APP = (
+    "These are the settings of KEYAUTH_* and .env. Settings that the application has in code are not known here: check"
+    " them with keyauth --app module:attribute check."
+)
+
+Level = Literal["ok", "warning", "error"]
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at. ``error``: the application would not start, or not work."""
+    """One result. With the level ``error`` the application would not start, or not work."""
 
     name: str
-    level: Literal["ok", "warning", "error"]
+    level: Level
     says: str
 
 
-Check = Callable[[KeyAuth], AsyncIterator[Finding]]
+Check = Callable[[KeyAuthSettings], AsyncIterator[Finding]]
 
 
 def check_settings() -> tuple[KeyAuthSettings | None, list[Finding]]:
-    """The settings, unless one cannot be right, and what is dangerous about them."""
+    """Return the settings, or None if one is invalid, and findings: whose they are, and which are risky."""
     try:
-        settings = KeyAuthSettings()
+        settings = load_settings()
     except KeyAuthError as error:
         return None, [Finding("settings", "error", str(error))]
+    if app_reference.get() is None:
+        source = Finding("source", "warning", _UNKNOWN_APP)
+    else:
+        source = Finding("source", "ok", describe_source(settings) or "")
     warnings = [Finding("settings", "warning", warning) for warning in settings.dangers()]
-    return settings, warnings or [Finding("settings", "ok", "Every setting can be right and none is dangerous.")]
+    return settings, [source, *(warnings or [Finding("settings", "ok", "All settings are valid, and none is risky.")])]
 
 
 def check_versions() -> Iterator[Finding]:
-    """What is installed."""
+    """Report the versions of Python and of the packages that matter."""
     python = ".".join(map(str, sys.version_info[:3]))
     yield Finding("versions", "ok", ", ".join([f"Python {python}", *(f"{name} {version(name)}" for name in _PACKAGES)]))
 
 
-async def check_database(auth: KeyAuth) -> AsyncIterator[Finding]:
-    """Whether it answers, how fast, of which revision its tables are, and its clock."""
-    database = Database(auth.settings.database_url)
-    where = masked_url(auth.settings.database_url)
-    if not has_been_made(auth.settings.database_url):
-        says = f"There is no {where} yet: it is made at the first start. Is this the application's folder?"
+async def check_database(settings: KeyAuthSettings) -> AsyncIterator[Finding]:
+    """Check the database's response time, its tables' revision, the role's permissions and the clock."""
+    where = masked_url(settings.database_url)
+    if not has_been_made(settings.database_url):
+        says = f"{where} does not exist yet; the first start creates it. Is this the application's folder?"
         yield Finding("database", "warning", says)
         return
-    ask = "SELECT sqlite_version(), 0" if database.is_sqlite else "SHOW server_version"
+    database = Database(settings.database_url)
+    query = "SELECT sqlite_version(), 0" if database.is_sqlite else "SHOW server_version"
     try:
         async with database.opening(), database.read() as connection:
-            product = (await connection.execute(text(ask))).scalar_one()
-            began = time.time()
+            product = (await connection.execute(text(query))).scalar_one()
+            began = time.perf_counter()
             await connection.execute(text("SELECT 1"))
-            answer_ms = (time.time() - began) * 1000
+            answer_ms = (time.perf_counter() - began) * 1000
             name = "SQLite" if database.is_sqlite else "PostgreSQL"
-            yield Finding("database", "ok", f"{name} {product} at {where} answers in {answer_ms:.1f} ms.")
+            yield Finding("database", "ok", f"{name} {product} at {where} responds in {answer_ms:.1f} ms.")
             revision = await connection.run_sync(schema.find_revision)
             yield _judge_tables(revision)
             if revision is not None:
-                await connection.execute(text("SELECT 1 FROM keyauth_keys WHERE id = ''"))  # the role may not be let
+                # The role may lack the permission to read.
+                await connection.execute(text("SELECT 1 FROM keyauth_keys WHERE id = ''"))
+            refusal = await _find_write_refusal(connection, settings.database_url, has_tables=revision is not None)
+            if refusal is not None:
+                yield Finding("database", "error", f"{where} {refusal}")
             if not database.is_sqlite:
-                if (await connection.execute(text("SHOW transaction_read_only"))).scalar_one() == "on":
-                    says = f"{where} takes no writes: it is a replica, or default_transaction_read_only is on."
-                    yield Finding("database", "error", says)
                 now = (await connection.execute(text("SELECT extract(epoch FROM clock_timestamp())"))).scalar_one()
                 yield _judge_clock(float(now) - time.time())
     except KeyAuthError as error:
@@ -86,52 +103,78 @@ async def check_database(auth: KeyAuth) -> AsyncIterator[Finding]:
         await database.close()
 
 
+async def _find_write_refusal(connection: AsyncConnection, url: str, *, has_tables: bool) -> str | None:
+    """Return why keys cannot be created or changed; None if they can be."""
+    if make_url(url).get_backend_name() == "sqlite":
+        return "rejects writes: the file is read-only for this user." if _is_read_only(url) else None
+    if (await connection.execute(text("SHOW transaction_read_only"))).scalar_one() == "on":
+        return "rejects writes: it is a replica, or default_transaction_read_only is on."
+    if not has_tables:
+        return None
+    rows = await connection.execute(
+        text(
+            "SELECT c.relname, p.name FROM pg_class c, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS p(name)"
+            " WHERE c.relkind = 'r' AND c.relname LIKE 'keyauth\\_%' AND pg_table_is_visible(c.oid)"
+            " AND NOT has_table_privilege(c.oid, p.name) ORDER BY 1, 2"
+        )
+    )
+    missing = [f"{privilege} on {relation}" for relation, privilege in rows]
+    return f"lacks permissions for this role: {', '.join(missing)}." if missing else None
+
+
+def _is_read_only(sqlite_url: str) -> bool:
+    file = Path(make_url(sqlite_url).database or ":memory:")
+    return file.exists() and not os.access(file, os.W_OK)
+
+
 def _judge_tables(revision: str | None) -> Finding:
     says = {
-        "empty": "There are no tables yet; they are made at the first start.",
-        "newest": f"They are of the newest revision, {schema.NEWEST}.",
-        "ahead": f"They are of revision {revision}, which a newer version of the package has made.",
-        "behind": f"They are of revision {revision} and {schema.NEWEST} is wanted: run `keyauth db upgrade`.",
+        "empty": "The tables do not exist yet; the first start creates them.",
+        "newest": f"The tables have the newest revision, {schema.NEWEST}.",
+        "ahead": f"The tables have revision {revision}, which a newer version of the package created.",
+        "behind": f"The tables have revision {revision}, but {schema.NEWEST} is required: run `keyauth db upgrade`.",
     }
     state = describe(revision)
-    levels: dict[str, Literal["ok", "warning", "error"]] = {"ahead": "warning", "behind": "error"}
+    levels: dict[str, Level] = {"ahead": "warning", "behind": "error"}
     return Finding("tables", levels.get(state, "ok"), says[state])
 
 
-async def check_redis(auth: KeyAuth) -> AsyncIterator[Finding]:
-    """Whether it answers and takes what the limiter writes, how fast, whether it may forget, and its clock."""
-    limiter = auth._limiter
-    if not isinstance(limiter, FailoverLimiter):
-        yield Finding(
-            "redis", "ok", "No redis_url: caps and blocks are counted in each process alone. Right for one worker."
-        )
+async def check_redis(settings: KeyAuthSettings) -> AsyncIterator[Finding]:
+    """Check whether Redis accepts what the limiter writes, its response time, its eviction policy and its clock."""
+    if settings.redis_url is None:
+        says = "No redis_url: each process keeps rate limits and blocks on its own. That is right for one worker."
+        yield Finding("redis", "ok", says)
         return
-    primary = limiter.primary
     try:
-        await primary.start()
-        finding = await _look_at(primary)
-        warnings = await primary.run_checks()
+        server = build_redis_limiter(settings, None, build_metrics(settings.key_prefix, False).answered)
+    except SetupError as error:
+        yield Finding("redis", "error", str(error))
+        return
+    try:
+        await server.start()
+        finding = await _inspect(server)
+        warnings = await server.run_checks()
     except LimiterUnavailable as error:
-        says = "refuses" if is_refusal(error) else "does not answer"
-        yield Finding("redis", "error", f"The Redis server at {primary.where} {says} ({error}).")
+        says = "rejects the connection" if is_refusal(error) else "does not respond"
+        yield Finding("redis", "error", f"The Redis server at {server.where} {says} ({error}).")
         return
     finally:
-        await primary.close()
+        await server.close()
     yield finding
     for warning in warnings:
         yield Finding("redis", "warning", warning.sentence)
 
 
-async def _look_at(server: RedisLimiterBase) -> Finding:
+async def _inspect(server: RedisLimiterBase) -> Finding:
     try:
-        facts = await server.facts()
+        info = await server.facts()
     except LimiterUnavailable as error:
         if not is_refusal(error):
             raise
-        # The service needs no INFO and no PING, so an ACL need not allow them.
-        says = f"The Redis server at {server.where} takes writes, and may not be asked what it is ({error})."
+        # The service needs neither INFO nor PING, so an ACL need not allow them.
+        says = f"The Redis server at {server.where} accepts writes, but does not say what it is ({error})."
         return Finding("redis", "warning", says)
-    says = f"{facts.version} at {server.where} takes writes and answers in {facts.answer_ms:.1f} ms."
+    says = f"{info.version} at {server.where} accepts writes and responds in {info.answer_ms:.1f} ms."
     return Finding("redis", "ok", says)
 
 
@@ -141,21 +184,21 @@ def _judge_clock(ahead_s: float) -> Finding:
     return Finding("clock", "warning", f"The clocks of PostgreSQL and of this host differ by {abs(ahead_s):.0f} s.")
 
 
-async def check_hashing(auth: KeyAuth) -> AsyncIterator[Finding]:
-    """What one Argon2 run costs here: each worker does one for each key it meets."""
-    auth._hasher.start()
+async def check_hashing(settings: KeyAuthSettings) -> AsyncIterator[Finding]:
+    """Measure one Argon2 hash: each worker computes one for each key that it meets."""
+    hasher = Hasher(settings, build_metrics(settings.key_prefix, False))
+    hasher.start()
     try:
         began = time.perf_counter()
-        await auth._hasher.hash("no secret", "nobody")
+        await hasher.hash("no secret", "nobody")
         took_ms = (time.perf_counter() - began) * 1000
     except KeyAuthError:
-        yield Finding("hashing", "error", "Argon2 cannot run, for want of memory for instance.")
+        yield Finding("hashing", "error", "Argon2 cannot run, for example because memory is short.")
         return
     finally:
-        auth._hasher.close()
-    memory_kib = auth.settings.argon2_memory_kib
-    level: Literal["ok", "warning"] = "warning" if took_ms > SLOW_HASH_MS else "ok"
-    yield Finding("hashing", level, f"One Argon2 hash takes {took_ms:.0f} ms and {memory_kib} KiB.")
+        hasher.close()
+    level: Level = "warning" if took_ms > SLOW_HASH_MS else "ok"
+    yield Finding("hashing", level, f"One Argon2 hash takes {took_ms:.0f} ms and {settings.argon2_memory_kib} KiB.")
 
 
 CHECKS: tuple[Check, ...] = (check_database, check_redis, check_hashing)

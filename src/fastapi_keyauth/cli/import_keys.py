@@ -1,21 +1,26 @@
-"""``keyauth keys import``: keys from elsewhere, out of a file."""
+"""``keyauth keys import``: keys of another system, from a file."""
 
+from __future__ import annotations
+
+import asyncio
 import csv
 import json
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import typer
 
 from fastapi_keyauth.cli.output import Json, print_json, say
-from fastapi_keyauth.cli.progress import tracking
+from fastapi_keyauth.cli.progress import Tracker, tracking
 from fastapi_keyauth.cli.runner import Exit, run_command
 from fastapi_keyauth.errors import ImportRefused
-from fastapi_keyauth.keyauth import KeyAuth
-from fastapi_keyauth.keys.importer import ImportedKey, ImportOutcome, Line
+
+if TYPE_CHECKING:
+    from fastapi_keyauth.keyauth import KeyAuth
+    from fastapi_keyauth.keys.importer import ImportOutcome, Line
 
 Format = Literal["csv", "jsonl"]
 _SUFFIXES: dict[str, Format] = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
@@ -23,44 +28,79 @@ _SUFFIXES: dict[str, Format] = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "js
 
 def import_file(
     file: Annotated[
-        str, typer.Argument(metavar="FILE", help="CSV with a heading, or JSON lines; '-': standard input.")
+        str, typer.Argument(metavar="FILE", help="CSV with a header row, or JSON lines; '-' for standard input.")
     ],
     format_name: Annotated[
-        Format | None, typer.Option("--format", help="Of the file. Left out: by its ending (.csv, .jsonl).")
+        Format | None, typer.Option("--format", help="Format of the file. Default: by its suffix (.csv, .jsonl).")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="All checks, without writing anything.")] = False,
     skip_existing: Annotated[
-        bool, typer.Option("--skip-existing", help="Leave out keys that are there already.")
+        bool, typer.Option("--skip-existing", help="No error for keys that exist already: skip them.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Take over keys from elsewhere by the hashes of their tokens: all of them, or none where a line is bad."""
+    """Import keys of another system by the hashes of their tokens: all of them, or none if a line is invalid."""
     kind = format_name or _SUFFIXES.get(Path(file).suffix.lower())
     if kind is None:
         raise typer.BadParameter("give --format csv or --format jsonl")
-    lines = _read(file, kind)
-
-    async def work(auth: KeyAuth) -> tuple[ImportOutcome | ImportRefused, bool]:
-        with tracking("keys", len(lines) * (1 if dry_run else 2)) as tracker:
-            try:
-                outcome: ImportOutcome | ImportRefused = await auth.keys.import_lines(
-                    lines, dry_run=dry_run, skip_existing=skip_existing, advance=tracker.advance
-                )
-            except ImportRefused as refused:
-                outcome = refused
-        return outcome, bool(auth.settings.imported_prefixes)
-
-    outcome, is_open = run_command(work, as_json=as_json)
+    job = _Import(_read(file, kind), dry_run=dry_run, skip_existing=skip_existing)
+    outcome, is_open = run_command(job.run, as_json=as_json, on_interrupt=job.explain_interrupt)
     if isinstance(outcome, ImportRefused):
         _complain(outcome, as_json=as_json)
         raise typer.Exit(Exit.REFUSED)
     if as_json:
         print_json({"imported": outcome.imported, "skipped": outcome.skipped, "dry_run": dry_run})
         return
-    says = "would be imported" if dry_run else "imported"
-    say(f"{outcome.imported} keys {says}, {outcome.skipped} were there already.")
+    what = "would be imported" if dry_run else "imported"
+    say(f"{outcome.imported} keys {what}, {outcome.skipped} existed already.")
     if not is_open:
-        say("Their tokens are refused until the setting imported_prefixes says what they start with.")
+        say("Their tokens are refused until the setting imported_prefixes contains what they start with.")
+
+
+class _Import:
+    """One import, which Ctrl-C ends in a known state."""
+
+    def __init__(self, lines: list[Line], *, dry_run: bool, skip_existing: bool) -> None:
+        self._lines = lines
+        self._dry_run = dry_run
+        self._skip_existing = skip_existing
+        self._steps = 0
+        self._imported = 0
+
+    async def run(self, auth: KeyAuth) -> tuple[ImportOutcome | ImportRefused, bool]:
+        """Import the lines; also return whether any imported token is accepted."""
+        with tracking("checking", len(self._lines)) as tracker:
+            importing = asyncio.ensure_future(self._import(auth, tracker))
+            try:
+                return await asyncio.shield(importing), bool(auth.settings.imported_prefixes)
+            except asyncio.CancelledError:  # Ctrl-C
+                if self._steps < len(self._lines):
+                    importing.cancel()
+                # A transaction that has begun completes within moments; then the last line can say what it wrote.
+                await asyncio.wait([importing])
+                raise
+
+    async def _import(self, auth: KeyAuth, tracker: Tracker) -> ImportOutcome | ImportRefused:
+        def advance(steps: int) -> None:
+            tracker.advance(steps)
+            self._steps += steps  # one for each line that is checked, then one for each that is written
+            if self._steps == len(self._lines) and not self._dry_run:
+                tracker.restart("writing")
+
+        try:
+            outcome = await auth.keys.import_lines(
+                self._lines, dry_run=self._dry_run, skip_existing=self._skip_existing, advance=advance
+            )
+        except ImportRefused as refused:
+            return refused
+        self._imported = 0 if self._dry_run else outcome.imported
+        return outcome
+
+    def explain_interrupt(self) -> str:
+        """Return what an interrupted import has written."""
+        if self._imported:
+            return f"Interrupted after the commit: {self._imported} keys were imported."
+        return "Interrupted. Nothing was written."
 
 
 def _complain(refused: ImportRefused, *, as_json: bool) -> None:
@@ -90,10 +130,12 @@ def _read(file: str, kind: Format) -> list[Line]:
         except OSError as error:
             raise typer.BadParameter(f"the file cannot be read ({error.strerror})") from None
         except UnicodeDecodeError:
-            raise typer.BadParameter("the file is no UTF-8") from None
+            raise typer.BadParameter("the file is not UTF-8") from None
 
 
 def _read_csv(source: TextIO) -> Iterator[Line]:
+    from fastapi_keyauth.keys.importer import Line
+
     rows = csv.reader(source, strict=True)
     heading: list[str] | None = None
     while True:
@@ -102,7 +144,7 @@ def _read_csv(source: TextIO) -> Iterator[Line]:
         except StopIteration:
             return
         except csv.Error:
-            yield Line(rows.line_num, {}, "is no CSV: a quote is open or misplaced")
+            yield Line(rows.line_num, {}, "is not CSV: a quote is open or misplaced")
             return
         if heading is None:
             heading = row
@@ -110,17 +152,21 @@ def _read_csv(source: TextIO) -> Iterator[Line]:
         elif len(row) == len(heading):
             yield Line(rows.line_num, dict(zip(heading, row, strict=True)))
         elif row:
-            yield Line(rows.line_num, {}, f"has {len(row)} values where the heading has {len(heading)}")
+            yield Line(rows.line_num, {}, f"has {len(row)} values, but the header row has {len(heading)}")
 
 
 def _check_heading(heading: list[str]) -> None:
+    from fastapi_keyauth.keys.importer import ImportedKey
+
     known = set(ImportedKey.model_fields)
     if len(set(heading)) < len(heading) or not known.issuperset(heading):
-        # It is not repeated: in a file without a heading it holds hashes.
-        raise typer.BadParameter(f"line 1 is no heading, or has a column that is none of {', '.join(sorted(known))}")
+        # The line is not repeated: in a file without a header row it holds hashes.
+        raise typer.BadParameter(f"line 1 is not a header row of these columns: {', '.join(sorted(known))}")
 
 
 def _read_json_lines(source: TextIO) -> Iterator[Line]:
+    from fastapi_keyauth.keys.importer import Line
+
     for number, text in enumerate(source, 1):
         if not text.strip():
             continue
@@ -131,4 +177,4 @@ def _read_json_lines(source: TextIO) -> Iterator[Line]:
         if isinstance(values, dict):
             yield Line(number, values)
         else:
-            yield Line(number, {}, "is no JSON object")
+            yield Line(number, {}, "is not a JSON object")

@@ -1,7 +1,9 @@
-"""``keyauth keys``: make keys and look at them. Changing one is in ``update.py`` and ``rotate_revoke.py``."""
+"""``keyauth keys``: create and read keys. Changes are in ``update.py`` and ``rotate_revoke.py``."""
+
+from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,51 +11,52 @@ from fastapi_keyauth.cli.import_keys import import_file
 from fastapi_keyauth.cli.output import Json, day, moment, print_facts, print_json, print_line, print_table, say, status
 from fastapi_keyauth.cli.parameters import KeyId, parse_duration, parse_moment, parse_object
 from fastapi_keyauth.cli.progress import tracking
-from fastapi_keyauth.cli.rotate_revoke import describe, dump, print_created, revoke, rotate
+from fastapi_keyauth.cli.records import describe, dump, print_created
+from fastapi_keyauth.cli.rotate_revoke import revoke, rotate
 from fastapi_keyauth.cli.runner import run_command
 from fastapi_keyauth.cli.update import disable, enable, update
 from fastapi_keyauth.domain.keys import EventPage, Key, KeyPage, Status, UsageHour
-from fastapi_keyauth.http.routers.schemas import EventOut, UsageHourOut
-from fastapi_keyauth.keyauth import KeyAuth
-from fastapi_keyauth.keys.queries import MAX_PAGE, MAX_USAGE_HOURS
-from fastapi_keyauth.settings.urls import masked_url
+from fastapi_keyauth.domain.pagination import MAX_PAGE, MAX_USAGE_HOURS
 
-app = typer.Typer(no_args_is_help=True, help="Make keys, look at them, change, rotate and revoke them.")
+if TYPE_CHECKING:
+    from fastapi_keyauth.keyauth import KeyAuth
+
+app = typer.Typer(no_args_is_help=True, help="Create, read, update, rotate and revoke keys.")
 
 _BAR_WIDTH = 30
 
 
 @app.command()
 def create(
-    owner: Annotated[str, typer.Option(help="The user or project it belongs to.")],
-    name: Annotated[str, typer.Option(help="Where it is used: prod-api-server, local-dev-alice.")],
+    owner: Annotated[str, typer.Option(help="Owner: the user, project or team the key belongs to.")],
+    name: Annotated[str, typer.Option(help="Name: where the key is used, such as prod-api-server.")],
     scope: Annotated[
-        list[str] | None, typer.Option(help="What it may do; again for more. Left out: '*', all but keys:* and admin.")
+        list[str] | None, typer.Option(help="Scope to grant (repeatable). Default: '*' (all except keys:* and admin).")
     ] = None,
     environment: Annotated[str | None, typer.Option(help="Second part of the token, such as live or test.")] = None,
-    hourly_limit: Annotated[int | None, typer.Option(help="Requests per hour. Left out: the default.")] = None,
-    origin: Annotated[list[str] | None, typer.Option(help="A browser origin it is bound to; again for more.")] = None,
+    hourly_limit: Annotated[int | None, typer.Option(help="Requests per hour. Default: by the settings.")] = None,
+    origin: Annotated[list[str] | None, typer.Option(help="Allowed browser origin (repeatable).")] = None,
     ip: Annotated[
-        list[str] | None, typer.Option(help="An address or network (CIDR) it is bound to; again for more.")
+        list[str] | None, typer.Option(help="Allowed address or network in CIDR form (repeatable). Default: any.")
     ] = None,
     expires_in: Annotated[
-        timedelta | None, typer.Option(parser=parse_duration, metavar="30d", help="How long it lives: 12h, 30d, 1y.")
+        timedelta | None, typer.Option(parser=parse_duration, metavar="30d", help="Lifetime: 12h, 30d, 1y.")
     ] = None,
     expires_at: Annotated[
-        datetime | None, typer.Option(parser=parse_moment, metavar="TIME", help="Until when: 2027-01-31, in UTC.")
+        datetime | None, typer.Option(parser=parse_moment, metavar="TIME", help="Expiry in UTC: 2027-01-31.")
     ] = None,
     metadata: Annotated[
-        dict[str, Any] | None, typer.Option(parser=parse_object, metavar="JSON", help="Your own notes, a JSON object.")
+        dict[str, Any] | None, typer.Option(parser=parse_object, metavar="JSON", help="Metadata: any JSON object.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a key, and print its token: once, alone on standard output. It is stored nowhere."""
+    """Create a key and print its token, only once and alone on standard output. The token is never stored."""
     if expires_in is not None:
         if expires_at is not None:
             raise typer.BadParameter("give --expires-in or --expires-at, not both")
         expires_at = datetime.now(UTC) + expires_in
 
-    async def make(auth: KeyAuth) -> None:
+    async def add(auth: KeyAuth) -> None:
         created = await auth.keys.create(
             owner_id=owner,
             name=name,
@@ -67,18 +70,18 @@ def create(
         )
         print_created(created, as_json=as_json)
 
-    run_command(make, as_json=as_json)
+    run_command(add, as_json=as_json)
 
 
 @app.command("list")
 def list_keys(
-    owner: Annotated[str | None, typer.Option(help="Only this owner's.")] = None,
-    status_name: Annotated[Status | None, typer.Option("--status", help="Only those with this status.")] = None,
-    q: Annotated[str | None, typer.Option("--q", help="Only those whose name contains this.")] = None,
-    unused_for_days: Annotated[int | None, typer.Option(help="Only those not used for so many days.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=MAX_PAGE, help="How many.")] = 50,
-    cursor: Annotated[str | None, typer.Option(help="Go on after a page: its next_cursor.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="All of them, page after page.")] = False,
+    owner: Annotated[str | None, typer.Option(help="Owner of the keys.")] = None,
+    status_name: Annotated[Status | None, typer.Option("--status", help="Status of the keys.")] = None,
+    q: Annotated[str | None, typer.Option("--q", help="Part of the name.")] = None,
+    unused_for_days: Annotated[int | None, typer.Option(help="Days without use.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=MAX_PAGE, help="Maximum number of keys.")] = 50,
+    cursor: Annotated[str | None, typer.Option(help="next_cursor of the previous page.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All keys, page after page.")] = False,
     as_json: Json = False,
 ) -> None:
     """List keys, newest first."""
@@ -86,6 +89,8 @@ def list_keys(
     place = ""
 
     async def read(auth: KeyAuth) -> KeyPage:
+        from fastapi_keyauth.settings.urls import masked_url
+
         nonlocal place
         place = masked_url(auth.settings.database_url)
         with tracking("keys") as tracker:
@@ -104,13 +109,13 @@ def list_keys(
         print_json({"items": [describe(key) for key in page], "next_cursor": page.next_cursor})
         return
     if not page.items:
-        # A relative path of SQLite, in the wrong folder, is a database that was empty until now.
-        say(f"There are no such keys in {place}.")
+        # In the wrong folder, a relative path of SQLite names a new, empty database.
+        say(f"No such keys in {place}.")
         return
     columns = ("id", "name", "owner", "env", "status", "scopes", "created", "last used", "expires")
     print_table(columns, [_row(key) for key in page])
     if page.next_cursor is not None:
-        say(f"There are more: --all, or --cursor {page.next_cursor}")
+        say(f"There are more keys: --all, or --cursor {page.next_cursor}")
 
 
 def _row(key: Key) -> list[Any]:
@@ -121,10 +126,10 @@ def _row(key: Key) -> list[Any]:
 @app.command()
 def show(
     id: KeyId,
-    events: Annotated[int, typer.Option(min=0, max=MAX_PAGE, help="How much of its history; 0: nothing.")] = 10,
+    events: Annotated[int, typer.Option(min=0, max=MAX_PAGE, help="Maximum number of history lines; 0 for none.")] = 10,
     as_json: Json = False,
 ) -> None:
-    """Show one key, its secrets (never a token) and what was done to it."""
+    """Show one key, its secrets (never a token) and its history."""
 
     async def read(auth: KeyAuth) -> tuple[Key, EventPage]:
         key = await auth.keys.get(id)
@@ -132,9 +137,11 @@ def show(
 
     key, history = run_command(read, as_json=as_json)
     if as_json:
+        from fastapi_keyauth.http.routers.schemas import EventOut
+
         print_json({**describe(key), "events": [dump(EventOut, event) for event in history.items]})
         return
-    limit = "none" if key.hourly_limit is None else f"{key.hourly_limit} an hour"
+    limit = "none" if key.hourly_limit is None else f"{key.hourly_limit} requests"
     print_facts(
         [
             ("id", key.id),
@@ -144,7 +151,7 @@ def show(
             ("environment", key.environment),
             ("status", status(key.status)),
             ("scopes", " ".join(key.scopes)),
-            ("cap", limit),
+            ("hourly limit", limit),
             ("origins", " ".join(key.allowed_origins) or "any"),
             ("addresses", " ".join(key.allowed_ips) or "any"),
             ("created", moment(key.created_at)),
@@ -156,7 +163,7 @@ def show(
     )
     print_line("")
     rows = [(s.hint, moment(s.created_at), moment(s.expires_at), moment(s.last_used_at)) for s in key.secrets]
-    print_table(("secret", "made", "ends", "last used"), rows)
+    print_table(("secret", "created", "expires", "last used"), rows)
     if history.items:
         print_line("")
         print_table(
@@ -168,16 +175,18 @@ def show(
 @app.command()
 def usage(
     id: KeyId,
-    hours: Annotated[int, typer.Option(min=1, max=MAX_USAGE_HOURS, help="How many hours back.")] = 24,
+    hours: Annotated[int, typer.Option(min=1, max=MAX_USAGE_HOURS, help="Number of hours.")] = 24,
     as_json: Json = False,
 ) -> None:
-    """Show how many requests a key made in each hour, and how many were refused."""
+    """Show the admitted and refused requests of a key in each hour."""
 
     async def read(auth: KeyAuth) -> list[UsageHour]:
         return await auth.keys.usage(id, hours)
 
     found = run_command(read, as_json=as_json)
     if as_json:
+        from fastapi_keyauth.http.routers.schemas import UsageHourOut
+
         print_json({"items": [dump(UsageHourOut, hour) for hour in found]})
         return
     most = max(1, *(hour.admitted for hour in found))
@@ -196,7 +205,7 @@ def usage(
     )
 
 
-# Here and not above, so that the help lists them after what comes first.
+# Registered last, so that the help lists them after the commands above.
 app.command()(update)
 app.command()(disable)
 app.command()(enable)

@@ -1,51 +1,58 @@
 """What commands print: results on stdout, everything said about them on stderr."""
 
+from __future__ import annotations
+
 import json
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console, JustifyMethod
-from rich.table import Table
-from rich.text import Text
 
 from fastapi_keyauth.domain.text import is_printable_text
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+if TYPE_CHECKING:
+    from rich.console import Console, JustifyMethod
+    from rich.text import Text
+
+Json = Annotated[bool, typer.Option("--json", help="JSON output, for programs.")]
 
 _WIDTH_IN_A_PIPE = 200
-_COLOURS = {"active": "green", "disabled": "yellow", "expired": "yellow", "revoked": "red"}
+_COLORS = {"active": "green", "disabled": "yellow", "expired": "yellow", "revoked": "red"}
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console on the stream as it is now. Names are printed as they are: brackets in them mean nothing."""
+    """Build a console on the current stream. Text is printed as it is: brackets have no meaning."""
+    from rich.console import Console
+
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else _WIDTH_IN_A_PIPE
     return Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
 
 
 def print_json(value: Any) -> None:
-    """One JSON document."""
+    """Print one JSON document."""
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 
 def print_line(text: str) -> None:
-    """A line that may be taken into a shell variable: never wrapped, never coloured."""
+    """Print a line for a shell variable: never wrapped, never colored."""
     sys.stdout.write(text + "\n")
 
 
 def say(text: str) -> None:
-    """A sentence for the person at the terminal; no part of the result."""
+    """Print a sentence for the person at the terminal on stderr. It is not part of the result."""
     console(stderr=True).print(text, soft_wrap=True)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, right: Sequence[str] = ()) -> None:
-    """Rows under headings. Nothing is cut off: what is too long for the terminal goes on below."""
+    """Print rows under headings. Nothing is cut off: what is too long for the terminal is wrapped."""
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for number, column in enumerate(columns):
-        # The first is what other commands want to be given.
+        # The first column is what other commands take as an argument.
         justify: JustifyMethod = "right" if column in right else "left"
         table.add_column(column, no_wrap=number == 0, overflow="fold", justify=justify, min_width=len(column))
     for row in rows:
@@ -54,7 +61,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *,
 
 
 def print_facts(facts: Iterable[tuple[str, str | Text]]) -> None:
-    """A thing with its properties, one a line."""
+    """Print an object's properties, one per line."""
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
@@ -64,22 +73,24 @@ def print_facts(facts: Iterable[tuple[str, str | Text]]) -> None:
 
 
 def _visible(cell: str | Text) -> str | Text:
-    """What owners write into their notes must not steer the terminal of whoever looks: escapes in place of controls."""
-    if isinstance(cell, Text) or is_printable_text(cell):
+    """Escape control characters: text that owners write must not control the terminal of whoever reads it."""
+    if not isinstance(cell, str) or is_printable_text(cell):
         return cell
     return "".join(c if is_printable_text(c) else c.encode("unicode_escape").decode() for c in cell)
 
 
 def moment(at: datetime | None) -> str:
-    """A time as people read it, in UTC."""
+    """Format a time for people, in UTC."""
     return "never" if at is None else at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def day(at: datetime | None) -> str:
-    """Its day alone, for tables with many columns."""
+    """Format the day of a time, for tables with many columns."""
     return "never" if at is None else at.astimezone(UTC).strftime("%Y-%m-%d")
 
 
 def status(name: str) -> Text:
-    """A key's status, in a colour where there are any."""
-    return Text(name, style=_COLOURS.get(name, ""))
+    """Format a key's status, colored if the terminal has colors."""
+    from rich.text import Text
+
+    return Text(name, style=_COLORS.get(name, ""))

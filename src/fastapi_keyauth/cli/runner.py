@@ -1,16 +1,19 @@
-"""Running a command: the settings, a connection, and an exit code for everything that can go wrong."""
+"""Running a command: settings, a connection, and an exit code for every failure."""
+
+from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from enum import IntEnum
-from typing import NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import typer
 
 from fastapi_keyauth.cli.output import say
+from fastapi_keyauth.cli.source import load_and_announce_settings
 from fastapi_keyauth.errors import (
     ChangePending,
     HasherUnavailable,
@@ -22,8 +25,10 @@ from fastapi_keyauth.errors import (
     SetupError,
     StoreUnavailable,
 )
-from fastapi_keyauth.keyauth import KeyAuth
-from fastapi_keyauth.settings.settings import KeyAuthSettings
+
+if TYPE_CHECKING:
+    from fastapi_keyauth.keyauth import KeyAuth
+    from fastapi_keyauth.settings.settings import KeyAuthSettings
 
 Result = TypeVar("Result")
 
@@ -33,48 +38,48 @@ class Exit(IntEnum):
 
     DONE = 0
     REFUSED = 1
-    """It cannot be done to this thing, or there is no such thing."""
+    """Not possible for this object, or the object does not exist."""
     USAGE = 2
-    """A command, option or value that cannot be right."""
+    """An invalid command, option or value."""
     UNAVAILABLE = 3
-    """A setting is wrong, the database or Redis does not answer, or the tables want an upgrade. Nothing was changed,
-    unless the database was lost just as it committed."""
+    """A setting is invalid, the database or Redis is unavailable, or the tables require an upgrade. Nothing was
+    changed, unless the connection to the database was lost during the commit."""
     PENDING = 4
-    """The change is stored, and not yet told to every worker."""
+    """The change is stored, but not yet effective on all workers."""
+    INTERRUPTED = 130
+    """Ctrl-C. The last line says what was written."""
 
 
-def run_command(work: Callable[[KeyAuth], Awaitable[Result]], *, as_json: bool) -> Result:
-    """Run ``work`` on a KeyAuth that is connected; end the process with a sentence and a code where it fails."""
-    with failing(as_json=as_json):
-        return asyncio.run(_perform(work))
+def run_command(
+    work: Callable[[KeyAuth], Awaitable[Result]], *, as_json: bool, on_interrupt: Callable[[], str] | None = None
+) -> Result:
+    """Run ``work`` on a connected KeyAuth; on failure end the process with a sentence and an exit code.
 
-
-async def _perform(work: Callable[[KeyAuth], Awaitable[Result]]) -> Result:
-    async with connected(KeyAuth(KeyAuthSettings(), telemetry=False)) as auth:
-        return await work(auth)
-
-
-@contextlib.asynccontextmanager
-async def connected(auth: KeyAuth) -> AsyncIterator[KeyAuth]:
-    """Connect to the database, and to Redis only when there is something to tell it.
-
-    Not ``async with auth:``, which looks for Redis and keeps house: who looks at keys, or revokes one, while Redis is
-    down must get through at once, and a command is over before there is a house to keep.
+    Args:
+        work: What the command does.
+        as_json: Whether failures are printed as JSON.
+        on_interrupt: Returns what to say after Ctrl-C.
     """
-    await auth._database.start()
-    try:
-        auth._hasher.start()
-        auth._usage.start()
-        yield auth
-    finally:
-        await auth._limiter.close()
-        await auth._database.close()
-        auth._hasher.close()
+    with failing(as_json=as_json):
+        settings = load_and_announce_settings(as_json=as_json)
+        try:
+            return asyncio.run(_run(work, settings))
+        except KeyboardInterrupt:
+            sentence = on_interrupt() if on_interrupt else "Interrupted. A change that had begun may be stored."
+            fail(Exit.INTERRUPTED, "interrupted", sentence, as_json=as_json)
+
+
+async def _run(work: Callable[[KeyAuth], Awaitable[Result]], settings: KeyAuthSettings) -> Result:
+    from fastapi_keyauth.keyauth import KeyAuth
+
+    # Not `async with auth:`, which contacts Redis and starts background tasks: commands must work while Redis is down.
+    async with KeyAuth(settings, telemetry=False).connect() as auth:
+        return await work(auth)
 
 
 @contextlib.contextmanager
 def failing(*, as_json: bool) -> Iterator[None]:
-    """Turn our errors into a sentence on stderr and an exit code."""
+    """Turn errors of this package into a sentence on stderr and an exit code."""
     try:
         yield
     except KeyAuthError as error:
@@ -83,7 +88,7 @@ def failing(*, as_json: bool) -> Iterator[None]:
 
 
 def fail(code: Exit, name: str, sentence: str, *, as_json: bool) -> NoReturn:
-    """Say why, and end the process."""
+    """Print the reason and end the process."""
     if as_json:
         sys.stderr.write(json.dumps({"code": name, "detail": sentence}) + "\n")
     else:
@@ -93,22 +98,22 @@ def fail(code: Exit, name: str, sentence: str, *, as_json: bool) -> NoReturn:
 
 def _explain(error: KeyAuthError) -> tuple[Exit, str, str]:
     if isinstance(error, KeyNotFound):
-        return Exit.REFUSED, "not_found", "There is no key with this id."
+        return Exit.REFUSED, "not_found", "A key with this id does not exist."
     if isinstance(error, KeyNotActive):
-        return Exit.REFUSED, "key_not_active", f"The key is {error.status}, so this cannot be done to it."
+        return Exit.REFUSED, "key_not_active", f"The key is {error.status}, so this is not possible."
     if isinstance(error, InvalidField):
         return Exit.USAGE, "invalid", f"{error.field}: {error.message}."
     if isinstance(error, ChangePending):
         sentence = (
-            "The change is stored. Redis cannot be told of it now, so it holds everywhere"
+            "The change is stored. Redis is unavailable, so it takes effect on all workers"
             f" within {error.holds_within_s} seconds, while workers run."
         )
         return Exit.PENDING, "pending", sentence
     sentences: dict[type[KeyAuthError], str] = {
         SetupError: str(error),
-        StoreUnavailable: "The database cannot answer now.",
-        LimiterUnavailable: f"Redis cannot answer now ({error}).",
-        HasherUnavailable: "Argon2 cannot run now, for want of memory for instance.",
+        StoreUnavailable: "The database is unavailable.",
+        LimiterUnavailable: f"Redis is unavailable ({error}).",
+        HasherUnavailable: "Argon2 cannot run now, for example because memory is short.",
     }
     for kind, sentence in sentences.items():
         if isinstance(error, kind):

@@ -1,7 +1,9 @@
-"""``keyauth sessions``: the built-in sessions, such as one for a first look at the management routes."""
+"""``keyauth sessions``: the built-in sessions, for example to try the management routes."""
+
+from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,45 +11,48 @@ from fastapi_keyauth.cli.output import Json, print_json, print_line, say
 from fastapi_keyauth.cli.parameters import parse_duration, read_token
 from fastapi_keyauth.cli.runner import Exit, fail, run_command
 from fastapi_keyauth.domain.tokens import is_session_token
-from fastapi_keyauth.keyauth import KeyAuth
+
+if TYPE_CHECKING:
+    from fastapi_keyauth.keyauth import KeyAuth
 
 app = typer.Typer(no_args_is_help=True, help="Start and end the built-in sessions of users.")
 
 
 @app.command()
 def create(
-    user: Annotated[str, typer.Option(help="The user; owner of the keys that the session makes.")],
+    user: Annotated[str, typer.Option(help="User of the session, and owner of the keys that it creates.")],
     scope: Annotated[
-        list[str] | None, typer.Option(help="What it may do; again for more. Left out: '*', all but keys:* and admin.")
+        list[str] | None,
+        typer.Option(help="Scope to grant (repeatable). Default: '*' (all except keys:* and admin)."),
     ] = None,
     ttl: Annotated[
         timedelta | None,
-        typer.Option(parser=parse_duration, metavar="12h", help="How long it lasts. Left out: session_ttl_s."),
+        typer.Option(parser=parse_duration, metavar="12h", help="Lifetime. Default: the setting session_ttl_s."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Start a session, and print its token: once, alone on standard output."""
+    """Start a session and print its token, only once and alone on standard output."""
 
-    async def make(auth: KeyAuth) -> str:
+    async def start(auth: KeyAuth) -> str:
         return await auth.sessions.create(user, scope or ("*",), ttl)
 
-    token = run_command(make, as_json=as_json)
+    token = run_command(start, as_json=as_json)
     if as_json:
         print_json({"token": token, "user_id": user, "scopes": sorted(scope or ["*"])})
         return
     print_line(token)
-    say(f"This is a session token of {user}. Send it as 'Authorization: Bearer ...'. It is shown this once.")
+    say(f"This is a session token of {user}. Send it as 'Authorization: Bearer ...'. It is shown only once.")
 
 
 @app.command()
 def revoke(
     token: Annotated[
-        str | None, typer.Argument(metavar="TOKEN", help="Better left out, and given on standard input.")
+        str | None, typer.Argument(metavar="TOKEN", help="Session token; better given on standard input.")
     ] = None,
-    user: Annotated[str | None, typer.Option(help="End every session of this user instead.")] = None,
+    user: Annotated[str | None, typer.Option(help="User whose sessions to end, in place of one token.")] = None,
     as_json: Json = False,
 ) -> None:
-    """End one session, whose token is read from standard input or asked for, or all of a user."""
+    """End one session, whose token is read from standard input or asked for, or all sessions of a user."""
     if user is not None:
         if token is not None:
             raise typer.BadParameter("give a token or --user, not both")
@@ -56,11 +61,11 @@ def revoke(
             await auth.sessions.revoke_all(user)
 
         run_command(end_all, as_json=as_json)
-        _report(f"Every session of {user} has ended.", as_json=as_json)
+        _report(f"All sessions of {user} have ended.", as_json=as_json)
         return
     value = read_token(token, "session token")
     if not is_session_token(value):
-        fail(Exit.USAGE, "invalid", "That is no session token of ours.", as_json=as_json)
+        fail(Exit.USAGE, "invalid", "This is not a session token.", as_json=as_json)
 
     async def end(auth: KeyAuth) -> None:
         await auth.sessions.revoke(value)
@@ -70,7 +75,7 @@ def revoke(
 
 
 def _report(sentence: str, *, as_json: bool) -> None:
-    """Whether there was such a session is not said: it makes no difference."""
+    """Print the result. It does not say whether the session existed: the result is the same."""
     if as_json:
         print_json({"revoked": True})
     else:

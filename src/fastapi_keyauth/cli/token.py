@@ -1,4 +1,4 @@
-"""``keyauth token``: what can be told of a token by looking at it. Nothing is asked, nothing is sent."""
+"""``keyauth token``: what a token says about itself. Nothing is looked up and nothing is sent."""
 
 import re
 from typing import Annotated, Any
@@ -8,10 +8,10 @@ import typer
 from fastapi_keyauth.cli.output import Json, print_facts, print_json
 from fastapi_keyauth.cli.parameters import read_token
 from fastapi_keyauth.cli.runner import Exit, fail, failing
+from fastapi_keyauth.cli.source import load_settings
 from fastapi_keyauth.domain.tokens import CRC_LENGTH, SESSION_PREFIX, TokenFormError, TokenParser, checksum
-from fastapi_keyauth.settings.settings import KeyAuthSettings
 
-app = typer.Typer(no_args_is_help=True, help="Look at tokens, offline.")
+app = typer.Typer(no_args_is_help=True, help="Inspect tokens offline.")
 
 _API = re.compile(r"([0-9A-Za-z]{1,16})_([a-z0-9]{1,16})_([0-9A-Za-z]{12})_[0-9A-Za-z]{49}")
 _SESSION = re.compile(rf"{SESSION_PREFIX}_[0-9A-Za-z]{{49}}")
@@ -19,23 +19,21 @@ _SESSION = re.compile(rf"{SESSION_PREFIX}_[0-9A-Za-z]{{49}}")
 
 @app.callback()
 def group() -> None:
-    """Keeps ``inspect`` a word of its own while it is the only one."""
+    """Keep ``inspect`` as a subcommand while it is the only one."""
 
 
 @app.command()
 def inspect(
-    token: Annotated[
-        str | None, typer.Argument(metavar="TOKEN", help="Better left out, and given on standard input.")
-    ] = None,
+    token: Annotated[str | None, typer.Argument(metavar="TOKEN", help="Token; better given on standard input.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what a token is: prefix, environment, key id, and whether its checksum is right. Its secret is not shown.
+    """Show a token's prefix, environment and key id, and whether its checksum is right. Its secret is not shown.
 
     The token is read from standard input or asked for. Whether the key exists is not looked up.
     """
     value = read_token(token, "token")
     with failing(as_json=as_json):
-        prefix = KeyAuthSettings().key_prefix
+        prefix = load_settings().key_prefix
     facts = _facts(value, prefix)
     if facts is None:
         try:
@@ -43,7 +41,7 @@ def inspect(
             reason = "it has the wrong form"
         except TokenFormError as error:
             reason = str(error)
-        fail(Exit.REFUSED, "malformed", f"This is no token: {reason}.", as_json=as_json)
+        fail(Exit.REFUSED, "malformed", f"This is not a token: {reason}.", as_json=as_json)
     if as_json:
         print_json(facts)
     else:

@@ -1,49 +1,51 @@
-"""``keyauth keys update``, ``disable`` and ``enable``: fields of a key that is there."""
+"""``keyauth keys update``, ``disable`` and ``enable``."""
+
+from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fastapi_keyauth.cli.output import Json, moment, print_json, say
 from fastapi_keyauth.cli.parameters import KeyId, parse_duration, parse_moment, parse_object
-from fastapi_keyauth.cli.rotate_revoke import describe
+from fastapi_keyauth.cli.records import describe
 from fastapi_keyauth.cli.runner import run_command
-from fastapi_keyauth.domain.keys import Key
-from fastapi_keyauth.keyauth import KeyAuth
+
+if TYPE_CHECKING:
+    from fastapi_keyauth.domain.keys import Key
+    from fastapi_keyauth.keyauth import KeyAuth
 
 
 def update(
     id: KeyId,
-    name: Annotated[str | None, typer.Option(help="Where it is used.")] = None,
-    scope: Annotated[
-        list[str] | None, typer.Option(help="What it may do, in place of all before; again for more.")
-    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name: where the key is used.")] = None,
+    scope: Annotated[list[str] | None, typer.Option(help="Scope (repeatable). Replaces all current scopes.")] = None,
     hourly_limit: Annotated[int | None, typer.Option(help="Requests per hour.")] = None,
-    default_limit: Annotated[bool, typer.Option("--default-limit", help="No limit of its own.")] = False,
+    default_limit: Annotated[bool, typer.Option("--default-limit", help="No limit of its own: the default.")] = False,
     origin: Annotated[
-        list[str] | None, typer.Option(help="A browser origin it is bound to, in place of all before; again for more.")
+        list[str] | None, typer.Option(help="Allowed browser origin (repeatable). Replaces all current origins.")
     ] = None,
-    any_origin: Annotated[bool, typer.Option("--any-origin", help="Bound to no origin.")] = False,
+    any_origin: Annotated[bool, typer.Option("--any-origin", help="No origins: no web page.")] = False,
     ip: Annotated[
         list[str] | None,
-        typer.Option(help="An address or network (CIDR) it is bound to, in place of all before; again for more."),
+        typer.Option(help="Allowed address or network in CIDR form (repeatable). Replaces all current ones."),
     ] = None,
-    any_ip: Annotated[bool, typer.Option("--any-ip", help="Bound to no address.")] = False,
+    any_ip: Annotated[bool, typer.Option("--any-ip", help="Any address.")] = False,
     expires_in: Annotated[
-        timedelta | None, typer.Option(parser=parse_duration, metavar="30d", help="How long it lives from now.")
+        timedelta | None, typer.Option(parser=parse_duration, metavar="30d", help="Lifetime from now.")
     ] = None,
     expires_at: Annotated[
-        datetime | None, typer.Option(parser=parse_moment, metavar="TIME", help="Until when: 2027-01-31, in UTC.")
+        datetime | None, typer.Option(parser=parse_moment, metavar="TIME", help="Expiry in UTC: 2027-01-31.")
     ] = None,
-    never_expires: Annotated[bool, typer.Option("--never-expires", help="No end.")] = False,
+    never_expires: Annotated[bool, typer.Option("--never-expires", help="No expiry.")] = False,
     metadata: Annotated[
         dict[str, Any] | None,
-        typer.Option(parser=parse_object, metavar="JSON", help="Your own notes, in place of all before."),
+        typer.Option(parser=parse_object, metavar="JSON", help="Metadata. Replaces all current metadata."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Change fields of a key. What is not named stays as it is; a list is replaced as a whole."""
+    """Update fields of a key. Fields that are not named stay unchanged; a list is replaced as a whole."""
     fields: dict[str, Any] = {}
     if name is not None:
         fields["name"] = name
@@ -63,7 +65,7 @@ def update(
         if given is not None:
             fields[field] = nothing if given is True else given
     if not fields:
-        raise typer.BadParameter("name what is to be changed, such as --name; --help lists all")
+        raise typer.BadParameter("name a field to update, such as --name; --help lists all")
 
     async def change(auth: KeyAuth) -> tuple[Key, Key]:
         return await auth.keys.get(id), await auth.keys.update(id, **fields)
@@ -73,12 +75,12 @@ def update(
         print_json(describe(after))
         return
     changed = [field for field in fields if getattr(before, field) != getattr(after, field)]
-    said = f"changed: {', '.join(changed)}." if changed else "is as it was."
+    said = f"changed: {', '.join(changed)}." if changed else "is unchanged."
     say(f"Key {after.id} ({after.name}, {after.owner_id}) {said}")
 
 
 def _one_of(options: dict[str, Any]) -> Any:
-    """The one that was given, or None."""
+    """Return the value of the option that was given, or None."""
     given = [name for name, value in options.items() if value is not None]
     if len(given) > 1:
         raise typer.BadParameter(f"give {' or '.join(given)}, not both")
@@ -86,12 +88,12 @@ def _one_of(options: dict[str, Any]) -> Any:
 
 
 def disable(id: KeyId, as_json: Json = False) -> None:
-    """Switch a key off: it is refused at once, until it is enabled. To end it for good, revoke it."""
+    """Disable a key: it is refused immediately, until it is enabled again."""
     _switch(id, enabled=False, as_json=as_json)
 
 
 def enable(id: KeyId, as_json: Json = False) -> None:
-    """Switch a disabled key on again."""
+    """Enable a disabled key again."""
     _switch(id, enabled=True, as_json=as_json)
 
 
@@ -105,5 +107,5 @@ def _switch(id: str, *, enabled: bool, as_json: bool) -> None:
         return
     said = "enabled" if enabled else "disabled"
     if key.status == "expired":
-        said += f", but expired at {moment(key.expires_at)}: keyauth keys update {key.id} --expires-in 30d"
+        said += f", but it expired at {moment(key.expires_at)}: keyauth keys update {key.id} --expires-in 30d"
     say(f"Key {key.id} ({key.name}, {key.owner_id}) is {said}.")

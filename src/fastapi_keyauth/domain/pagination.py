@@ -9,6 +9,11 @@ from fastapi_keyauth.domain.keys import Key
 from fastapi_keyauth.domain.tokens import ID_LENGTH
 from fastapi_keyauth.errors import InvalidField, KeyNotFound
 
+MAX_PAGE = 200
+"""Items of one page."""
+MAX_USAGE_HOURS = 168
+"""Hours of usage in one response."""
+
 _KEY_ID = re.compile(rf"[0-9A-Za-z]{{{ID_LENGTH}}}")
 
 

@@ -4,14 +4,18 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from fastapi_keyauth.domain.keys import EventPage, Key, KeyPage, Status, UsageHour
-from fastapi_keyauth.domain.pagination import check_key_id, read_cursor, read_event_cursor, write_cursor
+from fastapi_keyauth.domain.pagination import (
+    MAX_PAGE,
+    MAX_USAGE_HOURS,
+    check_key_id,
+    read_cursor,
+    read_event_cursor,
+    write_cursor,
+)
 from fastapi_keyauth.domain.units import HOUR_S
 from fastapi_keyauth.errors import InvalidField
 from fastapi_keyauth.store import KeyStore, UsageStore
 from fastapi_keyauth.store.usage_buffer import UsageRecorder
-
-MAX_USAGE_HOURS = 168
-MAX_PAGE = 200
 
 
 class KeyQueries:

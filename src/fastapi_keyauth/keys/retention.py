@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from fastapi_keyauth.domain.pagination import MAX_USAGE_HOURS
 from fastapi_keyauth.domain.units import HOUR_S
 from fastapi_keyauth.errors import StoreUnavailable
-from fastapi_keyauth.keys.queries import MAX_USAGE_HOURS
 from fastapi_keyauth.store import PruneStore
 
 PRUNE_EVERY_S = 3600.0

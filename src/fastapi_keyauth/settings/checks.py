@@ -90,7 +90,7 @@ def run_checks(settings: KeyAuthSettings) -> Iterator[CheckWarning]:
 
 def unknown_variables(known: Iterable[str], variables: Iterable[str]) -> set[str]:
     """Variables that look like settings and are none: misspelt ones."""
-    names = {f"KEYAUTH_{name.upper()}" for name in known}
+    names = {f"KEYAUTH_{name.upper()}" for name in known} | {"KEYAUTH_APP"}  # of the command line
     return {name for name in map(str.upper, variables) if name.startswith("KEYAUTH_")} - names
 
 

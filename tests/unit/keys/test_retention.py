@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import func, insert, select
 
 from fastapi_keyauth import KeyAuth
+from fastapi_keyauth.domain.pagination import MAX_USAGE_HOURS
 from fastapi_keyauth.domain.units import HOUR_S
-from fastapi_keyauth.keys.queries import MAX_USAGE_HOURS
 from fastapi_keyauth.keys.retention import KEEP_OVER, KEEP_USAGE_HOURS, PRUNE_EVERY_S, Pruner
 from fastapi_keyauth.store import PruneStore
 from fastapi_keyauth.store import retention as pruning

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, StringConstraints
 from starlette.requests import HTTPConnection
 
 from fastapi_keyauth.domain.ip_addresses import ClientAddress
+from fastapi_keyauth.domain.pagination import MAX_PAGE, MAX_USAGE_HOURS
 from fastapi_keyauth.domain.permissions import Caller
 from fastapi_keyauth.domain.principals import ADMIN, ALL, KEYS_READ, KEYS_WRITE, KeyPrincipal, SessionPrincipal
 from fastapi_keyauth.domain.tokens import ID_LENGTH
@@ -24,7 +25,6 @@ from fastapi_keyauth.http.paths import path_in_app
 from fastapi_keyauth.http.routers.keys import build_keys_router
 from fastapi_keyauth.http.routers.schemas import Moment
 from fastapi_keyauth.http.routers.strict_json_route import strict_json_route
-from fastapi_keyauth.keys.queries import MAX_PAGE, MAX_USAGE_HOURS
 from fastapi_keyauth.keys.service import Keys
 from fastapi_keyauth.settings.settings import KeyAuthSettings
 

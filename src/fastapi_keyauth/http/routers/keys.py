@@ -12,6 +12,7 @@ from starlette.requests import HTTPConnection
 
 from fastapi_keyauth.domain.ip_addresses import ClientAddress
 from fastapi_keyauth.domain.keys import Actor, EventPage, Key, KeyPage, Status
+from fastapi_keyauth.domain.pagination import MAX_PAGE, MAX_USAGE_HOURS
 from fastapi_keyauth.domain.permissions import Caller
 from fastapi_keyauth.domain.principals import KEYS_READ, KEYS_WRITE, KeyPrincipal, SessionPrincipal
 from fastapi_keyauth.domain.validation import KeyPatch, NewKey, OwnerId
@@ -27,7 +28,6 @@ from fastapi_keyauth.http.routers.schemas import (
     UsageOut,
 )
 from fastapi_keyauth.http.routers.strict_json_route import strict_json_route
-from fastapi_keyauth.keys.queries import MAX_PAGE, MAX_USAGE_HOURS
 from fastapi_keyauth.keys.service import Keys
 from fastapi_keyauth.settings.settings import KeyAuthSettings
 
