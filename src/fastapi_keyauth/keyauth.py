@@ -30,11 +30,12 @@ from fastapi_keyauth.http.cors import CorsRules
 from fastapi_keyauth.http.dashboard.options import DashboardOptions
 from fastapi_keyauth.http.dashboard.router import build_dashboard_router
 from fastapi_keyauth.http.lifespan import WithLifespan
-from fastapi_keyauth.http.middleware import Exemptions, KeyAuthMiddleware, ProtectedPaths
+from fastapi_keyauth.http.middleware import KeyAuthMiddleware, keep_outermost
 from fastapi_keyauth.http.openapi import replace_schema
 from fastapi_keyauth.http.problem_details import ProblemRenderer
+from fastapi_keyauth.http.protect import Exemptions, ProtectedPaths, ProtectMiddleware
 from fastapi_keyauth.http.proxy_check import ProxyHeaderCheck
-from fastapi_keyauth.http.request_handler import RequestHandler
+from fastapi_keyauth.http.request_handler import RequestHandler, handle_error
 from fastapi_keyauth.http.routers.keys import build_keys_router
 from fastapi_keyauth.http.routers.leaks import build_leaks_router
 from fastapi_keyauth.http.routers.signing_keys import FindKeys, fetch_github_keys
@@ -150,8 +151,11 @@ class KeyAuth:
         self.require_key_and_session = dependencies.RequireKeyAndSession(*parts)
         self.optional_key = dependencies.OptionalKey(*parts)
         manager = dependencies.RequireManager(*parts)
+        self._request_handler.key_requirements = frozenset(
+            (self.require_key, self.require_key_and_session, self.optional_key, manager)
+        )
         self._router_parts = (self.keys, settings, self.require_key, manager, self._request_handler.client_address)
-        self._guards: dict[Any, ProtectedPaths] = {}
+        self._protected: dict[Any, ProtectedPaths] = {}
         self._users = 0
         tasks = (self._outbox.drain, self._usage.flush, self._pruner.prune_when_due)
         self._housekeeping = PeriodicTasks(POLL_INTERVAL_S, *tasks)
@@ -189,11 +193,17 @@ class KeyAuth:
         """Join an application: its lifespan (beside its own), its error handlers, its responses and its OpenAPI.
 
         Call it once on every FastAPI app whose routes use the dependencies, also on those that are mounted. A second
-        call does nothing.
+        call does nothing. Its position among ``app.add_middleware`` calls does not matter: what it does to responses is
+        done outside of all middlewares of the application. A handler of the application's own for ``KeyAuthError`` or
+        one of its subclasses, registered before or after, answers in place of ours.
+
+        Raises:
+            RuntimeError: If the application has started.
         """
-        if app in self._guards:
+        if app in self._protected:
             return
-        guard = self._guards[app] = ProtectedPaths()
+        keep_outermost(app, self._request_handler)
+        protected = self._protected[app] = ProtectedPaths()
         setattr(app.state, _INSTALLED, (*self.installed_on(app), self))
         self._request_handler.installed_on.add(app)
         inner_lifespan = app.router.lifespan_context
@@ -204,15 +214,15 @@ class KeyAuth:
                 yield state
 
         app.router.lifespan_context = lifespan
-        # Starlette's annotation wants a handler of Exception; this one is only ever given its own kind.
-        app.add_exception_handler(KeyAuthError, self._request_handler.handle)  # type: ignore[arg-type]
-        app.add_middleware(KeyAuthMiddleware, handler=self._request_handler, guard=guard)
+        if KeyAuthError not in app.exception_handlers:  # the application's own stays, and so does another KeyAuth's
+            # Starlette's annotation demands a handler of Exception; this one is only ever given its own kind.
+            app.add_exception_handler(KeyAuthError, handle_error)  # type: ignore[arg-type]
         if isinstance(app, FastAPI):
-            replace_schema(app, self.settings.header_name, guard.wants_key)
+            replace_schema(app, self.settings.header_name, protected.require_key)
 
     def is_installed_on(self, app: ASGIApp) -> bool:
-        """Whether ``install`` or ``protect`` was called with this application."""
-        return app in self._guards
+        """Return whether ``install`` or ``protect`` was called with this application."""
+        return app in self._protected
 
     @staticmethod
     def installed_on(app: object) -> "tuple[KeyAuth, ...]":
@@ -223,29 +233,38 @@ class KeyAuth:
         return getattr(app.state, _INSTALLED, ()) if isinstance(app, Starlette) else ()
 
     def protect(self, app: App, exempt: Iterable[str] = ()) -> App:
-        """Want an API key for everything but the exempt paths, before routing.
+        """Require an API key for everything but the exempt paths, before routing.
 
-        A FastAPI or Starlette app is protected in place (and installed on, where it is not yet); for any other ASGI
-        application use what is returned. ``request.state.key`` holds the principal.
+        A FastAPI or Starlette app is protected in place (and installed on, if it is not yet); for any other ASGI
+        application use the returned one. ``request.state.key`` holds the principal.
+
+        The check runs where this call stands among ``app.add_middleware`` calls: middlewares that are added later are
+        outside of it and see its refusals, those that were added before see only admitted requests.
 
         Args:
-            app: the application.
-            exempt: exact paths such as ``/health``, or ``/docs/*`` for ``/docs`` and everything below it.
+            app: The application.
+            exempt: Exact paths such as ``/health``, or ``/docs/*`` for ``/docs`` and everything below it.
 
         Returns:
-            The application to serve: the same object where it was protected in place.
+            The application to serve: the same object if it was protected in place.
 
         Raises:
-            ValueError: an exempt path of another form.
-            TypeError: one string in place of a list of paths.
+            ValueError: If an exempt path has another form.
+            TypeError: If one string is given instead of a list of paths.
+            RuntimeError: If the application is already protected, or has started.
         """
         exemptions = Exemptions(exempt)
-        if isinstance(app, Starlette):
-            self.install(app)
-            self._guards[app].exemptions = exemptions
-            return app
-        protected = KeyAuthMiddleware(app, handler=self._request_handler, guard=ProtectedPaths(exemptions))
-        return WithLifespan(self, protected)  # type: ignore[return-value]  # an ASGI app for an ASGI app
+        handler = self._request_handler
+        if not isinstance(app, Starlette):
+            inner = KeyAuthMiddleware(ProtectMiddleware(app, handler, exemptions), handler)
+            return WithLifespan(self, inner)  # type: ignore[return-value]  # an ASGI app for an ASGI app
+        self.install(app)
+        protected = self._protected[app]
+        if protected.exemptions is not None:
+            raise RuntimeError("auth.protect was already called with this app. Pass all exempt paths in one call.")
+        app.add_middleware(ProtectMiddleware, handler=handler, exemptions=exemptions)
+        protected.exemptions = exemptions
+        return app
 
     async def __aenter__(self) -> Self:
         """Start: connect, and make the tables where there are none. Nested uses share one start.
@@ -311,7 +330,7 @@ class KeyAuth:
         requirements = (self.require_key, self.optional_key, self.require_key_and_session)
         for warning in (
             *run_checks(self.settings),
-            *find_unknown_scopes(self._guards, requirements, self.settings.scopes),
+            *find_unknown_scopes(self._protected, requirements, self.settings.scopes),
         ):
             warning.warn()
         await self._database.start()

@@ -62,11 +62,30 @@ async def test_a_preflight_from_an_allowed_origin_is_answered(open_scene: OpenSc
         assert "origin" in listed(answer, "vary")
 
 
-async def test_a_preflight_may_ask_for_no_headers(open_scene: OpenScene) -> None:
+@pytest.mark.parametrize("headers", [None, "", "x-trace-id", "x-api-key, content-type"])
+async def test_preflight_that_announces_no_key_is_the_applications(open_scene: OpenScene, headers: str | None) -> None:
     async with open_scene(allowed_origins=[SITE]) as scene:
-        answer = await preflight(scene, SITE, headers=None)
-        assert answer.is_success
-        assert allows(answer, SITE)
+        answer = await preflight(scene, SITE, headers=headers)
+        assert answer.status_code == 405
+        assert "access-control-allow-methods" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("accept_bearer_keys", "headers", "status"),
+    [
+        (True, "authorization", 204),
+        (False, "authorization", 405),
+        (True, "content-type,X-Acme-Key", 204),
+        (False, "x-acme-key", 204),
+        (True, "api-key", 405),
+    ],
+)
+async def test_preflight_announces_the_header_of_the_setting_or_a_bearer_value(
+    open_scene: OpenScene, accept_bearer_keys: bool, headers: str, status: int
+) -> None:
+    settings = {"header_name": "x-acme-key", "accept_bearer_keys": accept_bearer_keys}
+    async with open_scene(allowed_origins=[SITE], **settings) as scene:
+        assert (await preflight(scene, SITE, headers=headers)).status_code == status
 
 
 @pytest.mark.parametrize(
@@ -159,11 +178,11 @@ async def test_actual_responses_echo_an_allowed_origin(open_scene: OpenScene) ->
             await scene.send("POST", "/validated", token=key.token, origin=SITE, json={}),
             await scene.get(token=key.token, origin=SITE),
             await scene.get(origin=SITE),
-            await scene.get("/me", origin=SITE),
-            await scene.get("/nowhere", origin=SITE),
+            await scene.get("/maybe", origin=SITE),
+            await scene.get("/api-keys", origin=SITE),
             *[await scene.get(token=NO_TOKEN, origin=SITE) for _ in range(4)],
         ]
-        statuses = [200, 403, 200, 200, 418, 422, 429, 401, 401, 404, 401, 401, 401, 429]
+        statuses = [200, 403, 200, 200, 418, 422, 429, 401, 200, 401, 401, 401, 401, 429]
         assert [answer.status_code for answer in answers] == statuses
         for answer in answers:
             assert allows(answer, SITE)
@@ -171,6 +190,39 @@ async def test_actual_responses_echo_an_allowed_origin(open_scene: OpenScene) ->
             exposed = listed(answer, "access-control-expose-headers")
             assert {"ratelimit", "ratelimit-policy", "retry-after"} <= exposed
             assert len(answer.headers.get_list("access-control-allow-origin")) == 1
+
+
+@pytest.mark.parametrize("origins", [[SITE], ["*"]])
+async def test_responses_of_routes_that_take_no_key_are_left_untouched(
+    open_scene: OpenScene, origins: list[str]
+) -> None:
+    async with open_scene(allowed_origins=origins) as scene:
+        await scene.key(allowed_origins=[SITE])
+        for path, status in (("/open", 200), ("/me", 401), ("/nowhere", 404)):
+            answer = await scene.get(path, origin=SITE)
+            assert answer.status_code == status
+            assert not [name for name in answer.headers if name.startswith("access-control-") or name == "vary"], path
+
+
+async def test_a_response_to_a_request_without_origin_has_no_cors_headers(open_scene: OpenScene) -> None:
+    async with open_scene(allowed_origins=["*"]) as scene:
+        answer = await scene.get(token=(await scene.key()).token)
+        assert not [name for name in answer.headers if name.startswith("access-control-") or name == "vary"]
+
+
+async def test_an_error_that_comes_before_the_key_is_read_is_readable(open_scene: OpenScene) -> None:
+    async with open_scene(allowed_origins=[SITE]) as scene:
+        answer = await scene.send("POST", "/validated", origin=SITE, content=b"{")
+        assert allows(answer, SITE), answer.text
+
+
+async def test_an_admitted_keys_response_allows_no_origin_of_another_key(open_scene: OpenScene) -> None:
+    async with open_scene() as scene:
+        server, browser = await scene.key(), await scene.key(allowed_origins=[SHOP])
+        assert allows(await scene.get(origin=SHOP), SHOP)  # no key was identified, so any key's list counts
+        for key in (server, browser):
+            answer = await scene.get(token=key.token, origin=SHOP)
+            assert (answer.status_code, allows(answer, SHOP)) == (200, key is browser)
 
 
 async def test_legacy_headers_are_exposed_where_they_are_sent(open_scene: OpenScene) -> None:

@@ -1,4 +1,7 @@
-"""Cross-origin rules: preflights without a key, and the headers of every response (Fetch standard, section 3.3)."""
+"""CORS for routes that take an API key (Fetch standard, section 3.2).
+
+Browsers get access only to those routes, only from origins that are meant to use keys, and never with cookies.
+"""
 
 import asyncio
 import logging
@@ -6,8 +9,12 @@ import time
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
-from fastapi_keyauth.auth.request_context import AuthContext
+from starlette.responses import Response
+
+from fastapi_keyauth.domain.keys import KeySnapshot
 from fastapi_keyauth.errors import StoreUnavailable
+from fastapi_keyauth.http.host_cors import ALLOW_ORIGIN, allows_origin
+from fastapi_keyauth.http.preflight import Preflight
 from fastapi_keyauth.settings.settings import KeyAuthSettings
 from fastapi_keyauth.store import KeyStore
 
@@ -16,14 +23,16 @@ logger = logging.getLogger("fastapi_keyauth")
 RawHeaders = list[tuple[bytes, bytes]]
 
 REMEMBER_S = 3.0
-"""Seconds for which the origins of all active keys are remembered; a change shows within 5 s."""
+"""Seconds for which the origins of all active keys are cached; a change takes effect within 5 s."""
 WAIT_S = 0.5
-"""Seconds that responses wait for a reading; then those that were read last count."""
+"""Seconds that responses wait for the origins to be read; after that, those that were read last count."""
 
 PREFLIGHT_MAX_AGE_S = 5
-"""Seconds for which a browser may remember a preflight (also its default)."""
+"""Seconds for which a browser may cache a preflight (also its default)."""
 
 _VARY = (b"vary", b"Origin")
+_EXPOSE_HEADERS = b"access-control-expose-headers"
+_REPLACED = (ALLOW_ORIGIN, b"access-control-allow-credentials", _EXPOSE_HEADERS)
 _EXPOSED = {
     "ietf": ("RateLimit", "RateLimit-Policy"),
     "legacy": ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"),
@@ -32,7 +41,7 @@ _EXPOSED = {
 
 
 class CorsRules:
-    """Which origins are echoed. Knows the setting and, from the store, the lists of all active keys."""
+    """The origins that may use API keys: those of the setting and, from the store, those in keys' lists."""
 
     def __init__(
         self,
@@ -43,6 +52,8 @@ class CorsRules:
     ) -> None:
         self._any = "*" in settings.allowed_origins
         self._allowed = frozenset(settings.allowed_origins)
+        names = (settings.header_name, "authorization") if settings.accept_bearer_keys else (settings.header_name,)
+        self._key_headers = frozenset(name.encode() for name in names)
         self._store = store
         self._now = now
         self._monotonic = monotonic
@@ -51,39 +62,57 @@ class CorsRules:
         self._reading: asyncio.Task[None] | None = None
         self._wait_until = 0.0
         mode = settings.rate_limit_headers
-        names: Iterable[str] = _EXPOSED["ietf"] + _EXPOSED["legacy"] if mode == "both" else _EXPOSED[mode]
-        self._exposed = ", ".join((*names, "Retry-After")).encode()
+        exposed: Iterable[str] = _EXPOSED["ietf"] + _EXPOSED["legacy"] if mode == "both" else _EXPOSED[mode]
+        self._exposed = ", ".join((*exposed, "Retry-After")).encode()
 
-    async def preflight_headers(self, origin: str, method: bytes, headers: bytes | None) -> RawHeaders | None:
-        """Headers of the answer to a preflight, or None where the origin is not allowed."""
-        if not await self._is_known(origin):
+    async def answer_preflight(self, preflight: Preflight) -> Response | None:
+        """Return the response to a preflight, or None if it is the application's to answer.
+
+        Only a preflight that announces a key is ours, and only from an origin that may use keys.
+        """
+        if not preflight.announces(self._key_headers) or not await self._is_known(preflight.origin):
             return None
-        answer = [
-            (b"access-control-allow-origin", origin.encode("latin-1")),
-            (b"access-control-allow-methods", method),
+        response = Response(status_code=204)
+        response.raw_headers += (
+            (ALLOW_ORIGIN, preflight.origin.encode("latin-1")),
+            (b"access-control-allow-methods", preflight.method),
+            (b"access-control-allow-headers", preflight.headers or b""),
             (b"access-control-max-age", str(PREFLIGHT_MAX_AGE_S).encode()),
-        ]
-        if headers is not None:
-            answer.append((b"access-control-allow-headers", headers))
-        return answer
+            (b"vary", b"Origin, Access-Control-Request-Method, Access-Control-Request-Headers"),
+        )
+        return response
 
-    async def add_headers(self, headers: RawHeaders, context: AuthContext) -> None:
-        """Complete the headers of a response to a request with ``Origin``. What the application set itself stays."""
-        if context.origin is None or any(name == b"access-control-allow-origin" for name, _ in headers):
-            return
-        if context.key is None:
-            allowed = await self._is_known(context.origin)
+    async def add_headers(self, headers: RawHeaders, origin: str, key: KeySnapshot | None) -> RawHeaders:
+        """Return the headers of a response of a route that takes a key, readable by an origin that may use keys.
+
+        What the application's own rules allow is left unchanged. What ours allow is never with credentials: the origin
+        of a key's list is anybody's, and must not read what other users' cookies open.
+
+        Args:
+            headers: Headers of the application's response.
+            origin: The request's ``Origin``.
+            key: The key that was identified, if any.
+        """
+        if allows_origin(headers, origin):
+            return headers
+        if key is None:
+            is_allowed = await self._is_known(origin)
         else:
-            allowed = self._any or context.origin in self._allowed or context.origin in context.key.allowed_origins
-        if allowed:
-            headers.append((b"access-control-allow-origin", context.origin.encode("latin-1")))
-            headers.append((b"access-control-expose-headers", self._exposed))
+            is_allowed = self._any or origin in self._allowed or origin in key.allowed_origins
+        if not is_allowed:
+            return headers
+        exposed = [value for name, value in headers if name.lower() == _EXPOSE_HEADERS]
+        kept = [(name, value) for name, value in headers if name.lower() not in _REPLACED]
+        add_vary(kept)
+        kept.append((ALLOW_ORIGIN, origin.encode("latin-1")))
+        kept.append((_EXPOSE_HEADERS, b", ".join((*exposed, self._exposed))))
+        return kept
 
     async def _is_known(self, origin: str) -> bool:
-        """Whether the setting or any active key allows the origin.
+        """Return whether the setting or any active key allows the origin.
 
-        All keys' origins are read at once, every ``REMEMBER_S`` at most: what a flood of made-up origins costs the
-        database is that one reading. Where the database is away, what was read last stays.
+        The origins of all keys are read together, at most every ``REMEMBER_S``, so a flood of made-up origins costs the
+        database only that. While the database is unavailable, those that were read last count.
         """
         if self._any or origin in self._allowed:
             return True
@@ -91,26 +120,30 @@ class CorsRules:
             if self._reading is None:
                 self._reading = asyncio.create_task(self._read(), name="keyauth-origins")
                 self._wait_until = time.monotonic() + WAIT_S
-            # No response waits long for a database that hangs; asyncio.wait leaves the reading alone.
-            await asyncio.wait([self._reading], timeout=max(0.0, self._wait_until - time.monotonic()))
+            reading = self._reading
+            # No response waits long for a database that hangs; asyncio.wait leaves the task alone.
+            await asyncio.wait([reading], timeout=max(0.0, self._wait_until - time.monotonic()))
+            if reading.done():
+                reading.result()  # raises what is not an outage, such as that KeyAuth is not started
         return origin in self._of_keys
 
     async def _read(self) -> None:
         began = self._monotonic()
         try:
             self._of_keys = await self._store.origins_of_active_keys(self._now())
+            self._read_at = began
         except StoreUnavailable:
+            self._read_at = began
             logger.warning(
                 "origins of keys not read, the last ones stay: the database is unavailable",
                 extra={"keyauth_event": "origins_not_read"},
             )
         finally:
-            self._read_at = began
             self._reading = None
 
 
 def add_vary(headers: RawHeaders) -> None:
-    """Say that the response depends on ``Origin``, where it does not say so yet."""
+    """Add ``Vary: Origin`` to a response that does not have it yet."""
     for present, value in headers:
         if present == b"vary" and (value == b"*" or b"origin" in value.lower().replace(b" ", b"").split(b",")):
             return

@@ -1,151 +1,108 @@
-"""The ASGI middleware: opens the context of each request, completes response headers, answers preflights, protects.
+"""The ASGI middleware: opens the context of each request, completes response headers, answers preflights.
 
-Pure ASGI: streamed responses and WebSockets pass through untouched.
+Pure ASGI: streamed responses and WebSockets pass through unchanged. It is the outermost of an application's
+middlewares, whenever they were added; see ``keep_outermost``.
 """
 
-from collections.abc import Awaitable, Iterable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Awaitable
 
-from starlette.middleware.cors import CORSMiddleware
+from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fastapi_keyauth.auth.credentials import Headers
 from fastapi_keyauth.auth.request_context import AuthContext
-from fastapi_keyauth.errors import KeyAuthError
-from fastapi_keyauth.http.cors import add_vary
-from fastapi_keyauth.http.headers import find_header
-from fastapi_keyauth.http.paths import path_in_app
+from fastapi_keyauth.http.host_cors import allows_origin, answers_preflights, is_inside_credentials
+from fastapi_keyauth.http.preflight import Preflight, read_preflight
 from fastapi_keyauth.http.rate_limit_headers import add_rate_limit_headers
 from fastapi_keyauth.http.request_handler import RequestHandler
 
 _STARTS = frozenset({"http.response.start", "websocket.http.response.start"})
 
 
-class Exemptions:
-    """Paths that need no key: exact, or everything below with ``/*`` at the end (and the path before it).
-
-    Attributes:
-        is_empty: whether there is no such path, so that none has to be looked at.
-    """
-
-    def __init__(self, paths: Iterable[str]) -> None:
-        if isinstance(paths, str):
-            raise TypeError("exempt is a list of paths")
-        exact, below = set(), []
-        for path in paths:
-            if not path.startswith("/") or "*" in path.removesuffix("/*"):
-                raise ValueError(f"an exempt path starts with '/' and has '*' only as '/*' at its end: {path!r}")
-            if path.endswith("/*"):
-                below.append(path[:-1])
-                exact.add(path[:-2])
-            else:
-                exact.add(path)
-        self._exact = frozenset(exact)
-        self._below = tuple(below)
-        self.is_empty = not exact
-
-    def covers(self, path: str) -> bool:
-        """Whether the path is exempt. One that another server could read as another path never is."""
-        if path in self._exact:
-            return True
-        if not path.startswith(self._below) or set(path) & set("\\%;"):
-            return False
-        return not path.endswith(("/.", "/..")) and not {".", "..", ""} & set(path.split("/")[1:-1])
-
-
-@dataclass(slots=True)
-class ProtectedPaths:
-    """What the middleware wants a key for. It may change while the application is being put together.
-
-    Attributes:
-        exemptions: the paths that need no key; None where only dependencies protect.
-    """
-
-    exemptions: Exemptions | None = None
-
-    def wants_key(self, path: str) -> bool:
-        """Whether the middleware wants a key for this path."""
-        return self.exemptions is not None and not self.exemptions.covers(path)
-
-
 class KeyAuthMiddleware:
     """See the module.
 
     Args:
-        app: the application inside.
-        handler: what it shares with the dependencies.
-        guard: which paths want a key.
+        app: The application inside.
+        handler: The parts that are shared with the dependencies.
     """
 
-    def __init__(self, app: ASGIApp, handler: RequestHandler, guard: ProtectedPaths) -> None:
+    def __init__(self, app: ASGIApp, handler: RequestHandler) -> None:
         self._app = app
-        self._request_handler = handler
-        self._guard = guard
+        self._handler = handler
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """An ASGI application."""
-        handler = self._request_handler
-        if scope["type"] not in ("http", "websocket"):
+        """Run as an ASGI application."""
+        handler = self._handler
+        if scope["type"] not in ("http", "websocket") or handler.scope_key in scope:
+            # In the second case another of these middlewares, further out, completes the response.
             await self._app(scope, receive, send)
             return
-        context: AuthContext | None = scope.get(handler.scope_key)
-        if context is None:  # else another of ours, further out, completes the response
-            if scope["type"] == "http" and scope["method"] == "OPTIONS" and await self._preflight(scope, receive, send):
-                return
-            context = handler.open_context(scope)
-            send = _completing(send, handler, context)
-        exemptions = self._guard.exemptions
-        if exemptions is not None and (exemptions.is_empty or not exemptions.covers(path_in_app(scope))):
-            context.takes_key = True
-            try:
-                principal = await handler.authenticator.authenticate_key(context)
-            except KeyAuthError as error:
-                await handler.refuse(error, context, scope, receive, send)
-                return
-            scope.setdefault("state", {})["key"] = principal
-        await self._app(scope, receive, send)
+        context = handler.open_context(scope)
+        preflight = read_preflight(scope)
+        ours = None if preflight is None else await handler.cors.answer_preflight(preflight)
+        if preflight is not None and ours is not None:
+            await self._answer(ours, preflight, scope, receive, send)
+            return
+        await self._app(scope, receive, _completing(send, handler, context, scope))
 
-    async def _preflight(self, scope: Scope, receive: Receive, send: Send) -> bool:
-        """Answer a preflight. False where there is none, or where the application's own CORS rules must speak."""
-        headers: Headers = scope["headers"]
-        origin = find_header(headers, b"origin")
-        method = find_header(headers, b"access-control-request-method")
-        if origin is None or method is None:
-            return False
-        wanted = find_header(headers, b"access-control-request-headers")
-        allowed = await self._request_handler.cors.preflight_headers(origin.decode("latin-1"), method, wanted)
-        if allowed is None and _has_cors_middleware(scope.get("app")):
-            return False
-        response = Response(status_code=204)
-        response.raw_headers += allowed or []
-        response.raw_headers.append((b"vary", b"Origin, Access-Control-Request-Method, Access-Control-Request-Headers"))
-        await response(scope, receive, send)
-        return True
+    async def _answer(self, ours: Response, preflight: Preflight, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a preflight: as the application does if its own rules allow the origin, otherwise with ours."""
+        if not answers_preflights(scope.get("app"), scope):
+            await ours(scope, receive, send)
+            return
+        is_theirs = False
+
+        async def send_if_theirs(message: Message) -> None:
+            nonlocal is_theirs
+            if message["type"] == "http.response.start":
+                is_theirs = allows_origin(message.get("headers", ()), preflight.origin)
+            if is_theirs:
+                await send(message)
+
+        await self._app(scope, receive, send_if_theirs)
+        if not is_theirs:
+            await ours(scope, receive, send)
 
 
-def _has_cors_middleware(app: Any) -> bool:
-    layers = getattr(app, "user_middleware", ())
-    return any(isinstance(layer.cls, type) and issubclass(layer.cls, CORSMiddleware) for layer in layers)
+def keep_outermost(app: Starlette, handler: RequestHandler) -> None:
+    """Add the middleware to an application, outside of all others, including those that are added later.
+
+    Its position must not depend on where ``install`` is called: what it answers, ``CORSMiddleware`` must not complete.
+
+    Raises:
+        RuntimeError: If the application has started.
+    """
+    app.add_middleware(KeyAuthMiddleware, handler=handler)
+    ours = app.user_middleware[0]
+    build = app.build_middleware_stack
+
+    def build_with_ours_first() -> ASGIApp:
+        app.user_middleware.sort(key=lambda layer: layer is not ours)  # a stable sort
+        return build()
+
+    # Starlette calls it once, for the first request.
+    app.build_middleware_stack = build_with_ours_first  # type: ignore[method-assign]
 
 
-def _completing(send: Send, handler: RequestHandler, context: AuthContext) -> Send:
-    """``send``, with our headers on the response's start."""
+def _completing(send: Send, handler: RequestHandler, context: AuthContext, scope: Scope) -> Send:
+    """Return ``send`` with our headers added to the start of the response."""
 
     def send_completed(message: Message) -> Awaitable[None]:
         if message["type"] in _STARTS:
             headers = list(message.get("headers", ()))
             add_rate_limit_headers(headers, context, handler.rate_limit_headers)
-            add_vary(headers)
             message = {**message, "headers": headers}
-            if context.origin is not None:
-                return _send_cross_origin(message, send, handler, context)
-        return send(message)  # and no coroutine of our own around it, for every part of a stream
+            if context.origin is not None and handler.takes_key(context, scope):
+                return _send_cross_origin(message, context.origin, context, send, handler)
+        return send(message)  # without a coroutine of our own around it, for every part of a stream
 
     return send_completed
 
 
-async def _send_cross_origin(message: Message, send: Send, handler: RequestHandler, context: AuthContext) -> None:
-    await handler.cors.add_headers(message["headers"], context)
+async def _send_cross_origin(
+    message: Message, origin: str, context: AuthContext, send: Send, handler: RequestHandler
+) -> None:
+    if not is_inside_credentials(send):
+        message["headers"] = await handler.cors.add_headers(message["headers"], origin, context.key)
     await send(message)

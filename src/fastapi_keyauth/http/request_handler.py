@@ -1,10 +1,12 @@
-"""What the ASGI middleware and the FastAPI dependencies of one KeyAuth share: visits, refusals, headers."""
+"""The parts that the ASGI middlewares and the FastAPI dependencies of one KeyAuth share: contexts and refusals."""
 
+from collections.abc import Callable
 from typing import Any
 
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketState
 
 from fastapi_keyauth.auth.authenticator import Authenticator
@@ -17,17 +19,21 @@ from fastapi_keyauth.http.headers import find_header
 from fastapi_keyauth.http.problem_details import ProblemRenderer
 from fastapi_keyauth.http.proxy_check import ProxyHeaderCheck
 from fastapi_keyauth.http.rate_limit_headers import RateLimitHeaders
+from fastapi_keyauth.http.routes import find_dependant, iterate_dependants
 from fastapi_keyauth.telemetry.observer import Observer
 
 WS_POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1
+CURRENT = "fastapi_keyauth.current"
+"""Key in an ASGI scope of the ``RequestHandler`` that was last asked about the request: its errors are answered."""
 
 
 class RequestHandler:
-    """What the middleware and the dependencies of one KeyAuth share.
+    """The parts that the middlewares and the dependencies of one KeyAuth share.
 
     Attributes:
-        scope_key: the name under which a request's context lies in its ASGI scope.
-        installed_on: the applications that turn refusals into responses.
+        scope_key: Key of a request's context in its ASGI scope.
+        installed_on: The applications that turn refusals into responses.
+        key_requirements: The dependencies that take an API key.
     """
 
     def __init__(
@@ -44,6 +50,7 @@ class RequestHandler:
     ) -> None:
         self.scope_key = scope_key
         self.installed_on: set[Any] = set()
+        self.key_requirements: frozenset[Callable[..., Any]] = frozenset()
         self.authenticator = authenticator
         self.cors = cors
         self._problems = problems
@@ -54,7 +61,7 @@ class RequestHandler:
         self._peers = peers
 
     def open_context(self, scope: Scope) -> AuthContext:
-        """A context for this request, laid into its scope."""
+        """Open a context for a request and store it in the request's scope."""
         if self._peers is not None and not self._peers.look(scope):
             self._peers = None
         headers: Headers = scope["headers"]
@@ -65,30 +72,51 @@ class RequestHandler:
         context = scope[self.scope_key] = AuthContext(
             credentials, address, origin.decode("latin-1") if origin else None
         )
+        scope[CURRENT] = self
         return context
 
-    def client_address(self, connection: HTTPConnection) -> ClientAddress | None:
-        """The client's address as blocks and allow lists saw it; None where the server gives none.
+    def begin(self, scope: Scope) -> AuthContext:
+        """Return the context of a request that this KeyAuth is now asked about."""
+        context: AuthContext = scope[self.scope_key]
+        scope[CURRENT] = self
+        return context
 
-        Not looked up anew: a server may append the trailers of a chunked body to the headers, and they must not add
-        to what a proxy said.
+    def takes_key(self, context: AuthContext, scope: Scope) -> bool:
+        """Return whether a request's route takes an API key.
+
+        A response may have been sent before our dependency was called: to a body that is not JSON, for instance.
+        """
+        if context.takes_key:
+            return True
+        dependant = find_dependant(scope)
+        return dependant is not None and any(
+            inner.call in self.key_requirements for inner in iterate_dependants(dependant)
+        )
+
+    def client_address(self, connection: HTTPConnection) -> ClientAddress | None:
+        """Return the client's address as blocks and allow lists use it, or None if the server gives none.
+
+        It is not resolved again: a server may append the trailers of a chunked body to the headers, and they must not
+        extend what a proxy said.
         """
         return self.get_context(connection).address
 
     def get_context(self, connection: HTTPConnection) -> AuthContext:
-        """The context of a request.
+        """Return the context of a request.
 
         Raises:
-            RuntimeError: the application was not installed on.
+            RuntimeError: If KeyAuth is not installed on the application.
         """
-        context: AuthContext | None = connection.scope.get(self.scope_key)
-        if context is None or connection.scope.get("app") not in self.installed_on:
-            # Also for an app that is mounted in one that knows it: nobody would turn its refusals into responses.
-            raise RuntimeError("This app does not know its KeyAuth: call auth.install(app) once, where it is made.")
-        return context
+        scope = connection.scope
+        if self.scope_key not in scope or scope.get("app") not in self.installed_on:
+            # Also if the app is mounted in one that has KeyAuth: nothing would turn its refusals into responses.
+            raise RuntimeError(
+                "KeyAuth is not installed on this app. Call auth.install(app) once, right after creating it."
+            )
+        return self.begin(scope)
 
     def respond(self, error: KeyAuthError, context: AuthContext, scope: Scope) -> Response:
-        """The response to an error."""
+        """Return the response to an error, and report it."""
         response = self._problems.response(error, context)
         key, decision = context.key, context.decision
         self._observer.refused(
@@ -102,15 +130,15 @@ class RequestHandler:
             owner_id=None if key is None else key.owner_id,
             hour=None if decision is None else decision.hour,
         )
-        # The context keeps the error, and the traceback all frames, the context's among them: a circle for the garbage
-        # collector at every refusal.
+        # The context keeps the error, and its traceback keeps all frames, including the context's: every refusal would
+        # leave a cycle to the garbage collector.
         error.__traceback__ = None
         return response
 
     async def handle(self, connection: HTTPConnection, error: KeyAuthError) -> Response | None:
-        """The exception handler of an application: the response, or None where a WebSocket was closed in its place."""
+        """Return the response to an error, or None if a WebSocket was closed instead."""
         response = self.respond(error, self.get_context(connection), connection.scope)
-        # The type first: both classes are abstract ones, for which isinstance takes as long as all that is above.
+        # The type first: both classes are abstract, so isinstance takes as long as everything above.
         if connection.scope["type"] == "websocket" and isinstance(connection, WebSocket):
             is_open = connection.application_state is not WebSocketState.CONNECTING
             if is_open or not can_answer_upgrade(connection.scope):
@@ -121,7 +149,15 @@ class RequestHandler:
     async def refuse(
         self, error: KeyAuthError, context: AuthContext, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Send the refusal; to a WebSocket as an HTTP response where the server can, else by closing it."""
+        """Send the refusal as the application's exception handler does, also if that is a handler of its own.
+
+        A WebSocket gets an HTTP response if the server supports it, and is closed otherwise.
+        """
+        handlers = getattr(scope.get("app"), "exception_handlers", {})
+        handler = next((handlers[kind] for kind in type(error).__mro__ if kind in handlers), handle_error)
+        if handler is not handle_error:
+            await ExceptionMiddleware(_raising(error), handlers)(scope, receive, send)
+            return
         response = self.respond(error, context, scope)
         if scope["type"] == "http" or can_answer_upgrade(scope):
             await response(scope, receive, send)
@@ -130,6 +166,21 @@ class RequestHandler:
             await send({"type": "websocket.close", "code": WS_POLICY_VIOLATION, "reason": ""})
 
 
+async def handle_error(connection: HTTPConnection, error: KeyAuthError) -> Response | None:
+    """Handle an error for an application: by the KeyAuth that was last asked about the request, as it raised it."""
+    handler: RequestHandler | None = connection.scope.get(CURRENT)
+    if handler is None:
+        raise error  # raised by the application itself, on a route that no KeyAuth was asked about
+    return await handler.handle(connection, error)
+
+
+def _raising(error: KeyAuthError) -> ASGIApp:
+    async def fail(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise error
+
+    return fail
+
+
 def can_answer_upgrade(scope: Scope) -> bool:
-    """Whether the server can answer a WebSocket's upgrade with an HTTP response (ASGI's denial extension)."""
+    """Return whether the server can answer a WebSocket's upgrade with an HTTP response (ASGI's denial extension)."""
     return "websocket.http.response" in scope.get("extensions", {})

@@ -18,7 +18,7 @@ from fastapi_keyauth.domain.ip_addresses import AddressResolver, parse_forwarded
 from fastapi_keyauth.domain.origins import parse_origin
 from fastapi_keyauth.domain.pagination import read_cursor, read_event_cursor, write_cursor
 from fastapi_keyauth.domain.tokens import ALPHABET, TokenFormError, TokenParser, format_token, redact
-from fastapi_keyauth.http.middleware import Exemptions
+from fastapi_keyauth.http.protect import Exemptions
 from tests.helpers.fuzzing import fuzzed
 
 PARSER = TokenParser("ka")

@@ -86,13 +86,14 @@ async def test_a_mounted_app_that_was_not_installed_on_fails_closed(make_auth: M
 )
 def test_a_protected_app_starts_and_stops_with_its_server(make_auth: MakeAuth, app: Any) -> None:
     auth = make_auth()
-    with TestClient(auth.protect(app)) as client:
+    protected = auth.protect(app)
+    with TestClient(protected) as client:
         assert client.portal is not None
         created = client.portal.call(lambda: auth.keys.create(owner_id="a", name="k"))
         assert client.get("/x", headers={"api-key": created.token}).text == "k"
         assert client.get("/x").status_code == 401
     with pytest.raises(RuntimeError, match="not started"):
-        TestClient(auth.protect(app)).get("/x", headers={"api-key": created.token})
+        TestClient(protected).get("/x", headers={"api-key": created.token})
 
 
 def test_a_start_that_fails_stops_the_server_of_a_raw_app(stack: Any) -> None:

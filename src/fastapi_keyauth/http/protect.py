@@ -1,0 +1,121 @@
+"""The middleware of ``auth.protect``: an API key is required before routing, except for exempt paths."""
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from fastapi_keyauth.auth.request_context import AuthContext
+from fastapi_keyauth.errors import KeyAuthError
+from fastapi_keyauth.http.host_cors import has_cors_middleware
+from fastapi_keyauth.http.paths import path_in_app
+from fastapi_keyauth.http.preflight import read_preflight
+from fastapi_keyauth.http.request_handler import RequestHandler
+
+
+class Exemptions:
+    """Paths that require no key: exact paths, or with ``/*`` at the end a path and everything below it.
+
+    Attributes:
+        is_empty: Whether there are no exempt paths, so that no path has to be compared.
+
+    Raises:
+        ValueError: If a path has another form.
+        TypeError: If a single string is given instead of a list.
+    """
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        if isinstance(paths, str):
+            raise TypeError("exempt is a list of paths")
+        exact, below = set(), []
+        for path in paths:
+            if not path.startswith("/") or "*" in path.removesuffix("/*"):
+                raise ValueError(f"an exempt path starts with '/' and has '*' only as '/*' at its end: {path!r}")
+            if path.endswith("/*"):
+                below.append(path[:-1])
+                exact.add(path[:-2])
+            else:
+                exact.add(path)
+        self._exact = frozenset(exact)
+        self._below = tuple(below)
+        self.is_empty = not exact
+
+    def covers(self, path: str) -> bool:
+        """Return whether a path is exempt. A path that another server could read as another one never is."""
+        if path in self._exact:
+            return True
+        if not path.startswith(self._below) or set(path) & set("\\%;"):
+            return False
+        return not path.endswith(("/.", "/..")) and not {".", "..", ""} & set(path.split("/")[1:-1])
+
+
+@dataclass(slots=True)
+class ProtectedPaths:
+    """The paths of one application that require a key, whatever their routes say.
+
+    Attributes:
+        exemptions: The paths that require no key. None if ``protect`` was not called.
+    """
+
+    exemptions: Exemptions | None = None
+
+    def require_key(self, path: str) -> bool:
+        """Return whether the middleware requires a key for this path."""
+        return self.exemptions is not None and not self.exemptions.covers(path)
+
+
+class ProtectMiddleware:
+    """ASGI middleware that requires an API key. ``KeyAuthMiddleware`` must be around it.
+
+    Args:
+        app: The application inside.
+        handler: The parts that are shared with the dependencies.
+        exemptions: The paths that require no key.
+    """
+
+    def __init__(self, app: ASGIApp, handler: RequestHandler, exemptions: Exemptions) -> None:
+        self._app = app
+        self._handler = handler
+        self._exemptions = exemptions
+        self._cors = _find_cors_middleware(app)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run as an ASGI application."""
+        if scope["type"] not in ("http", "websocket") or self._is_exempt(scope):
+            await self._app(scope, receive, send)
+            return
+        context: AuthContext = self._handler.begin(scope)
+        context.takes_key = True
+        try:
+            principal = await self._handler.authenticator.authenticate_key(context)
+        except KeyAuthError as error:
+            await self._with_cors(partial(self._handler.refuse, error, context))(scope, receive, send)
+            return
+        scope.setdefault("state", {})["key"] = principal
+        await self._app(scope, receive, send)
+
+    def _with_cors(self, refusal: ASGIApp) -> ASGIApp:
+        """Return a refusal as ``CORSMiddleware`` completes it if it lies inside and would otherwise not see it."""
+        if self._cors is None:
+            return refusal
+        cors = copy.copy(self._cors)
+        cors.app = refusal
+        return cors
+
+    def _is_exempt(self, scope: Scope) -> bool:
+        exemptions = self._exemptions
+        if not exemptions.is_empty and exemptions.covers(path_in_app(scope)):
+            return True
+        # CORSMiddleware answers every preflight itself, so none reaches a route without a key.
+        return read_preflight(scope) is not None and has_cors_middleware(scope.get("app"))
+
+
+def _find_cors_middleware(app: Any) -> CORSMiddleware | None:
+    """Return the outermost ``CORSMiddleware`` of a middleware stack. Starlette's keep what is inside in ``app``."""
+    while app is not None and not isinstance(app, CORSMiddleware):
+        app = getattr(app, "app", None)
+    return app
