@@ -1,48 +1,86 @@
-"""The error tree. Imports nothing of ours; says why, and leaves status codes to ``http/problem_details.py``.
+"""The error tree. It imports no other module of this package and says why a request failed.
+
+Status codes and sentences are in ``http/problem_details.py``.
 
 ::
 
     KeyAuthError                      (never raised itself)
-    ├── SetupError                    a wrong setting, at start a database that does not answer or a Redis that refuses
-    ├── InvalidField                  a value for a key that cannot be right (also a ValueError)
-    ├── ImportRefused                 lines of an import cannot be right (also a ValueError)
+    ├── SetupError                    an invalid setting, or at startup a database or Redis that cannot be used
+    ├── InvalidField                  an invalid value for a key or session (also a ValueError)
+    ├── ImportRefused                 invalid lines in an import (also a ValueError)
     ├── Refusal                       a request is refused
     │   ├── KeyRefusal                  because of its API key
     │   │   ├── MissingApiKey
     │   │   ├── FailedAttempt                 (never raised itself)
     │   │   │   └── MalformedApiKey, InvalidApiKey
-    │   │   ├── DisabledApiKey, RevokedApiKey, ExpiredApiKey
+    │   │   ├── DisabledApiKey, RevokedApiKey, ExpiredApiKey, OwnerSuspended
     │   │   └── OriginNotAllowed, AddressNotAllowed
     │   ├── SessionRefusal              because of its session
     │   │   └── MissingSession, InvalidSession, SessionRequired
-    │   ├── MissingCredentials          neither key nor session was sent where either would do
-    │   ├── InsufficientScope           key or session lacks a scope
+    │   ├── MissingCredentials          neither a key nor a session was sent, and the route accepts either
+    │   ├── InsufficientScope           the key or the session lacks a scope
     │   ├── AddressBlocked              too many failed attempts from the address
-    │   └── RateLimitExceeded           the key's hourly cap is used up
+    │   └── RateLimitExceeded           the key's hourly limit is used up
     ├── ManagementError
     │   └── KeyNotFound, KeyNotActive, TooManyKeys
     └── TemporarilyUnavailable
         └── StoreUnavailable, LimiterUnavailable, HasherUnavailable, ChangePending
 """
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
+from typing import Any, NamedTuple
+
+
+class Problem(NamedTuple):
+    """The response to an error, as the plugin would send it (RFC 9457). Added in 0.2.
+
+    Attributes:
+        status: HTTP status code.
+        body: Members of the problem details, ready for JSON.
+        headers: Header names and values: the content type, and whatever applies of ``Retry-After``,
+            ``x-should-retry``, ``Cache-Control`` and ``WWW-Authenticate``. A name may occur twice in ``.items()``.
+    """
+
+    status: int
+    body: dict[str, Any]
+    headers: Mapping[str, str]
 
 
 class KeyAuthError(Exception):
     """Root of everything this package raises on purpose. Never raised itself."""
 
+    _problem: Callable[["KeyAuthError"], Problem] | None = None
+
+    def problem(self) -> Problem:
+        """Return the response that the plugin would send, for an exception handler of the application. Added in 0.2.
+
+        The response to a request that a dependency or ``auth.protect`` refused has the names of the settings and the
+        challenges of the route. The response to an error that other code raised has the default names.
+
+        Returns:
+            Status, body and headers. ``JSONResponse(problem.body, problem.status, problem.headers)`` sends them.
+
+        Raises:
+            KeyAuthError: The error itself, if it is not meant for clients, such as ``SetupError``.
+        """
+        if self._problem is not None:
+            return self._problem(self)
+        # The table of sentences knows the settings, so it lies above this module. It is read only when it is needed.
+        problem: Problem = import_module("fastapi_keyauth.http.problem_details").describe(self)
+        return problem
+
 
 class SetupError(KeyAuthError, ValueError):
-    """A setting that cannot be right, a database that does not answer at start, a Redis that refuses. One sentence."""
+    """An invalid setting, or at startup a database or Redis that cannot be used. The message is one sentence."""
 
 
 class InvalidField(KeyAuthError, ValueError):
-    """A value for a key or session that cannot be right.
+    """An invalid value for a key or session.
 
     Attributes:
-        field: name of the offending field.
-        message: one sentence without the value.
+        field: Name of the invalid field.
+        message: What is wrong with it, without the value.
     """
 
     def __init__(self, field: str, message: str) -> None:
@@ -52,8 +90,13 @@ class InvalidField(KeyAuthError, ValueError):
 
 
 class BadLine(NamedTuple):
-    """What is wrong with a line of an import: its number (0: none of them), the column, and a sentence without the
-    value."""
+    """An invalid line of an import.
+
+    Attributes:
+        line: Number of the line. 0 if no line is concerned.
+        field: Name of the column, or None.
+        message: What is wrong with it, without the value.
+    """
 
     line: int
     field: str | None
@@ -61,11 +104,11 @@ class BadLine(NamedTuple):
 
 
 class ImportRefused(KeyAuthError, ValueError):
-    """Lines of an import cannot be right; nothing was written.
+    """Lines of an import are invalid; nothing was written.
 
     Attributes:
-        bad_lines: the first hundred, in their order.
-        count: how many there are.
+        bad_lines: The first hundred invalid lines, in their order.
+        count: Number of mistakes.
     """
 
     def __init__(self, bad_lines: Iterable[BadLine], count: int) -> None:
@@ -78,18 +121,22 @@ class ImportRefused(KeyAuthError, ValueError):
 
     @property
     def how_many(self) -> str:
-        """``count`` in words."""
+        """Number of mistakes, in words."""
         return f"{self.count} mistake" if self.count == 1 else f"{self.count} mistakes"
 
 
 class Refusal(KeyAuthError):
-    """A request is refused. ``key_id`` is the public id of the key concerned, where one is known."""
+    """A refused request.
+
+    Attributes:
+        key_id: Public id of the key concerned, or None if it is not known.
+    """
 
     key_id: str | None = None
 
 
 class KeyRefusal(Refusal):
-    """Refused because of its API key."""
+    """A request refused because of its API key."""
 
     def __init__(self, key_id: str | None = None) -> None:
         super().__init__(key_id or "")
@@ -100,20 +147,26 @@ class MissingApiKey(KeyRefusal):
     """No API token was sent. Not a failed attempt.
 
     Attributes:
-        sent_session: whether a Bearer value was sent that is no API token.
+        sent_session: Whether a Bearer value was sent that is not an API token.
+        mistake: What was sent instead, as half a sentence without any value; None if nothing was recognized. Added in
+            0.2.
     """
 
-    def __init__(self, sent_session: bool = False) -> None:
+    def __init__(self, sent_session: bool = False, mistake: str | None = None) -> None:
         super().__init__()
         self.sent_session = sent_session
+        self.mistake = mistake
 
 
 class FailedAttempt(KeyRefusal):
-    """What was sent opens nothing: it counts towards blocking the address. Never raised itself.
+    """A token that is not valid. Never raised itself.
 
     Attributes:
-        begins_block: whether this is the attempt that blocks the address.
+        is_counted: Whether the attempt counts towards blocking the address. False for a placeholder. Added in 0.2.
+        begins_block: Whether this attempt is the one that blocks the address.
     """
+
+    is_counted = True
 
     def __init__(self, key_id: str | None = None, *, begins_block: bool = False) -> None:
         super().__init__(key_id)
@@ -121,67 +174,79 @@ class FailedAttempt(KeyRefusal):
 
 
 class MalformedApiKey(FailedAttempt):
-    """What was sent is no token: wrong form, wrong checksum, or two different ones.
+    """A value that is not a token: wrong form, wrong checksum, a placeholder, or two different tokens.
 
     Attributes:
-        reason: half a sentence on what is wrong; never holds the value.
+        reason: What is wrong, as half a sentence that never contains the value.
     """
 
-    def __init__(self, reason: str, *, begins_block: bool = False) -> None:
+    def __init__(self, reason: str, *, begins_block: bool = False, is_counted: bool = True) -> None:
         super().__init__(begins_block=begins_block)
         self.reason = reason
+        self.is_counted = is_counted
 
 
 class InvalidApiKey(FailedAttempt):
-    """Unknown id or wrong secret: one answer for both."""
+    """An unknown id or a wrong secret. Both have the same response."""
 
 
 class DisabledApiKey(KeyRefusal):
-    """Right secret, but the key is switched off."""
+    """Correct secret of a disabled key."""
 
 
 class RevokedApiKey(KeyRefusal):
-    """Right secret, but the key was revoked for good."""
+    """Correct secret of a revoked key."""
 
 
 class ExpiredApiKey(KeyRefusal):
-    """Right secret, but the key has expired, or the secret was replaced and its overlap is over."""
+    """Correct secret of an expired key, or a secret that a rotation replaced and whose overlap has ended."""
+
+
+class OwnerSuspended(KeyRefusal):
+    """Correct secret of a key whose owner is suspended. Added in 0.2."""
 
 
 class OriginNotAllowed(KeyRefusal):
-    """The request's ``Origin`` is not in the key's list."""
+    """An ``Origin`` that is not in the key's list."""
 
 
 class AddressNotAllowed(KeyRefusal):
-    """The client's address is not in the key's list."""
+    """A client address that is not in the key's list."""
 
 
 class SessionRefusal(Refusal):
-    """Refused because of its session."""
+    """A request refused because of its session."""
 
 
 class MissingSession(SessionRefusal):
-    """The route takes a session alone and none was sent."""
+    """No session was sent to a route that accepts only a session."""
 
 
 class SessionRequired(SessionRefusal):
-    """The key is good; the route also wants a session and no Bearer value was sent."""
+    """The key is valid; the route also requires a session, and no Bearer value was sent."""
 
 
 class InvalidSession(SessionRefusal):
-    """The session is unknown, expired or revoked."""
+    """An unknown, expired or revoked session, or several different ones."""
 
 
 class MissingCredentials(Refusal):
-    """The route takes a key or a session and neither was sent."""
+    """Neither a key nor a session was sent to a route that accepts either.
+
+    Attributes:
+        mistake: What was sent instead, as half a sentence without any value; None if nothing was recognized. Added in
+            0.2.
+    """
+
+    mistake: str | None = None
 
 
 class InsufficientScope(Refusal):
-    """Key or session lacks a scope, or a caller would grant more than it holds.
+    """The key or session lacks a scope, or a caller would grant more than it holds.
 
     Attributes:
-        missing_scopes: the scopes that were wanted and are not held, sorted.
-        reason: what they were wanted for, where that is not plain from the route; no full stop.
+        missing_scopes: Required scopes that are not held, sorted.
+        reason: What they are required for, as half a sentence; None if the route makes that clear.
     """
 
     def __init__(self, missing_scopes: Iterable[str], key_id: str | None = None, reason: str | None = None) -> None:
@@ -195,7 +260,7 @@ class AddressBlocked(Refusal):
     """The client's address is blocked.
 
     Attributes:
-        retry_after_s: whole seconds until the block ends, at least 1.
+        retry_after_s: Whole seconds until the block ends, at least 1.
     """
 
     def __init__(self, retry_after_s: int) -> None:
@@ -204,11 +269,11 @@ class AddressBlocked(Refusal):
 
 
 class RateLimitExceeded(Refusal):
-    """The key's hourly cap is used up.
+    """The key's hourly limit is used up.
 
     Attributes:
-        retry_after_s: whole seconds until a unit is free again, at least 1.
-        hourly_limit: the cap, requests per hour.
+        retry_after_s: Whole seconds until a unit is available again, at least 1.
+        hourly_limit: Requests per hour.
     """
 
     def __init__(self, retry_after_s: int, hourly_limit: int, key_id: str | None = None) -> None:
@@ -219,15 +284,15 @@ class RateLimitExceeded(Refusal):
 
 
 class ManagementError(KeyAuthError):
-    """A change or a look at a key that cannot be carried out."""
+    """A management call that cannot be carried out."""
 
 
 class KeyNotFound(ManagementError):
-    """There is no such key, or it is not the caller's."""
+    """The key does not exist, or it belongs to another owner."""
 
 
 class KeyNotActive(ManagementError):
-    """The key is not active, so this cannot be done to it.
+    """The key is not active, so it cannot be changed in this way.
 
     Attributes:
         status: ``disabled``, ``expired`` or ``revoked``.
@@ -239,10 +304,10 @@ class KeyNotActive(ManagementError):
 
 
 class TooManyKeys(ManagementError):
-    """The owner has as many keys as ``max_keys_per_owner`` allows.
+    """The owner has the maximum number of keys.
 
     Attributes:
-        limit: the setting.
+        limit: The setting ``max_keys_per_owner``.
     """
 
     def __init__(self, limit: int) -> None:
@@ -251,37 +316,37 @@ class TooManyKeys(ManagementError):
 
 
 class TemporarilyUnavailable(KeyAuthError):
-    """The database or the limiter cannot answer now. Never a failed attempt.
+    """The database or the limiter is unavailable. Never a failed attempt.
 
     Attributes:
-        retry_after_s: whole seconds after which a retry is sensible.
+        retry_after_s: Whole seconds after which a retry makes sense.
     """
 
     retry_after_s: int = 2
 
 
 class StoreUnavailable(TemporarilyUnavailable):
-    """The database cannot answer."""
+    """The database is unavailable."""
 
 
 class LimiterUnavailable(TemporarilyUnavailable):
-    """The limiter cannot answer."""
+    """The limiter is unavailable."""
 
 
 class HasherUnavailable(TemporarilyUnavailable):
-    """Argon2 cannot run, for want of memory for instance, or too many wait for it."""
+    """Argon2 cannot run, for example because memory is short, or too many requests wait for it."""
 
 
 class ChangePending(TemporarilyUnavailable):
-    """A change to a key is stored, but not every worker has been told of it yet.
+    """A change to a key is stored but not yet effective on all workers.
 
     Attributes:
-        holds_within_s: seconds within which it holds everywhere.
-        token: the new token, where the change was a rotation: it can be had nowhere else.
+        holds_within_s: Seconds within which it is effective on all workers.
+        token: The new token if the change was a rotation, or None. It is shown only here.
     """
 
     def __init__(self, holds_within_s: int, token: str | None = None) -> None:
-        super().__init__(f"holds everywhere within {holds_within_s} s")  # and no word of the token
+        super().__init__(f"effective on all workers within {holds_within_s} s")  # without the token
         self.holds_within_s = holds_within_s
         self.token = token
         self.retry_after_s = holds_within_s

@@ -32,6 +32,7 @@ EXAMPLES: list[errors.KeyAuthError] = [
     errors.DisabledApiKey(),
     errors.RevokedApiKey(),
     errors.ExpiredApiKey(),
+    errors.OwnerSuspended(),
     errors.OriginNotAllowed(),
     errors.AddressNotAllowed(),
     errors.MissingSession(),

@@ -115,6 +115,10 @@ class RequestHandler:
             )
         return self.begin(scope)
 
+    def bind(self, error: KeyAuthError, context: AuthContext) -> None:
+        """Make ``error.problem()`` return what ``respond`` would send."""
+        self._problems.bind(error, context)
+
     def respond(self, error: KeyAuthError, context: AuthContext, scope: Scope) -> Response:
         """Return the response to an error, and report it."""
         response = self._problems.response(error, context)
