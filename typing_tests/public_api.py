@@ -83,6 +83,7 @@ async def dependencies(connection: HTTPConnection) -> AsyncIterator[None]:
     assert_type(await auth.optional_key(connection, scopes), KeyPrincipal | None)
     assert_type(await auth.require_session(connection, scopes), SessionPrincipal)
     assert_type(await auth.require_key_and_session(connection, scopes), SessionPrincipal)
+    assert_type(await auth.require_key_or_session(connection, scopes), KeyPrincipal | SessionPrincipal)
     yield
 
 

@@ -31,7 +31,7 @@ from fastapi_keyauth.http.dashboard.options import DashboardOptions
 from fastapi_keyauth.http.dashboard.router import build_dashboard_router
 from fastapi_keyauth.http.lifespan import WithLifespan
 from fastapi_keyauth.http.middleware import KeyAuthMiddleware, keep_outermost
-from fastapi_keyauth.http.openapi import replace_schema
+from fastapi_keyauth.http.openapi import SchemaCompleter
 from fastapi_keyauth.http.problem_details import ProblemRenderer
 from fastapi_keyauth.http.protect import Exemptions, ProtectedPaths, ProtectMiddleware
 from fastapi_keyauth.http.proxy_check import ProxyHeaderCheck
@@ -85,6 +85,7 @@ class KeyAuth:
         require_key: dependency -> ``KeyPrincipal``.
         require_session: dependency -> ``SessionPrincipal``; no key wanted.
         require_key_and_session: dependency -> ``SessionPrincipal`` whose ``key`` is the key.
+        require_key_or_session: Dependency -> ``KeyPrincipal`` or ``SessionPrincipal``. Added in 0.2.
         optional_key: dependency -> ``KeyPrincipal`` or None.
 
     Raises:
@@ -145,16 +146,18 @@ class KeyAuth:
             # With trusted proxies a server that rewrites by the same ones does no harm.
             peers=None if settings.trusted_proxies else ProxyHeaderCheck(),
         )
-        parts = (authenticator, self._request_handler.get_context, settings.header_name)
+        parts = (self._request_handler, settings.header_name)
         self.require_key = dependencies.RequireKey(*parts)
         self.require_session = dependencies.RequireSession(*parts)
         self.require_key_and_session = dependencies.RequireKeyAndSession(*parts)
+        self.require_key_or_session = dependencies.RequireKeyOrSession(*parts)
         self.optional_key = dependencies.OptionalKey(*parts)
         manager = dependencies.RequireManager(*parts)
         self._request_handler.key_requirements = frozenset(
-            (self.require_key, self.require_key_and_session, self.optional_key, manager)
+            (self.require_key, self.require_key_and_session, self.require_key_or_session, self.optional_key, manager)
         )
         self._router_parts = (self.keys, settings, self.require_key, manager, self._request_handler.client_address)
+        self._schema = SchemaCompleter(settings)
         self._protected: dict[Any, ProtectedPaths] = {}
         self._users = 0
         tasks = (self._outbox.drain, self._usage.flush, self._pruner.prune_when_due)
@@ -210,6 +213,8 @@ class KeyAuth:
 
         @contextlib.asynccontextmanager
         async def lifespan(started: Any) -> AsyncIterator[Any]:
+            if isinstance(app, FastAPI):
+                self._schema.attach(app, protected.require_key)  # again: app.openapi may have been replaced since
             async with self, inner_lifespan(started) as state:
                 yield state
 
@@ -218,7 +223,7 @@ class KeyAuth:
             # Starlette's annotation demands a handler of Exception; this one is only ever given its own kind.
             app.add_exception_handler(KeyAuthError, handle_error)  # type: ignore[arg-type]
         if isinstance(app, FastAPI):
-            replace_schema(app, self.settings.header_name, protected.require_key)
+            self._schema.attach(app, protected.require_key)
 
     def is_installed_on(self, app: ASGIApp) -> bool:
         """Return whether ``install`` or ``protect`` was called with this application."""
@@ -327,7 +332,12 @@ class KeyAuth:
         return await upgrade(self.settings.database_url)
 
     async def _start(self) -> None:
-        requirements = (self.require_key, self.optional_key, self.require_key_and_session)
+        requirements = (
+            self.require_key,
+            self.optional_key,
+            self.require_key_and_session,
+            self.require_key_or_session,
+        )
         for warning in (
             *run_checks(self.settings),
             *find_unknown_scopes(self._protected, requirements, self.settings.scopes),

@@ -116,6 +116,7 @@ def signed_in(
         auth: the KeyAuth whose dependencies its routes use.
         key: whom ``require_key`` and ``optional_key`` give.
         session: whom ``require_session`` gives; with ``key`` also whom ``require_key_and_session`` gives.
+            ``require_key_or_session`` gives the key, or the session if there is no key.
     """
     overrides: dict[Callable[..., Any], Callable[..., Any]] = {}
     if key is not None:
@@ -124,6 +125,9 @@ def signed_in(
         overrides[auth.require_session] = _override_for(session)
     if key is not None and session is not None:
         overrides[auth.require_key_and_session] = _override_for(replace(session, key=key), key)
+    for caller in (key, session):
+        if caller is not None:
+            overrides.setdefault(auth.require_key_or_session, _override_for(caller))
     before = dict(app.dependency_overrides)
     app.dependency_overrides.update(overrides)
     try:

@@ -77,7 +77,7 @@ def test_the_optional_key_is_given_too() -> None:
 def test_afterwards_everything_is_as_before() -> None:
     app.dependency_overrides[both] = maybe
     with signed_in(app, auth, key=key_principal()):
-        assert len(app.dependency_overrides) == 3
+        assert len(app.dependency_overrides) == 4
     assert app.dependency_overrides == {both: maybe}
     app.dependency_overrides.clear()
     assert TestClient(app).get("/both").status_code == 401

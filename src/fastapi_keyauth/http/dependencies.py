@@ -1,135 +1,199 @@
 # Annotations stay real objects in this module: FastAPI reads them.
-"""The FastAPI security dependencies. One object each, which reads the connection itself."""
+"""FastAPI security dependencies. Each is one object that reads the connection itself."""
 
-from collections.abc import Callable
+from typing import Generic, TypeVar
 
 from fastapi.openapi.models import APIKey, APIKeyIn, HTTPBearer
 from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
-from fastapi_keyauth.auth.authenticator import Authenticator
 from fastapi_keyauth.auth.request_context import AuthContext
 from fastapi_keyauth.domain.principals import ADMIN, KeyPrincipal, SessionPrincipal
-from fastapi_keyauth.errors import InsufficientScope, MissingCredentials
-from fastapi_keyauth.http.openapi import EITHER, KEY, KEY_AND_SESSION, OPTIONAL_KEY, SESSION
+from fastapi_keyauth.errors import InsufficientScope, KeyAuthError, MissingCredentials
+from fastapi_keyauth.http.openapi import EITHER, KEY, KEY_AND_SESSION, MANAGER, OPTIONAL_KEY, SESSION, internal_name
+from fastapi_keyauth.http.request_handler import RequestHandler
 
-FindVisit = Callable[[HTTPConnection], AuthContext]
+Principal = TypeVar("Principal")
 
 
-class _Requirement(SecurityBase):
-    """What the dependencies share: the authenticator, and a scheme that OpenAPI shows."""
+class _Requirement(SecurityBase, Generic[Principal]):
+    """A dependency on the credentials of a request, with the scheme that OpenAPI shows.
+
+    Attributes:
+        takes_key: Whether the route accepts an API key.
+        takes_session: Whether the route accepts a session.
+    """
 
     scheme: str
+    takes_key = True
+    takes_session = False
 
-    def __init__(self, authenticator: Authenticator, get_context: FindVisit, header_name: str) -> None:
-        self._authenticator = authenticator
-        self._context = get_context
-        self.scheme_name = self.scheme
-        # openapi.py puts both models in the place of a requirement that concerns both.
+    def __init__(self, handler: RequestHandler, header_name: str) -> None:
+        self._handler = handler
+        self._authenticator = handler.authenticator
+        # openapi.py replaces the name, with both schemes if the dependency concerns both.
+        self.scheme_name = internal_name(self.scheme, header_name)
         if self.scheme == SESSION:
             self.model = HTTPBearer()
         else:
             self.model = APIKey(**{"in": APIKeyIn.header}, name=header_name)
 
+    async def __call__(self, connection: HTTPConnection, scopes: SecurityScopes) -> Principal:
+        """Authenticate the request.
 
-class RequireKey(_Requirement):
-    """Dependency: an API key that is admitted.
+        Returns:
+            The principal.
+
+        Raises:
+            Refusal: If the request is refused.
+            TemporarilyUnavailable: If the store or the limiter is unavailable.
+        """
+        context = self._handler.get_context(connection)
+        context.takes_key |= self.takes_key
+        context.takes_session |= self.takes_session
+        try:
+            return await self._authenticate(context, connection, scopes.scopes)
+        except KeyAuthError as error:
+            self._handler.bind(error, context)
+            raise
+
+    async def _authenticate(self, context: AuthContext, connection: HTTPConnection, scopes: list[str]) -> Principal:
+        raise NotImplementedError
+
+
+class RequireKey(_Requirement[KeyPrincipal]):
+    """Dependency on an API key. Returns a ``KeyPrincipal``.
 
     Raises:
-        Refusal: no key, a bad one, its cap used up, or a scope of ``Security(..., scopes=[...])`` missing.
-        TemporarilyUnavailable: it cannot be checked now.
+        Refusal: If the key is missing or refused, its limit is used up, or it lacks a scope of
+            ``Security(..., scopes=[...])``.
+        TemporarilyUnavailable: If the store or the limiter is unavailable.
     """
 
     scheme = KEY
 
-    async def __call__(self, connection: HTTPConnection, scopes: SecurityScopes) -> KeyPrincipal:
-        """See the class."""
-        context = self._context(connection)
-        context.takes_key = True
+    async def _authenticate(self, context: AuthContext, connection: HTTPConnection, scopes: list[str]) -> KeyPrincipal:
         principal = await self._authenticator.authenticate_key(context)
-        if scopes.scopes:
-            self._authenticator.check_scopes(scopes.scopes, principal)
+        if scopes:
+            self._authenticator.check_scopes(scopes, principal)
         return principal
 
 
-class OptionalKey(_Requirement):
-    """Dependency: an API key that is admitted, or None where no token was sent. A bad one is still refused."""
+class OptionalKey(_Requirement[KeyPrincipal | None]):
+    """Dependency on an API key, if one was sent. Returns a ``KeyPrincipal``, or None if no token was sent.
+
+    Raises:
+        Refusal: As for ``RequireKey``, if a token was sent.
+        TemporarilyUnavailable: If the store or the limiter is unavailable.
+    """
 
     scheme = OPTIONAL_KEY
 
-    async def __call__(self, connection: HTTPConnection, scopes: SecurityScopes) -> KeyPrincipal | None:
-        """See the class."""
-        context = self._context(connection)
-        context.takes_key = True
+    async def _authenticate(
+        self, context: AuthContext, connection: HTTPConnection, scopes: list[str]
+    ) -> KeyPrincipal | None:
         if not context.credentials.has_token:
             return None
         principal = await self._authenticator.authenticate_key(context)
-        self._authenticator.check_scopes(scopes.scopes, principal)
+        self._authenticator.check_scopes(scopes, principal)
         return principal
 
 
-class RequireSession(_Requirement):
-    """Dependency: a user's session; an API key is neither wanted nor looked at.
+class RequireSession(_Requirement[SessionPrincipal]):
+    """Dependency on a user's session. Returns a ``SessionPrincipal``. An API key is neither required nor read.
 
     Raises:
-        MissingSession, InvalidSession: 401 with a Bearer challenge.
-        InsufficientScope: the session lacks a scope of ``Security(..., scopes=[...])``.
-        TemporarilyUnavailable: it cannot be checked now.
+        MissingSession: If no session was sent.
+        InvalidSession: If the session is unknown, expired or revoked.
+        InsufficientScope: If the session lacks a scope of ``Security(..., scopes=[...])``.
+        TemporarilyUnavailable: If the store is unavailable.
     """
 
     scheme = SESSION
+    takes_key = False
+    takes_session = True
 
-    async def __call__(self, connection: HTTPConnection, scopes: SecurityScopes) -> SessionPrincipal:
-        """See the class."""
-        context = self._context(connection)
-        context.takes_session = True
+    async def _authenticate(
+        self, context: AuthContext, connection: HTTPConnection, scopes: list[str]
+    ) -> SessionPrincipal:
         principal = await self._authenticator.authenticate_session(context, connection, None)
-        self._authenticator.check_scopes(scopes.scopes, principal)
+        self._authenticator.check_scopes(scopes, principal)
         return principal
 
 
-class RequireKeyAndSession(_Requirement):
-    """Dependency: an API key and a user's session, both. Scopes must be held by both.
+class RequireKeyAndSession(_Requirement[SessionPrincipal]):
+    """Dependency on an API key and a user's session. Returns a ``SessionPrincipal`` with its ``key``.
+
+    Both must hold the scopes.
 
     Raises:
-        Refusal: as for a key alone; then ``SessionRequired`` (403) or ``InvalidSession`` (401).
-        TemporarilyUnavailable: it cannot be checked now.
+        Refusal: As for ``RequireKey``; then ``SessionRequired`` (403) or ``InvalidSession`` (401).
+        TemporarilyUnavailable: If the store or the limiter is unavailable.
     """
 
     scheme = KEY_AND_SESSION
+    takes_session = True
 
-    async def __call__(self, connection: HTTPConnection, scopes: SecurityScopes) -> SessionPrincipal:
-        """See the class."""
-        context = self._context(connection)
-        context.takes_key = context.takes_session = True
+    async def _authenticate(
+        self, context: AuthContext, connection: HTTPConnection, scopes: list[str]
+    ) -> SessionPrincipal:
         key = await self._authenticator.authenticate_key(context)
         principal = await self._authenticator.authenticate_session(context, connection, key)
-        # A key without the scope and a session without it answer alike: what is missing is missing.
-        self._authenticator.check_scopes(scopes.scopes, key)
-        self._authenticator.check_scopes(scopes.scopes, principal)
+        # The response is the same whether the key or the session lacks the scope.
+        self._authenticator.check_scopes(scopes, key)
+        self._authenticator.check_scopes(scopes, principal)
         return principal
 
 
-class RequireManager(_Requirement):
-    """Dependency of the management routes: a session, or an API key with the scope asked for.
+class RequireKeyOrSession(_Requirement[KeyPrincipal | SessionPrincipal]):
+    """Dependency on an API key or a user's session. Returns a ``KeyPrincipal`` or a ``SessionPrincipal``.
 
-    Where both are sent both are checked, and the session is the caller: it is the person.
+    A key, if one was sent, decides; otherwise the session does. The scopes apply to the one that decides, the limits
+    to keys. Added in 0.2.
+
+    Raises:
+        MissingCredentials: If neither was sent.
+        Refusal: As for ``RequireKey`` if a key was sent, otherwise as for ``RequireSession``.
+        TemporarilyUnavailable: If the store or the limiter is unavailable.
     """
 
     scheme = EITHER
+    takes_session = True
 
-    async def __call__(self, connection: HTTPConnection, scopes: SecurityScopes) -> KeyPrincipal | SessionPrincipal:
-        """See the class."""
-        context = self._context(connection)
-        context.takes_key = context.takes_session = True
+    async def _authenticate(
+        self, context: AuthContext, connection: HTTPConnection, scopes: list[str]
+    ) -> KeyPrincipal | SessionPrincipal:
+        principal: KeyPrincipal | SessionPrincipal
+        if context.credentials.has_token:
+            principal = await self._authenticator.authenticate_key(context)
+        elif context.credentials.has_session:
+            principal = await self._authenticator.authenticate_session(context, connection, None)
+        else:
+            raise MissingCredentials
+        self._authenticator.check_scopes(scopes, principal)
+        return principal
+
+
+class RequireManager(_Requirement[KeyPrincipal | SessionPrincipal]):
+    """Dependency of the management routes: a session, or an API key with the scope of the route.
+
+    If both were sent, both are checked, and the session is the caller: it is the person.
+    """
+
+    scheme = MANAGER
+    takes_session = True
+
+    async def _authenticate(
+        self, context: AuthContext, connection: HTTPConnection, scopes: list[str]
+    ) -> KeyPrincipal | SessionPrincipal:
         credentials = context.credentials
         key = await self._authenticator.authenticate_key(context) if credentials.has_token else None
         if credentials.has_session:
             return await self._authenticator.authenticate_session(context, connection, key)
         if key is None:
             raise MissingCredentials
-        missing = [scope for scope in scopes.scopes if not key.holds(scope)]
+        missing = [scope for scope in scopes if not key.holds(scope)]
         if missing and not key.holds(ADMIN):
             raise InsufficientScope(missing, key.id)
         return key

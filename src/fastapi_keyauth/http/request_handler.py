@@ -160,6 +160,7 @@ class RequestHandler:
         handlers = getattr(scope.get("app"), "exception_handlers", {})
         handler = next((handlers[kind] for kind in type(error).__mro__ if kind in handlers), handle_error)
         if handler is not handle_error:
+            self.bind(error, context)
             await ExceptionMiddleware(_raising(error), handlers)(scope, receive, send)
             return
         response = self.respond(error, context, scope)
