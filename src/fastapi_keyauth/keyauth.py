@@ -1,6 +1,5 @@
 """KeyAuth: the one object that users build. Wires the parts, starts and stops them."""
 
-import asyncio
 import contextlib
 import secrets
 import time
@@ -21,6 +20,7 @@ from fastapi_keyauth.auth.credentials import CredentialReader
 from fastapi_keyauth.auth.hashing import Hasher
 from fastapi_keyauth.auth.imported_verifier import build_verifier
 from fastapi_keyauth.auth.sessions import SessionGate, SessionResolver, Sessions
+from fastapi_keyauth.concurrency.event_loop import EventLoopBinding
 from fastapi_keyauth.concurrency.periodic import PeriodicTasks
 from fastapi_keyauth.domain.ip_addresses import AddressResolver
 from fastapi_keyauth.domain.tokens import TokenParser
@@ -108,8 +108,9 @@ class KeyAuth:
         self._metrics = metrics = build_metrics(settings.key_prefix, telemetry)
         self._hook = None if on_event is None else EventDispatcher(on_event, metrics.counters)
         self._observer = Observer(metrics, self._hook, self._now)
-        self._database = Database(settings.database_url, observer=self._observer)
-        self._hasher = Hasher(settings, metrics)
+        self._event_loop = event_loop = EventLoopBinding()
+        self._database = Database(settings.database_url, observer=self._observer, event_loop=event_loop)
+        self._hasher = Hasher(settings, metrics, event_loop)
         self._limiter = build_limiter(settings, clock, self._observer)
         store = KeyStore(self._database, settings, self._observer)
         usage_store = UsageStore(self._database)
@@ -133,7 +134,7 @@ class KeyAuth:
             counters=metrics.counters,
         )
         addresses = AddressResolver(settings.trusted_proxies, settings.ipv6_prefix_length)
-        self.blocks = Blocks(self._limiter, addresses)
+        self.blocks = Blocks(self._limiter, addresses, event_loop)
         self._request_handler = RequestHandler(
             scope_key=f"fastapi_keyauth.{secrets.token_hex(4)}",
             credentials=CredentialReader.of(settings),
@@ -145,6 +146,7 @@ class KeyAuth:
             observer=self._observer,
             # With trusted proxies a server that rewrites by the same ones does no harm.
             peers=None if settings.trusted_proxies else ProxyHeaderCheck(),
+            event_loop=event_loop,
         )
         parts = (self._request_handler, settings.header_name)
         self.require_key = dependencies.RequireKey(*parts)
@@ -162,7 +164,6 @@ class KeyAuth:
         self._users = 0
         tasks = (self._outbox.drain, self._usage.flush, self._pruner.prune_when_due)
         self._housekeeping = PeriodicTasks(POLL_INTERVAL_S, *tasks)
-        self._start_lock = asyncio.Lock()
 
     def __repr__(self) -> str:
         return f"KeyAuth({self.settings!r})"
@@ -272,26 +273,38 @@ class KeyAuth:
         return app
 
     async def __aenter__(self) -> Self:
-        """Start: connect, and make the tables where there are none. Nested uses share one start.
+        """Start: connect, and create the tables if they do not exist. Nested uses share one start.
 
         Raises:
-            SetupError: the database does not answer, Redis refuses, or the tables want an upgrade. A Redis that does
-                not answer is an outage, which begins with the start.
+            SetupError: If the database does not respond, Redis rejects the connection, or the tables require an
+                upgrade. A Redis that does not respond is an outage, which begins with the start.
+            RuntimeError: If it is started in another event loop, or this is not asyncio. Once it has stopped, any event
+                loop may start it.
         """
-        async with self._start_lock:
-            if self._users == 0:
-                await self._start()
-            self._users += 1
+        lock = self._event_loop.bind()
+        try:
+            async with lock:
+                if self._users == 0:
+                    await self._start()
+                self._users += 1
+        except BaseException:  # also if the start is cancelled
+            self._event_loop.release()
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Stop: write what is pending, close connections."""
-        async with self._start_lock:
-            self._users -= 1
-            if self._users == 0:
-                await self._stop()
+        lock = self._event_loop.bind()
+        try:
+            async with lock:
+                self._users -= 1
+                if self._users == 0:
+                    await self._stop()
+        finally:
+            self._event_loop.release()  # of this call
+            self._event_loop.release()  # of the start
 
     @contextlib.asynccontextmanager
     async def connect(self) -> AsyncIterator[Self]:

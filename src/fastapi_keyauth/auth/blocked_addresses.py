@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from fastapi_keyauth.concurrency.event_loop import EventLoopBinding
 from fastapi_keyauth.domain.ip_addresses import AddressResolver, parse_ip
 from fastapi_keyauth.errors import InvalidField
 from fastapi_keyauth.limiter import Limiter
@@ -26,12 +27,14 @@ class Blocks:
     Every method may raise ``LimiterUnavailable``.
     """
 
-    def __init__(self, limiter: Limiter, addresses: AddressResolver) -> None:
+    def __init__(self, limiter: Limiter, addresses: AddressResolver, event_loop: EventLoopBinding) -> None:
         self._limiter = limiter
         self._addresses = addresses
+        self._event_loop = event_loop
 
     async def list(self) -> list[Block]:
         """All blocks that hold now, the ones that end last first."""
+        self._event_loop.check()
         found = await self._limiter.blocks()
         return [Block(*item) for item in sorted(found.items(), key=lambda item: (-item[1], item[0]))]
 
@@ -47,6 +50,7 @@ class Blocks:
         Raises:
             InvalidField: no address.
         """
+        self._event_loop.check()
         ip = parse_ip(address.partition("/")[0].strip())
         if ip is None:
             raise InvalidField("address", "must be an IPv4 or IPv6 address")

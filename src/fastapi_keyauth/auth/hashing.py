@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from argon2 import PasswordHasher
 from argon2.exceptions import HashingError, InvalidHashError, VerificationError, VerifyMismatchError
 
+from fastapi_keyauth.concurrency.event_loop import EventLoopBinding
 from fastapi_keyauth.concurrency.fair_semaphore import FairSemaphore, TooManyWaiting
 from fastapi_keyauth.concurrency.log_throttle import LogThrottle
 from fastapi_keyauth.domain import imported_tokens as foreign
@@ -33,11 +34,17 @@ INACTIVE_DUTY_CYCLE = 3
 class Hasher:
     """Hashes and verifies secrets. At most ``max_concurrent_hashes`` run at once; the rest wait their turn.
 
-    Create it and call it from one event loop; ``close`` ends its threads.
+    Call it from one event loop, between ``start`` and ``close``.
+
+    Args:
+        settings: The costs of Argon2, and how many hashes run concurrently.
+        metrics: Spans around hashes.
+        event_loop: The event loop that calls must come from.
     """
 
-    def __init__(self, settings: KeyAuthSettings, metrics: Metrics) -> None:
+    def __init__(self, settings: KeyAuthSettings, metrics: Metrics, event_loop: EventLoopBinding | None = None) -> None:
         self._metrics = metrics
+        self._event_loop = EventLoopBinding() if event_loop is None else event_loop
         self._hasher = PasswordHasher(
             time_cost=settings.argon2_time_cost,
             memory_cost=settings.argon2_memory_kib,
@@ -138,6 +145,7 @@ class Hasher:
         return HasherUnavailable()
 
     def _started(self) -> ThreadPoolExecutor:
+        self._event_loop.check()
         if self._threads is None:
             raise RuntimeError("KeyAuth is not started: run the app with its lifespan, or use `async with auth:`.")
         return self._threads

@@ -12,6 +12,7 @@ from starlette.websockets import WebSocket, WebSocketState
 from fastapi_keyauth.auth.authenticator import Authenticator
 from fastapi_keyauth.auth.credentials import CredentialReader, Headers
 from fastapi_keyauth.auth.request_context import AuthContext
+from fastapi_keyauth.concurrency.event_loop import EventLoopBinding
 from fastapi_keyauth.domain.ip_addresses import AddressResolver, ClientAddress
 from fastapi_keyauth.errors import KeyAuthError
 from fastapi_keyauth.http.cors import CorsRules
@@ -47,6 +48,7 @@ class RequestHandler:
         rate_limit_headers: RateLimitHeaders,
         observer: Observer,
         peers: ProxyHeaderCheck | None,
+        event_loop: EventLoopBinding,
     ) -> None:
         self.scope_key = scope_key
         self.installed_on: set[Any] = set()
@@ -59,6 +61,7 @@ class RequestHandler:
         self.rate_limit_headers = rate_limit_headers
         self._observer = observer
         self._peers = peers
+        self._event_loop = event_loop
 
     def open_context(self, scope: Scope) -> AuthContext:
         """Open a context for a request and store it in the request's scope."""
@@ -76,7 +79,12 @@ class RequestHandler:
         return context
 
     def begin(self, scope: Scope) -> AuthContext:
-        """Return the context of a request that this KeyAuth is now asked about."""
+        """Return the context of a request that this KeyAuth is now asked about.
+
+        Raises:
+            RuntimeError: If the application is served in another event loop than it was started in.
+        """
+        self._event_loop.check()
         context: AuthContext = scope[self.scope_key]
         scope[CURRENT] = self
         return context

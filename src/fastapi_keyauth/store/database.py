@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Executable, Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from fastapi_keyauth.concurrency.event_loop import EventLoopBinding
 from fastapi_keyauth.concurrency.uncancellable import ShieldedTasks
 from fastapi_keyauth.errors import InvalidField, SetupError, StoreUnavailable
 from fastapi_keyauth.settings.urls import masked_url
@@ -64,13 +65,21 @@ class Database:
         url: of the database.
         timeout_s: seconds for a statement, waiting for locks included.
         observer: told when the database is lost and when it is back.
+        event_loop: The event loop that calls must come from.
 
     Attributes:
         tasks: what writes, and is not to be cut off.
     """
 
-    def __init__(self, url: str, timeout_s: float = COMMAND_TIMEOUT_S, observer: Observer | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        timeout_s: float = COMMAND_TIMEOUT_S,
+        observer: Observer | None = None,
+        event_loop: EventLoopBinding | None = None,
+    ) -> None:
         self._url = url
+        self._event_loop = EventLoopBinding() if event_loop is None else event_loop
         self._timeout_s = timeout_s
         self._engine: AsyncEngine | None = None
         self._reader: AsyncEngine | None = None
@@ -177,6 +186,7 @@ class Database:
         Raises:
             StoreUnavailable: the database cannot answer, or did not in time.
         """
+        self._event_loop.check()
         self._breaker.check()
         try:
             return await self._readings.run(lambda: self._fetch(statement, is_like_probe), READ_TIMEOUT_S)
@@ -223,6 +233,7 @@ class Database:
 
     @asynccontextmanager
     async def _turn(self, gate: asyncio.Lock | asyncio.Semaphore) -> AsyncIterator[None]:
+        self._event_loop.check()
         self._breaker.check()
         try:
             async with asyncio.timeout(POOL_TIMEOUT_S):
