@@ -26,6 +26,7 @@ from fastapi_keyauth.domain.ip_addresses import AddressResolver
 from fastapi_keyauth.domain.tokens import TokenParser
 from fastapi_keyauth.errors import KeyAuthError
 from fastapi_keyauth.http import dependencies
+from fastapi_keyauth.http.annotation_check import check_annotations
 from fastapi_keyauth.http.cors import CorsRules
 from fastapi_keyauth.http.dashboard.options import DashboardOptions
 from fastapi_keyauth.http.dashboard.router import build_dashboard_router
@@ -277,7 +278,8 @@ class KeyAuth:
 
         Raises:
             SetupError: If the database does not respond, Redis rejects the connection, or the tables require an
-                upgrade. A Redis that does not respond is an outage, which begins with the start.
+                upgrade, or FastAPI has dropped the dependency of a route. A Redis that does not respond is an outage,
+                which begins with the start.
             RuntimeError: If it is started in another event loop, or this is not asyncio. Once it has stopped, any event
                 loop may start it.
         """
@@ -345,6 +347,7 @@ class KeyAuth:
         return await upgrade(self.settings.database_url)
 
     async def _start(self) -> None:
+        check_annotations(self._protected)
         requirements = (
             self.require_key,
             self.optional_key,
