@@ -124,6 +124,9 @@ class KeyAuth:
         self.leaks = Leaks(parser, store, self._hasher, self.keys.record_leak, self._now)
         monotonic = time.monotonic if clock is None else clock
         self._verifier = build_verifier(settings, store, self._hasher, metrics, self._now, monotonic)
+        store.lineage.on_break = self._verifier.forget_all
+        self._database.on_recovery = self._verifier.distrust_rows
+        self._check_lineage = store.lineage.check
         self._authenticator = authenticator = Authenticator(
             parser=parser,
             verifier=self._verifier,
@@ -163,7 +166,7 @@ class KeyAuth:
         self._schema = SchemaCompleter(settings)
         self._protected: dict[Any, ProtectedPaths] = {}
         self._users = 0
-        tasks = (self._outbox.drain, self._usage.flush, self._pruner.prune_when_due)
+        tasks = (self._check_lineage, self._outbox.drain, self._usage.flush, self._pruner.prune_when_due)
         self._housekeeping = PeriodicTasks(POLL_INTERVAL_S, *tasks)
 
     def __repr__(self) -> str:
@@ -361,6 +364,7 @@ class KeyAuth:
             warning.warn()
         await self._database.start()
         try:
+            await self._check_lineage()
             await self._limiter.start()
             for warning in await self._limiter.run_checks():
                 warning.warn()

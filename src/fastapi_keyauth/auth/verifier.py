@@ -81,17 +81,27 @@ class Verifier:
         self._running: dict[tuple[bytes, int], asyncio.Task[bool]] = {}
         self._readings: dict[tuple[bytes, str], tuple[float, asyncio.Task[VerifiedKey | None]]] = {}
         """Digest and generation to when it began, and the reading."""
+        self._distrusted_at = -math.inf
 
     def find_verified(self, digest: bytes) -> VerifiedKey | None:
         """The key if the token with this digest was verified before. No I/O."""
-        verified = self._verified.get(digest)
-        if verified is not None:
-            self._verified.move_to_end(digest)
-            return verified
-        verified = self._inactive.get(digest)
-        if verified is not None:
-            self._inactive.move_to_end(digest)
-        return verified
+        for kept in (self._verified, self._inactive):
+            verified = kept.get(digest)
+            if verified is not None:
+                kept.move_to_end(digest)
+                return verified if verified.read_at > self._distrusted_at else None
+        return None
+
+    def distrust_rows(self) -> None:
+        """Read every row again before it is used, because the database was unavailable meanwhile."""
+        self._distrusted_at = self._monotonic()
+        self._negative.clear()
+
+    def forget_all(self) -> None:
+        """Forget every row and every verified secret, because the database was restored or replaced."""
+        self.distrust_rows()
+        self._verified.clear()
+        self._inactive.clear()
 
     def age_s(self, verified: VerifiedKey) -> float:
         """Seconds since the row was read."""
@@ -134,7 +144,7 @@ class Verifier:
             return await self._read(token, digest, generation)
         name = (digest, generation)
         began, reading = self._readings.get(name, (-math.inf, None))
-        if reading is None or self._monotonic() - began > share_s:
+        if reading is None or self._monotonic() - began > share_s or began <= self._distrusted_at:
             # A task also where there is no generation, and so nobody to share with: an id that does not exist would
             # else be refused sooner than one that does.
             reading = asyncio.create_task(self._read(token, digest, generation), name="keyauth-read")
@@ -197,6 +207,8 @@ class Verifier:
 
     def _remember(self, digest: bytes, verified: VerifiedKey) -> VerifiedKey:
         self._forget(digest)
+        if verified.read_at <= self._distrusted_at:
+            return verified  # good for the request that read it
         kept = self._inactive if self._is_dead(verified.key) else self._verified
         kept[digest] = verified
         while len(kept) > self._cache_size:

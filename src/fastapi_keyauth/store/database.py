@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Any
@@ -33,7 +33,7 @@ from fastapi_keyauth.store.failures import (
     is_slots_full,
     is_stale_statement,
 )
-from fastapi_keyauth.store.health import CircuitBreaker
+from fastapi_keyauth.store.health import build_breaker
 from fastapi_keyauth.store.read_queue import ReadQueue
 from fastapi_keyauth.telemetry.observer import Observer
 
@@ -69,6 +69,7 @@ class Database:
 
     Attributes:
         tasks: what writes, and is not to be cut off.
+        on_recovery: Called when an outage ends, before the next statement.
     """
 
     def __init__(
@@ -84,7 +85,8 @@ class Database:
         self._engine: AsyncEngine | None = None
         self._reader: AsyncEngine | None = None
         self._prober: Prober | None = None
-        self._breaker = CircuitBreaker(self._probe, observer)
+        self._breaker = build_breaker(self._probe, observer, self._recovered)
+        self.on_recovery: Callable[[], None] = lambda: None
         self._create_limits()
         self.tasks = ShieldedTasks()
 
@@ -186,13 +188,20 @@ class Database:
         Raises:
             StoreUnavailable: the database cannot answer, or did not in time.
         """
-        self._event_loop.check()
-        self._breaker.check()
+        self._check()
         try:
             return await self._readings.run(lambda: self._fetch(statement, is_like_probe), READ_TIMEOUT_S)
         except TimeoutError as error:
             self._breaker.report_failure(error)
             raise StoreUnavailable from error
+
+    def _recovered(self) -> None:
+        self.on_recovery()  # whichever it is by then
+
+    def _check(self) -> None:
+        self._event_loop.check()
+        if self._breaker.is_open:
+            raise StoreUnavailable
 
     async def _fetch(self, statement: Executable, is_like_probe: bool) -> Sequence[Row[Any]]:
         try:
@@ -202,7 +211,7 @@ class Database:
                 raise
             rows = await self._execute(statement)
         if is_like_probe:
-            self._breaker.answered()
+            self._breaker.report_success()
         return rows
 
     async def _execute(self, statement: Executable) -> Sequence[Row[Any]]:
@@ -233,8 +242,7 @@ class Database:
 
     @asynccontextmanager
     async def _turn(self, gate: asyncio.Lock | asyncio.Semaphore) -> AsyncIterator[None]:
-        self._event_loop.check()
-        self._breaker.check()
+        self._check()
         try:
             async with asyncio.timeout(POOL_TIMEOUT_S):
                 await gate.acquire()

@@ -5,12 +5,13 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import ColumnElement, insert, select, update
+from sqlalchemy import ColumnElement, insert, select, true, update
 from sqlalchemy.exc import IntegrityError
 
 from fastapi_keyauth.concurrency.uncancellable import uncancellable
 from fastapi_keyauth.domain.keys import KeySnapshot
 from fastapi_keyauth.store.database import Database
+from fastapi_keyauth.store.lineage import Lineage, newest_event
 from fastapi_keyauth.store.mapping import FOR_TOKEN_COLUMNS, RowMapper, keys, secrets
 from fastapi_keyauth.store.tables import EventRow, OriginRow, table
 
@@ -63,21 +64,26 @@ class ImportStore:
     Args:
         database: where they are.
         views: builds records.
+        lineage: Notices that the database went back.
     """
 
-    def __init__(self, database: Database, views: RowMapper) -> None:
+    def __init__(self, database: Database, views: RowMapper, lineage: Lineage) -> None:
         self._database = database
         self.tasks = database.tasks
         self._mapper = views
+        self._lineage = lineage
 
     async def find(self, lookups: Sequence[str]) -> dict[str, ImportedSecret]:
         """The secrets that are found by any of these, by what they were found by."""
         statement = (
-            select(*FOR_TOKEN_COLUMNS, secrets.c.scheme, secrets.c.lookup, secrets.c.tag.label("secret_tag"))
-            .select_from(keys.join(secrets, secrets.c.key_id == keys.c.id))
+            select(
+                *FOR_TOKEN_COLUMNS, secrets.c.scheme, secrets.c.lookup, secrets.c.tag.label("secret_tag"), newest_event
+            )
+            .select_from(keys.join(secrets, secrets.c.key_id == keys.c.id).outerjoin(newest_event, true()))
             .where(secrets.c.lookup.in_(lookups))
         )
         rows = await self._database.fetch(statement, is_like_probe=True)
+        self._lineage.observe(rows)
         return {
             row.lookup: ImportedSecret(self._mapper.key_snapshot(row), row.secret_hash, row.scheme, row.secret_tag)
             for row in rows

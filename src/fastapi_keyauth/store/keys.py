@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select, text, tuple_
+from sqlalchemy import delete, func, insert, select, text, true, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastapi_keyauth.concurrency.uncancellable import uncancellable
@@ -15,6 +15,7 @@ from fastapi_keyauth.settings.settings import KeyAuthSettings
 from fastapi_keyauth.store.changes import KeyChange, add_event, add_secret, replace_origins
 from fastapi_keyauth.store.database import Database
 from fastapi_keyauth.store.imported_keys import ImportStore
+from fastapi_keyauth.store.lineage import Lineage, newest_event
 from fastapi_keyauth.store.mapping import FOR_TOKEN_COLUMNS, RowMapper, has_status, keys, secrets
 from fastapi_keyauth.store.tables import ChangeRow, EventRow, OriginRow, table
 from fastapi_keyauth.telemetry.observer import Observer
@@ -34,6 +35,7 @@ class KeyStore:
 
     Attributes:
         imports: keys from elsewhere.
+        lineage: Notices that the database went back.
     """
 
     def __init__(self, database: Database, settings: KeyAuthSettings, observer: Observer) -> None:
@@ -41,7 +43,8 @@ class KeyStore:
         self.tasks = database.tasks
         self._observer = observer
         self._mapper = RowMapper(settings)
-        self.imports = ImportStore(database, self._mapper)
+        self.lineage = Lineage(database)
+        self.imports = ImportStore(database, self._mapper, self.lineage)
 
     async def find_for_token(self, key_id: str, tag: str) -> list[tuple[KeySnapshot, str]]:
         """The key and the secret's hash, once for each of its secrets with this tag: nearly always one or none.
@@ -50,12 +53,13 @@ class KeyStore:
         """
         joined = keys.join(secrets, secrets.c.key_id == keys.c.id)
         statement = (
-            select(*FOR_TOKEN_COLUMNS)
-            .select_from(joined)
+            select(*FOR_TOKEN_COLUMNS, newest_event)
+            .select_from(joined.outerjoin(newest_event, true()))
             .where(keys.c.id == key_id, secrets.c.tag == tag)
             .order_by(secrets.c.id.desc())
         )
         rows = await self._database.fetch(statement, is_like_probe=True)
+        self.lineage.observe(rows)
         return [(self._mapper.key_snapshot(row), row.secret_hash) for row in rows]
 
     async def get(self, key_id: str, now: datetime, owner_id: str | None = None) -> Key:

@@ -135,7 +135,7 @@ async def test_slots_that_stay_full_do_not_open_the_breaker(
             with caplog.at_level(logging.WARNING, "fastapi_keyauth"), pytest.raises(StoreUnavailable):
                 async with database.read():
                     pytest.fail("there is one slot")
-            await until(lambda: "a statement failed" in caplog.text)
+            await until(lambda: "database call failed" in caplog.text)
         assert "unavailable" not in caplog.text
         async with database.read() as connection:
             assert await connection.run_sync(schema.find_revision) == schema.NEWEST
