@@ -19,6 +19,7 @@ from fastapi_keyauth.auth.blocked_addresses import Blocks
 from fastapi_keyauth.auth.credentials import CredentialReader
 from fastapi_keyauth.auth.hashing import Hasher
 from fastapi_keyauth.auth.imported_verifier import build_verifier
+from fastapi_keyauth.auth.misplaced_keys import MisplacedKeys
 from fastapi_keyauth.auth.sessions import SessionGate, SessionResolver, Sessions
 from fastapi_keyauth.concurrency.event_loop import EventLoopBinding
 from fastapi_keyauth.concurrency.periodic import PeriodicTasks
@@ -142,6 +143,7 @@ class KeyAuth:
         self._request_handler = RequestHandler(
             scope_key=f"fastapi_keyauth.{secrets.token_hex(4)}",
             credentials=CredentialReader.of(settings),
+            misplaced_keys=MisplacedKeys(settings),
             addresses=addresses,
             authenticator=authenticator,
             cors=CorsRules(settings, store, self._now, monotonic),

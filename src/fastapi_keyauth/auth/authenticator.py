@@ -36,6 +36,7 @@ from fastapi_keyauth.auth.verifier import VerifiedKey, Verifier
 from fastapi_keyauth.domain.ip_addresses import is_in, parse_networks
 from fastapi_keyauth.domain.keys import KeySnapshot
 from fastapi_keyauth.domain.principals import KeyPrincipal, KeyPrincipalDraft, SessionPrincipal
+from fastapi_keyauth.domain.token_mistakes import find_placeholder
 from fastapi_keyauth.domain.tokens import TokenFormError, TokenParser, token_digest
 from fastapi_keyauth.errors import (
     AddressBlocked,
@@ -186,6 +187,10 @@ class Authenticator:
 
     async def _admit_unseen(self, context: AuthContext, text: str, digest: bytes) -> KeyPrincipal:
         """The same for a token not verified before: the block before the database, the generation before the row."""
+        placeholder = find_placeholder(text)
+        if placeholder is not None:
+            await self._check_block(context)
+            raise MalformedApiKey(placeholder, is_counted=False)
         negative = self._verifier.find_negative(digest)
         if negative is not None:
             raise InvalidApiKey(negative or None, begins_block=await self._count_failure(context))
@@ -250,6 +255,13 @@ class Authenticator:
     def _bucket_of(self, context: AuthContext) -> str | None:
         """What a block is looked up under; None where none would count."""
         return None if context.address is None or self._block_spares_valid_keys else context.address.bucket
+
+    async def _check_block(self, context: AuthContext) -> None:
+        """Refuse a request from a blocked address that has no valid key, and count nothing."""
+        if context.address is not None:
+            seen = await self.limiter.check(LimitCheck(ANY_KEY, context.address.bucket))
+            if seen.verdict is Verdict.BLOCKED:
+                raise AddressBlocked(seen.wait_s)
 
     async def _count_failure(self, context: AuthContext) -> bool:
         """Count a failed attempt. Whether it is the one that blocks the address."""
