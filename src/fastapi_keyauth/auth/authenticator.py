@@ -117,7 +117,7 @@ class Authenticator:
                 principal = await self._admit_unseen(context, credentials.token, digest)
             else:
                 context.key = key = verified.key
-                finding = self._find_fault(key, context) if verified.has_conditions else None
+                finding = self.find_fault(key, context) if verified.has_conditions else None
                 units = 1 if finding is None else 0
                 age_s = self._verifier.age_s(verified)
                 # As LimitCheck(...) does it, without the function of Python's around it.
@@ -234,7 +234,7 @@ class Authenticator:
         if verified is None:
             raise InvalidApiKey(key_id, begins_block=await self._count_failure(context))
         context.key = key = verified.key
-        finding = self._find_fault(key, context)
+        finding = self.find_fault(key, context)
         if finding is None:
             seen = await self.limiter.check(
                 LimitCheck(
@@ -272,7 +272,7 @@ class Authenticator:
             raise AddressBlocked(blocked_s)
         return blocked_s is not None
 
-    def _find_fault(self, key: KeySnapshot, context: AuthContext) -> KeyRefusal | None:
+    def find_fault(self, key: KeySnapshot, context: AuthContext) -> KeyRefusal | None:
         """Checks 5 and 6 on a row."""
         status = key.status(self._now())
         if status != "active":

@@ -66,7 +66,7 @@ async def test_dead_secrets_do_not_push_out_those_in_use(make_auth: MakeAuth, mo
         for token in await dead_tokens(auth, 8):
             with pytest.raises(ExpiredApiKey):
                 await authenticate(auth, token)
-        reads = Gate(monkeypatch, auth.keys._store, "find_for_token")
+        reads = Gate(monkeypatch, auth._outbox._store, "find_for_token")
         reads.opened.set()
         ran = hashes_of(auth, monkeypatch)
         for key in live:
