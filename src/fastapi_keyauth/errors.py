@@ -20,7 +20,7 @@ Status codes and sentences are in ``http/problem_details.py``.
     │   ├── MissingCredentials          neither a key nor a session was sent, and the route accepts either
     │   ├── InsufficientScope           the key or the session lacks a scope
     │   ├── AddressBlocked              too many failed attempts from the address
-    │   └── RateLimitExceeded           the key's hourly limit is used up
+    │   └── RateLimitExceeded           a limit of the key or of its owner has no room
     ├── ManagementError
     │   └── KeyNotFound, KeyNotActive, TooManyKeys
     └── TemporarilyUnavailable
@@ -269,18 +269,33 @@ class AddressBlocked(Refusal):
 
 
 class RateLimitExceeded(Refusal):
-    """The key's hourly limit is used up.
+    """A limit of the key or of its owner has no room for the cost; nothing was charged.
 
     Attributes:
-        retry_after_s: Whole seconds until a unit is available again, at least 1.
-        hourly_limit: Requests per hour.
+        retry_after_s: Whole seconds until every limit has room, at least 1.
+        hourly_limit: The key's limit of requests per hour that is named ``hour``; 0 if it has none.
+        violated_policies: Names of the limits without room, as in the headers. Added in 0.2.
+        reason: What these limits allow, in words. Added in 0.2.
+        decision: The limiter's answer.
     """
 
-    def __init__(self, retry_after_s: int, hourly_limit: int, key_id: str | None = None) -> None:
+    def __init__(
+        self,
+        retry_after_s: int,
+        hourly_limit: int,
+        key_id: str | None = None,
+        *,
+        violated_policies: Iterable[str] = (),
+        reason: str = "",
+        decision: Any = None,
+    ) -> None:
         super().__init__(f"for {retry_after_s} s")
         self.retry_after_s = retry_after_s
         self.hourly_limit = hourly_limit
         self.key_id = key_id
+        self.violated_policies = list(violated_policies)
+        self.reason = reason
+        self.decision = decision
 
 
 class ManagementError(KeyAuthError):

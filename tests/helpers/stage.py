@@ -38,7 +38,6 @@ ROW_FIELDS = {
     "revoked_at",
     "last_used_at",
     "secrets",
-    "created_by",
 }
 
 MakeAuth = Callable[..., KeyAuth]

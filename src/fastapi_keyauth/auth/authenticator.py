@@ -36,7 +36,6 @@ from fastapi_keyauth.auth.verifier import VerifiedKey, Verifier
 from fastapi_keyauth.domain.ip_addresses import is_in, parse_networks
 from fastapi_keyauth.domain.keys import KeySnapshot
 from fastapi_keyauth.domain.principals import KeyPrincipal, KeyPrincipalDraft, SessionPrincipal
-from fastapi_keyauth.domain.token_mistakes import find_placeholder
 from fastapi_keyauth.domain.tokens import TokenFormError, TokenParser, token_digest
 from fastapi_keyauth.errors import (
     AddressBlocked,
@@ -117,12 +116,23 @@ class Authenticator:
                 principal = await self._admit_unseen(context, credentials.token, digest)
             else:
                 context.key = key = verified.key
-                finding = self.find_fault(key, context) if verified.has_conditions else None
-                units = 1 if finding is None else 0
+                finding = self._find_fault(key, context) if verified.has_conditions else None
+                cost = context.cost if finding is None else None
                 age_s = self._verifier.age_s(verified)
                 # As LimitCheck(...) does it, without the function of Python's around it.
                 ask = tuple.__new__(
-                    LimitCheck, (key.id, bucket, key.hourly_limit, units, verified.generation, age_s, False)
+                    LimitCheck,
+                    (
+                        key.id,
+                        bucket,
+                        key.limits,
+                        cost,
+                        verified.generation,
+                        age_s,
+                        False,
+                        key.owner_id,
+                        context.charge,
+                    ),
                 )
                 seen = await self.limiter.check(ask)
                 if seen.verdict is Verdict.STALE:
@@ -187,10 +197,6 @@ class Authenticator:
 
     async def _admit_unseen(self, context: AuthContext, text: str, digest: bytes) -> KeyPrincipal:
         """The same for a token not verified before: the block before the database, the generation before the row."""
-        placeholder = find_placeholder(text)
-        if placeholder is not None:
-            await self._check_block(context)
-            raise MalformedApiKey(placeholder, is_counted=False)
         negative = self._verifier.find_negative(digest)
         if negative is not None:
             raise InvalidApiKey(negative or None, begins_block=await self._count_failure(context))
@@ -234,11 +240,19 @@ class Authenticator:
         if verified is None:
             raise InvalidApiKey(key_id, begins_block=await self._count_failure(context))
         context.key = key = verified.key
-        finding = self.find_fault(key, context)
+        finding = self._find_fault(key, context)
         if finding is None:
             seen = await self.limiter.check(
                 LimitCheck(
-                    key.id, self._bucket_of(context), key.hourly_limit, 1, verified.generation, age_s=0, is_fresh=True
+                    key.id,
+                    self._bucket_of(context),
+                    key.limits,
+                    context.cost,
+                    verified.generation,
+                    age_s=0,
+                    is_fresh=True,
+                    owner_id=key.owner_id,
+                    charge=context.charge,
                 )
             )
         principal = self._conclude(context, key, finding, seen)
@@ -256,13 +270,6 @@ class Authenticator:
         """What a block is looked up under; None where none would count."""
         return None if context.address is None or self._block_spares_valid_keys else context.address.bucket
 
-    async def _check_block(self, context: AuthContext) -> None:
-        """Refuse a request from a blocked address that has no valid key, and count nothing."""
-        if context.address is not None:
-            seen = await self.limiter.check(LimitCheck(ANY_KEY, context.address.bucket))
-            if seen.verdict is Verdict.BLOCKED:
-                raise AddressBlocked(seen.wait_s)
-
     async def _count_failure(self, context: AuthContext) -> bool:
         """Count a failed attempt. Whether it is the one that blocks the address."""
         if context.address is None:
@@ -272,7 +279,7 @@ class Authenticator:
             raise AddressBlocked(blocked_s)
         return blocked_s is not None
 
-    def find_fault(self, key: KeySnapshot, context: AuthContext) -> KeyRefusal | None:
+    def _find_fault(self, key: KeySnapshot, context: AuthContext) -> KeyRefusal | None:
         """Checks 5 and 6 on a row."""
         status = key.status(self._now())
         if status != "active":
@@ -298,8 +305,10 @@ class Authenticator:
         context.decision = decision
         if decision.verdict is Verdict.LIMITED:
             self._usage.refused(key, decision.hour)
-            raise RateLimitExceeded(decision.wait_s, key.hourly_limit or 0, key.id)
+            raise refuse_limited(key, decision)
         self._usage.admitted(key, decision.hour)
+        limits, states = key.limits, decision.states
+        tightest = 0 if limits.only else limits.find_tightest(states)
         return KeyPrincipalDraft(
             key.id,
             key.name,
@@ -309,9 +318,25 @@ class Authenticator:
             json.loads(key.metadata_json) if key.metadata_json else {},
             key.expires_at,
             key.hourly_limit,
-            decision.remaining,
-            None if decision.remaining is None else _utc(decision.reset_at_s),
+            None if tightest is None else states[3 * tightest],
+            None if tightest is None else _utc(states[3 * tightest + 2]),
+            limits,
+            states,
         ).freeze()
+
+
+def refuse_limited(key: KeySnapshot, decision: Decision) -> RateLimitExceeded:
+    """Return the refusal by the limits that have no room."""
+    limits = key.limits
+    exhausted = decision.states[3 * len(limits.all) :]
+    return RateLimitExceeded(
+        decision.wait_s,
+        key.hourly_limit or 0,
+        key.id,
+        violated_policies=[limits.names[position] for position in exhausted],
+        reason=limits.describe_exhausted(exhausted),
+        decision=decision,
+    )
 
 
 @lru_cache(maxsize=8)

@@ -3,9 +3,11 @@
 from fastapi_keyauth.auth.credentials import Credentials
 from fastapi_keyauth.domain.ip_addresses import ClientAddress
 from fastapi_keyauth.domain.keys import KeySnapshot
+from fastapi_keyauth.domain.limits import ONE_REQUEST, Cost
 from fastapi_keyauth.domain.principals import KeyPrincipal, SessionPrincipal
 from fastapi_keyauth.errors import KeyAuthError
 from fastapi_keyauth.limiter import Decision
+from fastapi_keyauth.limiter.protocol import Charge
 
 
 class AuthContext:
@@ -14,7 +16,9 @@ class AuthContext:
     Attributes:
         credentials, address, origin: what the request brings.
         key: the key, from the moment its secret was found right (also where the request is then refused).
-        decision: the limiter's, where a unit was used or the cap was found used up.
+        decision: The limiter's, if the request was charged or a limit had no room for it.
+        cost: What the request costs of each unit.
+        charge: The name of its charge, if a lost connection must not charge it twice.
         takes_key, takes_session: what the route accepts; for the challenges of a 401.
     """
 
@@ -22,6 +26,8 @@ class AuthContext:
         "_key_outcome",
         "_session_outcome",
         "address",
+        "charge",
+        "cost",
         "credentials",
         "decision",
         "key",
@@ -36,6 +42,8 @@ class AuthContext:
         self.origin = origin
         self.key: KeySnapshot | None = None
         self.decision: Decision | None = None
+        self.cost: Cost = ONE_REQUEST
+        self.charge: Charge | None = None
         self.takes_key = False
         self.takes_session = False
         self._key_outcome: KeyPrincipal | KeyAuthError | None = None

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-TICKS = 8
+TICKS = 4
 """Parts in which a timeout is counted. However many of them pass while the event loop stands still, they count as one:
 the server may have answered all along, and a connection needs several turns of the loop. Otherwise a worker that was
 held up for longer than the timeout (a blocking call of the application, a busy machine) would take that for an outage.
@@ -12,35 +12,31 @@ held up for longer than the timeout (a blocking call of the application, a busy 
 
 
 class StallTolerantTimer:
-    """A timer that calls back after some seconds, unless it is stopped or restarted before.
+    """A timer that calls back after a number of ticks.
 
     It is cheap to restart: one that is restarted all the time costs no more than one timer of the event loop per tick.
-    In return the first tick after a restart may be shorter than the others.
 
     Args:
-        callback: What to call.
+        tick_s: Seconds per tick. Ticks that the event loop missed are not made up for.
+        callback: Called once per start, unless the timer is stopped or restarted before.
     """
 
     __slots__ = ("_callback", "_handle", "_loop", "_tick_s", "_ticks_left")
 
-    def __init__(self, callback: Callable[[], None]) -> None:
+    def __init__(self, tick_s: float, callback: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
+        self._tick_s = tick_s
         self._callback = callback
-        self._tick_s = 0.0
         self._ticks_left = 0
         self._handle: asyncio.TimerHandle | None = None
 
-    def start(self, seconds: float) -> None:
-        """Start or restart the timer.
+    def start(self, ticks: int = TICKS) -> None:
+        """Start or restart the timer. If it was running or just stopped, the first tick may be shorter than the others.
 
         Args:
-            seconds: Time until the callback, not counting time in which the event loop stood still.
+            ticks: Number of ticks until the callback, at least 1.
         """
-        self._tick_s = seconds / TICKS
-        self._ticks_left = TICKS
-        if self._handle is not None and self._handle.when() > self._loop.time() + self._tick_s:
-            self._handle.cancel()  # it belongs to a longer timeout
-            self._handle = None
+        self._ticks_left = ticks
         if self._handle is None:
             self._handle = self._loop.call_later(self._tick_s, self._tick)
 
@@ -78,8 +74,8 @@ async def stall_tolerant_timeout(seconds: float) -> AsyncIterator[None]:
     """
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(None) as limit:
-        timer = StallTolerantTimer(lambda: limit.reschedule(loop.time()))
-        timer.start(seconds)
+        timer = StallTolerantTimer(seconds / TICKS, lambda: limit.reschedule(loop.time()))
+        timer.start()
         try:
             yield
         finally:

@@ -1,9 +1,11 @@
 """What the store gives out: keys as people see them, and keys as the request path needs them."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
+
+from fastapi_keyauth.domain.limits import NO_LIMITS, LimitSet
 
 Status = Literal["active", "disabled", "expired", "revoked"]
 
@@ -31,13 +33,7 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key as its owner sees it. Times in UTC.
-
-    Attributes:
-        hourly_limit: The limit in force, in requests per hour. None: no limit.
-        created_by: The actor that created it: ``user:<id>``, ``key:<id>``, ``cli:<operating-system user>`` or
-            ``code``. None if that is not known. Added in 0.2.
-    """
+    """A key as its owner sees it. Times in UTC; ``hourly_limit`` is the one in force, None for no cap."""
 
     id: str
     name: str
@@ -56,7 +52,6 @@ class Key:
     revoked_at: datetime | None
     last_used_at: datetime | None
     secrets: list[Secret]
-    created_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,39 +82,14 @@ class KeyPage:
 
 
 @dataclass(frozen=True, slots=True)
-class KeyFilters:
-    """Which keys to list. None: any.
-
-    Attributes:
-        owner_ids: Only keys of these owners.
-        status: Only keys with this status.
-        text: Only keys whose name contains this, in any case, or which have ``key_id``.
-        key_id: Only this key, unless ``text`` finds others.
-        created_by: Only keys that this actor created.
-        unused_since: Only keys that were last used, imported and created by then.
-        include_revoked: False leaves out revoked keys.
-    """
-
-    owner_ids: Collection[str] | None = None
-    status: Status | None = None
-    text: str | None = None
-    key_id: str | None = None
-    created_by: str | None = None
-    unused_since: datetime | None = None
-    include_revoked: bool = True
-
-
-@dataclass(frozen=True, slots=True)
 class KeyEvent:
     """What was done to a key.
 
     Attributes:
         event: ``created``, ``updated``, ``rotated``, ``revoked`` or ``leaked``.
-        actor: ``user:<id>``, ``key:<id>``, ``leak:<source>``, ``cli:<operating-system user>`` or ``code``.
-        address: The client's address. None for code and the command line, and where ``admin`` acted and the reader
-            does not hold it.
+        actor: ``user:<id>``, ``key:<id>``, ``leak:<source>``, or ``system`` for code and scripts.
+        address: the client's address, None for code and scripts.
         at: when (UTC).
-        reason: Why it was done, if somebody said so. Added in 0.2.
         changes: field to ``{"from": ..., "to": ...}``. Of a rotation also ``overlap_s``, of ``leaked`` the source and
             the URL under ``leak``, of the creation of an imported key its ``scheme`` under ``imported``.
     """
@@ -129,7 +99,6 @@ class KeyEvent:
     address: str | None
     at: datetime
     changes: dict[str, Any]
-    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +129,7 @@ class KeySnapshot:
     """What the request path knows of a key and of the one secret whose tag fits. Immutable, so it may be shared.
 
     ``metadata_json`` is "" where there is none; it is text, so that every request gets a copy of its own at little
-    cost.
+    cost. ``limits`` are those in force, of the key and of its owner.
     """
 
     id: str
@@ -177,6 +146,7 @@ class KeySnapshot:
     revoked_at: datetime | None
     secret_id: int
     secret_expires_at: datetime | None
+    limits: LimitSet = NO_LIMITS
 
     @property
     def has_conditions(self) -> bool:
@@ -193,28 +163,12 @@ class KeySnapshot:
         return status
 
 
-CODE = "code"
-"""Actor of changes that trusted code makes."""
-
-
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who makes a change, from where and why: for the history.
+    """Who makes a change, and from where: for the history."""
 
-    Attributes:
-        name: ``user:<id>``, ``key:<id>``, ``leak:<source>``, ``cli:<operating-system user>`` or ``code``.
-        address: The client's address. None for code and the command line.
-        reason: Why the change is made, if somebody said so.
-        is_admin: Whether it holds the scope ``admin``.
-        owners: The owners whose keys the actor manages without ``admin``. None: code, which needs no permission.
-    """
-
-    name: str = CODE
+    name: str = "system"
     address: str | None = None
-    reason: str | None = None
-    is_admin: bool = False
-    owners: frozenset[str] | None = None
 
-    def needs_admin_for(self, owner_id: str) -> bool:
-        """Return whether only ``admin`` permits the actor to change a key of this owner."""
-        return self.owners is not None and owner_id not in self.owners
+
+SYSTEM = Actor()

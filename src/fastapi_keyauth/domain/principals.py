@@ -1,9 +1,11 @@
 """What dependencies return: who is calling, and with what rights."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+
+from fastapi_keyauth.domain.limits import NO_LIMITS, LimitSet, LimitState
 
 ALL = "*"
 ADMIN = "admin"
@@ -33,9 +35,10 @@ class KeyPrincipal:
         scopes: what it may do; ``*`` stands for all but ``keys:*`` and ``admin``.
         metadata: the application's own notes; a copy, so changing it changes nothing.
         expires_at: when it expires (UTC), or None.
-        hourly_limit: its cap in requests per hour, or None for no cap.
-        remaining: units left of the cap after this request, or None.
-        reset_at: when the window ends (UTC), or None where there is no cap.
+        hourly_limit: The number of its limit of requests per hour that is named ``hour``. None: no such limit.
+        remaining: Requests left after this one, of the limit of requests with the smallest share left (of the key or of
+            its owner). None: no limit of requests.
+        reset_at: When that limit's window ends (UTC). None: no limit of requests.
     """
 
     id: str
@@ -48,6 +51,13 @@ class KeyPrincipal:
     hourly_limit: int | None
     remaining: int | None
     reset_at: datetime | None
+    _limits: LimitSet = field(default=NO_LIMITS, repr=False, compare=False)
+    _states: Sequence[int] = field(default=(), repr=False, compare=False)
+
+    @property
+    def limits(self) -> list[LimitState]:
+        """Every limit of the key and of its owner, with what was left after this request. Added in 0.2."""
+        return list(self._limits.describe(self._states)) if self._states else []
 
     def holds(self, scope: str) -> bool:
         """Whether this key may do ``scope``."""
@@ -72,6 +82,8 @@ class KeyPrincipalDraft:
     hourly_limit: int | None
     remaining: int | None
     reset_at: datetime | None
+    _limits: LimitSet
+    _states: Sequence[int]
 
     def freeze(self) -> KeyPrincipal:
         """Itself, as a principal: Python lets an object change to a class with the same slots."""

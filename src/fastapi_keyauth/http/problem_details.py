@@ -44,6 +44,7 @@ class ProblemType:
         title: Summary, the same for every occurrence.
         detail: Function of the error and the settings that returns the sentence for people.
         extensions: Attributes of the error that become members of the body, besides ``retry_after_s``.
+        type: URI of the problem type. "": our own, which ends in the code.
     """
 
     status: int
@@ -51,6 +52,7 @@ class ProblemType:
     title: str
     detail: Callable[[Any, KeyAuthSettings], str]
     extensions: tuple[str, ...] = ()
+    type: str = ""
 
 
 class ProblemResponse(Response):
@@ -96,10 +98,9 @@ def _scopes(error: errors.InsufficientScope, _settings: KeyAuthSettings) -> str:
 
 
 def _limited(error: errors.RateLimitExceeded, _settings: KeyAuthSettings) -> str:
-    return (
-        f"This API key is valid, but its limit of {error.hourly_limit} requests per hour is used up; "
-        f"try again in {error.retry_after_s} seconds."
-    )
+    reason = error.reason or f"its limit of {error.hourly_limit} requests per hour"
+    verb = "are" if len(error.violated_policies) > 1 else "is"
+    return f"This API key is valid, but {reason} {verb} used up; try again in {error.retry_after_s} seconds."
 
 
 def _blocked(error: errors.AddressBlocked, _settings: KeyAuthSettings) -> str:
@@ -199,7 +200,14 @@ TABLE: dict[type[errors.KeyAuthError], ProblemType] = {
         403, "insufficient_scope", "Insufficient scope", _scopes, ("missing_scopes",)
     ),
     errors.AddressBlocked: ProblemType(429, "address_blocked", "Address blocked", _blocked),
-    errors.RateLimitExceeded: ProblemType(429, "rate_limit_exceeded", "Rate limit exceeded", _limited),
+    errors.RateLimitExceeded: ProblemType(
+        429,
+        "rate_limit_exceeded",
+        "Rate limit exceeded",
+        _limited,
+        ("violated-policies",),
+        "https://iana.org/assignments/http-problem-types#quota-exceeded",
+    ),
     errors.KeyNotFound: ProblemType(
         404, "not_found", "Not found", _says("This key does not exist, or it is not one of yours; check its id.")
     ),
@@ -291,7 +299,8 @@ class ProblemRenderer:
         retry_after_s = getattr(error, "retry_after_s", None)
         if not row.extensions:
             return _plain_body(row, detail, retry_after_s)
-        extensions = {name: found for name in row.extensions if (found := getattr(error, name)) is not None}
+        values = {name: getattr(error, name.replace("-", "_")) for name in row.extensions}
+        extensions = {name: value for name, value in values.items() if value is not None}
         return _build_body(row, detail, retry_after_s, extensions)
 
     def _challenges(self, row: ProblemType, error: errors.KeyAuthError, context: AuthContext) -> list[bytes]:
@@ -325,7 +334,7 @@ def _headers(row: ProblemType, error: errors.KeyAuthError, challenges: list[byte
 
 def _build_body(row: ProblemType, detail: str, retry_after_s: int | None, extensions: dict[str, Any]) -> bytes:
     body: dict[str, Any] = {
-        "type": TYPE_PREFIX + row.code,
+        "type": row.type or TYPE_PREFIX + row.code,
         "title": row.title,
         "status": row.status,
         "detail": detail,

@@ -1,29 +1,64 @@
-"""The response headers that state a rate limit, in the IETF draft's form or the older one."""
+"""The response headers that state limits, in the form of the IETF draft or in the older one.
 
+https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/
+"""
+
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal
 
 from fastapi_keyauth.auth.request_context import AuthContext
-from fastapi_keyauth.domain.units import HOUR_S
+from fastapi_keyauth.domain.limits import REQUESTS, LimitSet, window_at
 from fastapi_keyauth.http.cors import RawHeaders
 
 RateLimitHeaders = Literal["ietf", "legacy", "both", "none"]
 
 
 def add_rate_limit_headers(headers: RawHeaders, context: AuthContext, mode: RateLimitHeaders) -> None:
-    """Add the rate-limit headers of a request that was charged, or refused by its limit, to a response."""
+    """Add the rate-limit headers of a request that was charged, or refused by a limit, to a response."""
     decision, key = context.decision, context.key
-    if decision is None or decision.remaining is None or key is None or key.hourly_limit is None:
+    if decision is None or key is None or not decision.states:
         return
+    limits, states = key.limits, decision.states
     if mode in ("ietf", "both"):
-        headers.append(_policy_header(key.hourly_limit))
-        headers.append((b"ratelimit", b'"hour";r=%d;t=%d' % (decision.remaining, decision.wait_s)))
+        template = _template(limits)
+        headers.append((b"ratelimit-policy", template.policy or _policy(limits, states)))
+        headers.append((b"ratelimit", template.state % _remaining_and_reset(states, len(limits.all))))
     if mode in ("legacy", "both"):
-        headers.append((b"x-ratelimit-limit", b"%d" % key.hourly_limit))
-        headers.append((b"x-ratelimit-remaining", b"%d" % decision.remaining))
-        headers.append((b"x-ratelimit-reset", b"%d" % decision.reset_at_s))
+        tightest = limits.find_tightest(states)
+        if tightest is not None:
+            headers.append((b"x-ratelimit-limit", b"%d" % limits.all[tightest].limit))
+            headers.append((b"x-ratelimit-remaining", b"%d" % states[3 * tightest]))
+            headers.append((b"x-ratelimit-reset", b"%d" % states[3 * tightest + 2]))
 
 
-@lru_cache(maxsize=256)
-def _policy_header(limit: int) -> tuple[bytes, bytes]:
-    return b"ratelimit-policy", b'"hour";q=%d;w=%d' % (limit, HOUR_S)
+class _Template:
+    """What is the same in the headers of all requests with the same limits."""
+
+    __slots__ = ("policy", "state")
+
+    def __init__(self, limits: LimitSet) -> None:
+        # The length of a month is the one parameter of a policy that changes.
+        self.policy = _policy(limits, ()) if all(limit.window_ms for limit in limits.all) else None
+        self.state = b", ".join(b'"%b";r=%%d;t=%%d' % name.encode() for name in limits.names)
+
+
+@lru_cache(maxsize=1024)
+def _template(limits: LimitSet) -> _Template:
+    return _Template(limits)
+
+
+def _policy(limits: LimitSet, states: Sequence[int]) -> bytes:
+    items = []
+    for position, (name, limit) in enumerate(zip(limits.names, limits.all, strict=True)):
+        window_ms = limit.window_ms or window_at(0, states[3 * position + 2] * 1000 - 1).length_ms
+        unit = "" if limit.unit == REQUESTS else f';qu="{limit.unit}"'
+        items.append(f'"{name}";q={limit.limit}{unit};w={window_ms // 1000}')
+    return ", ".join(items).encode()
+
+
+def _remaining_and_reset(states: Sequence[int], count: int) -> tuple[int, ...]:
+    """Two of the three numbers of each limit."""
+    if count == 1:
+        return states[0], states[1]
+    return tuple(states[3 * position + offset] for position in range(count) for offset in (0, 1))

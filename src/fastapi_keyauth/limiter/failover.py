@@ -2,14 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 from fastapi_keyauth.concurrency.log_throttle import LogThrottle
 from fastapi_keyauth.errors import LimiterUnavailable, SetupError
 from fastapi_keyauth.limiter.memory import MemoryLimiter
 from fastapi_keyauth.limiter.protocol import Decision, LimitCheck
 from fastapi_keyauth.limiter.redis.base import RedisLimiterBase, Unsettled
-from fastapi_keyauth.limiter.redis.errors import is_rejection
+from fastapi_keyauth.limiter.redis.scripts import is_refusal
 from fastapi_keyauth.settings.checks import CheckWarning
 from fastapi_keyauth.telemetry.observer import Observer
 
@@ -59,7 +59,7 @@ class FailoverLimiter:
         try:
             await self.primary.start()
         except LimiterUnavailable as error:
-            if is_rejection(error):
+            if is_refusal(error):
                 raise SetupError(f"The Redis server at {self.primary.where} refuses ({error}).") from None
             self._open(error)
         else:
@@ -101,12 +101,19 @@ class FailoverLimiter:
                 self._open(error)
         return await self._local().record_failure(bucket)
 
-    async def bump_generation(self, key_id: str) -> None:
+    async def bump_generation(self, key_id: str, owner_id: str = "") -> None:
         """See ``Limiter``. Never answered by the fallback: other workers must hear of it."""
+        await self._bump(lambda: self.primary.bump_generation(key_id, owner_id))
+
+    async def bump_owner_generation(self, owner_id: str) -> None:
+        """See ``Limiter``. Never answered by the fallback, either."""
+        await self._bump(lambda: self.primary.bump_owner_generation(owner_id))
+
+    async def _bump(self, bump: Callable[[], Awaitable[None]]) -> None:
         if self._probe is not None:
             raise LimiterUnavailable("outage")
         try:
-            await self.primary.bump_generation(key_id)
+            await bump()
         except Unsettled:
             raise
         except LimiterUnavailable as error:
@@ -173,7 +180,7 @@ class FailoverLimiter:
                         warning.warn()
                 break
             except LimiterUnavailable as error:
-                if is_rejection(error) and str(error) != reason:
+                if is_refusal(error) and str(error) != reason:
                     self._tell_of_refusal(error)
             except Exception as error:
                 self._look_failed(error)

@@ -1,81 +1,108 @@
 """What every limiter answers, and the policy that all of them keep."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
+from fastapi_keyauth.domain.limits import NO_LIMITS, Cost, LimitSet
 from fastapi_keyauth.settings.checks import CheckWarning
 from fastapi_keyauth.settings.settings import KeyAuthSettings
+
+SETTLED_S = 60
+"""Seconds for which a settled charge is remembered: a second try of its charge that comes late must charge nothing."""
 
 
 class Verdict(IntEnum):
     """What a limiter says to one request. The numbers are those of ``redis/lua/take.lua``."""
 
     ADMITTED = 0
-    """Nothing stands against it, and the unit asked for was used."""
+    """Nothing stands against it, and its cost was charged."""
     LIMITED = 1
-    """The key's cap is used up; nothing was used."""
+    """A limit has no room for its cost; nothing was charged."""
     BLOCKED = 2
-    """The address is blocked; nothing was used."""
+    """The address is blocked; nothing was charged."""
     STALE = 3
-    """The key may have changed since its row was read: read it again. Nothing was used."""
+    """The key or its owner may have changed since the row was read: read it again. Nothing was charged."""
+
+
+class Charge(NamedTuple):
+    """A charge that has a name, so that a call which is sent twice charges once, and that can be settled.
+
+    Attributes:
+        id: Its name.
+        keep_s: Seconds for which it is known.
+        actual: What was used of each limit, to settle it. None: charge it.
+    """
+
+    id: str
+    keep_s: int
+    actual: tuple[int, ...] | None = None
 
 
 class LimitCheck(NamedTuple):
-    """One question for one request: is the address blocked, has the key changed, is there a unit of its hour left?
+    """One question for one request: is the address blocked, has the key changed, is there room for its cost?
 
     Attributes:
-        key_id: the key.
-        bucket: what the address is counted under; None where no block is to be looked at.
-        limit: the key's cap, requests per hour; None for no cap.
-        units: 1 to use a unit, 0 only to look.
-        generation: what was given out before the row was read; "" for a row that nobody has proof of.
-        age_s: seconds since the row was read; None where the asker has no row. Only who has one leaves a trace of the
-            key in the limiter, so what strangers ask about cannot fill it.
-        is_fresh: whether the row was read for this very request, which is proof enough.
+        key_id: The key.
+        bucket: The name under which the address is counted. None: do not check for a block.
+        limits: The limits of the key and of its owner.
+        cost: What the request costs of each unit. None: charge nothing, and check no limit.
+        generation: The key's and its owner's, as given out before the row was read; "" if unknown.
+        age_s: Seconds since the row was read. None: the asker has no row. Only an asker with a row leaves a trace of
+            the key in the limiter, so that questions of strangers cannot fill it.
+        is_fresh: Whether the row was read for this very request, which is proof enough.
+        owner_id: The key's owner. None: not known yet.
+        charge: The name of the charge, if it must survive a second try or can be settled.
     """
 
     key_id: str
     bucket: str | None
-    limit: int | None = None
-    units: int = 0
+    limits: LimitSet = NO_LIMITS
+    cost: Cost | None = None
     generation: str = ""
     age_s: float | None = None
     is_fresh: bool = False
+    owner_id: str | None = None
+    charge: Charge | None = None
 
 
 class Decision(NamedTuple):
-    """The answer to an ``LimitCheck``.
+    """The answer to a ``LimitCheck``.
 
     Attributes:
-        verdict: see ``Verdict``.
-        generation: opaque; it is another one after every change to the key. "" where none is known.
-        remaining: units left in the window, None without a cap.
-        reset_at_s: when the window ends, in seconds since 1970, on the limiter's clock.
-        wait_s: whole seconds, at least 1, until it is worth trying again, or until the window ends (ADMITTED).
-        hour: the window, in hours since 1970.
-        share_s: for how many seconds a reading of the row that began under this generation may serve other requests
-            that are told the same generation. 0: each must read for itself.
+        verdict: See ``Verdict``.
+        generation: Opaque. It changes with every change to the key or to its owner. "" if unknown.
+        wait_s: Whole seconds, at least 1, until a retry may succeed.
+        hour: The hour of the limiter's clock, in hours since 1970.
+        share_s: Seconds for which a reading of the row that began under this generation may serve other requests that
+            get the same generation. 0: each must read the row itself.
+        states: Three whole numbers for each limit, in their order: the units that are left (never below 0), the seconds
+            until its window ends (or, in a sliding window that refused, until the cost fits), and the end of its window
+            in seconds since 1970. After them, if the verdict is LIMITED, the positions of the limits without room.
+            Empty if no limit was checked.
     """
 
     verdict: Verdict
     generation: str = ""
-    remaining: int | None = None
-    reset_at_s: int = 0
     wait_s: int = 0
     hour: int = 0
     share_s: float = 0.0
+    states: Sequence[int] = ()
+
+    @property
+    def remaining(self) -> int | None:
+        """Units left of the first limit. None if no limit was checked."""
+        return self.states[0] if self.states else None
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How many failures, within what, block for how long; and how an hour is counted. Durations in milliseconds."""
+    """How many failures, within what, block for how long. Durations in milliseconds."""
 
     block_after_failures: int
     failure_window_ms: int
     block_for_ms: int
-    algorithm: Literal["fixed_window", "sliding_window"]
 
     @classmethod
     def of(cls, settings: KeyAuthSettings) -> "Policy":
@@ -84,7 +111,6 @@ class Policy:
             block_after_failures=settings.block_after_failures,
             failure_window_ms=settings.failure_window_s * 1000,
             block_for_ms=settings.block_for_s * 1000,
-            algorithm=settings.rate_limit_algorithm,
         )
 
 
@@ -110,8 +136,11 @@ class Limiter(Protocol):
         already, for that many whole seconds.
         """
 
-    async def bump_generation(self, key_id: str) -> None:
-        """Give the key another generation. When this returns, no older row is taken for current anywhere."""
+    async def bump_generation(self, key_id: str, owner_id: str = "") -> None:
+        """Give a key another generation. When this returns, no worker takes an older row for current."""
+
+    async def bump_owner_generation(self, owner_id: str) -> None:
+        """Give an owner another generation: as ``bump_generation`` for all its keys, in one write."""
 
     async def blocks(self) -> dict[str, int]:
         """What is blocked: bucket to whole seconds left, at least 1."""

@@ -23,6 +23,7 @@ class TracedLimiter:
         self.start = limiter.start
         self.close = limiter.close
         self.bump_generation = limiter.bump_generation
+        self.bump_owner_generation = limiter.bump_owner_generation
         self.known_block_s = limiter.known_block_s
         self.blocks = limiter.blocks
         self.unblock = limiter.unblock

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, and_, false, or_, true
 
 from fastapi_keyauth.domain.keys import Key, KeySnapshot, Secret, Status, key_status
+from fastapi_keyauth.domain.limits import LimitSet, hour_limit, limit_set
 from fastapi_keyauth.domain.tokens import format_hint
 from fastapi_keyauth.settings.settings import KeyAuthSettings
 from fastapi_keyauth.store.tables import KeyRow, SecretRow, table
@@ -17,10 +18,8 @@ from fastapi_keyauth.store.tables import KeyRow, SecretRow, table
 keys = table(KeyRow)
 secrets = table(SecretRow)
 
-_FOR_PEOPLE = ("created_at", "last_used_at", "created_by", "imported_at", "disabled_by_admin")
-
 FOR_TOKEN_COLUMNS = (
-    *(column for column in keys.c if column.name not in _FOR_PEOPLE),
+    *(column for column in keys.c if column.name not in ("created_at", "last_used_at")),
     secrets.c.id.label("secret_id"),
     secrets.c.hash.label("secret_hash"),
     secrets.c.expires_at.label("secret_expires_at"),
@@ -53,6 +52,7 @@ class RowMapper:
     def __init__(self, settings: KeyAuthSettings) -> None:
         self._prefix = settings.key_prefix
         self._default_limit = settings.default_hourly_limit
+        self._algorithm = settings.rate_limit_algorithm
 
     def key(self, row: Mapping[str, Any], secret_rows: Sequence[Mapping[str, Any]], now: datetime) -> Key:
         """A key with its live secrets. ``secret_rows``: all that may be live, newest first, never empty."""
@@ -88,7 +88,6 @@ class RowMapper:
             revoked_at=row["revoked_at"],
             last_used_at=row["last_used_at"],
             secrets=alive,
-            created_by=row["created_by"],
         )
 
     def key_snapshot(self, row: Row[Any]) -> KeySnapshot:
@@ -108,4 +107,11 @@ class RowMapper:
             revoked_at=row.revoked_at,
             secret_id=row.secret_id,
             secret_expires_at=row.secret_expires_at,
+            limits=self._limits(row),
         )
+
+    def _limits(self, row: Row[Any]) -> LimitSet:
+        number = self._default_limit if row.hourly_limit is None else row.hourly_limit
+        if number is None:
+            return limit_set((), ())
+        return limit_set((hour_limit(number).model_copy(update={"algorithm": self._algorithm}),), ())

@@ -140,16 +140,16 @@ async def test_an_owner_with_all_keys_that_may_be_makes_argon2_run_no_more(
     async with make_auth() as auth:
         hashes = Gate(monkeypatch, auth._hasher, "hash")
         hashes.opened.set()
-        await auth.keys._management.create(NewKey(name="n"), "a", max_keys=1)
+        await auth.keys.add(NewKey(name="n"), "a", ["*"], None, max_keys=1)
         for _ in range(3):
             with pytest.raises(TooManyKeys):
-                await auth.keys._management.create(NewKey(name="n"), "a", max_keys=1)
+                await auth.keys.add(NewKey(name="n"), "a", ["*"], None, max_keys=1)
         assert hashes.calls == 1
 
 
 def test_known_blocks_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared, "_MAX_KNOWN_BLOCKS", SMALL)
-    limiter = SingleNodeLimiter("redis://127.0.0.1:1/0", Policy(1, 1000, 60_000, "fixed_window"), "t", 0.1, lambda: 0.0)
+    limiter = SingleNodeLimiter("redis://127.0.0.1:1/0", Policy(1, 1000, 60_000), "t", 0.1, lambda: 0.0)
     for number in range(FLOOD):
         limiter._remember_block(str(number), 60)
     assert len(limiter._known_blocks) == SMALL

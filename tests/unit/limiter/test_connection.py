@@ -15,18 +15,18 @@ import pytest
 
 from fastapi_keyauth.domain.principals import KeyPrincipal, KeyPrincipalDraft
 from fastapi_keyauth.errors import LimiterUnavailable
-from fastapi_keyauth.limiter import FailoverLimiter, LimitCheck, SingleNodeLimiter, Verdict
+from fastapi_keyauth.limiter import FailoverLimiter, SingleNodeLimiter, Verdict
 from fastapi_keyauth.limiter.protocol import Policy
-from fastapi_keyauth.limiter.redis.connection import IDLE_AFTER_S
 from fastapi_keyauth.limiter.redis.scripts import LuaScript, ScriptArgs
 from fastapi_keyauth.telemetry.counters import Metrics
 from fastapi_keyauth.telemetry.observer import Observer
 from tests.helpers.clocks import LeapingClock
 from tests.helpers.fakes import listening, read_command
+from tests.helpers.limits import ask
 from tests.helpers.waiting import until
 
-ADMITTED = b"*5\r\n:0\r\n$1\r\ng\r\n:4\r\n:500000\r\n:60\r\n"
-POLICY = Policy(3, 60_000, 60_000, "fixed_window")
+ADMITTED = b"*5\r\n:0\r\n$1\r\ng\r\n:500000\r\n:60\r\n*3\r\n:4\r\n:60\r\n:1800000000\r\n"
+POLICY = Policy(3, 60_000, 60_000)
 Answers = list[bytes | None]
 """To one script call after another; None closes the connection."""
 
@@ -79,7 +79,7 @@ async def limiter(server: FakeRedis) -> AsyncIterator[SingleNodeLimiter]:
 
 
 def take(limiter: SingleNodeLimiter | FailoverLimiter) -> Awaitable[object]:
-    return limiter.check(LimitCheck("k", None, 5, 1, "", 0.0, True))
+    return limiter.check(ask("k", 5))
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ async def test_an_odd_answer_fails_the_call_and_the_next_is_served(
     server.answers = [answer]
     with pytest.raises(LimiterUnavailable):
         await take(limiter)
-    decision = await limiter.check(LimitCheck("k", None, 5, 1, "", 0.0, True))
+    decision = await limiter.check(ask("k", 5))
     assert decision.verdict is Verdict.ADMITTED
 
 
@@ -113,7 +113,7 @@ async def test_an_answer_that_comes_twice_is_not_taken_for_the_next_one(
     server.in_pieces = False
     with pytest.raises(LimiterUnavailable):
         await take(limiter)
-    decision = await limiter.check(LimitCheck("k", None, 5, 1, "", 0.0, True))
+    decision = await limiter.check(ask("k", 5))
     assert decision.remaining == 3
 
 
@@ -128,42 +128,6 @@ async def test_a_call_that_lost_its_connection_is_sent_once_more_and_not_again(
     with pytest.raises(LimiterUnavailable):
         await take(limiter)
     assert server.calls == 5
-
-
-async def test_a_connection_that_was_forgotten_while_idle_is_replaced_and_the_call_sent_once_more(
-    server: FakeRedis, limiter: SingleNodeLimiter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A middlebox drops everything that is sent over it, and tells nobody."""
-    clock = LeapingClock(monkeypatch)
-    await take(limiter)
-    clock.leap(IDLE_AFTER_S + 1)
-    server.answers = [b""]
-    decision = await limiter.check(LimitCheck("k", None, 5, 1, "", 0.0, True))
-    assert decision.verdict is Verdict.ADMITTED
-    assert (server.calls, server.connections) == (3, 2)
-
-
-async def test_a_failed_attempt_and_a_change_survive_a_connection_that_was_forgotten_while_idle(
-    server: FakeRedis, limiter: SingleNodeLimiter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = LeapingClock(monkeypatch)
-    server.answers = [b":1\r\n"]
-    await limiter.bump_generation("k")
-    for call, answer in ((limiter.bump_generation, b":1\r\n"), (limiter.record_failure, b"*1\r\n:0\r\n")):
-        clock.leap(IDLE_AFTER_S + 1)
-        server.answers = [b"", answer]
-        await call("k")
-    assert server.connections == 3
-
-
-async def test_a_busy_server_that_does_not_answer_is_asked_nothing_twice(
-    server: FakeRedis, limiter: SingleNodeLimiter
-) -> None:
-    await take(limiter)
-    server.answers = [b""]
-    with pytest.raises(LimiterUnavailable, match="TimeoutError"):
-        await take(limiter)
-    assert server.calls == 2
 
 
 async def test_a_server_that_forgets_the_script_and_dies_at_the_source_is_not_hammered(
@@ -188,7 +152,7 @@ async def test_workers_forked_from_one_process_give_out_generations_of_their_own
     given = set()
     for key_id in ("a", "b"):  # a fork shares all that was made before the start
         await limiter.start()
-        given.add((await limiter.check(LimitCheck(key_id, None, 5, 1, "", 0.0, True))).generation.partition(":")[2])
+        given.add((await limiter.check(ask(key_id, 5))).generation.partition(":")[2])
         await limiter.close()
     nonces = {generation[:16] for generation in given}
     assert len(nonces) == 2

@@ -2,17 +2,18 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Literal
 
 import pytest
 from redis.asyncio import Redis
 
 from fastapi_keyauth.errors import LimiterUnavailable
-from fastapi_keyauth.limiter import ClusterLimiter, LimitCheck, Limiter, MemoryLimiter, SingleNodeLimiter, Verdict
+from fastapi_keyauth.limiter import ClusterLimiter, Limiter, MemoryLimiter, SingleNodeLimiter, Verdict
 from fastapi_keyauth.limiter.protocol import Policy
+from tests.helpers.limits import ask
 from tests.helpers.session import Servers
 
 HOUR = 3600
+SLIDING = "sliding_window"
 START = 500_000 * HOUR + 600  # ten minutes into an hour
 
 
@@ -42,8 +43,8 @@ async def make_limiter(request: pytest.FixtureRequest, servers: Servers, clock: 
         url = servers.fresh_redis_url(request.param)
     made: list[Limiter] = []
 
-    def make(algorithm: Literal["fixed_window", "sliding_window"] = "fixed_window", max_age_s: float = 1.0) -> Limiter:
-        policy = Policy(block_after_failures=3, failure_window_ms=60_000, block_for_ms=120_000, algorithm=algorithm)
+    def make(max_age_s: float = 1.0) -> Limiter:
+        policy = Policy(block_after_failures=3, failure_window_ms=60_000, block_for_ms=120_000)
         if url is None:
             if not made:
                 made.append(MemoryLimiter(policy, max_age_s, clock))
@@ -57,13 +58,6 @@ async def make_limiter(request: pytest.FixtureRequest, servers: Servers, clock: 
         await limiter.close()
 
 
-def ask(key_id: str = "k", limit: int | None = 5, units: int = 1, **options: Any) -> LimitCheck:
-    age_s = options.get("age_s", 0.0)
-    return LimitCheck(
-        key_id, options.get("bucket"), limit, units, options.get("generation", ""), age_s, "age_s" not in options
-    )
-
-
 class TestCap:
     async def test_exactly_the_cap_is_admitted_and_the_rest_told_when_to_come_back(
         self, make_limiter: MakeLimiter
@@ -73,7 +67,7 @@ class TestCap:
         assert [decision.verdict for decision in seen] == [Verdict.ADMITTED] * 5 + [Verdict.LIMITED] * 2
         assert [decision.remaining for decision in seen] == [4, 3, 2, 1, 0, 0, 0]
         assert {decision.wait_s for decision in seen} == {3000}
-        assert {decision.reset_at_s for decision in seen} == {START - 600 + HOUR}
+        assert {decision.states[2] for decision in seen} == {START - 600 + HOUR}
 
     async def test_concurrent_takers_on_two_workers_share_one_cap(self, make_limiter: MakeLimiter) -> None:
         workers = [make_limiter(), make_limiter()]
@@ -128,11 +122,11 @@ class TestSlidingWindow:
     async def test_the_hour_before_slides_out(
         self, make_limiter: MakeLimiter, clock: Clock, minutes: float, admitted: int
     ) -> None:
-        limiter = make_limiter("sliding_window")
+        limiter = make_limiter()
         for _ in range(100):
-            await limiter.check(ask(limit=100))
+            await limiter.check(ask(limit=100, algorithm=SLIDING))
         clock.now = START + 3000 + minutes * 60
-        seen = [await limiter.check(ask(limit=100)) for _ in range(101)]
+        seen = [await limiter.check(ask(limit=100, algorithm=SLIDING)) for _ in range(101)]
         assert sum(decision.verdict is Verdict.ADMITTED for decision in seen) == admitted
 
     @pytest.mark.parametrize("minutes", [1, 17, 31, 59])
@@ -140,16 +134,16 @@ class TestSlidingWindow:
     async def test_retry_after_is_when_one_unit_is_free_and_not_a_second_later(
         self, make_limiter: MakeLimiter, clock: Clock, minutes: int, limit: int
     ) -> None:
-        limiter = make_limiter("sliding_window")
+        limiter = make_limiter()
         for _ in range(limit):
-            await limiter.check(ask(limit=limit))
+            await limiter.check(ask(limit=limit, algorithm=SLIDING))
         clock.now = START + 3000 + minutes * 60
-        while (refused := await limiter.check(ask(limit=limit))).verdict is Verdict.ADMITTED:
+        while (refused := await limiter.check(ask(limit=limit, algorithm=SLIDING))).verdict is Verdict.ADMITTED:
             pass
         clock.now += refused.wait_s - 1.001
-        assert (await limiter.check(ask(limit=limit))).verdict is Verdict.LIMITED
+        assert (await limiter.check(ask(limit=limit, algorithm=SLIDING))).verdict is Verdict.LIMITED
         clock.now += 1.001
-        assert (await limiter.check(ask(limit=limit))).verdict is Verdict.ADMITTED
+        assert (await limiter.check(ask(limit=limit, algorithm=SLIDING))).verdict is Verdict.ADMITTED
 
 
 class TestGeneration:
@@ -182,9 +176,10 @@ class TestGeneration:
         seen = [await limiter.check(ask(f"k{i}", units=0, age_s=None)) for i in range(50)]
         assert {(decision.verdict, decision.generation) for decision in seen} == {(Verdict.STALE, "")}
         if isinstance(limiter, MemoryLimiter):
-            assert not limiter._quotas
+            assert not limiter._keys
+            assert not limiter._owners
         elif isinstance(limiter, SingleNodeLimiter):
-            assert await limiter._control_client.dbsize() == 0
+            assert await limiter._control.dbsize() == 0
         else:
             assert servers.cluster(emptied=False).names() == set()
 
@@ -245,7 +240,7 @@ class TestRedisAlone:
     async def test_one_call_serves_all_that_wait_and_a_cancelled_one_disturbs_nobody(
         self, redis_server_url: str, clock: Clock
     ) -> None:
-        limiter = SingleNodeLimiter(redis_server_url, Policy(3, 1000, 1000, "fixed_window"), "t", 5.0, clock)
+        limiter = SingleNodeLimiter(redis_server_url, Policy(3, 1000, 1000), "t", 5.0, clock)
         admin: Redis = Redis.from_url(redis_server_url)
         await limiter.check(ask())
         before = (await admin.info("commandstats"))["cmdstat_evalsha"]["calls"]
@@ -262,20 +257,20 @@ class TestRedisAlone:
         await limiter.close()
 
     async def test_everything_in_redis_expires(self, redis_server_url: str) -> None:
-        limiter = SingleNodeLimiter(redis_server_url, Policy(3, 60_000, 60_000, "fixed_window"), "t", 5.0)
+        limiter = SingleNodeLimiter(redis_server_url, Policy(3, 60_000, 60_000), "t", 5.0)
         await limiter.check(ask())
         await limiter.check(ask("n", limit=None))
         await limiter.bump_generation("c")
         for bucket in ("a", "b", "b", "b"):
             await limiter.record_failure(bucket)
         await limiter.probe()
-        names = [name async for name in limiter._control_client.scan_iter()]
+        names = [name async for name in limiter._control.scan_iter()]
         assert len(names) >= 5
-        assert all([await limiter._control_client.pttl(name) > 0 for name in names])
+        assert all([await limiter._control.pttl(name) > 0 for name in names])
         await limiter.close()
 
     async def test_failures_grow_no_further_than_the_memory_that_redis_may_use(self, redis_server_url: str) -> None:
-        limiter = SingleNodeLimiter(redis_server_url, Policy(3, 60_000, 60_000, "fixed_window"), "t", 5.0)
+        limiter = SingleNodeLimiter(redis_server_url, Policy(3, 60_000, 60_000), "t", 5.0)
         admin: Redis = Redis.from_url(redis_server_url)
         for bucket in ("known", "nearly", "nearly"):
             await limiter.record_failure(bucket)
@@ -291,7 +286,7 @@ class TestRedisAlone:
         await limiter.close()
 
     async def test_a_new_connection_proves_every_row_anew(self, redis_server_url: str) -> None:
-        limiter = SingleNodeLimiter(redis_server_url, Policy(3, 1000, 1000, "fixed_window"), "t", 5.0)
+        limiter = SingleNodeLimiter(redis_server_url, Policy(3, 1000, 1000), "t", 5.0)
         generation = (await limiter.check(ask())).generation
         assert (await limiter.check(ask(generation=generation, age_s=0.5))).verdict is Verdict.ADMITTED
         admin: Redis = Redis.from_url(redis_server_url)
@@ -301,23 +296,23 @@ class TestRedisAlone:
         await limiter.close()
 
     async def test_forgotten_scripts_are_loaded_again(self, redis_server_url: str) -> None:
-        limiter = SingleNodeLimiter(redis_server_url, Policy(3, 1000, 1000, "fixed_window"), "t", 5.0)
+        limiter = SingleNodeLimiter(redis_server_url, Policy(3, 1000, 1000), "t", 5.0)
         await limiter.check(ask())
-        await limiter._control_client.script_flush()
+        await limiter._control.script_flush()
         assert (await limiter.check(ask())).remaining == 3
         await limiter.close()
 
     async def test_redis_own_clock_rules_where_none_is_given(self, redis_server_url: str) -> None:
-        limiter = SingleNodeLimiter(redis_server_url, Policy(3, 1000, 1000, "fixed_window"), "t", 5.0)
-        seconds, _ = await limiter._control_client.time()
+        limiter = SingleNodeLimiter(redis_server_url, Policy(3, 1000, 1000), "t", 5.0)
+        seconds, _ = await limiter._control.time()
         decision = await limiter.check(ask())
         assert decision.hour in (seconds // HOUR, seconds // HOUR + 1)
-        assert abs(decision.reset_at_s - decision.wait_s - seconds) <= 2
+        assert abs(decision.states[2] - decision.wait_s - seconds) <= 2
         await limiter.close()
 
 
 async def test_no_remembered_row_is_believed_where_none_may_be_however_coarse_the_clock(clock: Clock) -> None:
     """`max_staleness_s=0`, and the fallback while Redis is away: a clock that has not moved yet makes no row fresh."""
-    limiter = MemoryLimiter(Policy(3, 60_000, 120_000, "fixed_window"), 0.0, clock)
+    limiter = MemoryLimiter(Policy(3, 60_000, 120_000), 0.0, clock)
     generation = (await limiter.check(ask())).generation
     assert (await limiter.check(ask(generation=generation, age_s=0.0))).verdict is Verdict.STALE

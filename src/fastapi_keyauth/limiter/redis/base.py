@@ -1,25 +1,28 @@
 """What the limiters on Redis share: key names, script arguments, replies, generations and recent blocks."""
 
+import base64
+import hashlib
 import itertools
 import math
 import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache
 from typing import Any, ClassVar
 
-from fastapi_keyauth.domain.units import HOUR_S
+from fastapi_keyauth.domain.limits import Cost, LimitSet
 from fastapi_keyauth.errors import LimiterUnavailable, SetupError
 from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Policy, Verdict, ceil_s
 from fastapi_keyauth.limiter.redis.batcher import Answered
 from fastapi_keyauth.limiter.redis.scripts import ScriptArgs
-from fastapi_keyauth.limiter.redis.server_info import ServerInfo
+from fastapi_keyauth.limiter.redis.server_facts import ServerInfo
 from fastapi_keyauth.settings.checks import CheckWarning
 from fastapi_keyauth.settings.redis_urls import RedisUrl, parse_redis_url
 from fastapi_keyauth.settings.urls import masked_url
 
 KEEP_S = 7200
-"""Seconds for which a key's hash is kept: the hour that is counted and the one that slides out."""
+"""Seconds for which the hash of a key or owner is kept at least, and beyond the end of each window in it."""
 START_TRIES = 5
 """Looks at Redis before a start takes it for away: a machine that starts workers is busy."""
 KNOWN_BLOCK_S = 5.0
@@ -27,6 +30,23 @@ KNOWN_BLOCK_S = 5.0
 a block that is lifted is soon lifted everywhere."""
 _MAX_KNOWN_BLOCKS = 10_000
 _VERDICTS = tuple(Verdict)
+
+
+@lru_cache(maxsize=4096)
+def encode_limits(limits: LimitSet, cost: Cost) -> str:
+    """Return limits and what a request costs of each, as ``lua/take.lua`` reads them; in short, as most are alike."""
+    parts = []
+    for position, (limit, units) in enumerate(zip(limits.all, limits.costs(cost), strict=True)):
+        kind = "s" if limit.is_sliding else "f"
+        kind = kind if position < len(limits.key) else kind.upper()
+        parts.append(f"{limit.counter_id} {limit.limit} {limit.window_ms} {units} {kind};")
+    return "".join(parts)
+
+
+@lru_cache(maxsize=4096)
+def owner_tag(owner_id: str) -> str:
+    """Return what an owner is named by in Redis: short, without the characters that mean something there."""
+    return base64.urlsafe_b64encode(hashlib.blake2b(owner_id.encode(), digest_size=12).digest()).decode()
 
 
 class Unsettled(LimiterUnavailable):
@@ -75,7 +95,6 @@ class RedisLimiterBase(ABC):
         self._timeout_s = timeout_s
         self._clock = clock
         self._answered = answered
-        self._how = ("s" if policy.algorithm == "sliding_window" else "f") + ("r" if self.signs else "")
         self._epoch = 0
         self._known_blocks: dict[str, tuple[float, float]] = {}
         """Bucket to (believed until, blocked until), on the local clock."""
@@ -134,9 +153,17 @@ class RedisLimiterBase(ABC):
     def _record_failure(self, bucket: str) -> Awaitable[int]:
         """What ``lua/fail.lua`` answers for an address."""
 
-    @abstractmethod
-    async def bump_generation(self, key_id: str) -> None:
+    async def bump_generation(self, key_id: str, owner_id: str = "") -> None:
         """See ``Limiter``."""
+        await self._bump(self._holder_names(key_id, owner_id)[0])
+
+    async def bump_owner_generation(self, owner_id: str) -> None:
+        """See ``Limiter``."""
+        await self._bump(self._holder_names("", owner_id)[1])
+
+    @abstractmethod
+    async def _bump(self, name: str) -> None:
+        """Give the key or owner of this hash another generation."""
 
     @abstractmethod
     async def blocks(self) -> dict[str, int]:
@@ -170,18 +197,27 @@ class RedisLimiterBase(ABC):
         names: list[str] = []
         # Another one each time, on whatever worker; nobody has to be kept from guessing it.
         fresh = f"{self._nonce}{next(self._numbers):x}"
-        args: list[str | int] = [self._now_ms(), fresh, self._how, KEEP_S]
+        args: list[str | int] = [self._now_ms(), fresh, "r" if self.signs else "", KEEP_S, self._policy.block_for_ms]
         epoch = f"{self._epoch}:"
         length = len(epoch)
-        for key_id, bucket, limit, units, generation, age_s, is_fresh in asks:
-            name = f"{self._namespace}:{{{key_id}}}"
-            names += (name if bucket is None else f"{self._namespace}:{{{bucket}}}", name)
+        for key_id, bucket, limits, cost, generation, age_s, is_fresh, owner_id, charge in asks:
+            key, owner = self._holder_names(key_id, owner_id)
+            names += (key if bucket is None else f"{self._namespace}:{{{bucket}}}", key, owner)
             # A generation of another epoch proves nothing; "-" equals none that is ever given out.
             proof = generation[length:] if generation[:length] == epoch else "-"
-            row = 2 if is_fresh else 0 if age_s is None else 1
-            how = row + 3 * units + (0 if bucket is None else 6)
-            args += (proof or "-", -1 if limit is None else limit, how)
+            how = (2 if is_fresh else 0 if age_s is None else 1) + (0 if cost is None else 3)
+            if bucket is not None:
+                how += 6
+            args += (proof or "-", "" if cost is None else encode_limits(limits, cost), how)
+            if charge is not None:
+                args[-1] = how + 12
+                names.append(f"{owner}:{charge.id}")
+                args += (charge.keep_s * 1000, "" if charge.actual is None else " ".join(map(str, charge.actual)))
         return names, args
+
+    def _holder_names(self, key_id: str, owner_id: str | None) -> tuple[str, str]:
+        """The hashes of a key and of its owner."""
+        return f"{self._namespace}:{{{key_id}}}", f"{self._namespace}:{{{owner_tag(owner_id or '')}}}"
 
     def _decide(self, reply: Sequence[Any]) -> list[Decision]:
         """What ``lua/take.lua`` has answered."""
@@ -194,14 +230,13 @@ class RedisLimiterBase(ABC):
                 (
                     _VERDICTS[verdict],
                     epoch + generation if generation else "",
-                    None if remaining < 0 else remaining,
-                    (hour + 1) * HOUR_S,
                     wait_s,
                     hour,
                     math.inf,  # no change escapes a generation of Redis
+                    states,
                 ),
             )
-            for verdict, generation, remaining, hour, wait_s in zip(*[fields] * 5, strict=True)
+            for verdict, generation, hour, wait_s, states in zip(*[fields] * 5, strict=True)
         ]
 
     def _prepare_failures(self, buckets: Sequence[str]) -> ScriptArgs:
@@ -210,12 +245,12 @@ class RedisLimiterBase(ABC):
         names = [self._name(bucket) for bucket in buckets]
         return names, [self._now_ms(), policy.block_after_failures, policy.failure_window_ms, policy.block_for_ms]
 
-    def _prepare_change(self, key_id: str) -> ScriptArgs:
-        """Names and arguments of ``lua/changed.lua``."""
-        return [self._name(key_id)], [secrets.token_hex(8), KEEP_S]
+    def _prepare_change(self, name: str) -> ScriptArgs:
+        """Names and arguments of ``lua/changed.lua``, for the hash of a key or of an owner."""
+        return [name], [secrets.token_hex(8), KEEP_S]
 
     def _name(self, tag: str) -> str:
-        """The hash of a key or of an address; its tag keeps it in one slot of a cluster."""
+        """The hash of an address; its tag keeps it in one slot of a cluster."""
         return f"{self._namespace}:{{{tag}}}"
 
     def _now_ms(self) -> str | int:

@@ -1,6 +1,7 @@
 """The limiter of many workers on a cluster of Redis or Valkey, from 6.2 on."""
 
 import asyncio
+import math
 import time
 from collections.abc import Coroutine
 from typing import Any, ClassVar, TypeVar
@@ -8,11 +9,11 @@ from typing import Any, ClassVar, TypeVar
 from fastapi_keyauth.concurrency.stall_tolerant_timeout import stall_tolerant_timeout
 from fastapi_keyauth.errors import LimiterUnavailable
 from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Verdict, ceil_s
-from fastapi_keyauth.limiter.redis.base import RedisLimiterBase
+from fastapi_keyauth.limiter.redis.base import RedisLimiterBase, owner_tag
 from fastapi_keyauth.limiter.redis.blocks import RedisBlocks
-from fastapi_keyauth.limiter.redis.errors import unavailable
-from fastapi_keyauth.limiter.redis.scripts import LuaScript
-from fastapi_keyauth.limiter.redis.server_info import ServerInfo, check_server, read_server_info
+from fastapi_keyauth.limiter.redis.scripts import LuaScript, unavailable
+from fastapi_keyauth.limiter.redis.server_facts import ServerInfo, read_facts
+from fastapi_keyauth.limiter.redis.server_info import check_server
 from fastapi_keyauth.limiter.redis.slots import SlotRouter
 from fastapi_keyauth.settings.checks import CheckWarning
 
@@ -20,7 +21,7 @@ Answer = TypeVar("Answer")
 
 
 class ClusterLimiter(RedisLimiterBase):
-    """Counters on the nodes of a cluster: an address where its slot is, a key where its own is.
+    """Counters on the nodes of a cluster: an address where its slot is, a key where the slot of its owner is.
 
     The block is asked about first, and the key only when it is known that there is none. Asked both at once, the unit
     of a request that turns out to be blocked would have to be given back, and might have refused another meanwhile.
@@ -58,7 +59,7 @@ class ClusterLimiter(RedisLimiterBase):
         await self._router.call(self._changing, ([name], ["-", 1]))
         await self._router.call(self._blocked, ([name], [self._now_ms()]))
         _, args = self._prepare([LimitCheck("probe", None)])
-        await self._router.call(self._take, ([name, name], args))
+        await self._router.call(self._take, ([name, name, name], args))
 
     async def check(self, ask: LimitCheck) -> Decision:
         """See ``Limiter``."""
@@ -81,6 +82,8 @@ class ClusterLimiter(RedisLimiterBase):
                 self._remember_block(ask.bucket, blocked_s)
                 return Decision(Verdict.BLOCKED, wait_s=blocked_s)
             ask = ask._replace(bucket=None)
+        if ask.owner_id is None and ask.age_s is None:
+            return Decision(Verdict.STALE, share_s=math.inf)  # the slot is the owner's, whom only the row names
         (decision,) = self._decide(await self._router.call(self._take, self._prepare([ask])))
         return decision
 
@@ -91,9 +94,12 @@ class ClusterLimiter(RedisLimiterBase):
         (blocked_ms,) = await self._router.call(self._failing, self._prepare_failures([bucket]))
         return int(blocked_ms)
 
-    async def bump_generation(self, key_id: str) -> None:
-        """See ``Limiter``."""
-        await self._in_time(self._router.call(self._changing, self._prepare_change(key_id)))
+    async def _bump(self, name: str) -> None:
+        await self._in_time(self._router.call(self._changing, self._prepare_change(name)))
+
+    def _holder_names(self, key_id: str, owner_id: str | None) -> tuple[str, str]:
+        owner = f"{self._namespace}:{{{owner_tag(owner_id or '')}}}"
+        return f"{owner}:{key_id}", owner
 
     async def blocks(self) -> dict[str, int]:
         """See ``Limiter``."""
@@ -123,7 +129,7 @@ class ClusterLimiter(RedisLimiterBase):
         found = []
         for address in self._router.primaries():
             async with self._router.borrow(address) as client:
-                found.append(await read_server_info(client, self._timeout_s))
+                found.append(await read_facts(client, self._timeout_s))
         if not found:
             raise LimiterUnavailable("no node of the cluster is known")
         slowest = max(found, key=lambda facts: facts.answer_ms)

@@ -1,0 +1,36 @@
+"""Questions for limiters, in short."""
+
+from typing import Any
+
+from fastapi_keyauth.domain.limits import ONE_REQUEST, Limit, hour_limit, limit_set
+from fastapi_keyauth.limiter import Decision, LimitCheck
+
+
+def resolved(**fields: Any) -> Limit:
+    """A limit with an algorithm, as limiters get them."""
+    return Limit(**{"name": "l", "per": "hour", "algorithm": "fixed_window", **fields})
+
+
+def hourly(limit: int | None, algorithm: str = "fixed_window") -> tuple[Limit, ...]:
+    """The limits of a key with this hourly limit and no other."""
+    return () if limit is None else (hour_limit(limit).model_copy(update={"algorithm": algorithm}),)
+
+
+def ask(key_id: str = "k", limit: int | None = 5, units: int = 1, **options: Any) -> LimitCheck:
+    """A question about a key with an hourly limit, by an asker that has just read its row unless `age_s` is given."""
+    algorithm = options.pop("algorithm", "fixed_window")
+    is_fresh = options.pop("is_fresh", "age_s" not in options)
+    return LimitCheck(
+        key_id,
+        options.pop("bucket", None),
+        limit_set(options.pop("key", hourly(limit, algorithm)), options.pop("owner", ())),
+        options.pop("cost", ONE_REQUEST if units else None),
+        age_s=options.pop("age_s", 0.0),
+        is_fresh=is_fresh,
+        **options,
+    )
+
+
+def left_of(decision: Decision) -> int | None:
+    """Units left of the first limit."""
+    return decision.states[0] if decision.states else None
