@@ -19,6 +19,7 @@ from fastapi_keyauth.auth.blocked_addresses import Blocks
 from fastapi_keyauth.auth.credentials import CredentialReader
 from fastapi_keyauth.auth.hashing import Hasher
 from fastapi_keyauth.auth.imported_verifier import build_verifier
+from fastapi_keyauth.auth.misplaced_keys import MisplacedKeys
 from fastapi_keyauth.auth.sessions import SessionGate, SessionResolver, Sessions
 from fastapi_keyauth.concurrency.event_loop import EventLoopBinding
 from fastapi_keyauth.concurrency.periodic import PeriodicTasks
@@ -37,14 +38,20 @@ from fastapi_keyauth.http.problem_details import ProblemRenderer
 from fastapi_keyauth.http.protect import Exemptions, ProtectedPaths, ProtectMiddleware
 from fastapi_keyauth.http.proxy_check import ProxyHeaderCheck
 from fastapi_keyauth.http.request_handler import RequestHandler, handle_error
+from fastapi_keyauth.http.routers.callers import Callers, OwnersOf
 from fastapi_keyauth.http.routers.keys import build_keys_router
 from fastapi_keyauth.http.routers.leaks import build_leaks_router
 from fastapi_keyauth.http.routers.signing_keys import FindKeys, fetch_github_keys
 from fastapi_keyauth.http.scope_check import find_unknown_scopes
+from fastapi_keyauth.keys.authority import TRUSTED
+from fastapi_keyauth.keys.importer import Importer
 from fastapi_keyauth.keys.leaks import Leaks
+from fastapi_keyauth.keys.management import KeyManagement
 from fastapi_keyauth.keys.outbox import POLL_INTERVAL_S, Outbox
+from fastapi_keyauth.keys.queries import KeyQueries
 from fastapi_keyauth.keys.retention import Pruner
 from fastapi_keyauth.keys.service import Keys
+from fastapi_keyauth.keys.turns import Turns
 from fastapi_keyauth.limiter.factory import build_limiter
 from fastapi_keyauth.limiter.traced import TracedLimiter
 from fastapi_keyauth.settings.checks import run_checks
@@ -70,6 +77,9 @@ class KeyAuth:
     Args:
         settings: where left out, they come from ``KEYAUTH_*`` and ``.env``.
         session_resolver: ``async (token, connection) -> SessionPrincipal | None`` in place of the built-in sessions.
+        owners_of: ``async (session) -> {owner_id: permissions}``: the owners that a session may act for on the
+            management routes, each with ``keys:read``, ``keys:write`` or both. It is asked on every such request.
+            Default: a session acts for its own user id. Added in 0.2.
         dashboard: how the key page fits the application; see ``DashboardOptions``.
         clock: seconds since 1970, for tests; it then rules on Redis, too.
         on_event: called with an ``AuthEvent`` for what happens to keys, addresses, Redis and the database: a
@@ -98,6 +108,7 @@ class KeyAuth:
         settings: KeyAuthSettings | None = None,
         *,
         session_resolver: SessionResolver | None = None,
+        owners_of: OwnersOf | None = None,
         dashboard: DashboardOptions | None = None,
         clock: Clock | None = None,
         on_event: OnEvent | None = None,
@@ -118,20 +129,24 @@ class KeyAuth:
         self._usage = UsageRecorder(usage_store, time.time if clock is None else clock)
         self._pruner = Pruner(PruneStore(self._database), self._now)
         self._outbox = Outbox(self._limiter, store, settings.redis_url is not None, self._now)
-        self.keys = Keys(settings, store, usage_store, self._usage, self._hasher, self._outbox, self._now)
+        turns = Turns(store.tasks)
+        management = KeyManagement(settings, store, self._hasher, self._outbox, turns, self._now)
+        queries = KeyQueries(store, usage_store, self._usage, turns, self._now)
+        self.keys = Keys(management, queries, Importer(settings, store.imports, self._now), TRUSTED)
         self.sessions = Sessions(SessionStore(self._database), settings.session_ttl_s, self._now)
         parser = TokenParser(settings.key_prefix)
-        self.leaks = Leaks(parser, store, self._hasher, self.keys.record_leak, self._now)
+        self.leaks = Leaks(parser, store, self._hasher, management.record_leak, self._now)
         monotonic = time.monotonic if clock is None else clock
         self._verifier = build_verifier(settings, store, self._hasher, metrics, self._now, monotonic)
         store.lineage.on_break = self._verifier.forget_all
         self._database.on_recovery = self._verifier.distrust_rows
         self._check_lineage = store.lineage.check
+        session_gate = SessionGate(session_resolver or self.sessions.resolve, self._now)
         self._authenticator = authenticator = Authenticator(
             parser=parser,
             verifier=self._verifier,
             limiter=self._limiter,
-            sessions=SessionGate(session_resolver or self.sessions.resolve, self._now),
+            sessions=session_gate,
             usage=self._usage,
             now=self._now,
             block_spares_valid_keys=settings.block_spares_valid_keys,
@@ -142,6 +157,7 @@ class KeyAuth:
         self._request_handler = RequestHandler(
             scope_key=f"fastapi_keyauth.{secrets.token_hex(4)}",
             credentials=CredentialReader.of(settings),
+            misplaced_keys=MisplacedKeys(settings),
             addresses=addresses,
             authenticator=authenticator,
             cors=CorsRules(settings, store, self._now, monotonic),
@@ -162,7 +178,11 @@ class KeyAuth:
         self._request_handler.key_requirements = frozenset(
             (self.require_key, self.require_key_and_session, self.require_key_or_session, self.optional_key, manager)
         )
-        self._router_parts = (self.keys, settings, self.require_key, manager, self._request_handler.client_address)
+        get_context = self._request_handler.get_context
+        callers = Callers(
+            authenticator, session_gate, session_resolver is None, owners_of, get_context, settings.default_hourly_limit
+        )
+        self._router_parts = (management, queries, settings, self.require_key, manager, callers)
         self._schema = SchemaCompleter(settings)
         self._protected: dict[Any, ProtectedPaths] = {}
         self._users = 0

@@ -302,7 +302,7 @@ async def _is_admitted(auth: KeyAuth, token: str) -> bool:
 async def test_the_url_of_one_server_at_a_node_of_a_cluster_stops_the_start(cluster: Cluster, tmp_path: Path) -> None:
     """Such a node would answer what lies in one slot, and requests ask about a key and an address."""
     for server in cluster.servers:
-        with pytest.raises(SetupError, match=r"refuses \(.*(Moved|CROSSSLOT)"):
+        with pytest.raises(SetupError, match=r"refuses \(.*(MOVED|CROSSSLOT)"):
             async with worker(tmp_path, server.url):
                 pass
 

@@ -214,6 +214,11 @@ async def test_sparing_valid_keys_does_not_extend_a_block(open_scene: OpenScene)
         ({}, "::ffff:203.0.113.9", "::ffff:203.0.113.10", False),
         ({"ipv6_prefix_length": 32}, "::ffff:203.0.113.9", "::ffff:203.0.113.10", False),
         ({}, "203.0.113.9", "203.0.113.10", False),
+        ({}, "64:ff9b::203.0.113.9", "203.0.113.9", True),
+        ({}, "64:ff9b::203.0.113.9", "64:ff9b::203.0.113.10", False),
+        ({}, "::ffff:0:203.0.113.9", "64:ff9b::203.0.113.9", True),
+        ({}, "::ffff:0:203.0.113.9", "::ffff:0:203.0.113.10", False),
+        ({}, "64:ff9b:1::203.0.113.9", "64:ff9b:1::203.0.113.10", True),
     ],
 )
 async def test_which_addresses_share_a_count(

@@ -163,7 +163,7 @@ class Site:
         this_hour = int(datetime.now(UTC).timestamp()) // 3600
         rows = {(key_id, this_hour - ago): list(pair) for ago, pair in counts.items()}
         writer = secrets.token_hex(8)  # each call is a batch of its own
-        self.run(self.auth.keys._usage.add(Usage(rows, {}, {}), writer, 1, datetime.now(UTC)))
+        self.run(self.auth.keys._queries._usage.add(Usage(rows, {}, {}), writer, 1, datetime.now(UTC)))
 
     def _execute(self, statement: Any) -> None:
         async def execute() -> None:

@@ -73,7 +73,7 @@ async def test_usage_of_many_keys_takes_one_statement_and_shows_own_keys_alone(
             (mine[1], this_hour - 2): [0, 3],
             (other, this_hour): [9, 9],
         }
-        await auth.keys._usage.add(Usage(counts, {}, {}), "test", 1, datetime.now(UTC))
+        await auth.keys._queries._usage.add(Usage(counts, {}, {}), "test", 1, datetime.now(UTC))
         statements: list[str] = []
 
         def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
@@ -123,7 +123,7 @@ async def test_usage_refuses_what_cannot_be_right(
 async def test_usage_of_many_keys_from_code_has_its_bounds(make_auth: MakeAuth) -> None:
     async with make_auth() as auth:
         with pytest.raises(InvalidField):
-            await auth.keys.usage_of_many(["000000000000"], hours=0)
+            await auth.keys._queries.usage_of_many(["000000000000"], hours=0)
 
 
 @on_one_stack

@@ -60,7 +60,7 @@ class CountedCalls:
 
 
 def store_of(auth: KeyAuth) -> KeyStore:
-    return auth.keys._store
+    return auth._outbox._store
 
 
 async def make_key(auth: KeyAuth) -> CreatedKey:

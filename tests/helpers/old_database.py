@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 
 from fastapi_keyauth.domain.tokens import format_token, hash_session_token, secret_tag
 from fastapi_keyauth.store import Database
-from fastapi_keyauth.store.tables import KeyRow, SecretRow, SessionRow, UsageRow, table
+from fastapi_keyauth.store.tables import EventRow, KeyRow, SecretRow, SessionRow, UsageRow, table
 
 FIRST_TABLES = Path(__file__).with_name("first_tables")
 """The statements that made the tables before there were revisions."""
@@ -25,6 +25,14 @@ TOKEN = format_token("ka", "live", KEY_ID, SECRET)
 
 
 LONG_AGO = datetime(2025, 1, 2, tzinfo=UTC)
+
+
+OLD_EVENTS = (
+    {"event": "created", "actor": "system", "address": None},
+    {"event": "updated", "actor": "user:root", "address": "198.51.100.9"},
+    {"event": "updated", "actor": f"key:{KEY_ID}", "address": "203.0.113.7"},
+    {"event": "updated", "actor": "user:ada", "address": "203.0.113.8"},
+)
 
 
 async def run(url: str, work: Callable[[Connection], Any]) -> Any:
@@ -65,6 +73,7 @@ def fill_first_tables(connection: Connection) -> None:
             SecretRow,
             {"key_id": KEY_ID, "tag": secret_tag(SECRET), "hash": HASH, "last4": TOKEN[-4:], "created_at": LONG_AGO},
         ),
+        *((EventRow, {"key_id": KEY_ID, **event, "at": LONG_AGO, "changes": {}}) for event in OLD_EVENTS),
         (UsageRow, {"key_id": KEY_ID, "hour": 1, "admitted": 2**40, "refused": 0}),
         (
             SessionRow,

@@ -38,6 +38,7 @@ ROW_FIELDS = {
     "revoked_at",
     "last_used_at",
     "secrets",
+    "created_by",
 }
 
 MakeAuth = Callable[..., KeyAuth]

@@ -74,9 +74,11 @@ async def test_a_reported_key_is_refused_from_then_on(auth: KeyAuth, client: htt
     assert [(event.event, event.actor) for event in events] == [
         ("revoked", "leak:github"),
         ("leaked", "leak:github"),
-        ("created", "system"),
+        ("created", "code"),
     ]
-    assert events[1].changes == {"leak": {"source": "github", "url": "https://code.example/x.env"}}
+    assert events[1].changes == {
+        "leak": {"source": "github", "url": "https://code.example/x.env", "hint": made.key.hint}
+    }
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ from fastapi_keyauth.auth.verifier import VerifiedKey, Verifier
 from fastapi_keyauth.domain.ip_addresses import is_in, parse_networks
 from fastapi_keyauth.domain.keys import KeySnapshot
 from fastapi_keyauth.domain.principals import KeyPrincipal, KeyPrincipalDraft, SessionPrincipal
+from fastapi_keyauth.domain.token_mistakes import find_placeholder
 from fastapi_keyauth.domain.tokens import TokenFormError, TokenParser, token_digest
 from fastapi_keyauth.errors import (
     AddressBlocked,
@@ -116,7 +117,7 @@ class Authenticator:
                 principal = await self._admit_unseen(context, credentials.token, digest)
             else:
                 context.key = key = verified.key
-                finding = self._find_fault(key, context) if verified.has_conditions else None
+                finding = self.find_fault(key, context) if verified.has_conditions else None
                 cost = context.cost if finding is None else None
                 age_s = self._verifier.age_s(verified)
                 # As LimitCheck(...) does it, without the function of Python's around it.
@@ -197,6 +198,10 @@ class Authenticator:
 
     async def _admit_unseen(self, context: AuthContext, text: str, digest: bytes) -> KeyPrincipal:
         """The same for a token not verified before: the block before the database, the generation before the row."""
+        placeholder = find_placeholder(text)
+        if placeholder is not None:
+            await self._check_block(context)
+            raise MalformedApiKey(placeholder, is_counted=False)
         negative = self._verifier.find_negative(digest)
         if negative is not None:
             raise InvalidApiKey(negative or None, begins_block=await self._count_failure(context))
@@ -240,7 +245,7 @@ class Authenticator:
         if verified is None:
             raise InvalidApiKey(key_id, begins_block=await self._count_failure(context))
         context.key = key = verified.key
-        finding = self._find_fault(key, context)
+        finding = self.find_fault(key, context)
         if finding is None:
             seen = await self.limiter.check(
                 LimitCheck(
@@ -270,6 +275,13 @@ class Authenticator:
         """What a block is looked up under; None where none would count."""
         return None if context.address is None or self._block_spares_valid_keys else context.address.bucket
 
+    async def _check_block(self, context: AuthContext) -> None:
+        """Refuse a request from a blocked address that has no valid key, and count nothing."""
+        if context.address is not None:
+            seen = await self.limiter.check(LimitCheck(ANY_KEY, context.address.bucket))
+            if seen.verdict is Verdict.BLOCKED:
+                raise AddressBlocked(seen.wait_s)
+
     async def _count_failure(self, context: AuthContext) -> bool:
         """Count a failed attempt. Whether it is the one that blocks the address."""
         if context.address is None:
@@ -279,7 +291,7 @@ class Authenticator:
             raise AddressBlocked(blocked_s)
         return blocked_s is not None
 
-    def _find_fault(self, key: KeySnapshot, context: AuthContext) -> KeyRefusal | None:
+    def find_fault(self, key: KeySnapshot, context: AuthContext) -> KeyRefusal | None:
         """Checks 5 and 6 on a row."""
         status = key.status(self._now())
         if status != "active":

@@ -1,7 +1,9 @@
 """Argon2id off the event loop: a bounded pool of threads, so that hashing never stalls other requests.
 
-Nor may one client's hashing delay another's. Owners take turns. Secrets that are no longer accepted are answered by
-name, which takes a hash but no unit of any cap: they have a lane of their own, which rests most of the time.
+One client's hashing must not delay another's either. Owners take turns. New secrets wait in a lane of their own, so
+that a crowd of creations or rotations does not close the one in which keys wait for their first use. Secrets that are
+no longer accepted get their own error, which takes a hash but no unit of a rate limit: they wait in a queue of their
+own, which rests most of the time.
 """
 
 import asyncio
@@ -23,16 +25,19 @@ from fastapi_keyauth.telemetry.counters import Metrics
 logger = logging.getLogger("fastapi_keyauth")
 
 MAX_WAITING = 4096
+"""Secrets that wait to be verified, and as many new ones that wait to be hashed."""
 MAX_WAITING_OF_OWNER = 512
-"""At OWASP's minimum and two at a time about six seconds of hashing: who comes later had better come again."""
+"""At OWASP's minimum and two at a time, about six seconds of hashing: a later request had better be repeated."""
 MAX_WAITING_INACTIVE = 256
-MAX_WAITING_DEAD_OF_OWNER = 16
+MAX_WAITING_INACTIVE_OF_OWNER = 16
 INACTIVE_DUTY_CYCLE = 3
-"""The lane of dead secrets rests for so many times as long as it hashed: a quarter of one thread at most."""
+"""After an inactive secret the queue rests this many times as long as the hash took: a quarter of one thread."""
+_NEW = "new"
+"""The lane of secrets that are hashed for the first time."""
 
 
 class Hasher:
-    """Hashes and verifies secrets. At most ``max_concurrent_hashes`` run at once; the rest wait their turn.
+    """Hashes and verifies secrets. At most ``max_concurrent_hashes`` run concurrently; the rest wait their turn.
 
     Call it from one event loop, between ``start`` and ``close``.
 
@@ -56,42 +61,45 @@ class Hasher:
         self._log_throttle = LogThrottle()
 
     def start(self) -> None:
-        """Get ready to hash. The threads themselves are started when they are needed."""
+        """Prepare to hash. The threads themselves are started when they are needed."""
         self._threads = ThreadPoolExecutor(self._max_threads, thread_name_prefix="keyauth-argon2")
         self._turns = FairSemaphore(self._max_threads, MAX_WAITING, MAX_WAITING_OF_OWNER)
-        self._inactive_turns = FairSemaphore(1, MAX_WAITING_INACTIVE, MAX_WAITING_DEAD_OF_OWNER)
+        self._inactive_turns = FairSemaphore(1, MAX_WAITING_INACTIVE, MAX_WAITING_INACTIVE_OF_OWNER)
 
     async def hash(self, secret: str, owner_id: str) -> str:
-        """The secret's Argon2id hash as a PHC string, with a fresh salt.
+        """Return a secret's Argon2id hash as a PHC string, with a fresh salt.
 
         Args:
-            secret: what to hash.
-            owner_id: whose key it is; where many wait, owners take turns. This waits however many do.
+            secret: The secret.
+            owner_id: Whose key it is. If many wait, owners take turns.
 
         Raises:
-            HasherUnavailable: Argon2 cannot run, for want of memory for instance.
+            HasherUnavailable: If Argon2 cannot run, for lack of memory for instance, or too many wait for it.
         """
         threads = self._started()
-        async with self._turns.slot(owner_id, bypass_limit=True):
-            with self._metrics.span("keyauth.hash"):
-                return await asyncio.get_running_loop().run_in_executor(threads, self._hash, secret)
+        try:
+            async with self._turns.slot(owner_id, lane=_NEW):
+                with self._metrics.span("keyauth.hash"):
+                    return await asyncio.get_running_loop().run_in_executor(threads, self._hash, secret)
+        except TooManyWaiting:
+            raise self.too_many("new secrets") from None
 
     async def verify(self, phc: str, secret: str, owner_id: str) -> bool:
-        """Whether ``secret`` is the one that was hashed. Argon2 compares in constant time.
+        """Return whether ``secret`` is the one that was hashed. Argon2 compares in constant time.
 
         Args:
-            phc: the hash.
-            secret: what was sent.
-            owner_id: whose key it would be.
+            phc: The hash.
+            secret: What was sent.
+            owner_id: Whose key it would be.
 
         Raises:
-            HasherUnavailable: Argon2 cannot run, or too many wait for it: that says nothing about the secret.
+            HasherUnavailable: If Argon2 cannot run, or too many wait for it. It says nothing about the secret.
         """
         is_right, _ = await self._verify_in_turn(phc, secret, owner_id)
         return is_right
 
     async def verify_inactive(self, phc: str, secret: str, owner_id: str) -> bool:
-        """As ``verify``, for a secret that is refused also where it is right: one at a time, with rests."""
+        """Verify a secret that is refused even if it is right: one at a time, with rests. See ``verify``."""
         took_s = 0.0
         try:
             await self._inactive_turns.acquire(owner_id)
@@ -104,7 +112,7 @@ class Hasher:
             asyncio.get_running_loop().call_later(INACTIVE_DUTY_CYCLE * took_s, self._inactive_turns.release)
 
     async def _verify_in_turn(self, phc: str, secret: str, owner_id: str) -> tuple[bool, float]:
-        """The answer, and the seconds that it took to hash."""
+        """Return whether the secret is right, and the seconds that hashing took."""
         threads = self._started()
         try:
             async with self._turns.slot(owner_id):
@@ -113,14 +121,10 @@ class Hasher:
                     is_right = await asyncio.get_running_loop().run_in_executor(threads, self._verify, phc, secret)
                 return is_right, time.monotonic() - began
         except TooManyWaiting:
-            raise self.too_many("keys not met before") from None
+            raise self.too_many("keys not used before") from None
 
     async def verify_foreign(self, scheme: str, hashed: str, secret: str, owner_id: str) -> bool:
-        """As ``verify``, for a hash that was made elsewhere.
-
-        Raises:
-            HasherUnavailable: it cannot be verified now, or too many wait for it.
-        """
+        """Verify a secret against a hash that another system created. See ``verify``."""
         threads = self._started()
         try:
             async with self._turns.slot(owner_id):
@@ -133,7 +137,11 @@ class Hasher:
             raise _unavailable(error) from error
 
     def too_many(self, of_what: str) -> HasherUnavailable:
-        """One line every few seconds, however many requests are refused."""
+        """Return the error for a request that will not wait, and log it, at most one line every few seconds.
+
+        Args:
+            of_what: What waits, in the plural.
+        """
         held_back = self._log_throttle.allow()
         if held_back is not None:
             logger.warning(

@@ -19,7 +19,7 @@ from fastapi_keyauth.cli.source import app_reference, describe_source, load_sett
 from fastapi_keyauth.errors import KeyAuthError, LimiterUnavailable, SetupError
 from fastapi_keyauth.limiter.factory import build_redis_limiter
 from fastapi_keyauth.limiter.redis.base import RedisLimiterBase
-from fastapi_keyauth.limiter.redis.scripts import is_refusal
+from fastapi_keyauth.limiter.redis.errors import is_rejection
 from fastapi_keyauth.limiter.redis.server_info import MAX_CLOCK_DIFFERENCE_S
 from fastapi_keyauth.settings.settings import KeyAuthSettings
 from fastapi_keyauth.settings.urls import masked_url
@@ -155,7 +155,7 @@ async def check_redis(settings: KeyAuthSettings) -> AsyncIterator[Finding]:
         finding = await _inspect(server)
         warnings = await server.run_checks()
     except LimiterUnavailable as error:
-        says = "rejects the connection" if is_refusal(error) else "does not respond"
+        says = "rejects the connection" if is_rejection(error) else "does not respond"
         yield Finding("redis", "error", f"The Redis server at {server.where} {says} ({error}).")
         return
     finally:
@@ -169,7 +169,7 @@ async def _inspect(server: RedisLimiterBase) -> Finding:
     try:
         info = await server.facts()
     except LimiterUnavailable as error:
-        if not is_refusal(error):
+        if not is_rejection(error):
             raise
         # The service needs neither INFO nor PING, so an ACL need not allow them.
         says = f"The Redis server at {server.where} accepts writes, but does not say what it is ({error})."

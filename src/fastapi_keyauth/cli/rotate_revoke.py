@@ -30,7 +30,7 @@ def rotate(
     as_json: Json = False,
 ) -> None:
     """Rotate a key and print its new token, only once. The old token keeps working for the overlap."""
-    from fastapi_keyauth.keys.service import DEFAULT_OVERLAP, MAX_OVERLAP
+    from fastapi_keyauth.keys.management import DEFAULT_OVERLAP, MAX_OVERLAP
 
     if overlap is not None and overlap > MAX_OVERLAP:
         raise typer.BadParameter(f"at most {MAX_OVERLAP.days}d", param_hint="--overlap")

@@ -1,92 +1,104 @@
-"""Taking turns: so many at once, and where several owners wait, one of each in turn."""
+"""A fair semaphore: limits concurrency and serves waiting owners in turn."""
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 
 class TooManyWaiting(Exception):
-    """So many wait already that it makes no sense to wait."""
+    """Too many callers wait already for it to make sense to wait."""
+
+
+class _Waiter(NamedTuple):
+    turn: asyncio.Future[None]
+    lane: str
 
 
 class FairSemaphore:
-    """At most ``at_once`` at a time. The rest wait, and the owners take turns: a crowd of one delays nobody else.
+    """A semaphore whose waiters are served owner by owner, so that a crowd of one owner delays no other owner.
 
-    Use it from one event loop.
+    Waiters may be divided into lanes. Lanes share the turns, but each has its own bounds, so a full lane closes no
+    other one. Use it from one event loop.
 
     Args:
-        at_once: how many.
-        max_waiting: of all owners together.
-        max_waiting_of_one: of one owner.
+        max_concurrent: Maximum number of holders.
+        max_waiting: Maximum number of waiters in one lane.
+        max_waiting_per_owner: The same for each owner.
     """
 
-    def __init__(self, at_once: int, max_waiting: int, max_waiting_of_one: int) -> None:
-        self._free = at_once
+    def __init__(self, max_concurrent: int, max_waiting: int, max_waiting_per_owner: int) -> None:
+        self._free = max_concurrent
         self._max_waiting = max_waiting
-        self._max_waiting_of_one = max_waiting_of_one
-        self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
-        """By owner, who is next first. No queue is empty."""
-        self._count = 0
+        self._max_waiting_per_owner = max_waiting_per_owner
+        self._waiting: OrderedDict[str, deque[_Waiter]] = OrderedDict()
+        """Owner to waiters, the next owner and its next waiter first. No queue is empty."""
+        self._by_lane: Counter[str] = Counter()
+        self._by_owner_and_lane: Counter[tuple[str, str]] = Counter()
 
     @asynccontextmanager
-    async def slot(self, owner: str, *, bypass_limit: bool = False) -> AsyncIterator[None]:
-        """A turn, for as long as the context lasts.
+    async def slot(self, owner: str, *, lane: str = "") -> AsyncIterator[None]:
+        """Hold the semaphore for as long as the block runs.
 
         Args:
-            owner: on whose behalf.
-            bypass_limit: wait however many do already.
+            owner: On whose behalf.
+            lane: The lane to wait in.
 
         Raises:
-            TooManyWaiting: too many wait already, of this owner or of all.
+            TooManyWaiting: If too many wait already in this lane, of this owner or of all.
         """
-        await self.acquire(owner, bypass_limit=bypass_limit)
+        await self.acquire(owner, lane=lane)
         try:
             yield
         finally:
             self.release()
 
-    async def acquire(self, owner: str, *, bypass_limit: bool = False) -> None:
-        """As ``of``, until ``release`` is called."""
+    async def acquire(self, owner: str, *, lane: str = "") -> None:
+        """Hold the semaphore until ``release`` is called. See ``slot``."""
         if self._free > 0:  # then nobody waits
             self._free -= 1
             return
-        waiting = self._waiting.get(owner)
-        if not bypass_limit and (
-            self._count >= self._max_waiting or (waiting is not None and len(waiting) >= self._max_waiting_of_one)
+        if (
+            self._by_lane[lane] >= self._max_waiting
+            or self._by_owner_and_lane[owner, lane] >= self._max_waiting_per_owner
         ):
             raise TooManyWaiting
-        if waiting is None:
-            waiting = self._waiting[owner] = deque()
-        turn = asyncio.get_running_loop().create_future()
-        waiting.append(turn)
-        self._count += 1
+        waiter = _Waiter(asyncio.get_running_loop().create_future(), lane)
+        self._waiting.setdefault(owner, deque()).append(waiter)
+        self._count(owner, lane, 1)
         try:
-            await turn
+            await waiter.turn
         except asyncio.CancelledError:
-            if turn.cancelled():
-                self._leave(owner, turn)
+            if waiter.turn.cancelled():
+                self._leave(owner, waiter)
             else:
                 self.release()  # its turn came in the same moment
             raise
 
     def release(self) -> None:
-        """The turn is over; the next one's begins."""
+        """Give the semaphore back; the next waiter of the next owner gets it."""
         while self._waiting:
             owner, waiting = self._waiting.popitem(last=False)
-            turn = waiting.popleft()
-            self._count -= 1
+            waiter = waiting.popleft()
+            self._count(owner, waiter.lane, -1)
             if waiting:
                 self._waiting[owner] = waiting  # behind all others
-            if not turn.done():  # else it was cancelled and had no time to leave
-                turn.set_result(None)
+            if not waiter.turn.done():  # otherwise it was cancelled and had no time to leave
+                waiter.turn.set_result(None)
                 return
         self._free += 1
 
-    def _leave(self, owner: str, turn: asyncio.Future[None]) -> None:
+    def _leave(self, owner: str, waiter: _Waiter) -> None:
         waiting = self._waiting.get(owner, ())
-        if turn in waiting:
-            self._waiting[owner].remove(turn)
-            self._count -= 1
+        if waiter in waiting:
+            self._waiting[owner].remove(waiter)
+            self._count(owner, waiter.lane, -1)
             if not self._waiting[owner]:
                 del self._waiting[owner]
+
+    def _count(self, owner: str, lane: str, change: int) -> None:
+        self._by_lane[lane] += change
+        self._by_owner_and_lane[owner, lane] += change
+        if not self._by_owner_and_lane[owner, lane]:
+            del self._by_owner_and_lane[owner, lane]  # owners come and go, lanes are few

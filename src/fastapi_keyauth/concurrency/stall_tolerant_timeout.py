@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-TICKS = 4
+TICKS = 8
 """Parts in which a timeout is counted. However many of them pass while the event loop stands still, they count as one:
 the server may have answered all along, and a connection needs several turns of the loop. Otherwise a worker that was
 held up for longer than the timeout (a blocking call of the application, a busy machine) would take that for an outage.
@@ -12,31 +12,35 @@ held up for longer than the timeout (a blocking call of the application, a busy 
 
 
 class StallTolerantTimer:
-    """A timer that calls back after a number of ticks.
+    """A timer that calls back after some seconds, unless it is stopped or restarted before.
 
     It is cheap to restart: one that is restarted all the time costs no more than one timer of the event loop per tick.
+    In return the first tick after a restart may be shorter than the others.
 
     Args:
-        tick_s: Seconds per tick. Ticks that the event loop missed are not made up for.
-        callback: Called once per start, unless the timer is stopped or restarted before.
+        callback: What to call.
     """
 
     __slots__ = ("_callback", "_handle", "_loop", "_tick_s", "_ticks_left")
 
-    def __init__(self, tick_s: float, callback: Callable[[], None]) -> None:
+    def __init__(self, callback: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._tick_s = tick_s
         self._callback = callback
+        self._tick_s = 0.0
         self._ticks_left = 0
         self._handle: asyncio.TimerHandle | None = None
 
-    def start(self, ticks: int = TICKS) -> None:
-        """Start or restart the timer. If it was running or just stopped, the first tick may be shorter than the others.
+    def start(self, seconds: float) -> None:
+        """Start or restart the timer.
 
         Args:
-            ticks: Number of ticks until the callback, at least 1.
+            seconds: Time until the callback, not counting time in which the event loop stood still.
         """
-        self._ticks_left = ticks
+        self._tick_s = seconds / TICKS
+        self._ticks_left = TICKS
+        if self._handle is not None and self._handle.when() > self._loop.time() + self._tick_s:
+            self._handle.cancel()  # it belongs to a longer timeout
+            self._handle = None
         if self._handle is None:
             self._handle = self._loop.call_later(self._tick_s, self._tick)
 
@@ -74,8 +78,8 @@ async def stall_tolerant_timeout(seconds: float) -> AsyncIterator[None]:
     """
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(None) as limit:
-        timer = StallTolerantTimer(seconds / TICKS, lambda: limit.reschedule(loop.time()))
-        timer.start()
+        timer = StallTolerantTimer(lambda: limit.reschedule(loop.time()))
+        timer.start(seconds)
         try:
             yield
         finally:

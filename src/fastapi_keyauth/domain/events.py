@@ -28,7 +28,8 @@ class AuthEvent:
             be no such key. None where none could be read.
         owner_id: the key's owner, where the key is known for certain.
         address: the client's address; None for code and scripts, and where the server gives none.
-        actor: who changed the key: ``user:<id>``, ``key:<id>``, ``leak:<source>``, or ``system`` for code and scripts.
+        actor: Who changed the key: ``user:<id>``, ``key:<id>``, ``leak:<source>``, ``cli:<operating-system user>`` or
+            ``code``.
         reason: of a refusal its ``code``; of an outage what the client library said.
         part: of ``outage`` and ``recovered``: ``redis`` or ``database``.
         changed: of ``updated`` and ``rotated``: the names of the fields that changed; their values are in the key's

@@ -1,4 +1,4 @@
-"""From a connection to one client address: the peer, or what trusted proxies say of it."""
+"""From a connection to one client address: the peer, or what trusted proxies say about it."""
 
 import re
 from collections.abc import Sequence
@@ -12,8 +12,16 @@ IPNetwork = IPv4Network | IPv6Network
 _HOST_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z.-]{0,252}")
 _FORWARDED_FOR = b"x-forwarded-for"
 MAX_NETWORK_LENGTH = 64
-_MAX_FORWARDED = 64  # entries looked at, from the right; more proxies than that is an attack
-_MAX_HOST_LENGTH = 255  # of a name; a server that takes the peer from a header may give thousands, to be remembered
+_MAX_FORWARDED = 64  # entries that are read, from the right; more proxies than that are an attack
+_MAX_HOST_LENGTH = 255  # of a name; a server that takes the peer from a header may give thousands, to be cached
+_CARRIERS_OF_IPV4 = tuple(
+    IPv6Network(prefix)
+    for prefix in (
+        "::ffff:0:0/96",  # IPv4-mapped: IPv4 on a socket for both (RFC 4291 section 2.5.5.2)
+        "64:ff9b::/96",  # NAT64 (RFC 6052 section 2.1)
+        "::ffff:0:0:0/96",  # IPv4-translated: SIIT (RFC 2765 section 2.1, RFC 7915)
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +29,9 @@ class ClientAddress:
     """Where a request comes from.
 
     Attributes:
-        text: the address as people read it.
-        bucket: what failures and blocks are counted under: the address, or an IPv6 network.
-        ip: the parsed address; None where a test client gave only a name.
+        text: The address as people read it.
+        bucket: The name under which failures and blocks are counted: the address, or an IPv6 network.
+        ip: The parsed address. None if a test client gave only a name.
     """
 
     text: str
@@ -32,26 +40,26 @@ class ClientAddress:
 
 
 def parse_network(text: str) -> IPNetwork:
-    """A CIDR network or a single address; IPv4 written as ``::ffff:a.b.c.d`` becomes IPv4.
+    """Parse a CIDR network or a single address. IPv6 that stands for IPv4, such as ``::ffff:a.b.c.d``, becomes IPv4.
 
     Raises:
-        ValueError: no network, or one with bits set beyond its prefix.
+        ValueError: If the text is not a network, or has bits set beyond its prefix.
     """
-    # A zone (fe80::1%eth0) is this machine's business, and may be anything.
+    # A zone (fe80::1%eth0) only means something on this machine, and may be any text.
     has_zone_or_more = "%" in text or len(text) > MAX_NETWORK_LENGTH
     try:
         network = ip_network("" if has_zone_or_more else text.strip())
     except ValueError:
         raise ValueError("a network is an address or CIDR such as 10.0.0.0/8, with no bits set beyond it") from None
-    if isinstance(network, IPv6Network):
-        mapped = network.network_address.ipv4_mapped
-        if mapped is not None and network.prefixlen >= 96:
-            return IPv4Network((mapped, network.prefixlen - 96))
+    if isinstance(network, IPv6Network) and network.prefixlen >= 96:
+        ipv4 = _find_ipv4(network.network_address)
+        if ipv4 is not None:
+            return IPv4Network((ipv4, network.prefixlen - 96))
     return network
 
 
 def parse_ip(text: str) -> IPAddress | None:
-    """An address, IPv4 in IPv6 taken out of it; None where ``text`` is none."""
+    """Parse an address; IPv6 that stands for IPv4 becomes IPv4. Return None if the text is not an address."""
     try:
         address = ip_address(text)
     except ValueError:
@@ -59,12 +67,19 @@ def parse_ip(text: str) -> IPAddress | None:
     if isinstance(address, IPv6Address):
         if address.scope_id is not None:
             address = IPv6Address(address.packed)
-        return address.ipv4_mapped or address
+        return _find_ipv4(address) or address
     return address
 
 
+def _find_ipv4(address: IPv6Address) -> IPv4Address | None:
+    """Return the IPv4 address that an IPv6 address stands for, if it stands for one."""
+    if any(address in network for network in _CARRIERS_OF_IPV4):
+        return IPv4Address(int(address) & 0xFFFFFFFF)
+    return None
+
+
 def parse_forwarded(entry: str) -> IPAddress | None:
-    """An ``X-Forwarded-For`` entry: ``ip``, ``ip:port``, ``[v6]`` or ``[v6]:port``."""
+    """Parse an ``X-Forwarded-For`` entry: ``ip``, ``ip:port``, ``[v6]`` or ``[v6]:port``. Return None for others."""
     entry = entry.strip(" \t")
     if entry.startswith("["):
         host, bracket, port = entry[1:].partition("]")
@@ -83,22 +98,22 @@ def _is_port(text: str) -> bool:
 
 
 def is_in(ip: IPAddress, networks: Sequence[IPNetwork]) -> bool:
-    """Whether an address lies in any of the networks."""
+    """Return whether an address lies in any of the networks."""
     return any(ip.version == network.version and ip in network for network in networks)
 
 
 @lru_cache(maxsize=1024)
 def parse_networks(texts: tuple[str, ...]) -> tuple[IPNetwork, ...]:
-    """Parsed networks, remembered, as an allow list is looked at on every request of its key."""
+    """Parse networks. Cached, because an allow list is checked on every request of its key."""
     return tuple(parse_network(text) for text in texts)
 
 
 class AddressResolver:
-    """FairSemaphore an ASGI scope into a ``ClientAddress``.
+    """Finds the ``ClientAddress`` of an ASGI scope.
 
     Args:
-        trusted_proxies: networks whose ``X-Forwarded-For`` is believed.
-        ipv6_prefix_length: bits of an IPv6 address that count as one client.
+        trusted_proxies: Networks whose ``X-Forwarded-For`` is trusted.
+        ipv6_prefix_length: Bits of an IPv6 address that count as one client.
     """
 
     def __init__(self, trusted_proxies: Sequence[str], ipv6_prefix_length: int) -> None:
@@ -107,9 +122,10 @@ class AddressResolver:
         self._of_host = lru_cache(maxsize=4096)(self._describe_host)
 
     def resolve(self, client: tuple[str, int] | None, headers: Sequence[tuple[bytes, bytes]]) -> ClientAddress | None:
-        """The client's address, or None where the server gave no peer (a Unix socket).
+        """Return the client's address, or None if the server gave no peer (a Unix socket).
 
-        The rightmost forwarded entry that is no trusted proxy counts: everything left of it is the client's word.
+        The rightmost forwarded entry that is not a trusted proxy counts: the client itself may have written everything
+        left of it.
         """
         if client is None or not 0 < len(client[0]) <= _MAX_HOST_LENGTH:
             return None
@@ -132,12 +148,12 @@ class AddressResolver:
         ip = parse_ip(host)
         if ip is not None:
             return self.describe(ip)
-        # Test clients give a name where servers give an address; a socket's path is neither. The dot keeps it apart
-        # from the ids of keys, which Redis has beside it: a server that believes a header can be made to name anything.
+        # Test clients give a name instead of an address; a socket's path is neither. The dot keeps it apart from the
+        # ids of keys, which share a namespace in Redis: a server that trusts a header can be made to give any name.
         return ClientAddress(host, f"{host.lower()}.", None) if _HOST_NAME.fullmatch(host) else None
 
     def describe(self, ip: IPAddress) -> ClientAddress:
-        """What an address is counted under."""
+        """Return an address as a client's, with the bucket in which it counts."""
         text = str(ip)
         if isinstance(ip, IPv4Address):
             return ClientAddress(text, text, ip)

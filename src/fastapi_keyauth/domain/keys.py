@@ -1,6 +1,6 @@
 """What the store gives out: keys as people see them, and keys as the request path needs them."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -33,7 +33,13 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key as its owner sees it. Times in UTC; ``hourly_limit`` is the one in force, None for no cap."""
+    """A key as its owner sees it. Times in UTC.
+
+    Attributes:
+        hourly_limit: The limit in force, in requests per hour. None: no limit.
+        created_by: The actor that created it: ``user:<id>``, ``key:<id>``, ``cli:<operating-system user>`` or
+            ``code``. None if that is not known. Added in 0.2.
+    """
 
     id: str
     name: str
@@ -52,6 +58,7 @@ class Key:
     revoked_at: datetime | None
     last_used_at: datetime | None
     secrets: list[Secret]
+    created_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +89,39 @@ class KeyPage:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyFilters:
+    """Which keys to list. None: any.
+
+    Attributes:
+        owner_ids: Only keys of these owners.
+        status: Only keys with this status.
+        text: Only keys whose name contains this, in any case, or which have ``key_id``.
+        key_id: Only this key, unless ``text`` finds others.
+        created_by: Only keys that this actor created.
+        unused_since: Only keys that were last used, imported and created by then.
+        include_revoked: False leaves out revoked keys.
+    """
+
+    owner_ids: Collection[str] | None = None
+    status: Status | None = None
+    text: str | None = None
+    key_id: str | None = None
+    created_by: str | None = None
+    unused_since: datetime | None = None
+    include_revoked: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class KeyEvent:
     """What was done to a key.
 
     Attributes:
         event: ``created``, ``updated``, ``rotated``, ``revoked`` or ``leaked``.
-        actor: ``user:<id>``, ``key:<id>``, ``leak:<source>``, or ``system`` for code and scripts.
-        address: the client's address, None for code and scripts.
+        actor: ``user:<id>``, ``key:<id>``, ``leak:<source>``, ``cli:<operating-system user>`` or ``code``.
+        address: The client's address. None for code and the command line, and where ``admin`` acted and the reader
+            does not hold it.
         at: when (UTC).
+        reason: Why it was done, if somebody said so. Added in 0.2.
         changes: field to ``{"from": ..., "to": ...}``. Of a rotation also ``overlap_s``, of ``leaked`` the source and
             the URL under ``leak``, of the creation of an imported key its ``scheme`` under ``imported``.
     """
@@ -99,6 +131,7 @@ class KeyEvent:
     address: str | None
     at: datetime
     changes: dict[str, Any]
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,12 +196,28 @@ class KeySnapshot:
         return status
 
 
+CODE = "code"
+"""Actor of changes that trusted code makes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who makes a change, and from where: for the history."""
+    """Who makes a change, from where and why: for the history.
 
-    name: str = "system"
+    Attributes:
+        name: ``user:<id>``, ``key:<id>``, ``leak:<source>``, ``cli:<operating-system user>`` or ``code``.
+        address: The client's address. None for code and the command line.
+        reason: Why the change is made, if somebody said so.
+        is_admin: Whether it holds the scope ``admin``.
+        owners: The owners whose keys the actor manages without ``admin``. None: code, which needs no permission.
+    """
+
+    name: str = CODE
     address: str | None = None
+    reason: str | None = None
+    is_admin: bool = False
+    owners: frozenset[str] | None = None
 
-
-SYSTEM = Actor()
+    def needs_admin_for(self, owner_id: str) -> bool:
+        """Return whether only ``admin`` permits the actor to change a key of this owner."""
+        return self.owners is not None and owner_id not in self.owners

@@ -9,12 +9,28 @@ from fastapi_keyauth.domain.keys import Key
 from fastapi_keyauth.domain.tokens import ID_LENGTH
 from fastapi_keyauth.errors import InvalidField, KeyNotFound
 
+MAX_UNUSED_DAYS = 36_500
 MAX_PAGE = 200
 """Items of one page."""
 MAX_USAGE_HOURS = 168
 """Hours of usage in one response."""
 
 _KEY_ID = re.compile(rf"[0-9A-Za-z]{{{ID_LENGTH}}}")
+
+
+_HINT_OR_TOKEN = re.compile(rf"[0-9A-Za-z]{{1,16}}_[a-z0-9]{{1,16}}_([0-9A-Za-z]{{{ID_LENGTH}}})(?![0-9A-Za-z])")
+
+
+def read_search(q: str) -> tuple[str | None, str | None]:
+    """Return the part of a name, and the key id, that a search text means; either may be None.
+
+    A token, also one with something around it, and a hint mean their id alone: what follows the id goes no further.
+    """
+    text = q.strip()
+    named = _HINT_OR_TOKEN.search(text)
+    if named is not None:
+        return None, named[1]
+    return text or None, text if _KEY_ID.fullmatch(text) else None
 
 
 def check_key_id(key_id: str) -> str:

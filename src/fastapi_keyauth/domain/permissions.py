@@ -1,9 +1,12 @@
 """Who may do what to which key. No caller grants what it does not hold."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
-from fastapi_keyauth.domain.keys import Actor, Key
+from fastapi_keyauth.domain.bounds import Bounds
+from fastapi_keyauth.domain.keys import Actor, Key, KeySnapshot
 from fastapi_keyauth.domain.principals import (
     ADMIN,
     ALL,
@@ -13,7 +16,15 @@ from fastapi_keyauth.domain.principals import (
     SessionPrincipal,
     is_reserved,
 )
-from fastapi_keyauth.errors import InsufficientScope
+from fastapi_keyauth.domain.validation import NewKey
+from fastapi_keyauth.errors import InsufficientScope, InvalidField, KeyNotFound
+
+_BOUND_REASONS = {
+    "environment": "A key manages only keys of its own environment",
+    "expires_at": "A key manages only keys that expire no later than itself",
+    "allowed_origins": "A key manages only keys whose allowed_origins are among its own",
+    "allowed_ips": "A key manages only keys whose allowed_ips are among its own",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,102 +32,245 @@ class Caller:
     """Who calls a management route.
 
     Attributes:
-        principal: the session or key.
-        owner_id: whose keys it may manage (any owner's with ``admin``).
-        is_admin: whether it holds ``admin``, which only a name gives.
-        default_limit: the setting ``default_hourly_limit``.
+        principal: The session or key.
+        owners: The owners whose keys it may manage without ``admin``, each with the permissions that it has there:
+            ``keys:read``, ``keys:write`` or both.
+        is_admin: Whether it holds ``admin``, which only a name gives.
+        default_limit: The setting ``default_hourly_limit``.
+        bounds: The bounds of the calling key. None: a session.
+        names_owners: Whether it may say for which of its owners a request is meant.
     """
 
     principal: KeyPrincipal | SessionPrincipal
-    owner_id: str
+    owners: Mapping[str, Collection[str]]
     is_admin: bool
     default_limit: int | None
+    bounds: Bounds | None = None
+    names_owners: bool = False
 
     @classmethod
-    def of(cls, principal: KeyPrincipal | SessionPrincipal, default_limit: int | None) -> "Caller":
-        """The caller that a principal is."""
-        owner_id = principal.owner_id if isinstance(principal, KeyPrincipal) else principal.user_id
-        return cls(principal, owner_id, ADMIN in principal.scopes, default_limit)
+    def of_key(cls, principal: KeyPrincipal, key: KeySnapshot, default_limit: int | None) -> "Caller":
+        """Return the caller that an API key is."""
+        permissions = [scope for scope in (KEYS_READ, KEYS_WRITE) if principal.holds(scope)]
+        owners = {principal.owner_id: permissions}
+        return cls(principal, owners, ADMIN in principal.scopes, default_limit, Bounds.of(key))
+
+    @classmethod
+    def of_session(
+        cls,
+        principal: SessionPrincipal,
+        default_limit: int | None,
+        owners: Mapping[str, Collection[str]] | None = None,
+    ) -> "Caller":
+        """Return the caller that a session is.
+
+        Args:
+            principal: The session.
+            default_limit: The setting ``default_hourly_limit``.
+            owners: The owners that it may act for. None: its user alone.
+        """
+        may_name = owners is not None
+        owners = {principal.user_id: (KEYS_READ, KEYS_WRITE)} if owners is None else owners
+        return cls(principal, owners, ADMIN in principal.scopes, default_limit, names_owners=may_name)
 
     @property
-    def visible_owner_id(self) -> str | None:
-        """The owner whose keys it may see, None for all."""
-        return None if self.is_admin else self.owner_id
+    def owner_id(self) -> str:
+        """The owner of the keys that it creates, unless it names one.
 
-    def actor(self, address: str | None) -> Actor:
-        """The caller's name in the history."""
+        Raises:
+            InvalidField: If that is ambiguous: the caller acts for several owners, or for none.
+        """
+        own = self.principal.owner_id if isinstance(self.principal, KeyPrincipal) else self.principal.user_id
+        if own in self.owners or self.is_admin:
+            return own
+        if len(self.owners) == 1:
+            return next(iter(self.owners))
+        problem = "must name one of the owners that you act for" if self.owners else "you act for no owner"
+        raise InvalidField("owner_id", problem)
+
+    @property
+    def visible_owner_ids(self) -> Collection[str] | None:
+        """The owners whose keys it may see. None: all."""
+        return None if self.is_admin else self.owners
+
+    def actor(self, address: str | None, reason: str | None = None) -> Actor:
+        """Return the caller as the history names it."""
         if isinstance(self.principal, KeyPrincipal):
-            return Actor(f"key:{self.principal.id}", address)
-        return Actor(f"user:{self.principal.user_id}", address)
+            name = f"key:{self.principal.id}"
+        else:
+            name = f"user:{self.principal.user_id}"
+        return Actor(name, address, reason, self.is_admin, frozenset(self.owners))
+
+    def choose_owner(self, owner_id: str | None, permission: str = KEYS_WRITE) -> str:
+        """Return the owner for whose keys a request is meant.
+
+        Args:
+            owner_id: The owner that the request names. None: it names none.
+            permission: What the request does: ``keys:read`` or ``keys:write``.
+
+        Raises:
+            InsufficientScope: If the caller may not do that for this owner.
+            InvalidField: If the request has to name one.
+        """
+        chosen = self.owner_id if owner_id is None else owner_id
+        if self.is_admin:
+            return chosen
+        if owner_id is not None and not self.names_owners:
+            raise InsufficientScope([ADMIN], reason="Leave owner_id out: only admin names an owner")
+        self._check_owner(chosen, permission)
+        return chosen
+
+    def choose_owners(self, owner_id: str | None) -> Collection[str] | None:
+        """Return the owners whose keys to list. None: all.
+
+        Raises:
+            InsufficientScope, InvalidField: As of ``choose_owner``.
+        """
+        if self.is_admin and owner_id is None:
+            return None
+        return [self.choose_owner(owner_id, KEYS_READ)]
+
+    def check_permission(self, owner_id: str, permission: str) -> None:
+        """Check that the caller may do this to keys of an owner.
+
+        Raises:
+            KeyNotFound: If it may not even know of them.
+            InsufficientScope: If it may only read them.
+        """
+        if self.is_admin:
+            return
+        if owner_id not in self.owners:
+            raise KeyNotFound
+        if permission not in self.owners[owner_id]:
+            raise InsufficientScope([permission])
 
     def may_grant(self, scope: str) -> bool:
-        """Whether the caller may give a key this scope."""
+        """Return whether the caller may give this scope to a key."""
         if self.is_admin:
             return True
         if isinstance(self.principal, SessionPrincipal) and scope in (KEYS_READ, KEYS_WRITE):
             return True
         return self.principal.holds(scope)
 
-    def check_scopes(self, scopes: Iterable[str], reason: str = "A key is given only what its maker holds") -> None:
-        """Every scope must be one that the caller may grant.
+    def check_scopes(self, scopes: Iterable[str], reason: str = "A key is given only what its creator holds") -> None:
+        """Check that the caller may grant every scope.
 
         Raises:
-            InsufficientScope: with those that are not.
+            InsufficientScope: With the scopes that it may not grant.
         """
         missing = [scope for scope in scopes if not self.may_grant(scope)]
         if missing:
             raise InsufficientScope(missing, reason=reason)
 
     def grantable_by_default(self) -> list[str]:
-        """The scopes of a key whose maker names none: what the caller may grant, nothing reserved."""
-        if self.is_admin or ALL in self.principal.scopes:
-            return [ALL]
-        return sorted(scope for scope in self.principal.scopes if not is_reserved(scope))
-
-    def check_limit(self, limit: int | None) -> None:
-        """A limit above the default, or above the calling key's own, is for admin. None is the default.
+        """Return the scopes of a key for which none are named: those that the caller may grant, nothing reserved.
 
         Raises:
-            InsufficientScope: naming ``admin``.
+            InvalidField: If there are none.
+        """
+        if self.is_admin or ALL in self.principal.scopes:
+            return [ALL]
+        scopes = sorted(scope for scope in self.principal.scopes if not is_reserved(scope))
+        if not scopes:
+            raise InvalidField("scopes", "you hold no scope that is granted by default; name the scopes of the key")
+        return scopes
+
+    def check_limit(self, limit: int | None) -> None:
+        """Check a limit. One above the default, or above the calling key's own, requires ``admin``.
+
+        Args:
+            limit: Requests per hour. None: the default.
+
+        Raises:
+            InsufficientScope: Naming ``admin``.
         """
         if self.is_admin:
             return
-        wanted = self.default_limit if limit is None else limit
-        if _is_above(wanted, self.default_limit) or _is_above(wanted, self._own_limit()):
+        chosen = self.default_limit if limit is None else limit
+        if _is_above(chosen, self.default_limit) or _is_above(chosen, self._own_limit()):
             most = min(bound for bound in (self.default_limit, self._own_limit()) if bound is not None)
             raise InsufficientScope([ADMIN], reason=f"Your keys may have an hourly_limit of {most} at most")
 
     def limit_by_default(self) -> int | None:
-        """The limit to store for a key whose maker names none: the lower of default and own; None: the default."""
+        """Return the limit to store for a key for which none is named: the lower of default and own. None: default."""
         own = self._own_limit()
         return own if not self.is_admin and _is_above(self.default_limit, own) else None
 
     def check_change(self, key: Key) -> None:
-        """Only a key that the caller could have made may be changed or rotated by it.
+        """Check that the caller could have created the key as it is, so that it may change and rotate it.
 
         Raises:
-            InsufficientScope: with the scopes that the key has and the caller may not grant.
+            KeyNotFound, InsufficientScope: As of ``check_permission``.
+            InsufficientScope: With the scopes that the key has and the caller may not grant, or if the key is bound
+                less tightly than the caller.
         """
+        self.check_permission(key.owner_id, KEYS_WRITE)
         self.check_scopes(key.scopes, "This key may do what you may not")
         if not self.is_admin and _is_above(key.hourly_limit, self._own_limit()):
             raise InsufficientScope([ADMIN], reason="The key's hourly_limit is above yours")
+        self.check_bounds(Bounds.of(key))
 
-    def check_owner(self, owner_id: str | None) -> None:
-        """Only admin names an owner.
+    def check_bounds(self, bounds: Bounds) -> None:
+        """Check that a key is bound at least as tightly as the calling key.
 
         Raises:
-            InsufficientScope: naming ``admin``.
+            InsufficientScope: Naming ``admin``.
         """
-        if owner_id is not None and not self.is_admin:
-            raise InsufficientScope([ADMIN], reason="Leave owner_id out: only admin names one")
+        if self.is_admin or self.bounds is None:
+            return
+        excess = self.bounds.find_excess(bounds)
+        if excess is not None:
+            raise InsufficientScope([ADMIN], reason=_BOUND_REASONS[excess])
+
+    def complete(self, new: NewKey, default_environment: str, now: datetime) -> NewKey:
+        """Return a new key with the owner, scopes, limit and bounds that follow from the caller.
+
+        Args:
+            new: The fields that were sent.
+            default_environment: The setting ``default_environment``.
+            now: The time, UTC.
+
+        Raises:
+            InvalidField: If the request has to name an owner or scopes.
+            InsufficientScope: If the caller may not create keys for the owner.
+        """
+        inherited = None if self.is_admin else self.bounds
+        completed: dict[str, Any] = {
+            "owner_id": self.choose_owner(new.owner_id),
+            "scopes": self.grantable_by_default() if new.scopes is None else new.scopes,
+            "hourly_limit": self.limit_by_default() if new.hourly_limit is None else new.hourly_limit,
+            "environment": new.environment or (default_environment if inherited is None else inherited.environment),
+            "expires_at": new.find_expiry(now) or (inherited and inherited.expires_at),
+            "expires_in_s": None,
+        }
+        if inherited is not None:
+            lists = {"allowed_origins": inherited.allowed_origins, "allowed_ips": inherited.allowed_ips}
+            completed |= {name: [*values] for name, values in lists.items() if name not in new.model_fields_set}
+        return new.model_copy(update=completed)
+
+    def check_new(self, new: NewKey) -> None:
+        """Check that the caller may create a key with these fields, which ``complete`` returned.
+
+        Raises:
+            InsufficientScope: If it may not.
+        """
+        self._check_owner(new.owner_id or "", KEYS_WRITE)
+        self.check_scopes(new.scopes or ())
+        self.check_limit(new.hourly_limit)
+        lists = (tuple(new.allowed_origins), tuple(new.allowed_ips))
+        self.check_bounds(Bounds(new.environment or "", new.expires_at, *lists))
+
+    def _check_owner(self, owner_id: str, permission: str) -> None:
+        if not self.is_admin and permission not in self.owners.get(owner_id, ()):
+            raise InsufficientScope([permission], reason="You may not do this for the owner")
 
     def _own_limit(self) -> int | None:
-        """The calling key's cap; a session has none of its own."""
+        """Return the calling key's limit. None: it has none, or is a session."""
         return self.principal.hourly_limit if isinstance(self.principal, KeyPrincipal) else None
 
 
 def _is_above(limit: int | None, bound: int | None) -> bool:
-    """Whether one cap allows more than another; None is no cap."""
+    """Return whether one limit allows more than another. None is no limit."""
     if bound is None:
         return False
     return limit is None or limit > bound

@@ -10,6 +10,8 @@ import secrets
 import zlib
 from dataclasses import dataclass, field
 
+from fastapi_keyauth.domain.token_mistakes import find_mistake
+
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 ID_LENGTH = 12
 SECRET_LENGTH = 43  # 62**43 > 2**256
@@ -47,7 +49,7 @@ class ParsedToken:
 
 
 class TokenFormError(ValueError):
-    """Not a well-formed token. The message is half a sentence that says what is wrong and never holds the value."""
+    """A value that is not a well-formed token. The message is half a sentence without the value."""
 
 
 def base62(number: int, length: int) -> str:
@@ -137,42 +139,24 @@ def find_key_id(token: str) -> str | None:
 
 
 class TokenParser:
-    """Parses API tokens with one prefix. Holds the compiled pattern; no state besides."""
+    """Parses API tokens with one prefix. It holds a compiled pattern and no state."""
 
     def __init__(self, prefix: str) -> None:
-        self._start = f"{prefix}_"
+        self._prefix = prefix
         self._fullmatch = re.compile(
             rf"{re.escape(prefix)}_({_ENVIRONMENT})_({_BASE62}{{{ID_LENGTH}}})"
             rf"_({_BASE62}{{{SECRET_LENGTH}}}){_BASE62}{{{CRC_LENGTH}}}"
         ).fullmatch
 
     def parse(self, value: str) -> ParsedToken:
-        """Take a token apart.
+        """Split a token into its parts.
 
         Raises:
-            TokenFormError: the form or the checksum is wrong.
+            TokenFormError: If the form or the checksum is wrong.
         """
-        if len(value) > MAX_TOKEN_LENGTH:
-            raise TokenFormError("it is too long")
-        match = self._fullmatch(value)
+        match = self._fullmatch(value) if len(value) <= MAX_TOKEN_LENGTH else None
         if match is None:
-            raise TokenFormError(self._diagnose(value))
+            raise TokenFormError(find_mistake(value, self._prefix, SESSION_PREFIX))
         if checksum(value[:-CRC_LENGTH]) != value[-CRC_LENGTH:]:
             raise TokenFormError("its checksum is wrong, so it was mistyped or cut off")
         return ParsedToken(match[1], match[2], match[3])
-
-    def _diagnose(self, value: str) -> str:
-        """The likeliest mistake, in words, for the person at the other end."""
-        if value[:1] in "\"'`" or value[-1:] in "\"'`":
-            return "it is wrapped in quotes"
-        if value[:7].lower() == "bearer ":
-            return "it starts with 'Bearer', which only the Authorization header has"
-        if value.startswith(f"{SESSION_PREFIX}_"):
-            return "it is a session token, which goes into the Authorization header after 'Bearer'"
-        if any(character.isspace() for character in value):
-            return "there is white space inside it"
-        if not value.isascii() or not value.isprintable():
-            return "it holds characters that no key has"
-        if not value.startswith(self._start):
-            return f"it does not start with '{self._start}'"
-        return "it has the wrong form, so it was mistyped or cut off"

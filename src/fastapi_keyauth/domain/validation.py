@@ -1,8 +1,9 @@
 """What a key may look like: the same rules for request bodies and for code."""
 
+import enum
 import json
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 from pydantic import (
@@ -12,6 +13,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    StrictBool,
     ValidationInfo,
     field_validator,
 )
@@ -26,6 +28,7 @@ from fastapi_keyauth.errors import InvalidField
 MAX_METADATA_BYTES = 4096
 MAX_METADATA_DEPTH = 16
 MAX_LIST = 100
+MAX_REASON = 500
 MAX_HOURLY_LIMIT = 1_000_000_000
 MAX_EXPIRES_IN_S = 100 * 366 * 86_400
 FIRST_EXPIRY = datetime(1970, 1, 1, tzinfo=UTC)
@@ -39,6 +42,29 @@ def _validate_name(value: str) -> str:
     if not is_printable_text(value):
         raise ValueError("a name has no control characters")
     return value
+
+
+def _validate_reason(value: str) -> str:
+    value = value.strip()
+    if not value or not is_printable_text(value):
+        raise ValueError("must have visible characters and no control characters")
+    return value
+
+
+def check_reason(reason: str | None) -> str | None:
+    """Return a reason for the history.
+
+    Raises:
+        InvalidField: If it is empty, longer than 500 characters, or has control characters.
+    """
+    if reason is None:
+        return None
+    if len(reason) > MAX_REASON:
+        raise InvalidField("reason", f"must have at most {MAX_REASON} characters")
+    try:
+        return _validate_reason(reason)
+    except ValueError as error:
+        raise InvalidField("reason", str(error)) from None
 
 
 def _validate_origins(values: list[str]) -> list[str]:
@@ -148,6 +174,7 @@ StrictInt = Annotated[int, BeforeValidator(_as_number)]
 HourlyLimit = Annotated[int, Field(ge=1, le=MAX_HOURLY_LIMIT), BeforeValidator(_as_number)]
 ExpiresIn = Annotated[int, Field(ge=1, le=MAX_EXPIRES_IN_S), BeforeValidator(_as_number)]
 Expiry = Annotated[AwareDatetime, BeforeValidator(reject_timestamps), AfterValidator(clean_expiry)]
+Reason = Annotated[str, Field(max_length=MAX_REASON, json_schema_extra=_NAME), AfterValidator(_validate_reason)]
 OwnerId = Annotated[str, Field(json_schema_extra=_OWNER), AfterValidator(_validate_owner)]
 
 
@@ -174,24 +201,52 @@ class NewKey(BaseModel):
             raise ValueError("give expires_at or expires_in_s, not both")
         return value
 
+    def find_expiry(self, now: datetime) -> datetime | None:
+        """Return when the key expires. None: never."""
+        return self.expires_at if self.expires_in_s is None else now + timedelta(seconds=self.expires_in_s)
+
+
+class _Left(enum.Enum):
+    """Marks the fields of a patch that were not sent. They are optional in OpenAPI, and have no default there."""
+
+    OUT = enum.auto()
+
+
+def _optional(description: str) -> Any:
+    """Return a field that stays as it is if it is not sent."""
+    return Field(default=_Left.OUT, description=description)
+
+
+def _drop_defaults(schema: dict[str, Any]) -> None:
+    """Leave no defaults in the schema of a patch: generated clients would send them."""
+    for field in schema["properties"].values():
+        field.pop("default", None)
+    schema["example"] = {"name": "prod-api-server", "allowed_ips": ["203.0.113.0/24"]}
+
 
 class KeyPatch(BaseModel):
-    """Changes to a key: the fields that are there. ``null`` clears an expiry, or goes back to the default limit."""
+    """Changes to a key: the fields that are sent. ``null`` clears an expiry, or goes back to the default limit."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, json_schema_extra=_drop_defaults)
 
-    name: Name = Field(default="")
-    enabled: bool = Field(default=True, strict=True)
-    expires_at: Expiry | None = None
-    scopes: Scopes = Field(default_factory=list)
-    hourly_limit: HourlyLimit | None = None
-    allowed_origins: Origins = Field(default_factory=list)
-    allowed_ips: Networks = Field(default_factory=list)
-    metadata: Metadata = Field(default_factory=dict)
+    name: Name = _optional("Where the key is used: `prod-api-server`, `local-dev-alice`.")
+    enabled: StrictBool = _optional("`false` disables the key, `true` enables it again.")
+    expires_at: Expiry | None = _optional("When the key expires; `null`: never.")
+    scopes: Scopes = _optional("What the key may do.")
+    hourly_limit: HourlyLimit | None = _optional("Requests per hour; `null`: the default.")
+    allowed_origins: Origins = _optional("Browser origins; empty: no web page, except the service's own.")
+    allowed_ips: Networks = _optional("Addresses or CIDR networks; empty: any.")
+    metadata: Metadata = _optional("Your own notes, at most 4 KiB of JSON.")
+    reason: Reason | None = _optional("Why the key is changed, for its history.")
 
     def sent_fields(self) -> dict[str, Any]:
-        """The fields that were sent, with their values."""
+        """Return the fields that were sent, with their values."""
         return {name: getattr(self, name) for name in self.model_fields_set}
+
+
+def explain(problem: Mapping[str, Any]) -> str:
+    """Return the sentence of one of Pydantic's complaints, without the prefix that Pydantic adds to ours."""
+    return str(problem["msg"]).removeprefix("Value error, ")
 
 
 def known_scopes(catalogue: dict[str, str]) -> set[str]:

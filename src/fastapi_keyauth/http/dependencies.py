@@ -55,7 +55,7 @@ class _Requirement(SecurityBase, Generic[Principal]):
         try:
             return await self._authenticate(context, connection, scopes.scopes)
         except KeyAuthError as error:
-            self._handler.bind(error, context)
+            self._handler.bind(error, context, connection.scope)
             raise
 
     async def _authenticate(self, context: AuthContext, connection: HTTPConnection, scopes: list[str]) -> Principal:

@@ -11,10 +11,11 @@ from starlette.websockets import WebSocket, WebSocketState
 
 from fastapi_keyauth.auth.authenticator import Authenticator
 from fastapi_keyauth.auth.credentials import CredentialReader, Headers
+from fastapi_keyauth.auth.misplaced_keys import MisplacedKeys
 from fastapi_keyauth.auth.request_context import AuthContext
 from fastapi_keyauth.concurrency.event_loop import EventLoopBinding
 from fastapi_keyauth.domain.ip_addresses import AddressResolver, ClientAddress
-from fastapi_keyauth.errors import KeyAuthError
+from fastapi_keyauth.errors import KeyAuthError, MissingApiKey, MissingCredentials
 from fastapi_keyauth.http.cors import CorsRules
 from fastapi_keyauth.http.headers import find_header
 from fastapi_keyauth.http.problem_details import ProblemRenderer
@@ -41,6 +42,7 @@ class RequestHandler:
         self,
         scope_key: str,
         credentials: CredentialReader,
+        misplaced_keys: MisplacedKeys,
         addresses: AddressResolver,
         authenticator: Authenticator,
         cors: CorsRules,
@@ -57,6 +59,7 @@ class RequestHandler:
         self.cors = cors
         self._problems = problems
         self._credentials = credentials
+        self._misplaced_keys = misplaced_keys
         self._addresses = addresses
         self.rate_limit_headers = rate_limit_headers
         self._observer = observer
@@ -123,12 +126,14 @@ class RequestHandler:
             )
         return self.begin(scope)
 
-    def bind(self, error: KeyAuthError, context: AuthContext) -> None:
+    def bind(self, error: KeyAuthError, context: AuthContext, scope: Scope) -> None:
         """Make ``error.problem()`` return what ``respond`` would send."""
+        self._find_mistake(error, scope)
         self._problems.bind(error, context)
 
     def respond(self, error: KeyAuthError, context: AuthContext, scope: Scope) -> Response:
         """Return the response to an error, and report it."""
+        self._find_mistake(error, scope)
         response = self._problems.response(error, context)
         key, decision = context.key, context.decision
         self._observer.refused(
@@ -146,6 +151,11 @@ class RequestHandler:
         # leave a cycle to the garbage collector.
         error.__traceback__ = None
         return response
+
+    def _find_mistake(self, error: KeyAuthError, scope: Scope) -> None:
+        """Have an error say what was sent in place of a key."""
+        if isinstance(error, MissingApiKey | MissingCredentials) and error.mistake is None:
+            error.mistake = self._misplaced_keys.find_mistake(dict(scope["headers"]), scope.get("query_string", b""))
 
     async def handle(self, connection: HTTPConnection, error: KeyAuthError) -> Response | None:
         """Return the response to an error, or None if a WebSocket was closed instead."""
@@ -168,7 +178,7 @@ class RequestHandler:
         handlers = getattr(scope.get("app"), "exception_handlers", {})
         handler = next((handlers[kind] for kind in type(error).__mro__ if kind in handlers), handle_error)
         if handler is not handle_error:
-            self.bind(error, context)
+            self.bind(error, context, scope)
             await ExceptionMiddleware(_raising(error), handlers)(scope, receive, send)
             return
         response = self.respond(error, context, scope)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from fastapi_keyauth.domain import imported_tokens as foreign
-from fastapi_keyauth.domain.keys import SYSTEM
+from fastapi_keyauth.domain.keys import Actor
 from fastapi_keyauth.domain.tokens import new_key_id
 from fastapi_keyauth.domain.validation import (
     Environment,
@@ -24,11 +24,11 @@ from fastapi_keyauth.domain.validation import (
     Scopes,
     check_catalogue,
     clean_expiry,
+    explain,
     reject_timestamps,
 )
 from fastapi_keyauth.errors import BadLine, ImportRefused, InvalidField
 from fastapi_keyauth.settings.settings import KeyAuthSettings
-from fastapi_keyauth.store import KeyStore
 from fastapi_keyauth.store.imported_keys import AT_ONCE, ImportStore, LookupTaken, NewRows
 
 logger = logging.getLogger("fastapi_keyauth")
@@ -125,21 +125,24 @@ class ImportedKey(BaseModel):
     allowed_ips: Annotated[Networks, _Listed] = Field(default_factory=list)
     expires_at: _Moment | None = None
     created_at: _Moment | None = None
+    last_used_at: _Moment | None = None
     enabled: bool = True
     metadata: Annotated[Metadata, BeforeValidator(_parsed)] = Field(default_factory=dict)
     last4: str = Field("", max_length=4, pattern=r"^[!-~]*$")
 
 
-class Importer:
-    """Checks lines and writes them. For one import.
+class _Import:
+    """One import: checks the lines and writes them.
 
     Args:
-        settings: the defaults, and the catalogue of scopes.
-        store: takes them.
-        now: the time, UTC.
+        settings: The defaults, and the catalogue of scopes.
+        store: Takes the keys.
+        now: The time, UTC.
+        actor: Who imports.
     """
 
-    def __init__(self, settings: KeyAuthSettings, store: ImportStore, now: datetime) -> None:
+    def __init__(self, settings: KeyAuthSettings, store: ImportStore, now: datetime, actor: Actor) -> None:
+        self._actor = actor
         self._settings = settings
         self._store = store
         self._now = now
@@ -192,7 +195,7 @@ class Importer:
                     rows = self._rows_of(line.values)
             except ValidationError as error:
                 for part in error.errors(include_input=False, include_url=False, include_context=False):
-                    message = part["msg"].removeprefix("Value error, ")
+                    message = explain(part)
                     is_unknown = part["type"] == "extra_forbidden"
                     field = None if is_unknown else str(part["loc"][0])
                     self._refuse(line.number, field, "has a column of another name" if is_unknown else message)
@@ -212,8 +215,9 @@ class Importer:
         check_catalogue(line.scopes, self._settings.scopes)
         found = self._hash_of(line)
         created_at = self._now if line.created_at is None else line.created_at
-        if created_at > self._now:
-            raise InvalidField("created_at", "must not lie in the future")
+        for field, moment in (("created_at", created_at), ("last_used_at", line.last_used_at)):
+            if moment is not None and moment > self._now:
+                raise InvalidField(field, "must not lie in the future")
         id = new_key_id()
         scheme = foreign.scheme_name(found.scheme, line.hashed)
         policy = line.model_dump(
@@ -226,6 +230,9 @@ class Importer:
             "metadata": line.metadata,
             "enabled": line.enabled,
             "created_at": created_at,
+            "created_by": self._actor.name,
+            "imported_at": self._now,
+            "last_used_at": line.last_used_at,
         }
         secret = {
             "key_id": id,
@@ -237,7 +244,7 @@ class Importer:
             "created_at": created_at,
         }
         changes = {"imported": {"scheme": scheme}}
-        event = {"key_id": id, "event": "created", "actor": SYSTEM.name, "at": self._now, "changes": changes}
+        event = {"key_id": id, "event": "created", "actor": self._actor.name, "at": self._now, "changes": changes}
         return NewRows(key, secret, event)
 
     @staticmethod
@@ -269,33 +276,27 @@ class Importer:
             raise ImportRefused(sorted(self._bad, key=lambda bad: bad.line), self._bad_count)
 
 
-class KeyImports:
-    """The part of ``auth.keys`` that takes over keys from elsewhere."""
+class Importer:
+    """Imports keys from another system.
 
-    _settings: KeyAuthSettings
-    _store: KeyStore
-    _now: Callable[[], datetime]
+    Args:
+        settings: The defaults, and the catalogue of scopes.
+        store: Takes the keys.
+        now: The time, UTC.
+    """
 
-    async def import_keys(
-        self, records: Iterable[Mapping[str, Any]], *, dry_run: bool = False, skip_existing: bool = False
+    def __init__(self, settings: KeyAuthSettings, store: ImportStore, now: Callable[[], datetime]) -> None:
+        self._settings = settings
+        self._store = store
+        self._now = now
+
+    async def run(
+        self, lines: Iterable[Line], dry_run: bool, skip_existing: bool, advance: Progress, actor: Actor
     ) -> ImportOutcome:
-        """Take over keys from elsewhere, by the hashes of their tokens: all of them or none.
-
-        Args:
-            records: column to value; docs/moving.md has the columns.
-            dry_run: only look whether it would go well.
-            skip_existing: leave out those whose token, or public part, belongs to a key already.
+        """Check every line, then write all of them.
 
         Raises:
-            ImportRefused: some cannot be right; it says which, by their number from 1.
+            ImportRefused: With the invalid lines. Nothing was written.
         """
-        lines = (Line(number, values) for number, values in enumerate(records, 1))
-        return await self.import_lines(lines, dry_run=dry_run, skip_existing=skip_existing)
-
-    async def import_lines(
-        self, lines: Iterable[Line], *, dry_run: bool, skip_existing: bool, advance: Progress = lambda _: None
-    ) -> ImportOutcome:
-        """As ``import_keys``, for lines that have numbers already, and with somebody who watches."""
-        return await Importer(self._settings, self._store.imports, self._now()).run(
-            lines, dry_run, skip_existing, advance
-        )
+        job = _Import(self._settings, self._store, self._now(), actor)
+        return await job.run(lines, dry_run, skip_existing, advance)

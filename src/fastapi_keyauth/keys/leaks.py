@@ -10,9 +10,9 @@ from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from fastapi_keyauth.auth.hashing import Hasher
-from fastapi_keyauth.domain.keys import Actor, KeySnapshot
+from fastapi_keyauth.domain.keys import KeySnapshot
 from fastapi_keyauth.domain.text import is_printable_text
-from fastapi_keyauth.domain.tokens import TokenFormError, TokenParser, redact, secret_tag
+from fastapi_keyauth.domain.tokens import CRC_LENGTH, SECRET_LENGTH, TokenFormError, TokenParser, redact, secret_tag
 from fastapi_keyauth.store import KeyStore
 
 logger = logging.getLogger("fastapi_keyauth")
@@ -27,7 +27,7 @@ dead already, or nothing more was asked. ``unknown``: no secret of ours."""
 class RecordLeak(Protocol):
     """Writes a leak into a key's history, and revokes the key where that is wanted."""
 
-    def __call__(self, id: str, leak: dict[str, Any], actor: Actor, *, revoke: bool) -> Awaitable[None]:
+    def __call__(self, id: str, leak: dict[str, Any], actor_name: str, *, revoke: bool) -> Awaitable[None]:
         """Raises ``ChangePending`` where the change cannot be told to all workers at once."""
 
 
@@ -81,7 +81,11 @@ class Leaks:
         if key is None:
             return "unknown"
         is_alive = key.revoked_at is None and (key.secret_expires_at is None or key.secret_expires_at > self._now())
-        leak: dict[str, Any] = {"source": source, "url": _as_text(redact(url)[:MAX_URL_LENGTH]) if url else None}
+        leak: dict[str, Any] = {
+            "source": source,
+            "url": _as_text(redact(url)[:MAX_URL_LENGTH]) if url else None,
+            "hint": f"{token.strip()[: -SECRET_LENGTH - CRC_LENGTH]}…{token.strip()[-4:]}",
+        }
         ends_key = revoke and is_alive
         logger.warning(
             "leaked: a token of key %s was found by %s (revoked now: %s)",
@@ -90,7 +94,7 @@ class Leaks:
             "yes" if ends_key else "no",
             extra={"keyauth_event": "leaked", "key_id": key.id, "owner_id": key.owner_id, "reason": source},
         )
-        await self._record(key.id, leak, Actor(f"leak:{source}"), revoke=ends_key)
+        await self._record(key.id, leak, f"leak:{source}", revoke=ends_key)
         return "revoked" if ends_key else "recorded"
 
     async def _find(self, text: str) -> KeySnapshot | None:

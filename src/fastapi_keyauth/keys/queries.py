@@ -1,143 +1,182 @@
-"""What may be found out about keys, for code and scripts: one, many, their usage and their history."""
+"""Reads of keys: one, many, their usage and their history."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
 
-from fastapi_keyauth.domain.keys import EventPage, Key, KeyPage, Status, UsageHour
+from fastapi_keyauth.domain.keys import CODE, EventPage, Key, KeyFilters, KeyPage, Status, UsageHour
 from fastapi_keyauth.domain.pagination import (
     MAX_PAGE,
+    MAX_UNUSED_DAYS,
     MAX_USAGE_HOURS,
     check_key_id,
     read_cursor,
     read_event_cursor,
+    read_search,
     write_cursor,
 )
 from fastapi_keyauth.domain.units import HOUR_S
 from fastapi_keyauth.errors import InvalidField
+from fastapi_keyauth.keys.turns import Turns
 from fastapi_keyauth.store import KeyStore, UsageStore
 from fastapi_keyauth.store.usage_buffer import UsageRecorder
 
+Owners = Collection[str] | None
+"""Owners to whose keys a read is restricted. None: all."""
+
 
 class KeyQueries:
-    """The reading half of ``auth.keys``. Every method may raise ``StoreUnavailable``."""
+    """Reads keys, in the turn of whoever asks. Every method may raise ``StoreUnavailable``.
+
+    Args:
+        store: Has the keys.
+        usage_store: Has their usage.
+        recorder: Has the usage that is not stored yet.
+        turns: Orders reads that share connections with changes.
+        now: The time, UTC.
+    """
 
     def __init__(
-        self, store: KeyStore, usage_store: UsageStore, recorder: UsageRecorder, now: Callable[[], datetime]
+        self,
+        store: KeyStore,
+        usage_store: UsageStore,
+        recorder: UsageRecorder,
+        turns: Turns,
+        now: Callable[[], datetime],
     ) -> None:
         self._store = store
         self._usage = usage_store
         self._recorder = recorder
+        self._turns = turns
         self._now = now
 
-    async def get(self, id: str, owner_id: str | None = None) -> Key:
-        """One key; with ``owner_id`` only that owner's.
-
-        Raises:
-            KeyNotFound: there is none.
-        """
-        await self._recorder.flush_soon()
-        return await self._store.get(check_key_id(id), self._now(), owner_id)
-
-    async def usage(self, id: str, hours: int = 24, owner_id: str | None = None) -> list[UsageHour]:
-        """Requests of a key in each of the last hours, oldest first, the current one last; at most 10 s old.
+    async def get(self, id: str, owner_ids: Owners = None, turn: str = CODE) -> Key:
+        """Return one key.
 
         Args:
-            id: the key.
-            hours: 1 to 168.
-            owner_id: only if the key is this owner's.
+            id: The key.
+            owner_ids: Only if it belongs to one of these owners.
+            turn: On whose behalf.
 
         Raises:
-            KeyNotFound: there is none.
-            InvalidField: hours out of bounds.
+            KeyNotFound: If the key does not exist.
+        """
+        check_key_id(id)
+        await self._recorder.flush_soon()
+        async with self._turns.place(turn):
+            return await self._store.get(id, self._now(), owner_ids)
+
+    async def usage(self, id: str, hours: int = 24, owner_ids: Owners = None, turn: str = CODE) -> list[UsageHour]:
+        """Return the requests of a key in each of the last hours; see ``Keys.usage``.
+
+        Raises:
+            KeyNotFound: If the key does not exist.
+            InvalidField: If ``hours`` is out of bounds.
         """
         last = self._check_hours(hours)
-        await self.get(id, owner_id)
-        counts = await self._usage.of_key(id, last - hours + 1, last)
+        await self.get(id, owner_ids, turn)
+        async with self._turns.place(turn):
+            counts = await self._usage.of_key(id, last - hours + 1, last)
         return [
             UsageHour(datetime.fromtimestamp(hour * HOUR_S, UTC), *counts.get(hour, (0, 0)))
             for hour in range(last - hours + 1, last + 1)
         ]
 
     async def usage_of_many(
-        self, ids: Sequence[str], hours: int = 24, owner_id: str | None = None
+        self, ids: Sequence[str], hours: int, owner_ids: Owners = None, turn: str = CODE
     ) -> tuple[datetime, dict[str, list[tuple[int, int]]]]:
-        """Requests of many keys in each of the last hours, in one statement; at most 10 s old.
+        """Return the first of the last hours, and by key the admitted and refused requests in each of them.
 
         Args:
-            ids: the keys.
+            ids: The keys. Those without usage are left out of the result.
             hours: 1 to 168.
-            owner_id: only of keys that are this owner's.
-
-        Returns:
-            The first hour (UTC), and for each key with any requests its (admitted, refused) from that hour on.
+            owner_ids: Only keys of these owners.
+            turn: On whose behalf.
 
         Raises:
-            InvalidField: hours out of bounds.
+            InvalidField: If ``hours`` is out of bounds.
         """
         last = self._check_hours(hours)
         await self._recorder.flush_soon()
         first = last - hours + 1
         found: dict[str, list[tuple[int, int]]] = {}
-        for key_id, hour, admitted, refused in await self._usage.of_keys(ids, first, last, owner_id):
+        async with self._turns.place(turn):
+            rows = await self._usage.of_keys(ids, first, last, owner_ids)
+        for key_id, hour, admitted, refused in rows:
             found.setdefault(key_id, [(0, 0)] * hours)[hour - first] = (admitted, refused)
         return datetime.fromtimestamp(first * HOUR_S, UTC), found
 
-    def _check_hours(self, hours: int) -> int:
-        """The current hour, since 1970, if that many hours may be asked for."""
-        if not 1 <= hours <= MAX_USAGE_HOURS:
-            raise InvalidField("hours", f"must be from 1 to {MAX_USAGE_HOURS}")
-        return int(self._now().timestamp()) // HOUR_S
-
     async def events(
-        self, id: str, cursor: str | None = None, limit: int = 50, owner_id: str | None = None
+        self,
+        id: str,
+        cursor: str | None = None,
+        limit: int = 50,
+        owner_ids: Owners = None,
+        turn: str = CODE,
+        *,
+        shows_admin_addresses: bool = True,
     ) -> EventPage:
-        """What was done to a key, newest first; with ``owner_id`` only to that owner's.
+        """Return the history of a key, newest first.
+
+        Args:
+            id: The key.
+            cursor: ``next_cursor`` of the page before.
+            limit: 1 to 200.
+            owner_ids: Only if the key belongs to one of these owners.
+            turn: On whose behalf.
+            shows_admin_addresses: Whether the page has the addresses from which ``admin`` acted.
 
         Raises:
-            KeyNotFound: there is none.
-            InvalidField: a cursor that is none of ours, or a limit not from 1 to 200.
+            KeyNotFound: If the key does not exist.
+            InvalidField: If the cursor is not a ``next_cursor``, or the limit is out of bounds.
         """
-        if not 1 <= limit <= MAX_PAGE:
-            raise InvalidField("limit", f"must be from 1 to {MAX_PAGE}")
-        await self._store.get(check_key_id(id), self._now(), owner_id)
-        return await self._store.events(id, read_event_cursor(cursor) if cursor else None, limit)
+        _check_limit(limit)
+        before = read_event_cursor(cursor) if cursor else None
+        async with self._turns.place(turn):
+            await self._store.get(check_key_id(id), self._now(), owner_ids)
+            return await self._store.events(id, before, limit, shows_admin_addresses=shows_admin_addresses)
 
     async def list(
         self,
-        owner_id: str | None = None,
+        owner_ids: Owners = None,
         status: Status | None = None,
         q: str | None = None,
         unused_for_days: int | None = None,
         cursor: str | None = None,
         limit: int = 50,
         include_revoked: bool = True,
+        created_by: str | None = None,
+        turn: str = CODE,
     ) -> KeyPage:
-        """Keys, newest first.
-
-        Args:
-            owner_id: only this owner's.
-            status: only ``active``, ``disabled``, ``expired`` or ``revoked`` ones.
-            q: only those whose name contains this, in any case.
-            unused_for_days: only those not used for so many days; never used: since they were made.
-            cursor: ``next_cursor`` of the page before.
-            limit: 1 to 200.
-            include_revoked: False leaves out revoked keys. Added in 0.2.
+        """Return a page of keys, newest first; see ``Keys.list``.
 
         Raises:
-            InvalidField: a cursor that is none of ours, or a number out of bounds.
+            InvalidField: If the cursor is not a ``next_cursor``, or a number is out of bounds.
         """
         now = self._now()
-        if not 1 <= limit <= MAX_PAGE:
-            raise InvalidField("limit", f"must be from 1 to {MAX_PAGE}")
-        if q is not None and "\0" in q:
-            return KeyPage([], None)  # no name holds it, and PostgreSQL takes none
+        _check_limit(limit)
+        if any(text is not None and "\0" in text for text in (q, created_by)):
+            return KeyPage([], None)  # no row holds it, and PostgreSQL rejects it
         unused_since = None
         if unused_for_days is not None:
-            if not 0 <= unused_for_days <= 36_500:
-                raise InvalidField("unused_for_days", "must be from 0 to 36500")
+            if not 0 <= unused_for_days <= MAX_UNUSED_DAYS:
+                raise InvalidField("unused_for_days", f"must be from 0 to {MAX_UNUSED_DAYS}")
             unused_since = now - timedelta(days=unused_for_days)
+        text, key_id = read_search(q) if q else (None, None)
+        filters = KeyFilters(owner_ids, status, text, key_id, created_by, unused_since, include_revoked)
         after = read_cursor(cursor) if cursor else None
         await self._recorder.flush_soon()
-        keys = await self._store.find_page(now, owner_id, status, q, unused_since, after, limit + 1, include_revoked)
+        async with self._turns.place(turn):
+            keys = await self._store.find_page(now, filters, after, limit + 1)
         more = len(keys) > limit
         return KeyPage(keys[:limit], write_cursor(keys[limit - 1]) if more else None)
+
+    def _check_hours(self, hours: int) -> int:
+        """Return the current hour, since 1970, if that many hours may be asked for."""
+        if not 1 <= hours <= MAX_USAGE_HOURS:
+            raise InvalidField("hours", f"must be from 1 to {MAX_USAGE_HOURS}")
+        return int(self._now().timestamp()) // HOUR_S
+
+
+def _check_limit(limit: int) -> None:
+    if not 1 <= limit <= MAX_PAGE:
+        raise InvalidField("limit", f"must be from 1 to {MAX_PAGE}")

@@ -1,58 +1,58 @@
-"""What may be done to keys: the operations, for code and scripts. Who may do it is in ``domain/permissions.py``."""
+"""``auth.keys``: keys from code and scripts. What routes may do is in ``domain/permissions.py``."""
 
-import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from fastapi_keyauth.auth.hashing import Hasher
-from fastapi_keyauth.concurrency.uncancellable import uncancellable
-from fastapi_keyauth.domain.keys import SYSTEM, Actor, CreatedKey, Key
-from fastapi_keyauth.domain.pagination import check_key_id
-from fastapi_keyauth.domain.text import check_owner_id
-from fastapi_keyauth.domain.tokens import format_token, new_key_id, new_secret, secret_tag
-from fastapi_keyauth.domain.validation import KeyPatch, NewKey, check_catalogue, check_future
-from fastapi_keyauth.errors import ChangePending, InvalidField, KeyNotActive
-from fastapi_keyauth.keys.importer import KeyImports
-from fastapi_keyauth.keys.outbox import Outbox
+from fastapi_keyauth.domain.keys import CreatedKey, EventPage, Key, KeyPage, Status, UsageHour
+from fastapi_keyauth.domain.validation import KeyPatch, NewKey, explain
+from fastapi_keyauth.errors import InvalidField
+from fastapi_keyauth.keys.authority import TrustedCode
+from fastapi_keyauth.keys.importer import Importer, ImportOutcome, Line, Progress
+from fastapi_keyauth.keys.management import DEFAULT_OVERLAP, KeyManagement
 from fastapi_keyauth.keys.queries import KeyQueries
-from fastapi_keyauth.settings.settings import KeyAuthSettings
-from fastapi_keyauth.store import KeyStore, UsageStore
-from fastapi_keyauth.store.usage_buffer import UsageRecorder
-
-MAX_OVERLAP = timedelta(days=7)
-DEFAULT_OVERLAP = timedelta(days=1)
-Check = Callable[[Key], None]
-"""Looks at the locked key before a change and raises to stop it."""
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-class Keys(KeyImports, KeyQueries):
-    """``auth.keys``: make, look at, change, rotate and revoke keys.
+class Keys:
+    """``auth.keys``: create, read, change, rotate, revoke and import keys.
 
-    Trusted code calls this: no caller's bounds apply, and ``max_keys_per_owner`` does not either. Every method may
-    raise ``StoreUnavailable``; those that change a key raise ``ChangePending`` where the change is stored but other
-    workers cannot be told at once (Redis out of reach).
+    Trusted code calls this: no caller's bounds apply, and neither does ``max_keys_per_owner``. Every method may raise
+    ``StoreUnavailable``. Those that change a key raise ``ChangePending`` if the change is stored but not all workers
+    could be notified (Redis unreachable).
+
+    Args:
+        management: Changes keys.
+        queries: Reads keys.
+        importer: Imports keys.
+        authority: On whose authority keys are changed.
     """
 
     def __init__(
         self,
-        settings: KeyAuthSettings,
-        store: KeyStore,
-        usage_store: UsageStore,
-        recorder: UsageRecorder,
-        hasher: Hasher,
-        outbox: Outbox,
-        now: Callable[[], datetime],
+        management: KeyManagement,
+        queries: KeyQueries,
+        importer: Importer,
+        authority: TrustedCode,
     ) -> None:
-        super().__init__(store, usage_store, recorder, now)
-        self._settings = settings
-        self._hasher = hasher
-        self._outbox = outbox
-        self.tasks = store.tasks
+        self._management = management
+        self._queries = queries
+        self._importer = importer
+        self._authority = authority
+
+    def acting_as(self, actor: str) -> "Keys":
+        """Return the same keys, with another actor in the history of what is done to them.
+
+        Added in 0.2.
+
+        Args:
+            actor: ``user:<id>``, ``cli:<operating-system user>`` or another name, at most 300 characters. Default:
+                ``code``.
+        """
+        return Keys(self._management, self._queries, self._importer, TrustedCode(actor))
 
     async def create(
         self,
@@ -66,21 +66,21 @@ class Keys(KeyImports, KeyQueries):
         expires_at: datetime | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> CreatedKey:
-        """Make a key.
+        """Create a key.
 
         Args:
-            owner_id: the user or project it belongs to, 1 to 255 characters.
+            owner_id: The user or project it belongs to, 1 to 255 characters.
             name: 1 to 100 characters.
-            scopes: what it may do; ``["*"]`` where left out: all but ``keys:*`` and ``admin``.
-            environment: 1 to 16 of ``a-z0-9``; the setting ``default_environment`` where left out.
-            hourly_limit: requests per hour; None: the setting ``default_hourly_limit``, whatever it is at the time.
-            allowed_origins: browser origins; none: any.
-            allowed_ips: addresses or CIDR networks; none: any.
-            expires_at: an aware datetime in the future; None: never.
-            metadata: anything that JSON holds, at most 4 KiB.
+            scopes: What it may do. Default: ``["*"]``, all but ``keys:*`` and ``admin``.
+            environment: 1 to 16 of ``a-z0-9``. Default: the setting ``default_environment``.
+            hourly_limit: Requests per hour. None: the setting ``default_hourly_limit``, whatever it is at the time.
+            allowed_origins: Browser origins. Empty: no web page, except the service's own.
+            allowed_ips: Addresses or CIDR networks. Empty: any.
+            expires_at: An aware datetime in the future. None: never.
+            metadata: Anything that JSON holds, at most 4 KiB.
 
         Raises:
-            InvalidField: a value cannot be right (a ValueError that names the field).
+            InvalidField: If a value is invalid (a ValueError that names the field).
         """
         values: dict[str, Any] = {
             "owner_id": owner_id,
@@ -93,198 +93,158 @@ class Keys(KeyImports, KeyQueries):
             "expires_at": expires_at,
             "metadata": {} if metadata is None else dict(metadata),
         }
-        new = _validated(NewKey, values)
-        return await self.add(new, owner_id, new.scopes if new.scopes is not None else ["*"], new.hourly_limit)
+        return await self._management.create(_validated(NewKey, values), owner_id, self._authority)
 
-    async def add(
-        self,
-        new: NewKey,
-        owner_id: str,
-        scopes: list[str],
-        hourly_limit: int | None,
-        actor: Actor = SYSTEM,
-        max_keys: int | None = None,
-    ) -> CreatedKey:
-        """Make a key from checked fields, for an owner, with scopes and limit as decided.
+    async def get(self, id: str, owner_id: str | None = None) -> Key:
+        """Return one key; with ``owner_id`` only if it is that owner's.
 
         Raises:
-            InvalidField: expiry in the past, or a scope that is not in the catalogue.
-            TooManyKeys: the owner has ``max_keys`` already.
+            KeyNotFound: If the key does not exist.
         """
-        check_owner_id(owner_id, "owner_id")  # a session resolver may say anything
-        now = self._now()
-        expires_at = new.expires_at if new.expires_in_s is None else now + timedelta(seconds=new.expires_in_s)
-        check_future(expires_at, now)
-        check_catalogue(scopes, self._settings.scopes)
-        if max_keys is not None:
-            # Before Argon2: an owner with all the keys there may be must not keep it busy by asking for more.
-            await self._store.check_room(owner_id, max_keys)
-        environment = new.environment or self._settings.default_environment
-        key_id = new_key_id()
-        token, secret = await self._new_secret(environment, key_id, owner_id)
-        values = {
-            "id": key_id,
-            "owner_id": owner_id,
-            "scopes": scopes,
-            "hourly_limit": hourly_limit,
-            "environment": environment,
-            "expires_at": expires_at,
-            "enabled": True,
-            **new.model_dump(include={"name", "allowed_origins", "allowed_ips", "metadata"}),
-        }
-        return CreatedKey(token, await self._store.create(values, secret, now, actor, max_keys))
+        return await self._queries.get(id, _owners(owner_id))
+
+    async def usage(self, id: str, hours: int = 24, owner_id: str | None = None) -> list[UsageHour]:
+        """Return the requests of a key in each of the last hours, oldest first, the current one last.
+
+        The numbers are at most 10 s old.
+
+        Args:
+            id: The key.
+            hours: 1 to 168.
+            owner_id: Only if the key is this owner's.
+
+        Raises:
+            KeyNotFound: If the key does not exist.
+            InvalidField: If ``hours`` is out of bounds.
+        """
+        return await self._queries.usage(id, hours, _owners(owner_id))
+
+    async def events(
+        self, id: str, cursor: str | None = None, limit: int = 50, owner_id: str | None = None
+    ) -> EventPage:
+        """Return the history of a key, newest first; with ``owner_id`` only if the key is that owner's.
+
+        Raises:
+            KeyNotFound: If the key does not exist.
+            InvalidField: If the cursor is not a ``next_cursor``, or the limit is not from 1 to 200.
+        """
+        return await self._queries.events(id, cursor, limit, _owners(owner_id))
+
+    async def list(
+        self,
+        owner_id: str | None = None,
+        status: Status | None = None,
+        q: str | None = None,
+        unused_for_days: int | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+        include_revoked: bool = True,
+        created_by: str | None = None,
+    ) -> KeyPage:
+        """Return a page of keys, newest first.
+
+        Args:
+            owner_id: Only this owner's keys.
+            status: Only ``active``, ``disabled``, ``expired`` or ``revoked`` keys.
+            q: Only keys whose name contains this, in any case, or the key with this id, hint or token.
+            unused_for_days: Only keys not used for this many days, counted from the last use, creation or import,
+                whichever is latest.
+            cursor: ``next_cursor`` of the page before.
+            limit: 1 to 200.
+            include_revoked: False leaves out revoked keys. Added in 0.2.
+            created_by: Only keys that this actor created, such as ``user:<id>``. Added in 0.2.
+
+        Raises:
+            InvalidField: If the cursor is not a ``next_cursor``, or a number is out of bounds.
+        """
+        owners = _owners(owner_id)
+        return await self._queries.list(owners, status, q, unused_for_days, cursor, limit, include_revoked, created_by)
 
     async def update(self, id: str, **fields: Any) -> Key:
-        """Change fields of a key: name, enabled, expires_at, scopes, hourly_limit, allowed_origins, allowed_ips,
-        metadata. An empty list allows any; None for ``expires_at`` is never, for ``hourly_limit`` the default.
+        """Change fields of a key.
+
+        Args:
+            id: The key.
+            fields: Any of name, enabled, expires_at, scopes, hourly_limit, allowed_origins, allowed_ips and metadata,
+                and a ``reason`` for the history (added in 0.2). An empty list allows any value. None for
+                ``expires_at`` is never, for ``hourly_limit`` the default.
 
         Raises:
-            InvalidField: a value cannot be right, or there is no such field.
-            KeyNotFound: there is none.
-            KeyNotActive: it was revoked.
+            InvalidField: If a value is invalid, or the field does not exist.
+            KeyNotFound: If the key does not exist.
+            KeyNotActive: If the key is revoked.
         """
         lists = {"scopes", "allowed_origins", "allowed_ips"}
         values = {name: _listed(value) if name in lists else value for name, value in fields.items()}
-        return await self.patch(id, _validated(KeyPatch, values))
+        return await self._management.patch(id, _validated(KeyPatch, values), self._authority)
 
-    @uncancellable
-    async def patch(
-        self, id: str, patch: KeyPatch, actor: Actor = SYSTEM, owner_id: str | None = None, check: Check | None = None
-    ) -> Key:
-        """Change a key as ``patch`` says. Same errors as ``update``, and those of ``check``."""
-        now = self._now()
-        wanted = patch.sent_fields()
-        check_future(wanted.get("expires_at"), now)
-        if "scopes" in wanted:
-            check_catalogue(wanted["scopes"], self._settings.scopes)
-        async with self._store.change(check_key_id(id), now, owner_id) as change:
-            before = change.key
-            if check is not None:
-                check(before)
-            if before.status == "revoked":
-                raise KeyNotActive("revoked")
-            stored = {name: getattr(before, name) for name in wanted}
-            if "hourly_limit" in stored:  # a limit of its own is another thing than the same limit by default
-                stored["hourly_limit"] = change.stored_limit
-            changes = {
-                name: {"from": _plain(stored[name]), "to": _plain(value)}
-                for name, value in wanted.items()
-                if not _is_same(stored[name], value)
-            }
-            if changes:
-                await change.update({name: wanted[name] for name in changes}, "updated", actor, changes)
-        # Also where nothing changed: this may be the second try of a change that could not be announced.
-        await self._outbox.publish(id, change.pending)
-        return change.key
+    async def rotate(self, id: str, overlap: timedelta = DEFAULT_OVERLAP, reason: str | None = None) -> CreatedKey:
+        """Give a key a new secret. The previous one works until the overlap ends, never past the key's own expiry.
 
-    async def rotate(self, id: str, overlap: timedelta = DEFAULT_OVERLAP) -> CreatedKey:
-        """Give a key a new secret; the one before works for ``overlap`` more, never past the key's own expiry.
-
-        Of two secrets that overlap already, the older one ends at once: at most two are alive.
+        If two secrets overlap already, the older one ends immediately: at most two are live.
 
         Args:
-            id: the key.
-            overlap: 0 to 7 days; 0: the old secret is refused at once.
+            id: The key.
+            overlap: 0 to 7 days. 0: the old secret is refused immediately.
+            reason: Why, for the history. Added in 0.2.
 
         Raises:
-            KeyNotFound: there is none.
-            KeyNotActive: it is disabled, expired or revoked.
-            InvalidField: an overlap out of bounds.
-            ChangePending: without overlap, and Redis out of reach; its ``token`` is the new one.
+            KeyNotFound: If the key does not exist.
+            KeyNotActive: If the key is disabled, expired or revoked.
+            InvalidField: If the overlap is out of bounds.
+            ChangePending: If the old secret was to end immediately and Redis is unreachable. Its ``token`` is the new
+                one.
         """
-        return await self.replace_secret(id, overlap)
+        return await self._management.rotate(id, overlap, self._authority, reason=reason)
 
-    @uncancellable
-    async def replace_secret(
-        self,
-        id: str,
-        overlap: timedelta,
-        actor: Actor = SYSTEM,
-        owner_id: str | None = None,
-        check: Check | None = None,
-    ) -> CreatedKey:
-        """As ``rotate``, after ``check``."""
-        if not timedelta(0) <= overlap <= MAX_OVERLAP:
-            raise InvalidField("overlap_s", f"must be from 0 to {int(MAX_OVERLAP.total_seconds())}")
-        now = self._now()
-        # Argon2 before the transaction: no row stays locked while it runs.
-        before = await self._store.get(check_key_id(id), now, owner_id)
-        self._check_rotation(before, check)
-        token, secret = await self._new_secret(before.environment, id, before.owner_id)
-        async with self._store.change(id, now, owner_id) as change:
-            self._check_rotation(change.key, check)
-            cuts_one_off = len(change.key.secrets) > 1
-            await change.replace_secret(secret, overlap, actor)
-        try:
-            await self._outbox.publish(id, change.pending)
-        except ChangePending as pending:
-            # The token must reach its owner. With an overlap nothing is taken away before everybody has heard, unless
-            # there was a secret before the last.
-            if cuts_one_off or overlap < timedelta(seconds=pending.holds_within_s):
-                raise ChangePending(pending.holds_within_s, token) from None
-        return CreatedKey(token, change.key)
+    async def revoke(self, id: str, reason: str | None = None) -> None:
+        """Revoke a key for good, on all workers. A second time changes nothing.
 
-    @staticmethod
-    def _check_rotation(key: Key, check: Check | None) -> None:
-        if check is not None:
-            check(key)
-        if key.status != "active":
-            raise KeyNotActive(key.status)
-
-    @uncancellable
-    async def revoke(self, id: str, actor: Actor = SYSTEM, owner_id: str | None = None) -> None:
-        """Revoke a key, for good and at once. A second time changes nothing.
+        Args:
+            id: The key.
+            reason: Why, for the history. Added in 0.2.
 
         Raises:
-            KeyNotFound: there is none.
+            KeyNotFound: If the key does not exist.
         """
-        now = self._now()
-        async with self._store.change(check_key_id(id), now, owner_id) as change:
-            if change.key.status != "revoked":
-                await change.update({"revoked_at": now}, "revoked", actor, {})
-        # Also for one revoked before: that answer may have been lost before the others were told.
-        await self._outbox.publish(id, change.pending)
+        await self._management.revoke(id, self._authority, reason=reason)
 
-    @uncancellable
-    async def record_leak(self, id: str, leak: dict[str, Any], actor: Actor, *, revoke: bool) -> None:
-        """Write into a key's history that a token of it was found, and revoke it where that is wanted.
+    async def import_keys(
+        self, records: Iterable[Mapping[str, Any]], *, dry_run: bool = False, skip_existing: bool = False
+    ) -> ImportOutcome:
+        """Import keys from another system, by the hashes of their tokens: all of them or none.
+
+        Args:
+            records: Column to value; docs/moving.md has the columns.
+            dry_run: Only check whether the import would succeed.
+            skip_existing: Leave out those whose token, or public part, belongs to a key already.
 
         Raises:
-            KeyNotFound: there is none.
+            ImportRefused: If records are invalid. It names them by their number, from 1.
         """
-        now = self._now()
-        async with self._store.change(check_key_id(id), now) as change:
-            await change.record("leaked", actor, {"leak": leak})
-            if revoke and change.key.status != "revoked":
-                await change.update({"revoked_at": now}, "revoked", actor, {})
-        await self._outbox.publish(id, change.pending)
+        lines = (Line(number, values) for number, values in enumerate(records, 1))
+        return await self.import_lines(lines, dry_run=dry_run, skip_existing=skip_existing)
 
-    async def _new_secret(self, environment: str, key_id: str, owner_id: str) -> tuple[str, dict[str, Any]]:
-        secret = new_secret()
-        token = format_token(self._settings.key_prefix, environment, key_id, secret)
-        phc = await self._hasher.hash(secret, owner_id)
-        return token, {"tag": secret_tag(secret), "hash": phc, "last4": token[-4:]}
+    async def import_lines(
+        self, lines: Iterable[Line], *, dry_run: bool, skip_existing: bool, advance: Progress = lambda _: None
+    ) -> ImportOutcome:
+        """Import keys as ``import_keys`` does, from lines that have numbers already, and report progress."""
+        return await self._importer.run(lines, dry_run, skip_existing, advance, self._authority.actor())
+
+
+def _owners(owner_id: str | None) -> list[str] | None:
+    return None if owner_id is None else [owner_id]
 
 
 def _validated(model: type[_Model], values: dict[str, Any]) -> _Model:
-    """Fields from code, by the rules for bodies."""
+    """Validate fields from code by the rules for bodies."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        raise InvalidField(str(first["loc"][0]), first["msg"].removeprefix("Value error, ")) from None
+        raise InvalidField(str(first["loc"][0]), explain(first)) from None
 
 
 def _listed(values: Any) -> Any:
-    """Any collection but a string, which would fall into its characters, as a list."""
+    """Return any collection as a list, except a string, which would fall into its characters."""
     return values if isinstance(values, str) or not isinstance(values, Iterable) else list(values)
-
-
-def _is_same(left: Any, right: Any) -> bool:
-    """Whether two values are the same as JSON: 1 and true are not."""
-    return left == right and json.dumps(_plain(left), sort_keys=True) == json.dumps(_plain(right), sort_keys=True)
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON holds it, for the history."""
-    return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else value

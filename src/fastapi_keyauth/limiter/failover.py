@@ -9,7 +9,7 @@ from fastapi_keyauth.errors import LimiterUnavailable, SetupError
 from fastapi_keyauth.limiter.memory import MemoryLimiter
 from fastapi_keyauth.limiter.protocol import Decision, LimitCheck
 from fastapi_keyauth.limiter.redis.base import RedisLimiterBase, Unsettled
-from fastapi_keyauth.limiter.redis.scripts import is_refusal
+from fastapi_keyauth.limiter.redis.errors import is_rejection
 from fastapi_keyauth.settings.checks import CheckWarning
 from fastapi_keyauth.telemetry.observer import Observer
 
@@ -59,7 +59,7 @@ class FailoverLimiter:
         try:
             await self.primary.start()
         except LimiterUnavailable as error:
-            if is_refusal(error):
+            if is_rejection(error):
                 raise SetupError(f"The Redis server at {self.primary.where} refuses ({error}).") from None
             self._open(error)
         else:
@@ -180,7 +180,7 @@ class FailoverLimiter:
                         warning.warn()
                 break
             except LimiterUnavailable as error:
-                if is_refusal(error) and str(error) != reason:
+                if is_rejection(error) and str(error) != reason:
                     self._tell_of_refusal(error)
             except Exception as error:
                 self._look_failed(error)

@@ -1,10 +1,10 @@
 """One change to one key, inside a transaction that holds its row."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import delete, insert, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastapi_keyauth.domain.events import EventKind
@@ -31,16 +31,28 @@ class KeyChange:
     Attributes:
         key: the key as it is; after the transaction, as it became.
         stored_limit: the key's own cap as it is stored, None for the default; ``key`` has the one in force.
+        is_disabled_by_admin: Whether only ``admin`` may enable the key.
         is_changed: whether anything was written.
+        read: Returns the key as this transaction has left it so far.
         pending: the row that waits for the announcement of this change; None where nothing was written.
         recorded: what was written to its history.
     """
 
-    def __init__(self, connection: AsyncConnection, key: Key, stored_limit: int | None, now: datetime) -> None:
+    def __init__(
+        self,
+        connection: AsyncConnection,
+        key: Key,
+        stored_limit: int | None,
+        is_disabled_by_admin: bool,
+        now: datetime,
+        read: Callable[[], Awaitable[Key]],
+    ) -> None:
         self._connection = connection
         self._now = now
+        self.read = read
         self.key = key
         self.stored_limit = stored_limit
+        self.is_disabled_by_admin = is_disabled_by_admin
         self.is_changed = False
         self.pending: int | None = None
         self.recorded: list[Recorded] = []
@@ -71,6 +83,11 @@ class KeyChange:
         }
         await self._record("rotated", actor, changes)
 
+    async def has_recorded(self, event: EventKind, changes: dict[str, Any]) -> bool:
+        """Return whether the history has this entry already, whoever made it."""
+        of_kind = select(_events.c.changes).where(_events.c.key_id == self.key.id, _events.c.event == event)
+        return changes in (await self._connection.execute(of_kind)).scalars().all()
+
     async def record(self, event: EventKind, actor: Actor, changes: dict[str, Any]) -> None:
         """Write a line of history alone."""
         await self._record(event, actor, changes)
@@ -78,16 +95,30 @@ class KeyChange:
     async def _record(self, event: EventKind, actor: Actor, changes: dict[str, Any]) -> None:
         self.is_changed = True
         self.recorded.append(Recorded(event, actor, changes))
-        await add_event(self._connection, self.key.id, event, actor, self._now, changes)
+        await add_event(self._connection, self.key.id, self.key.owner_id, event, actor, self._now, changes)
         pending = insert(_changes).values(key_id=self.key.id, at=self._now).returning(_changes.c.id)
         self.pending = (await self._connection.execute(pending)).scalar_one()
 
 
 async def add_event(
-    connection: AsyncConnection, key_id: str, event: str, actor: Actor, now: datetime, changes: dict[str, Any]
+    connection: AsyncConnection,
+    key_id: str,
+    owner_id: str,
+    event: str,
+    actor: Actor,
+    now: datetime,
+    changes: dict[str, Any],
 ) -> None:
-    """A line of a key's history."""
-    row = {"key_id": key_id, "event": event, "actor": actor.name, "address": actor.address, "at": now}
+    """Add an entry to the history of a key."""
+    row = {
+        "key_id": key_id,
+        "event": event,
+        "actor": actor.name,
+        "address": actor.address,
+        "at": now,
+        "reason": actor.reason,
+        "by_admin": actor.needs_admin_for(owner_id),
+    }
     await connection.execute(insert(_events).values(changes=changes, **row))
 
 

@@ -1,17 +1,19 @@
 """Keys, their secrets and their history."""
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select, text, true, tuple_
+from sqlalchemy import ColumnElement, delete, func, insert, or_, select, text, true, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastapi_keyauth.concurrency.uncancellable import uncancellable
-from fastapi_keyauth.domain.keys import Actor, EventPage, Key, KeyEvent, KeySnapshot, Status
+from fastapi_keyauth.domain.keys import EventPage, Key, KeyEvent, KeyFilters, KeySnapshot
 from fastapi_keyauth.errors import KeyNotFound, TooManyKeys
 from fastapi_keyauth.settings.settings import KeyAuthSettings
+from fastapi_keyauth.store.callers import Authority, CallerRows
 from fastapi_keyauth.store.changes import KeyChange, add_event, add_secret, replace_origins
 from fastapi_keyauth.store.database import Database
 from fastapi_keyauth.store.imported_keys import ImportStore
@@ -62,21 +64,26 @@ class KeyStore:
         self.lineage.observe(rows)
         return [(self._mapper.key_snapshot(row), row.secret_hash) for row in rows]
 
-    async def get(self, key_id: str, now: datetime, owner_id: str | None = None) -> Key:
-        """One key; with ``owner_id`` only if it is that owner's.
+    async def get(self, key_id: str, now: datetime, owner_ids: Collection[str] | None = None) -> Key:
+        """Return one key; with ``owner_ids`` only if it belongs to one of them.
 
         Raises:
-            KeyNotFound: there is none.
+            KeyNotFound: If the key does not exist.
         """
         async with self._database.read() as connection:
-            return await self._get(connection, key_id, now, owner_id)
+            return await self._get(connection, key_id, now, owner_ids)
 
     async def _get(
-        self, connection: AsyncConnection, key_id: str, now: datetime, owner_id: str | None, lock: bool = False
+        self,
+        connection: AsyncConnection,
+        key_id: str,
+        now: datetime,
+        owner_ids: Collection[str] | None,
+        lock: bool = False,
     ) -> Key:
         statement = select(keys).where(keys.c.id == key_id)
-        if owner_id is not None:
-            statement = statement.where(keys.c.owner_id == owner_id)
+        if owner_ids is not None:
+            statement = statement.where(keys.c.owner_id.in_(owner_ids))
         if lock:
             statement = statement.with_for_update()
         row = (await connection.execute(statement)).mappings().first()
@@ -96,28 +103,11 @@ class KeyStore:
         return found
 
     async def find_page(
-        self,
-        now: datetime,
-        owner_id: str | None,
-        status: Status | None,
-        name_contains: str | None,
-        unused_since: datetime | None,
-        after: tuple[datetime, str] | None,
-        limit: int,
-        include_revoked: bool = True,
+        self, now: datetime, filters: KeyFilters, after: tuple[datetime, str] | None, limit: int
     ) -> list[Key]:
-        """Keys, newest first, those that come after ``after`` (creation time and id of the last one seen)."""
+        """Return keys, newest first, after ``after`` (creation time and id of the last key of the page before)."""
         statement = select(keys).order_by(keys.c.created_at.desc(), keys.c.id.desc()).limit(limit)
-        if owner_id is not None:
-            statement = statement.where(keys.c.owner_id == owner_id)
-        if status is not None:
-            statement = statement.where(has_status(status, now))
-        if not include_revoked:
-            statement = statement.where(keys.c.revoked_at.is_(None))
-        if name_contains:
-            statement = statement.where(keys.c.name.icontains(name_contains, autoescape=True))
-        if unused_since is not None:
-            statement = statement.where(func.coalesce(keys.c.last_used_at, keys.c.created_at) <= unused_since)
+        statement = statement.where(*_conditions(filters, now))
         if after is not None:
             # A row value keeps this one range of the index; the typed bind goes through UTCDateTime.
             last = tuple_(*after, types=[keys.c.created_at.type, keys.c.id.type])
@@ -129,20 +119,37 @@ class KeyStore:
 
     @uncancellable
     async def create(
-        self, values: dict[str, Any], secret: dict[str, Any], now: datetime, actor: Actor, max_keys: int | None
+        self,
+        values: dict[str, Any],
+        secret: dict[str, Any],
+        now: datetime,
+        authority: Authority,
+        max_keys: int | None,
+        check: Callable[[], None],
     ) -> Key:
         """Insert a key with its first secret.
 
+        Args:
+            values: Columns of the key.
+            secret: Columns of its secret.
+            now: The time, UTC.
+            authority: Confirmed before anything is written; names the creator.
+            max_keys: Maximum number of keys of the owner. None: no maximum.
+            check: Called after that. Raises to stop.
+
         Raises:
-            TooManyKeys: the owner has ``max_keys`` keys that are not revoked.
+            TooManyKeys: If the owner has ``max_keys`` keys that are not revoked.
         """
         async with self._database.write() as connection:
+            await authority.confirm(CallerRows(connection, self._mapper, now))
+            check()
+            actor = authority.actor()
             if max_keys is not None:
                 await self._check_room(connection, values["owner_id"], max_keys)
-            await connection.execute(insert(keys).values(created_at=now, **values))
+            await connection.execute(insert(keys).values(created_at=now, created_by=actor.name, **values))
             await add_secret(connection, values["id"], secret, now)
             await replace_origins(connection, values["id"], values["allowed_origins"])
-            await add_event(connection, values["id"], "created", actor, now, {})
+            await add_event(connection, values["id"], values["owner_id"], "created", actor, now, {})
             key = await self._get(connection, values["id"], now, None)
         self._observer.changed("created", key, actor, {})
         return key
@@ -169,30 +176,59 @@ class KeyStore:
             raise TooManyKeys(max_keys)
 
     @asynccontextmanager
-    async def change(self, key_id: str, now: datetime, owner_id: str | None = None) -> AsyncIterator[KeyChange]:
-        """A transaction on one key, which stays locked until the end, so that what was checked still holds.
+    async def change(
+        self, key_id: str, now: datetime, authority: Authority, owner_ids: Collection[str] | None = None
+    ) -> AsyncIterator[KeyChange]:
+        """Open a transaction on one key, which stays locked until the end, so that what was checked still holds.
+
+        Args:
+            key_id: The key.
+            now: The time, UTC.
+            authority: Confirmed before the block is entered.
+            owner_ids: Find only keys of these owners. None: of all.
 
         Raises:
-            KeyNotFound: there is none, or it is not the owner's.
+            KeyNotFound: If the key does not exist, or is not one of these owners'.
         """
         async with self._database.write() as connection:
-            key = await self._get(connection, key_id, now, owner_id, lock=True)
-            limit = select(keys.c.hourly_limit).where(keys.c.id == key_id)
-            change = KeyChange(connection, key, (await connection.execute(limit)).scalar_one(), now)
+            rows = CallerRows(connection, self._mapper, now)
+            # Both rows are locked in the order of their ids: two keys that change each other must not deadlock.
+            is_caller_first = authority.key_id is not None and authority.key_id < key_id
+            if is_caller_first:
+                await authority.confirm(rows)
+            key = await self._get(connection, key_id, now, owner_ids, lock=True)
+            if not is_caller_first:
+                await authority.confirm(rows)
+            stored = select(keys.c.hourly_limit, keys.c.disabled_by_admin).where(keys.c.id == key_id)
+            limit, is_disabled_by_admin = (await connection.execute(stored)).one()
+            read = partial(self._get, connection, key_id, now, None)
+            change = KeyChange(connection, key, limit, is_disabled_by_admin, now, read)
             yield change
             if change.is_changed:
-                change.key = await self._get(connection, key_id, now, None)
+                change.key = await change.read()
         for event, actor, changes in change.recorded:
             self._observer.changed(event, change.key, actor, changes)
 
-    async def events(self, key_id: str, before: int | None, limit: int) -> EventPage:
-        """A page of a key's history, newest first."""
+    async def events(
+        self, key_id: str, before: int | None, limit: int, *, shows_admin_addresses: bool = True
+    ) -> EventPage:
+        """Return a page of a key's history, newest first."""
         statement = select(_events).where(_events.c.key_id == key_id).order_by(_events.c.id.desc()).limit(limit + 1)
         if before is not None:
             statement = statement.where(_events.c.id < before)
         async with self._database.read() as connection:
             rows = (await connection.execute(statement)).all()
-        items = [KeyEvent(row.event, row.actor, row.address, row.at, row.changes) for row in rows[:limit]]
+        items = [
+            KeyEvent(
+                row.event,
+                row.actor,
+                None if row.by_admin and not shows_admin_addresses else row.address,
+                row.at,
+                row.changes,
+                row.reason,
+            )
+            for row in rows[:limit]
+        ]
         return EventPage(items, str(rows[limit - 1].id) if len(rows) > limit else None)
 
     async def origins_of_active_keys(self, now: datetime) -> frozenset[str]:
@@ -219,3 +255,25 @@ class KeyStore:
         """Changes that were announced need not be announced again."""
         async with self._database.write() as connection:
             await connection.execute(delete(_changes).where(_changes.c.id.in_(ids)))
+
+
+def _conditions(filters: KeyFilters, now: datetime) -> list[ColumnElement[bool]]:
+    found: list[ColumnElement[bool]] = []
+    if filters.owner_ids is not None:
+        found.append(keys.c.owner_id.in_(filters.owner_ids))
+    if filters.status is not None:
+        found.append(has_status(filters.status, now))
+    if not filters.include_revoked:
+        found.append(keys.c.revoked_at.is_(None))
+    if filters.text:
+        # Names may look like ids, and ids are case-sensitive.
+        in_name = keys.c.name.icontains(filters.text, autoescape=True)
+        found.append(in_name if filters.key_id is None else or_(keys.c.id == filters.key_id, in_name))
+    elif filters.key_id is not None:
+        found.append(keys.c.id == filters.key_id)
+    if filters.created_by is not None:
+        found.append(keys.c.created_by == filters.created_by)
+    if filters.unused_since is not None:
+        moments = (keys.c.last_used_at, keys.c.imported_at, keys.c.created_at)
+        found += [or_(moment.is_(None), moment <= filters.unused_since) for moment in moments]
+    return found

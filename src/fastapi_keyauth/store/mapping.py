@@ -18,8 +18,10 @@ from fastapi_keyauth.store.tables import KeyRow, SecretRow, table
 keys = table(KeyRow)
 secrets = table(SecretRow)
 
+_FOR_PEOPLE = ("created_at", "last_used_at", "created_by", "imported_at", "disabled_by_admin")
+
 FOR_TOKEN_COLUMNS = (
-    *(column for column in keys.c if column.name not in ("created_at", "last_used_at")),
+    *(column for column in keys.c if column.name not in _FOR_PEOPLE),
     secrets.c.id.label("secret_id"),
     secrets.c.hash.label("secret_hash"),
     secrets.c.expires_at.label("secret_expires_at"),
@@ -88,6 +90,7 @@ class RowMapper:
             revoked_at=row["revoked_at"],
             last_used_at=row["last_used_at"],
             secrets=alive,
+            created_by=row["created_by"],
         )
 
     def key_snapshot(self, row: Row[Any]) -> KeySnapshot:

@@ -6,7 +6,21 @@ Every change here wants a revision in ``store/migrations/versions``; a test comp
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from sqlalchemy import JSON, BigInteger, Column, DateTime, Index, Integer, MetaData, String, Table, TypeDecorator, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    TypeDecorator,
+    false,
+    text,
+)
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
@@ -46,6 +60,7 @@ class KeyRow(_Base, table=True):
     __table_args__ = (
         Index("ix_keyauth_keys_owner", "owner_id", "created_at", "id"),
         Index("ix_keyauth_keys_created", "created_at", "id"),
+        Index("ix_keyauth_keys_created_by", "created_by"),
     )
 
     id: str = Field(sa_column=Column(String(12), primary_key=True))
@@ -62,6 +77,11 @@ class KeyRow(_Base, table=True):
     expires_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime))
     revoked_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime))
     last_used_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime))
+    created_by: str | None = Field(default=None, sa_column=Column(String(300)))
+    """The name of the actor that created it. None: it is older than this column and than its history."""
+    imported_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime))
+    disabled_by_admin: bool = Field(sa_column=Column(Boolean, nullable=False, server_default=false()))
+    """Whether only ``admin`` may enable it."""
 
 
 class SecretRow(_Base, table=True):
@@ -120,6 +140,9 @@ class EventRow(_Base, table=True):
     address: str | None = Field(default=None, sa_column=Column(String(255)))
     at: datetime = Field(sa_column=Column(UTCDateTime, nullable=False))
     changes: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    reason: str | None = Field(default=None, sa_column=Column(String(500)))
+    by_admin: bool = Field(sa_column=Column(Boolean, nullable=False, server_default=false()))
+    """Whether ``admin`` alone permitted it. The owner is then not shown the address."""
 
 
 class ChangeRow(_Base, table=True):

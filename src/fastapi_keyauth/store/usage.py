@@ -1,6 +1,6 @@
 """Usage and last-used times: written in batches, columns only."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -95,13 +95,13 @@ class UsageStore:
             return {row.hour: (row.admitted, row.refused) for row in await connection.execute(statement)}
 
     async def of_keys(
-        self, key_ids: Sequence[str], first_hour: int, last_hour: int, owner_id: str | None
+        self, key_ids: Sequence[str], first_hour: int, last_hour: int, owner_ids: Collection[str] | None
     ) -> list[tuple[str, int, int, int]]:
-        """(key id, hours since 1970, admitted, refused) of many keys; with ``owner_id`` only of those of that owner."""
+        """Return (key id, hours since 1970, admitted, refused) of many keys; with ``owner_ids`` only of theirs."""
         statement = select(_usage.c.key_id, _usage.c.hour, _usage.c.admitted, _usage.c.refused).where(
             _usage.c.key_id.in_(key_ids), _usage.c.hour >= first_hour, _usage.c.hour <= last_hour
         )
-        if owner_id is not None:
-            statement = statement.join(keys, keys.c.id == _usage.c.key_id).where(keys.c.owner_id == owner_id)
+        if owner_ids is not None:
+            statement = statement.join(keys, keys.c.id == _usage.c.key_id).where(keys.c.owner_id.in_(owner_ids))
         async with self._database.read() as connection:
             return [tuple(row) for row in await connection.execute(statement)]

@@ -93,7 +93,7 @@ class Observer:
                     "http_path": path,
                 },
             )
-        if isinstance(error, FailedAttempt):
+        if isinstance(error, FailedAttempt) and error.is_counted:
             self._emit("failed", key_id=concerned, address=address, reason=code)
             if error.begins_block:
                 logger.info(

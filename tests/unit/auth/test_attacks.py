@@ -239,13 +239,13 @@ async def test_a_parameter_in_the_wrong_place_is_refused_and_does_nothing(build:
 @pytest.mark.parametrize(
     ("header", "value", "says"),
     [
-        ("authorization", 'Bearer "{token}"', "does not start with 'ka_'"),
-        ("authorization", "Bearer Bearer {token}", "does not start with 'ka_'"),
-        ("api-key", "Bearer {token}", "starts with 'Bearer'"),
+        ("authorization", 'Bearer "{token}"', "wrapped in quotes"),
+        ("authorization", "Bearer Bearer {token}", "the word 'Bearer' twice"),
+        ("api-key", "Bearer {token}", "starts with the word 'Bearer'"),
         ("api-key", '"{token}"', "quotes"),
         ("api-key", "{session}", "session token"),
         ("api-key", "{token} x", "white space"),
-        ("api-key", "{token}x", "wrong form"),
+        ("api-key", "{token}x", "additional characters"),
         ("api-key", "sk_live_abc", "does not start with 'ka_'"),
     ],
 )

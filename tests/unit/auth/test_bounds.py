@@ -140,10 +140,10 @@ async def test_an_owner_with_all_keys_that_may_be_makes_argon2_run_no_more(
     async with make_auth() as auth:
         hashes = Gate(monkeypatch, auth._hasher, "hash")
         hashes.opened.set()
-        await auth.keys.add(NewKey(name="n"), "a", ["*"], None, max_keys=1)
+        await auth.keys._management.create(NewKey(name="n"), "a", max_keys=1)
         for _ in range(3):
             with pytest.raises(TooManyKeys):
-                await auth.keys.add(NewKey(name="n"), "a", ["*"], None, max_keys=1)
+                await auth.keys._management.create(NewKey(name="n"), "a", max_keys=1)
         assert hashes.calls == 1
 
 

@@ -333,7 +333,7 @@ async def test_a_dead_key_that_is_still_used_costs_no_reads(
         await auth.keys.revoke(created.key.id)
         if isinstance(auth._limiter, FailoverLimiter):
             assert isinstance(auth._limiter.primary, SingleNodeLimiter)
-            await auth._limiter.primary._control.flushdb()
+            await auth._limiter.primary._control_client.flushdb()
         reads = Gate(monkeypatch, store_of(auth), "find_for_token")
         reads.opened.set()
         for _ in range(20):

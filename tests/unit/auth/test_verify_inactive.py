@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fastapi_keyauth import CreatedKey, ExpiredApiKey, HasherUnavailable, InvalidApiKey, KeyAuth, RevokedApiKey
-from fastapi_keyauth.auth.hashing import MAX_WAITING_DEAD_OF_OWNER, MAX_WAITING_OF_OWNER
+from fastapi_keyauth.auth.hashing import MAX_WAITING_INACTIVE_OF_OWNER, MAX_WAITING_OF_OWNER
 from fastapi_keyauth.domain.tokens import format_token, new_secret
 from tests.helpers.keys import Gate, authenticate, make_key
 
@@ -48,8 +48,8 @@ class SlowHashes:
         turns = hashing._turns
         real = turns.acquire
 
-        async def acquire(owner: str, *, bypass_limit: bool = False) -> None:
-            await real(owner, bypass_limit=bypass_limit)
+        async def acquire(owner: str, *, lane: str = "") -> None:
+            await real(owner, lane=lane)
             self.ran.append(owner)
             if len(self.ran) == 2:
                 self.second.set()
@@ -66,7 +66,7 @@ async def test_dead_secrets_do_not_push_out_those_in_use(make_auth: MakeAuth, mo
         for token in await dead_tokens(auth, 8):
             with pytest.raises(ExpiredApiKey):
                 await authenticate(auth, token)
-        reads = Gate(monkeypatch, auth.keys._store, "find_for_token")
+        reads = Gate(monkeypatch, auth._outbox._store, "find_for_token")
         reads.opened.set()
         ran = hashes_of(auth, monkeypatch)
         for key in live:
@@ -109,7 +109,7 @@ async def test_a_flood_of_dead_secrets_is_bounded_and_delays_nobody(
 ) -> None:
     caplog.set_level(logging.WARNING, "fastapi_keyauth")
     async with make_auth(block_after_failures=1) as auth:
-        tokens = await dead_tokens(auth, MAX_WAITING_DEAD_OF_OWNER + 10)
+        tokens = await dead_tokens(auth, MAX_WAITING_INACTIVE_OF_OWNER + 10)
         others = await dead_tokens(auth, 1, "bob")
         live: CreatedKey = await make_key(auth)
         slow = SlowHashes(auth, monkeypatch)
@@ -168,10 +168,30 @@ async def test_new_keys_wait_for_their_hash_up_to_a_bound(make_auth: MakeAuth, m
             asyncio.create_task(auth._hasher.verify(phc, "right", "a"))
             for _ in range(MAX_WAITING_OF_OWNER + running + 1)
         ]
-        made = asyncio.create_task(auth._hasher.hash("new", "a"))  # making a key waits however many do
+        new = [asyncio.create_task(auth._hasher.hash("new", "a")) for _ in range(MAX_WAITING_OF_OWNER + 1)]
         done, _ = await asyncio.wait(asked, timeout=20, return_when=asyncio.FIRST_EXCEPTION)
         assert [type(task.exception()) for task in done] == [HasherUnavailable]
+        refused, _ = await asyncio.wait(new, timeout=20, return_when=asyncio.FIRST_EXCEPTION)
+        assert [type(task.exception()) for task in refused] == [HasherUnavailable]
         slow.go.set()
         seen = await asyncio.gather(*(task for task in asked if task not in done))
         assert seen == [True] * (MAX_WAITING_OF_OWNER + running)
-        assert await made
+        assert len(await asyncio.gather(*(task for task in new if task not in refused))) == MAX_WAITING_OF_OWNER
+
+
+async def test_a_crowd_of_new_secrets_refuses_no_other_owners_first_use(
+    make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastapi_keyauth.auth.hashing.MAX_WAITING", 20)
+    async with make_auth() as auth:
+        phc = await auth._hasher.hash("right", "a")
+        slow = SlowHashes(auth, monkeypatch)
+        crowd = [asyncio.create_task(auth._hasher.hash("new", f"mallory {number % 3}")) for number in range(40)]
+        await slow.second.wait()
+        others = [asyncio.create_task(auth._hasher.verify(phc, "right", f"owner {number}")) for number in range(20)]
+        slow.go.set()
+        assert await asyncio.gather(*others) == [True] * 20
+        outcomes = await asyncio.gather(*crowd, return_exceptions=True)
+        refused = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        assert {type(error) for error in refused} == {HasherUnavailable}
+        assert len(refused) == 40 - 20 - auth.settings.max_concurrent_hashes

@@ -1,4 +1,4 @@
-"""Taking turns: so many at once, owners one after the other, and nobody waits where too many do."""
+"""Limited concurrency, owners served in turn, and bounds of each lane."""
 
 import asyncio
 
@@ -13,16 +13,16 @@ async def settle() -> None:
 
 
 class Visitors:
-    """Owners that take a turn and keep it until they are sent away."""
+    """Owners that acquire the semaphore and hold it."""
 
     def __init__(self, turns: FairSemaphore) -> None:
         self.turns = turns
         self.inside: list[str] = []
         self.tasks: list[asyncio.Task[None]] = []
 
-    async def come(self, owner: str, *, bypass_limit: bool = False) -> asyncio.Task[None]:
+    async def come(self, owner: str, *, lane: str = "") -> asyncio.Task[None]:
         async def visit() -> None:
-            await self.turns.acquire(owner, bypass_limit=bypass_limit)
+            await self.turns.acquire(owner, lane=lane)
             self.inside.append(owner)
 
         task = asyncio.create_task(visit())
@@ -36,7 +36,7 @@ class Visitors:
         return self.inside[-1]
 
 
-async def test_no_more_than_so_many_at_once() -> None:
+async def test_concurrency_is_limited() -> None:
     visitors = Visitors(FairSemaphore(2, 10, 10))
     for _ in range(5):
         await visitors.come("a")
@@ -55,7 +55,7 @@ async def test_a_crowd_of_one_owner_delays_nobody_else() -> None:
     assert "".join([await visitors.next_one() for _ in range(8)]) == "abcabaaa"
 
 
-async def test_who_would_wait_too_long_is_told_so_and_others_are_not() -> None:
+async def test_a_full_lane_refuses_waiters_and_closes_no_other_lane() -> None:
     visitors = Visitors(FairSemaphore(1, 3, 2))
     for owner in "aaa":
         await visitors.come(owner)
@@ -64,12 +64,15 @@ async def test_who_would_wait_too_long_is_told_so_and_others_are_not() -> None:
     await visitors.come("b")
     with pytest.raises(TooManyWaiting):  # of all of them
         await visitors.turns.acquire("c")
-    patient = await visitors.come("a", bypass_limit=True)
-    assert "".join([await visitors.next_one() for _ in range(4)]) == "abaa"
-    await patient
+    for _ in range(2):
+        await visitors.come("a", lane="other")
+    with pytest.raises(TooManyWaiting):
+        await visitors.turns.acquire("a", lane="other")
+    assert "".join([await visitors.next_one() for _ in range(5)]) == "abaaa"
+    assert not visitors.turns._by_owner_and_lane  # owners who left use no memory
 
 
-async def test_who_goes_away_leaves_no_gap() -> None:
+async def test_a_cancelled_waiter_leaves_no_gap() -> None:
     visitors = Visitors(FairSemaphore(1, 4, 4))
     waiting = [await visitors.come(owner) for owner in "abcd"]
     waiting[1].cancel()
@@ -79,12 +82,12 @@ async def test_who_goes_away_leaves_no_gap() -> None:
     visitors.turns.release()
     async with visitors.turns.slot("e"):
         pass
-    for owner in "aaaaa":  # nobody is counted who has left
+    for owner in "aaaaa":  # a waiter that left is not counted
         await visitors.come(owner)
     assert not any(task.done() and task.exception() for task in visitors.tasks[-5:])
 
 
-async def test_a_turn_that_comes_while_its_owner_leaves_goes_to_the_next() -> None:
+async def test_a_turn_that_comes_while_its_waiter_is_cancelled_goes_to_the_next() -> None:
     visitors = Visitors(FairSemaphore(1, 4, 4))
     _, leaving, staying = [await visitors.come(owner) for owner in "abc"]
     visitors.turns.release()

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from fastapi_keyauth.concurrency.stall_tolerant_timeout import TICKS, StallTolerantTimer, stall_tolerant_timeout
+from fastapi_keyauth.concurrency.stall_tolerant_timeout import StallTolerantTimer, stall_tolerant_timeout
 from tests.helpers.clocks import IdleClock
 from tests.helpers.waiting import until
 
@@ -41,31 +41,43 @@ async def test_a_timer_calls_back_once_after_its_ticks(monkeypatch: pytest.Monke
     loop = asyncio.get_running_loop()
     calls: list[float] = []
     began = loop.time()
-    timer = StallTolerantTimer(1.0, lambda: calls.append(loop.time() - began))
-    timer.start()
+    timer = StallTolerantTimer(lambda: calls.append(loop.time() - began))
+    timer.start(8.0)
     await asyncio.sleep(20.0)
-    assert calls == [pytest.approx(TICKS, abs=0.1)]
+    assert calls == [pytest.approx(8.0, abs=0.1)]
 
 
 async def test_a_restarted_timer_counts_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     IdleClock(monkeypatch)
     calls: list[None] = []
-    timer = StallTolerantTimer(1.0, lambda: calls.append(None))
+    timer = StallTolerantTimer(lambda: calls.append(None))
     for _ in range(10):
-        timer.start()
-        await asyncio.sleep(TICKS - 1.5)
+        timer.start(8.0)
+        await asyncio.sleep(6.5)
     assert calls == []
     await until(lambda: bool(calls))
+
+
+async def test_a_timer_can_be_restarted_with_a_shorter_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    IdleClock(monkeypatch)
+    loop = asyncio.get_running_loop()
+    calls: list[float] = []
+    began = loop.time()
+    timer = StallTolerantTimer(lambda: calls.append(loop.time() - began))
+    timer.start(800.0)
+    timer.start(8.0)
+    await until(lambda: bool(calls))
+    assert calls == [pytest.approx(8.0, abs=0.1)]
 
 
 @pytest.mark.parametrize("end", ["stop", "cancel"])
 async def test_a_timer_that_was_stopped_can_be_started_again(monkeypatch: pytest.MonkeyPatch, end: str) -> None:
     IdleClock(monkeypatch)
     calls: list[None] = []
-    timer = StallTolerantTimer(1.0, lambda: calls.append(None))
-    timer.start()
+    timer = StallTolerantTimer(lambda: calls.append(None))
+    timer.start(8.0)
     getattr(timer, end)()
     await asyncio.sleep(20.0)
     assert calls == []
-    timer.start(ticks=1)
+    timer.start(1.0)
     await until(lambda: bool(calls))

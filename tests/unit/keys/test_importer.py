@@ -112,7 +112,7 @@ async def test_an_imported_key_lives_as_any_other(make: MakeAuth) -> None:
         assert (await authenticate(other, rotated.token)).id == key_id
         assert (await authenticate(other, TOKEN)).remaining == 0
         events = [(event.event, event.actor) for event in await _events(auth, key_id)]
-        assert events == [("rotated", "system"), ("updated", "system"), ("created", "system")]
+        assert events == [("rotated", "code"), ("updated", "code"), ("created", "code")]
         assert (await _events(auth, key_id))[-1].changes == {"imported": {"scheme": "sha256"}}
         await auth.keys.revoke(key_id)
         for token in (TOKEN, rotated.token):

@@ -1,6 +1,7 @@
 """ClientFactory of redis-py: what they wait for is bounded by us where it is not by redis-py."""
 
 import asyncio
+import socket
 from importlib import metadata
 from typing import Any
 
@@ -50,3 +51,24 @@ def test_a_name_for_connections_in_the_url_is_theirs() -> None:
     made: Any = ClientFactory(parse_redis_url("redis://127.0.0.1:1?lib_name=mine"), 0.05).create_connection()
     said = made.driver_info.formatted_name if hasattr(made, "driver_info") else made.lib_name
     assert said == "mine"
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://127.0.0.1/0", "redis+sentinel://127.0.0.1/main", "redis+cluster://127.0.0.1", "rediss://127.0.0.1"]
+)
+def test_connections_are_kept_alive_whatever_the_version_of_redis_py(url: str) -> None:
+    clients = ClientFactory(parse_redis_url(url), 1.0)
+    connection = clients.create_connection()
+    assert connection.socket_keepalive is True  # type: ignore[attr-defined]  # of a TCP connection
+    options = connection.socket_keepalive_options  # type: ignore[attr-defined]  # as above
+    assert 0 < options[socket.TCP_KEEPIDLE] <= 240
+    assert options[socket.TCP_KEEPINTVL] * options[socket.TCP_KEEPCNT] <= 60
+
+
+def test_the_url_decides_about_keepalive() -> None:
+    clients = ClientFactory(parse_redis_url("redis://127.0.0.1/0?socket_keepalive=no"), 1.0)
+    assert clients.create_connection().socket_keepalive is False  # type: ignore[attr-defined]  # as above
+
+
+def test_a_unix_socket_is_not_given_options_of_tcp() -> None:
+    ClientFactory(parse_redis_url("unix:///tmp/redis.sock"), 1.0).create_connection()

@@ -12,8 +12,9 @@ import pytest
 from fastapi_keyauth.errors import LimiterUnavailable
 from fastapi_keyauth.limiter import ClusterLimiter, Verdict
 from fastapi_keyauth.limiter.protocol import Decision, Policy
-from fastapi_keyauth.limiter.redis.connection import NodeLost
+from fastapi_keyauth.limiter.redis.connection import IDLE_AFTER_S, ConnectionLost
 from fastapi_keyauth.settings.redis_urls import Address
+from tests.helpers.clocks import LeapingClock
 from tests.helpers.fakes import listening, read_command
 from tests.helpers.limits import ask
 
@@ -118,7 +119,8 @@ async def test_an_answer_that_comes_twice_is_not_taken_for_the_next_one(
     node: FakeNode, limiter: ClusterLimiter
 ) -> None:
     node.answers = [admitted(4) + admitted(4), admitted(3)]
-    assert (await take(limiter)).remaining == 4
+    with pytest.raises(LimiterUnavailable):
+        await take(limiter)
     assert (await take(limiter)).remaining == 3
 
 
@@ -147,6 +149,17 @@ async def test_a_call_that_lost_its_connection_is_sent_once_more_and_not_again(
     with pytest.raises(LimiterUnavailable):
         await take(limiter)
     assert len(node.said) == 5
+
+
+async def test_a_connection_that_was_forgotten_while_idle_is_replaced_and_the_call_sent_once_more(
+    node: FakeNode, limiter: ClusterLimiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = LeapingClock(monkeypatch)
+    await take(limiter)
+    clock.leap(IDLE_AFTER_S + 1)
+    node.answers = [HANG]
+    assert (await take(limiter)).verdict is Verdict.ADMITTED
+    assert (len(node.said), node.connections) == (3, 2)
 
 
 async def test_a_slot_that_has_moved_is_followed_and_remembered(
@@ -201,11 +214,11 @@ async def test_nodes_that_are_gone_while_another_draws_the_map_leave_no_complain
         if address[1] == 1:
             answer.set_result([[0, 16383, ["127.0.0.1", 1]]])
         else:
-            answer.set_exception(NodeLost("refused"))
+            answer.set_exception(ConnectionLost("refused"))
         return answer
 
     nodes = limiter._router
-    monkeypatch.setattr(nodes, "_node_at", lambda address: SimpleNamespace(call=lambda _: call(address)))
+    monkeypatch.setattr(nodes, "_connection_to", lambda address: SimpleNamespace(request=lambda _: call(address)))
     assert await nodes._fetch_map_from([("127.0.0.1", port) for port in range(1, 31)], None)
     monkeypatch.undo()
     gc.collect()

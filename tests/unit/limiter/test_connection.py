@@ -17,6 +17,7 @@ from fastapi_keyauth.domain.principals import KeyPrincipal, KeyPrincipalDraft
 from fastapi_keyauth.errors import LimiterUnavailable
 from fastapi_keyauth.limiter import FailoverLimiter, SingleNodeLimiter, Verdict
 from fastapi_keyauth.limiter.protocol import Policy
+from fastapi_keyauth.limiter.redis.connection import IDLE_AFTER_S
 from fastapi_keyauth.limiter.redis.scripts import LuaScript, ScriptArgs
 from fastapi_keyauth.telemetry.counters import Metrics
 from fastapi_keyauth.telemetry.observer import Observer
@@ -128,6 +129,42 @@ async def test_a_call_that_lost_its_connection_is_sent_once_more_and_not_again(
     with pytest.raises(LimiterUnavailable):
         await take(limiter)
     assert server.calls == 5
+
+
+async def test_a_connection_that_was_forgotten_while_idle_is_replaced_and_the_call_sent_once_more(
+    server: FakeRedis, limiter: SingleNodeLimiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A middlebox drops everything that is sent over it, and tells nobody."""
+    clock = LeapingClock(monkeypatch)
+    await take(limiter)
+    clock.leap(IDLE_AFTER_S + 1)
+    server.answers = [b""]
+    decision = await limiter.check(ask())
+    assert decision.verdict is Verdict.ADMITTED
+    assert (server.calls, server.connections) == (3, 2)
+
+
+async def test_a_failed_attempt_and_a_change_survive_a_connection_that_was_forgotten_while_idle(
+    server: FakeRedis, limiter: SingleNodeLimiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = LeapingClock(monkeypatch)
+    server.answers = [b":1\r\n"]
+    await limiter.bump_generation("k")
+    for call, answer in ((limiter.bump_generation, b":1\r\n"), (limiter.record_failure, b"*1\r\n:0\r\n")):
+        clock.leap(IDLE_AFTER_S + 1)
+        server.answers = [b"", answer]
+        await call("k")
+    assert server.connections == 3
+
+
+async def test_a_busy_server_that_does_not_answer_is_asked_nothing_twice(
+    server: FakeRedis, limiter: SingleNodeLimiter
+) -> None:
+    await take(limiter)
+    server.answers = [b""]
+    with pytest.raises(LimiterUnavailable, match="TimeoutError"):
+        await take(limiter)
+    assert server.calls == 2
 
 
 async def test_a_server_that_forgets_the_script_and_dies_at_the_source_is_not_hammered(

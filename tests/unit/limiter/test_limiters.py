@@ -179,7 +179,7 @@ class TestGeneration:
             assert not limiter._keys
             assert not limiter._owners
         elif isinstance(limiter, SingleNodeLimiter):
-            assert await limiter._control.dbsize() == 0
+            assert await limiter._control_client.dbsize() == 0
         else:
             assert servers.cluster(emptied=False).names() == set()
 
@@ -264,9 +264,9 @@ class TestRedisAlone:
         for bucket in ("a", "b", "b", "b"):
             await limiter.record_failure(bucket)
         await limiter.probe()
-        names = [name async for name in limiter._control.scan_iter()]
+        names = [name async for name in limiter._control_client.scan_iter()]
         assert len(names) >= 5
-        assert all([await limiter._control.pttl(name) > 0 for name in names])
+        assert all([await limiter._control_client.pttl(name) > 0 for name in names])
         await limiter.close()
 
     async def test_failures_grow_no_further_than_the_memory_that_redis_may_use(self, redis_server_url: str) -> None:
@@ -298,13 +298,13 @@ class TestRedisAlone:
     async def test_forgotten_scripts_are_loaded_again(self, redis_server_url: str) -> None:
         limiter = SingleNodeLimiter(redis_server_url, Policy(3, 1000, 1000), "t", 5.0)
         await limiter.check(ask())
-        await limiter._control.script_flush()
+        await limiter._control_client.script_flush()
         assert (await limiter.check(ask())).remaining == 3
         await limiter.close()
 
     async def test_redis_own_clock_rules_where_none_is_given(self, redis_server_url: str) -> None:
         limiter = SingleNodeLimiter(redis_server_url, Policy(3, 1000, 1000), "t", 5.0)
-        seconds, _ = await limiter._control.time()
+        seconds, _ = await limiter._control_client.time()
         decision = await limiter.check(ask())
         assert decision.hour in (seconds // HOUR, seconds // HOUR + 1)
         assert abs(decision.states[2] - decision.wait_s - seconds) <= 2

@@ -18,11 +18,12 @@ from sqlalchemy.engine.reflection import Inspector
 
 from fastapi_keyauth import KeyAuth, KeyAuthSettings, SetupError
 from fastapi_keyauth.store import Database, schema, upgrade
-from fastapi_keyauth.store.tables import UsageRow, metadata, table
+from fastapi_keyauth.store.tables import EventRow, UsageRow, metadata, table
 from tests.helpers.keys import authenticate
 from tests.helpers.old_database import (
     KEY_ID,
     LONG_AGO,
+    OLD_EVENTS,
     TOKEN,
     make_old_database,
     run,
@@ -79,11 +80,20 @@ async def test_rows_survive_the_way_from_the_first_tables(database_url: str, is_
     async with auth:
         assert (await authenticate(auth, TOKEN)).metadata == {"team": "é"}
         old = await auth.keys.get(KEY_ID)
-        assert (old.name, old.created_at) == ("old", LONG_AGO)
+        assert (old.name, old.created_at, old.created_by) == ("old", LONG_AGO, "code")
         assert (await auth.keys.rotate(KEY_ID)).key.hint.startswith(f"ka_live_{KEY_ID}_")
         made = await auth.keys.create("ada", "new", allowed_origins=["https://a.example"])
         assert [key.name for key in await auth.keys.list("ada")] == ["new", "old"]
         assert (await authenticate(auth, made.token)).name == "new"
+    events = await run(
+        database_url, lambda connection: connection.execute(table(EventRow).select().order_by("id")).all()
+    )
+    assert [(event.actor, event.by_admin) for event in events[: len(OLD_EVENTS)]] == [
+        ("code", False),
+        ("user:root", True),
+        (f"key:{KEY_ID}", False),
+        ("user:ada", False),
+    ]
     counts = await run(database_url, lambda connection: connection.execute(table(UsageRow).select()).all())
     assert (KEY_ID, 1, 2**40, 0) in [tuple(row) for row in counts]
 

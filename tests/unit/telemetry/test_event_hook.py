@@ -75,7 +75,7 @@ async def test_changes_to_keys_are_told_by_whom_and_from_where(stack: Stack, mak
         with pytest.raises(KeyNotFound):
             await auth.keys.revoke("unknown-key1")
     assert sink.kinds == ["created", "updated", "rotated", "revoked"]
-    by_ada, by_code = {"actor": "user:ada", "address": HERE}, {"actor": "system", "address": None}
+    by_ada, by_code = {"actor": "user:ada", "address": HERE}, {"actor": "code", "address": None}
     for event, who in zip(sink.events, (by_ada, by_ada, by_code, by_ada), strict=True):
         assert {"actor": event.actor, "address": event.address} == who
         assert (event.key_id, event.owner_id) == (made["id"], "ada")
@@ -284,7 +284,7 @@ async def test_log_lines_have_fields_and_no_secret(
     fields = {record.__dict__["keyauth_event"]: record.__dict__ for record in caplog.records}
     assert {"created", "rotated", "refused", "blocked"} <= set(fields)
     assert fields["created"]["key_id"] == made.key.id
-    assert fields["created"]["actor"] == "system"
+    assert fields["created"]["actor"] == "code"
     assert {name: fields["blocked"][name] for name in ("address", "reason")} == {
         "address": HERE,
         "reason": "malformed_api_key",

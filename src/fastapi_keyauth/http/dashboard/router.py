@@ -5,27 +5,26 @@ The page is a shell without data and needs no credentials. Its scripts send the 
 of which it brings its own set below ``data/keys``: so it works wherever ``keys_router`` is mounted, or not at all.
 """
 
-from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response, Security
 from fastapi.security import SecurityScopes
 from pydantic import BaseModel, Field, StringConstraints
-from starlette.requests import HTTPConnection
 
-from fastapi_keyauth.domain.ip_addresses import ClientAddress
 from fastapi_keyauth.domain.pagination import MAX_PAGE, MAX_USAGE_HOURS
 from fastapi_keyauth.domain.permissions import Caller
-from fastapi_keyauth.domain.principals import ADMIN, ALL, KEYS_READ, KEYS_WRITE, KeyPrincipal, SessionPrincipal
+from fastapi_keyauth.domain.principals import ADMIN, ALL, KEYS_READ, KEYS_WRITE
 from fastapi_keyauth.domain.tokens import ID_LENGTH
 from fastapi_keyauth.http.dashboard.options import DashboardOptions
 from fastapi_keyauth.http.dashboard.page import Page
 from fastapi_keyauth.http.dependencies import RequireKey, RequireManager
 from fastapi_keyauth.http.paths import path_in_app
+from fastapi_keyauth.http.routers.callers import Callers, Principal
 from fastapi_keyauth.http.routers.keys import build_keys_router
 from fastapi_keyauth.http.routers.schemas import Moment
 from fastapi_keyauth.http.routers.strict_json_route import strict_json_route
-from fastapi_keyauth.keys.service import Keys
+from fastapi_keyauth.keys.management import KeyManagement
+from fastapi_keyauth.keys.queries import KeyQueries
 from fastapi_keyauth.settings.settings import KeyAuthSettings
 
 _RESERVED = {
@@ -76,11 +75,12 @@ class UsageOfKeysOut(BaseModel):
 
 def build_dashboard_router(
     options: DashboardOptions,
-    keys: Keys,
+    management: KeyManagement,
+    queries: KeyQueries,
     settings: KeyAuthSettings,
     require_key: RequireKey,
     manager: RequireManager,
-    client_address: Callable[[HTTPConnection], ClientAddress | None],
+    callers: Callers,
 ) -> APIRouter:
     """The router ``auth.dashboard_router``. Out of the schema: it is the page's own, programs use ``keys_router``."""
     router = APIRouter(include_in_schema=False)
@@ -101,18 +101,21 @@ def build_dashboard_router(
             raise HTTPException(404)
         return found
 
-    router.include_router(_build_data_router(keys, settings, manager), prefix="/data")
-    router.include_router(build_keys_router(keys, settings, require_key, manager, client_address), prefix="/data/keys")
+    router.include_router(_build_data_router(queries, settings, manager, callers), prefix="/data")
+    keys_router = build_keys_router(management, queries, settings, require_key, manager, callers)
+    router.include_router(keys_router, prefix="/data/keys")
     return router
 
 
-def _build_data_router(keys: Keys, settings: KeyAuthSettings, manager: RequireManager) -> APIRouter:
+def _build_data_router(
+    queries: KeyQueries, settings: KeyAuthSettings, manager: RequireManager, callers: Callers
+) -> APIRouter:
     """What the page asks for besides the management routes; for the same callers, with the same view."""
 
     async def find_reader(
-        principal: Annotated[KeyPrincipal | SessionPrincipal, Security(manager, scopes=[KEYS_READ])],
+        principal: Annotated[Principal, Security(manager, scopes=[KEYS_READ])], request: Request
     ) -> Caller:
-        return Caller.of(principal, settings.default_hourly_limit)
+        return (await callers.find(principal, request)).caller
 
     async def authenticate(request: Request) -> object:
         return await manager(request, SecurityScopes([KEYS_READ]))
@@ -149,7 +152,7 @@ def _build_data_router(keys: Keys, settings: KeyAuthSettings, manager: RequireMa
         hours: Annotated[int, Query(ge=1, le=MAX_USAGE_HOURS)] = 24,
     ) -> UsageOfKeysOut:
         """Usage of a page of keys: one request, one SQL statement."""
-        first_hour, found = await keys.usage_of_many(ids, hours, caller.visible_owner_id)
+        first_hour, found = await queries.usage_of_many(ids, hours, caller.visible_owner_ids)
         return UsageOfKeysOut(
             first_hour=first_hour,
             items=[

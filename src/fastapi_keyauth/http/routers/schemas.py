@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 from fastapi_keyauth.domain.keys import CreatedKey, Key
-from fastapi_keyauth.domain.validation import StrictInt
+from fastapi_keyauth.domain.validation import Reason, StrictInt
 
 
 def _rfc3339(value: datetime) -> str:
@@ -49,6 +49,7 @@ class KeyOut(BaseModel):
     revoked_at: Moment | None
     last_used_at: Moment | None
     secrets: list[SecretOut] = Field(description="The live secrets, newest first; two while a rotation overlaps.")
+    created_by: str | None = Field(description="The actor that created it, such as `user:<id>` or `key:<id>`.")
 
 
 class CreatedKeyOut(KeyOut):
@@ -109,6 +110,7 @@ class EventOut(BaseModel):
     address: str | None
     at: Moment
     changes: dict[str, Any]
+    reason: str | None
 
 
 class EventPageOut(BaseModel):
@@ -128,3 +130,4 @@ class RotateIn(BaseModel):
     overlap_s: StrictInt = Field(
         86_400, ge=0, le=604_800, description="Seconds for which the old secret keeps working."
     )
+    reason: Reason | None = Field(None, description="Why the key is rotated, for its history.")

@@ -16,7 +16,7 @@ from fastapi_keyauth.errors import LimiterUnavailable, SetupError
 from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Policy, Verdict, ceil_s
 from fastapi_keyauth.limiter.redis.batcher import Answered
 from fastapi_keyauth.limiter.redis.scripts import ScriptArgs
-from fastapi_keyauth.limiter.redis.server_facts import ServerInfo
+from fastapi_keyauth.limiter.redis.server_info import ServerInfo
 from fastapi_keyauth.settings.checks import CheckWarning
 from fastapi_keyauth.settings.redis_urls import RedisUrl, parse_redis_url
 from fastapi_keyauth.settings.urls import masked_url

@@ -8,7 +8,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from fastapi_keyauth.limiter.protocol import ceil_s
-from fastapi_keyauth.limiter.redis.scripts import unavailable
+from fastapi_keyauth.limiter.redis.errors import unavailable
 
 LOOK_TIMEOUT_S = 60.0
 """Seconds to walk through all names of a server; a million take less than one."""

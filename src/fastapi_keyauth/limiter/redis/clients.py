@@ -1,6 +1,7 @@
 """redis-py clients for each form of the Redis URL. They only create connections; the limiter speaks over them."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -24,6 +25,25 @@ except ImportError:
 else:
     # What a connection tells of redis-py. Left to itself each looks the version up on disk, in the event loop.
     _LIBRARY = {"driver_info": DriverInfo()}
+
+
+KEEPALIVE_IDLE_S = 60
+"""Seconds without traffic before TCP keepalive probes a connection. NATs and load balancers of clouds silently forget
+connections that were idle for 240 to 600 s."""
+_KEEPALIVE_INTERVAL_S = 15
+_KEEPALIVE_PROBES = 4
+
+
+def _keepalive_options() -> dict[str, Any]:
+    """Return redis-py's options for TCP keepalive, as far as this system has them. Old versions of it set none."""
+    values = {
+        # macOS calls it by another name.
+        getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None)): KEEPALIVE_IDLE_S,
+        getattr(socket, "TCP_KEEPINTVL", None): _KEEPALIVE_INTERVAL_S,
+        getattr(socket, "TCP_KEEPCNT", None): _KEEPALIVE_PROBES,
+    }
+    known = {option: value for option, value in values.items() if option is not None}
+    return {"socket_keepalive": True, "socket_keepalive_options": known}
 
 
 class ClientFactory:
@@ -52,6 +72,7 @@ class ClientFactory:
                 "decode_responses": True,
                 "protocol": 2,  # RESP2 serves for integers and strings, and spares old servers a HELLO
                 **({} if {"lib_name", "lib_version"} & chosen.keys() else _LIBRARY),
+                **({} if "path" in chosen else _keepalive_options()),  # a Unix socket has none
                 **chosen,
             }
             # An option that redis-py does not know shows here; nothing connects yet.
@@ -114,16 +135,19 @@ class ClientFactory:
             return None
         return str(host), int(port)
 
-    async def is_settled(self, client: Redis, settled_s: float) -> bool:
-        """Whether all Sentinels that answer, and at least one does, agree on the primary that ``client`` uses, and have
-        known it for so long.
+    async def is_settled(self, server: Address | None, settled_s: float) -> bool:
+        """Return whether all Sentinels that respond, at least one, agree on a primary and have done so for a while.
+
+        Args:
+            server: The host and port that they must agree on.
+            settled_s: Seconds for which they must have agreed.
         """
         if self._sentinel is None:
             return True
-        used = client.connection_pool.master_address  # type: ignore[attr-defined]  # a Sentinel's
         states = [masters[self._url.service] for masters in await self._ask_sentinels() if self._url.service in masters]
         return bool(states) and all(
-            (state["ip"], state["port"]) == used and state["role-reported-time"] >= settled_s * 1000 for state in states
+            (state["ip"], state["port"]) == server and state["role-reported-time"] >= settled_s * 1000
+            for state in states
         )
 
     async def is_service_unknown(self) -> bool:
@@ -158,6 +182,7 @@ class ClientFactory:
             "retry": Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
             "decode_responses": True,
             "protocol": 2,
+            **_keepalive_options(),
             **_LIBRARY,
         }
         return Sentinel(list(self._url.addresses), sentinel_kwargs=options)  # type: ignore[no-untyped-call]  # as above

@@ -11,9 +11,9 @@ from fastapi_keyauth.errors import LimiterUnavailable
 from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Verdict, ceil_s
 from fastapi_keyauth.limiter.redis.base import RedisLimiterBase, owner_tag
 from fastapi_keyauth.limiter.redis.blocks import RedisBlocks
-from fastapi_keyauth.limiter.redis.scripts import LuaScript, unavailable
-from fastapi_keyauth.limiter.redis.server_facts import ServerInfo, read_facts
-from fastapi_keyauth.limiter.redis.server_info import check_server
+from fastapi_keyauth.limiter.redis.errors import unavailable
+from fastapi_keyauth.limiter.redis.scripts import LuaScript
+from fastapi_keyauth.limiter.redis.server_info import ServerInfo, check_server, read_server_info
 from fastapi_keyauth.limiter.redis.slots import SlotRouter
 from fastapi_keyauth.settings.checks import CheckWarning
 
@@ -129,7 +129,7 @@ class ClusterLimiter(RedisLimiterBase):
         found = []
         for address in self._router.primaries():
             async with self._router.borrow(address) as client:
-                found.append(await read_facts(client, self._timeout_s))
+                found.append(await read_server_info(client, self._timeout_s))
         if not found:
             raise LimiterUnavailable("no node of the cluster is known")
         slowest = max(found, key=lambda facts: facts.answer_ms)

@@ -1,191 +1,332 @@
-"""One node of a cluster, over a connection that is held: calls are written as they come, answers come in order.
+"""A held, pipelined connection to one Redis server, straight between hiredis and the event loop.
 
-What is asked in one turn of the event loop goes out together in one write. redis-py makes the connection; ``wire.py``
-tells why it does no more.
+redis-py makes the connection (TLS, password, database, whatever the URL asks for); then its transport is taken over.
+Sending each call through redis-py's pool, timeouts and streams costs the process three times as much as everything else
+in the call.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import hiredis
 from redis.asyncio.connection import AbstractConnection
 
-from fastapi_keyauth.concurrency.stall_tolerant_timeout import TICKS, stall_tolerant_timeout
+from fastapi_keyauth.concurrency.stall_tolerant_timeout import StallTolerantTimer
 from fastapi_keyauth.errors import LimiterUnavailable
-from fastapi_keyauth.limiter.redis.scripts import unavailable
-from fastapi_keyauth.limiter.redis.wire import take_over
+from fastapi_keyauth.limiter.redis.errors import unavailable
+from fastapi_keyauth.settings.redis_urls import Address
+
+IDLE_AFTER_S = 2.0
+"""Seconds without an answer after which a connection is idle. NATs and load balancers silently forget idle connections;
+the first call over one gets a part of the time only, so that enough is left for a new connection."""
+IDLE_SHARE = 0.5
+"""That part."""
 
 _ASKING: bytes = hiredis.pack_command(("ASKING",))
 _UNFINISHED = object()
 
-Answer = asyncio.Future[Any]
-"""What the node has said; an error that it has said is a result too, a ``hiredis.ReplyError``."""
+Pack = Callable[[], bytes]
+"""Returns a packed command. Called once the connection is established, immediately before the command is sent."""
+Done = Callable[[Any], None]
+"""Called with what the server answered, a ``hiredis.ReplyError`` included, or with a ``LimiterUnavailable``."""
 
 
-class NodeLost(Exception):
-    """The connection broke, or cannot be made. A call may or may not have been carried out."""
+class ConnectionLost(LimiterUnavailable):
+    """The connection broke, or cannot be made. A call may or may not have been carried out.
+
+    Attributes:
+        has_answered: Whether the server answered an earlier call over this connection. If so, it was most likely closed
+            or forgotten while it was idle, and a new one may work.
+    """
+
+    has_answered = False
 
 
-class Node:
-    """Calls to one node. Connects when there is something to ask.
+class Connection:
+    """Calls to one server. Connects when there is something to send. Use it from one event loop.
 
-    A node that has left a call unanswered for ``timeout_s`` loses its connection, and all that wait on it fail.
+    Calls are written in the order in which they were made, and answers come in that order. If no answer comes for
+    ``timeout_s`` while calls wait, the connection is dropped and all of them fail. Nothing is sent twice: retrying is
+    up to the caller, who knows what may be carried out twice.
 
     Args:
-        create_connection: makes one that is not connected yet, without ``socket_timeout``: the time is taken here.
-        timeout_s: seconds for an answer, and for connecting.
+        create_connection: Returns a connection of redis-py that is not connected yet. It must be without
+            ``socket_timeout``, since the time is taken here.
+        timeout_s: Seconds without an answer, connecting included.
     """
 
     def __init__(self, create_connection: Callable[[], AbstractConnection], timeout_s: float) -> None:
-        self._make_connection = create_connection
+        self._create_connection = create_connection
         self._timeout_s = timeout_s
         self._link: _Link | None = None
         self._opening: asyncio.Task[None] | None = None
-        self._unsent: list[tuple[bytes, bool, Answer]] = []
+        self._unsent: list[tuple[Pack, Done, bool]] = []
+        self._timer: StallTolerantTimer | None = None
+        self._idle = asyncio.Event()
         self._is_closed = False
 
-    def call(self, packed: bytes, *, is_asking: bool = False) -> Answer:
-        """The answer to a packed command. ``is_asking``: on behalf of a slot that is on its way to this node.
+    @property
+    def address(self) -> Address | None:
+        """Host and port of the server that is connected now; None if none is, or if it has no host."""
+        return None if self._link is None else self._link.address
 
-        The future may raise ``NodeLost``, or ``LimiterUnavailable`` where no answer came in time.
+    @property
+    def is_busy(self) -> bool:
+        """Whether calls wait for their answers."""
+        return bool(self._unsent) or (self._link is not None and self._link.is_busy)
+
+    def call(
+        self, pack: Pack, done: Done, timeout_s: float | None = None, *, is_alone: bool = False, is_asking: bool = False
+    ) -> None:
+        """Send a command.
+
+        Args:
+            pack: Packs it.
+            done: Called once with the outcome, perhaps before this method returns.
+            timeout_s: Seconds until it fails, if no other call waits; default: those of the connection.
+            is_alone: Whether to write it immediately. Otherwise all calls of this turn of the event loop are written
+                together.
+            is_asking: Whether the command concerns a slot of a cluster that is being moved to this node.
         """
-        future: Answer = asyncio.get_running_loop().create_future()
         if self._is_closed:
-            future.set_exception(NodeLost("closed"))
+            done(ConnectionLost("closed"))
         elif self._link is not None:
-            self._link.send(packed, is_asking, future)
+            self._send(self._link, pack, done, timeout_s, is_alone, is_asking)
         else:
-            self._unsent.append((packed, is_asking, future))
+            self._unsent.append((pack, done, is_asking))
             if self._opening is None:
                 self._opening = asyncio.create_task(self._connect(), name="keyauth-connect")
+                self._start_timer(timeout_s or self._timeout_s)
+
+    def request(self, packed: bytes, *, is_asking: bool = False) -> "asyncio.Future[Any]":
+        """Send a packed command, and return its answer as a future.
+
+        Args:
+            packed: The command.
+            is_asking: See ``call``.
+        """
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.call(lambda: packed, partial(settle_future, future), is_asking=is_asking)
         return future
 
-    def waiting(self) -> list[Answer]:
-        """The answers that are still to come."""
-        futures = [future for _, _, future in self._unsent]
+    def reconnect(self) -> None:
+        """Drop the connection, so that the next call uses a new one. Waiting calls fail with ``ConnectionLost``."""
         if self._link is not None:
-            futures += self._link.waiting()
-        return [future for future in futures if not future.done()]
+            self._drop(self._link, ConnectionError("dropped"))
+
+    async def settle(self) -> None:
+        """Wait until no call waits for its answer."""
+        while self.is_busy:
+            self._idle.clear()
+            await self._idle.wait()
 
     def close(self) -> None:
-        """Let go of the connection; what waits fails, and so does every later call."""
+        """Close the connection. Waiting calls fail, and so does every later one."""
         self._is_closed = True
         if self._opening is not None:
             self._opening.cancel()
-        link, self._link = self._link, None
-        if link is not None:
-            link.fail(NodeLost("closed"))
-        self._fail_unsent(NodeLost("closed"))
+        if self._timer is not None:
+            self._timer.cancel()
+        self.reconnect()
+        self._fail_unsent(lambda: ConnectionLost("closed"))
 
-    def lost(self, link: "_Link") -> None:
-        """The link's: it is gone."""
-        if link is self._link:
-            self._link = None
+    def _start_timer(self, seconds: float) -> None:
+        if self._timer is None:
+            self._timer = StallTolerantTimer(self._expire)
+        self._timer.start(seconds)
+
+    def _send(
+        self, link: "_Link", pack: Pack, done: Done, timeout_s: float | None, is_alone: bool, is_asking: bool
+    ) -> None:
+        try:
+            packed = pack()
+        except Exception as error:  # whatever it is, the caller must be notified
+            done(unavailable(error))
+            return
+        if not link.is_busy:
+            seconds = timeout_s or self._timeout_s
+            if link.idle_s() > IDLE_AFTER_S:
+                link.is_doubtful = True
+                seconds *= IDLE_SHARE
+            self._start_timer(seconds)
+        link.send(packed, done, is_alone, is_asking)
 
     async def _connect(self) -> None:
-        connection = self._make_connection()
+        connection = self._create_connection()
         try:
-            async with stall_tolerant_timeout(self._timeout_s):
-                await connection.connect()  # type: ignore[no-untyped-call]  # untyped in redis-py
-            self._link = _Link(self, connection, self._timeout_s)
-            unsent, self._unsent = self._unsent, []
-            for packed, is_asking, future in unsent:
-                self._link.send(packed, is_asking, future)
-        except Exception as error:  # redis-py's own, the system's, or what no Redis has answered
-            self._fail_unsent(NodeLost(*unavailable(error).args))
-        finally:
+            await connection.connect()  # type: ignore[no-untyped-call]  # untyped in redis-py
+        except Exception as error:  # redis-py's own, the system's, or what a server says that is not Redis
+            reason = unavailable(error).args
+            self._end_connecting(lambda: ConnectionLost(*reason))
+        else:
+            self._link = link = _Link(self, connection)
             self._opening = None
-            # Where it was taken over nothing of it is left to close; where the time ran out, all of it.
+            unsent, self._unsent = self._unsent, []
+            for pack, done, is_asking in unsent:
+                try:
+                    link.send(pack(), done, False, is_asking)
+                except Exception as error:  # as in _send
+                    done(unavailable(error))
+        finally:
+            # After it was taken over, nothing of it is left to close; after an error or a timeout, all of it is.
             await connection.disconnect(nowait=True)
 
-    def _fail_unsent(self, error: NodeLost) -> None:
+    def _end_connecting(self, make_error: Callable[[], LimiterUnavailable]) -> None:
+        if self._opening is asyncio.current_task():
+            self._opening = None
+            self._timer_stop()
+            self._fail_unsent(make_error)
+
+    def _timer_stop(self) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+
+    def _fail_unsent(self, make_error: Callable[[], LimiterUnavailable]) -> None:
         unsent, self._unsent = self._unsent, []
-        for _, _, future in unsent:
-            _fail(future, error)
+        for _, done, _ in unsent:
+            done(make_error())  # one exception object for each: a shared one would collect every caller's traceback
+        self._idle.set()
+
+    def _expire(self) -> None:
+        """Act on a server that does not answer. Its late answer must not be taken for one to a later call."""
+        link = self._link
+        if link is not None:
+            if link.is_busy:
+                self._drop(link, TimeoutError() if link.is_doubtful else LimiterUnavailable("TimeoutError"))
+        elif self._opening is not None:
+            self._opening.cancel()
+            self._opening = None
+            self._fail_unsent(lambda: LimiterUnavailable("TimeoutError"))
+
+    def _drop(self, link: "_Link", error: Exception) -> None:
+        """Give up a connection. An error that is not a ``LimiterUnavailable`` means that it is lost."""
+        if link is not self._link:
+            return
+        self._link = None
+        self._timer_stop()
+        for done in link.abort():
+            failed: LimiterUnavailable
+            if isinstance(error, LimiterUnavailable):
+                failed = LimiterUnavailable(*error.args)
+            else:
+                failed = ConnectionLost(*unavailable(error).args)
+                failed.has_answered = link.has_answered
+            done(failed)
+        self._idle.set()
+
+    def _received(self, link: "_Link") -> None:
+        """Note that an answer came over the link."""
+        if link is not self._link:
+            return
+        if link.is_busy:
+            self._start_timer(self._timeout_s)
+        else:
+            self._timer_stop()
+            self._idle.set()
 
 
 class _Link(asyncio.Protocol):
-    """One connection of a ``Node``."""
+    """One transport of a ``Connection``, from its connecting to its loss.
 
-    def __init__(self, node: Node, connection: Any, timeout_s: float) -> None:
-        self._node = node
-        # One more than is waited for: a connection is given up before those who ask give up, so that nobody who comes
-        # after them is sent over it.
-        self._tick_s = timeout_s / (TICKS + 1)
-        self._ticks = 0
+    Attributes:
+        address: Host and port.
+        has_answered: Whether the server has ever answered over it.
+        is_doubtful: Whether the calls that wait were sent after it was idle, so that it may be forgotten.
+    """
+
+    def __init__(self, owner: Connection, connection: Any) -> None:
+        host = getattr(connection, "host", None)
+        self.address: Address | None = None if host is None else (host, connection.port)
+        self.has_answered = False
+        self.is_doubtful = False
+        self._owner = owner
         self._loop = asyncio.get_running_loop()
-        self._answers = hiredis.Reader(encoding="utf-8", notEnoughData=_UNFINISHED)
-        self._waiting: deque[tuple[int, Answer | None]] = deque()
-        """Since which tick, and for whom; None for an answer that nobody wants."""
-        self._outgoing: list[bytes] = []
-        self._timer: asyncio.TimerHandle | None = None
-        self._writer = take_over(connection, self)
+        self._answered_at = self._loop.time()
+        self._reader = hiredis.Reader(encoding="utf-8", notEnoughData=_UNFINISHED)
+        self._waiting: deque[Done | None] = deque()
+        """Of what was written; None for an answer that nobody needs."""
+        self._unwritten: list[tuple[bytes, Done | None]] = []
+        # redis-py offers no way to its transport. It then takes itself for disconnected, and the writer, which would
+        # close the transport with itself, is kept.
+        self._writer: asyncio.StreamWriter = connection._writer
+        connection._writer = connection._reader = None
         self._transport = self._writer.transport
+        self._transport.set_protocol(self)
 
-    def send(self, packed: bytes, is_asking: bool, future: Answer) -> None:
-        """Send a packed command, at the end of this turn of the loop."""
-        if not self._outgoing:
+    @property
+    def is_busy(self) -> bool:
+        """Whether calls wait for their answers."""
+        return bool(self._waiting) or bool(self._unwritten)
+
+    def idle_s(self) -> float:
+        """Return the seconds since the last answer."""
+        return self._loop.time() - self._answered_at
+
+    def send(self, packed: bytes, done: Done, is_alone: bool, is_asking: bool) -> None:
+        """Write a packed command, or have it written at the end of this turn of the event loop."""
+        if is_alone and not self._unwritten:
+            self._waiting.append(done)
+            self._transport.write(packed)
+            return
+        if not self._unwritten:
             self._loop.call_soon(self._flush)
         if is_asking:
-            self._outgoing.append(_ASKING)
-            self._waiting.append((self._ticks, None))
-        self._outgoing.append(packed)
-        self._waiting.append((self._ticks, future))
-        if self._timer is None:
-            self._timer = self._loop.call_later(self._tick_s, self._tick)
+            self._unwritten.append((_ASKING, None))
+        self._unwritten.append((packed, done))
 
-    def waiting(self) -> list[Answer]:
-        """The answers that are still to come, wanted or not."""
-        return [future for _, future in self._waiting if future is not None]
-
-    def fail(self, error: Exception) -> None:
-        """Close at once; all that wait fail. Whatever still comes is not looked at."""
-        self._node.lost(self)
+    def abort(self) -> list[Done]:
+        """Close the transport, and ignore whatever still comes. Return the callbacks of all calls that wait."""
         self._transport.abort()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        waiting, self._waiting = self._waiting, deque()
-        for _, future in waiting:
-            if future is not None:
-                _fail(future, error)
+        waiting = [*self._waiting, *(done for _, done in self._unwritten)]
+        self._waiting.clear()
+        self._unwritten.clear()
+        return [done for done in waiting if done is not None]
 
     def _flush(self) -> None:
-        outgoing, self._outgoing = self._outgoing, []
-        self._transport.write(b"".join(outgoing))
-
-    def _tick(self) -> None:
-        self._timer = None
-        self._ticks += 1
-        if not self._waiting:
-            return
-        if self._ticks - self._waiting[0][0] >= TICKS:
-            # A connection whose answer never came must not give it to the next call.
-            self.fail(LimiterUnavailable("TimeoutError"))
-        else:
-            self._timer = self._loop.call_later(self._tick_s, self._tick)
+        unwritten, self._unwritten = self._unwritten, []
+        if unwritten:
+            self._waiting.extend([done for _, done in unwritten])
+            self._transport.write(b"".join([packed for packed, _ in unwritten]))
 
     def data_received(self, data: bytes) -> None:
-        """The event loop's."""
+        """Hand out answers. Called by the event loop."""
+        reader = self._reader
         try:
-            self._answers.feed(data)
-            while (answer := self._answers.gets()) is not _UNFINISHED:
-                if not self._waiting:
-                    raise hiredis.ProtocolError("an answer to no question")
-                _, future = self._waiting.popleft()
-                if future is not None and not future.done():
-                    future.set_result(answer)
+            reader.feed(data)
+            answers = []
+            while (answer := reader.gets()) is not _UNFINISHED:
+                answers.append(answer)
+            left = len(self._waiting) - len(answers)
+            if left < 0 or (left == 0 and reader.has_data()):
+                # Before any is handed out: a callback may send a call, which the next answer would be taken for.
+                raise hiredis.ProtocolError("an answer to no question")
         except (hiredis.HiredisError, UnicodeError) as error:
-            self.fail(unavailable(error))  # it speaks another protocol: asking it again is no use
+            self._owner._drop(self, unavailable(error))  # it speaks another protocol: asking it again is useless
+            return
+        if not answers:
+            return
+        self.has_answered = True
+        self.is_doubtful = False
+        self._answered_at = self._loop.time()
+        answered = [self._waiting.popleft() for _ in answers]
+        self._owner._received(self)
+        for done, answer in zip(answered, answers, strict=True):
+            if done is not None:
+                done(answer)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """The event loop's."""
-        self.fail(NodeLost(*unavailable(error or ConnectionError("closed by the server")).args))
+        """Report the loss. Called by the event loop."""
+        self._owner._drop(self, error or ConnectionError("closed by the server"))
 
 
-def _fail(future: Answer, error: Exception) -> None:
-    # One exception object for each: a shared one would collect every asker's traceback.
-    if not future.done():
-        future.set_exception(type(error)(*error.args))
+def settle_future(future: "asyncio.Future[Any]", outcome: Any) -> None:
+    """Give a future the outcome of a call, unless whoever waited for it has gone."""
+    if future.done():
+        return
+    if isinstance(outcome, LimiterUnavailable):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)

@@ -1,32 +1,26 @@
-"""Lua scripts, and calls of them that are seldom made."""
+"""Lua scripts, and calls of them over a held connection."""
 
 import asyncio
 import hashlib
-import re
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.resources import files
 from typing import Any
 
-from redis.asyncio import Redis
-from redis.asyncio.connection import AbstractConnection
-from redis.asyncio.sentinel import MasterNotFoundError
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError
+import hiredis
 
-from fastapi_keyauth.errors import LimiterUnavailable
+from fastapi_keyauth.concurrency.stall_tolerant_timeout import stall_tolerant_timeout
+from fastapi_keyauth.limiter.redis.connection import Connection, ConnectionLost, Done, settle_future
+from fastapi_keyauth.limiter.redis.errors import unavailable
 
-_REFUSALS = re.compile(
-    "AuthenticationError|WRONGPASS|NOAUTH|permission|unknown command|DB index|cluster support disabled"
-    "|not allowed in cluster mode|MovedError|CROSSSLOT|no Sentinel knows|CERTIFICATE_VERIFY_FAILED|WRONG_VERSION_NUMBER"
-    "|RECORD_LAYER_FAILURE|InvalidResponse|ProtocolError"
-)
-"""By the words: what redis-py says in a class of error of its own, hiredis and a Sentinel's list say in the text."""
+MIN_TIMEOUT_S = 0.2
+"""Seconds that a call gets at least, however long its questions have waited: a slow call before it must not turn it
+into an outage. So a question waits this much longer than the timeout at most."""
 
 ScriptArgs = tuple[Sequence[str], Sequence[str | int]]
-"""Names of keys, and arguments, of one script call."""
+"""Keys and arguments of one script call."""
 BuildArgs = Callable[[], ScriptArgs]
-"""Gives them once the connection stands, and no later one is used."""
+"""Returns them. Called once the connection is established over which they are sent."""
 
 
 class LuaScript:
@@ -39,15 +33,20 @@ class LuaScript:
 
     def __init__(self, name: str, *, uses_time: bool = True) -> None:
         self._source = (_read_lua("now") if uses_time else b"") + _read_lua(name)
-        # Redis names scripts by SHA-1; nothing is protected by it.
+        # Redis names scripts by SHA-1; nothing depends on its strength.
         sha = hashlib.sha1(self._source, usedforsecurity=False).hexdigest()
         self._by_sha = _bulk("EVALSHA") + _bulk(sha)
 
     def pack(self, prepared: ScriptArgs, *, with_source: bool = False) -> bytes:
-        """A call of the script as it goes over the wire."""
+        """Return a call of the script in the Redis protocol.
+
+        Args:
+            prepared: Keys and arguments.
+            with_source: Whether to send the source instead of its SHA-1.
+        """
         keys, args = prepared
         head = _bulk("EVAL") + b"$%d\r\n%b\r\n" % (len(self._source), self._source) if with_source else self._by_sha
-        # Not by hiredis, which takes up to three times as long, nor by redis-py, which takes longer than the call.
+        # Not by hiredis, which takes up to three times as long, nor by redis-py, which takes longer than a whole call.
         count = _bulk(len(keys))
         return b"".join((b"*%d\r\n" % (3 + len(keys) + len(args)), head, count, *map(_bulk, keys), *map(_bulk, args)))
 
@@ -58,74 +57,124 @@ def _read_lua(name: str) -> bytes:
 
 @lru_cache(maxsize=2048)
 def _bulk(value: str | int) -> bytes:
-    """A bulk string of the Redis protocol, remembered: most parts of a call were in one a moment ago."""
+    """Return a bulk string of the Redis protocol. Cached, since most parts of a call were in one a moment ago."""
     packed = str(value).encode()
     return b"$%d\r\n%b\r\n" % (len(packed), packed)
 
 
 class ScriptCaller:
-    """Calls a script by any connection of a client; several calls may run at once. The script may run twice.
+    """Calls one script over a held connection.
+
+    A call that loses a connection which worked before is sent once more over a new one: most often the server had
+    closed it, or a middlebox had forgotten it, while it was idle. If the first one was carried out after all, its units
+    are counted twice; that never admits more, and one lost connection is not an outage in which each worker counts
+    alone.
 
     Args:
-        client: has the connections. Without ``socket_timeout``: the time is taken here, once for the whole call.
-        script: what is called.
-        timeout_s: seconds for a call, connecting included.
+        connection: The connection.
+        script: The script.
+        timeout_s: Seconds for a call, connecting and the second try included.
     """
 
-    def __init__(self, client: Redis, script: LuaScript, timeout_s: float) -> None:
-        self._pool = client.connection_pool
+    def __init__(self, connection: Connection, script: LuaScript, timeout_s: float) -> None:
+        self._connection = connection
         self._script = script
         self._timeout_s = timeout_s
+        self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def run(self, prepare: BuildArgs) -> Any:
-        """Call it with what ``prepare`` gives.
+    def call(self, build: BuildArgs, done: Done, since: float | None = None, *, is_alone: bool = False) -> None:
+        """Call the script.
+
+        Args:
+            build: Returns keys and arguments.
+            done: Called with the outcome: the answer or a ``LimiterUnavailable``. If it raises on an answer, which then
+                has another shape than that of the script, it is called again with a ``LimiterUnavailable``.
+            since: Time on the event loop's clock from which the timeout counts; default: now.
+            is_alone: Whether no other call is likely to be made in this turn of the event loop.
+        """
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()  # kept, as in batcher.py
+        until = (loop.time() if since is None else since) + self._timeout_s
+        _Call(self._connection, self._script, build, done, loop, until, min(MIN_TIMEOUT_S, self._timeout_s), is_alone)
+
+    async def run(self, build: BuildArgs) -> Any:
+        """Call the script and return its answer.
 
         Raises:
-            LimiterUnavailable: the server does not answer in time, or cannot run the script.
+            LimiterUnavailable: If the server does not answer in time or cannot run the script.
         """
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         try:
-            async with asyncio.timeout(self._timeout_s):
-                try:
-                    return await self._run(prepare)
-                except (RedisConnectionError, OSError):
-                    return await self._run(prepare)  # a connection that was closed while it lay idle: once more
-        except (RedisError, OSError, TimeoutError) as error:
+            async with stall_tolerant_timeout(self._timeout_s):
+                self.call(build, partial(settle_future, future))
+                return await future
+        except TimeoutError as error:
             raise unavailable(error) from error
 
-    async def _run(self, prepare: BuildArgs) -> Any:
-        connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]  # untyped in redis-py
+
+class _Call:
+    """One call of a script, until its outcome."""
+
+    __slots__ = (
+        "_build",
+        "_connection",
+        "_done",
+        "_is_alone",
+        "_is_retried",
+        "_loop",
+        "_min_s",
+        "_script",
+        "_until",
+        "_with_source",
+    )
+
+    def __init__(
+        self,
+        connection: Connection,
+        script: LuaScript,
+        build: BuildArgs,
+        done: Done,
+        loop: asyncio.AbstractEventLoop,
+        until: float,
+        min_s: float,
+        is_alone: bool,
+    ) -> None:
+        self._connection = connection
+        self._script = script
+        self._build = build
+        self._done = done
+        self._loop = loop
+        self._until = until
+        self._min_s = min_s
+        self._is_alone = is_alone
+        self._is_retried = False
+        self._with_source = False
+        self._send()
+
+    def _send(self) -> None:
+        seconds = max(self._until - self._loop.time(), self._min_s)
+        self._connection.call(self._pack, self._received, seconds, is_alone=self._is_alone)
+
+    def _pack(self) -> bytes:
+        return self._script.pack(self._build(), with_source=self._with_source)
+
+    def _received(self, answer: Any) -> None:
+        if isinstance(answer, hiredis.ReplyError):
+            if str(answer).startswith("NOSCRIPT") and not self._with_source:
+                self._with_source = True
+                self._send()
+                return
+            # Read-only, out of memory, loading: the next call finds out over a new connection, perhaps elsewhere.
+            self._connection.reconnect()
+            answer = unavailable(answer)
+        elif isinstance(answer, ConnectionLost) and answer.has_answered and not self._is_retried:
+            self._is_retried = True
+            self._with_source = False
+            self._send()
+            return
         try:
-            return await self._call(connection, prepare())
-        except BaseException:
-            # A connection whose answer never came must not give it to the next caller.
-            await connection.disconnect(nowait=True)
-            raise
-        finally:
-            await self._pool.release(connection)
-
-    async def _call(self, connection: AbstractConnection, prepared: ScriptArgs) -> Any:
-        await connection.send_packed_command(self._script.pack(prepared))
-        try:
-            return await connection.read_response()
-        except NoScriptError:
-            await connection.send_packed_command(self._script.pack(prepared, with_source=True))
-            return await connection.read_response()
-
-
-def unavailable(error: BaseException) -> LimiterUnavailable:
-    """What an error of the connection or of the server means for who asked."""
-    # What the server says ("NOPERM ...") helps whoever reads the log; it repeats no argument of ours.
-    said = str(error).splitlines()[:1]
-    if isinstance(error, MasterNotFoundError):
-        # What follows shows clients, in old versions with their passwords.
-        sentence, _, problems = said[0].partition(" : ")
-        said = [f"{sentence} (AuthenticationError)" if "AuthenticationError" in problems else sentence]
-    return LimiterUnavailable(f"{type(error).__name__}: {said[0]}" if said else type(error).__name__)
-
-
-def is_refusal(error: LimiterUnavailable) -> bool:
-    """Whether a server is there and will have none of it, which time does not heal: a wrong password, a right that is
-    lacking, a database that it does not have, a cluster where one server was named, a certificate that is not trusted,
-    another protocol.
-    """
-    return _REFUSALS.search(str(error)) is not None
+            self._done(answer)
+        except Exception as error:  # an answer of another shape: a server that is not Redis
+            self._connection.reconnect()
+            self._done(unavailable(error))

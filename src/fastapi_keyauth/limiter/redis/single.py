@@ -14,10 +14,9 @@ from fastapi_keyauth.limiter.redis.base import RedisLimiterBase, Unsettled
 from fastapi_keyauth.limiter.redis.batcher import Batcher, Resolve
 from fastapi_keyauth.limiter.redis.blocks import RedisBlocks
 from fastapi_keyauth.limiter.redis.clients import ClientFactory
-from fastapi_keyauth.limiter.redis.scripts import LuaScript, ScriptCaller
-from fastapi_keyauth.limiter.redis.server_facts import ServerInfo, read_facts
-from fastapi_keyauth.limiter.redis.server_info import check_server
-from fastapi_keyauth.limiter.redis.wire import Wire
+from fastapi_keyauth.limiter.redis.connection import Connection
+from fastapi_keyauth.limiter.redis.scripts import LuaScript, ScriptArgs, ScriptCaller
+from fastapi_keyauth.limiter.redis.server_info import ServerInfo, check_server, read_server_info
 from fastapi_keyauth.settings.checks import CheckWarning
 from fastapi_keyauth.settings.redis_urls import Address
 
@@ -36,11 +35,14 @@ class SingleNodeLimiter(RedisLimiterBase):
         self.fails_over = self._place.kind == "sentinel"
         self._primary: Address | None = None
         self._clients = ClientFactory(self._place, self._timeout_s)
-        # Units go over a connection of their own: when that one is made anew, the server may be another one.
-        self._units = self._clients.create(redis_connect_func=self._connected)
-        self._control = self._clients.create()
-        self._take = Wire(self._units, LuaScript("take"), self._timeout_s)
-        self._failing = Wire(self._control, LuaScript("fail"), self._timeout_s)
+        # Units have a connection of their own, and generations are proven over it: after it was lost, the server may be
+        # another one.
+        self._units_client = self._clients.create(redis_connect_func=self._connected)
+        self._control_client = self._clients.create()
+        self._units = Connection(self._units_client.connection_pool.make_connection, self._timeout_s)
+        self._control = Connection(self._control_client.connection_pool.make_connection, self._timeout_s)
+        self._take = ScriptCaller(self._units, LuaScript("take"), self._timeout_s)
+        self._failing = ScriptCaller(self._control, LuaScript("fail"), self._timeout_s)
         self._changing = ScriptCaller(self._control, LuaScript("changed", uses_time=False), self._timeout_s)
         self._asks: Batcher[LimitCheck, Decision] = Batcher(self._send_asks, self._on_error, self._answered)
         self._failures: Batcher[str, int] = Batcher(self._send_failures)
@@ -70,9 +72,9 @@ class SingleNodeLimiter(RedisLimiterBase):
         """See ``Limiter``."""
         await self._asks.close()
         await self._failures.close()
-        self._take.close()
-        self._failing.close()
-        await asyncio.gather(*map(self._clients.close_client, (self._units, self._control)))
+        self._units.close()
+        self._control.close()
+        await asyncio.gather(*map(self._clients.close_client, (self._units_client, self._control_client)))
         await self._clients.close()
 
     async def probe(self) -> None:
@@ -84,10 +86,10 @@ class SingleNodeLimiter(RedisLimiterBase):
 
     async def _follow_primary(self) -> None:
         """Leave a server that Sentinels have replaced. It may live on, and takes itself for the primary for seconds."""
-        primary = await self._clients.find_primary(self._control)
+        primary = await self._clients.find_primary(self._control_client)
         if primary not in (None, self._primary):
-            self._take.reconnect()
-            self._failing.reconnect()
+            self._units.reconnect()
+            self._control.reconnect()
 
     def _on_error(self, ask: LimitCheck, error: LimiterUnavailable) -> Decision:
         if ask is _PROBE:
@@ -102,10 +104,17 @@ class SingleNodeLimiter(RedisLimiterBase):
         return self._failures.submit(bucket)
 
     async def _bump(self, name: str) -> None:
-        await self._changing.run(lambda: self._prepare_change(name))
-        # A server that is replaced while it lives takes changes that its successor never hears of. Who has moved there
-        # already may have read the key's row before.
-        if self.fails_over and not await self._clients.is_settled(self._control, SETTLED_S):
+        server: Address | None = None
+
+        def build() -> ScriptArgs:
+            nonlocal server
+            server = self._control.address
+            return self._prepare_change(name)
+
+        await self._changing.run(build)
+        # A server that is replaced while it is alive accepts changes of which its successor never learns. A worker that
+        # has moved there already may have read the key's row before.
+        if self.fails_over and not await self._clients.is_settled(server, SETTLED_S):
             raise Unsettled("the primary has just been replaced, or no Sentinel can be asked")
 
     async def blocks(self) -> dict[str, int]:
@@ -125,7 +134,7 @@ class SingleNodeLimiter(RedisLimiterBase):
     async def facts(self) -> ServerInfo:
         """See ``RedisLimiterBase``."""
         async with self._clients.borrow() as client:
-            return await read_facts(client, self._timeout_s)
+            return await read_server_info(client, self._timeout_s)
 
     def _send_asks(self, asks: list[LimitCheck], resolve: Resolve[Decision], since: float) -> None:
         def received(reply: Any) -> None:
@@ -139,7 +148,7 @@ class SingleNodeLimiter(RedisLimiterBase):
                         self._remember_block(ask.bucket, decision.wait_s)
             resolve(decisions)
 
-        self._take.call(lambda: self._prepare(asks), received, since)
+        self._take.call(lambda: self._prepare(asks), received, since, is_alone=True)
 
     def _send_failures(self, buckets: list[str], resolve: Resolve[int], since: float) -> None:
         self._failing.call(lambda: self._prepare_failures(buckets), resolve, since)

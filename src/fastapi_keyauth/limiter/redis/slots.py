@@ -15,10 +15,12 @@ import hiredis
 from redis.asyncio import Redis
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
+from fastapi_keyauth.concurrency.single_flight import SingleFlight
 from fastapi_keyauth.errors import LimiterUnavailable
 from fastapi_keyauth.limiter.redis.clients import ClientFactory
-from fastapi_keyauth.limiter.redis.connection import Node, NodeLost
-from fastapi_keyauth.limiter.redis.scripts import LuaScript, ScriptArgs, unavailable
+from fastapi_keyauth.limiter.redis.connection import Connection, ConnectionLost
+from fastapi_keyauth.limiter.redis.errors import unavailable
+from fastapi_keyauth.limiter.redis.scripts import LuaScript, ScriptArgs
 from fastapi_keyauth.settings.redis_urls import Address, RedisUrl
 
 PAUSE_S = 0.02
@@ -44,10 +46,10 @@ class SlotRouter:
         self._clients = ClientFactory(url, timeout_s)
         self._named = url.addresses
         self._timeout_s = timeout_s
-        self._nodes: dict[Address, Node] = {}
+        self._connections: dict[Address, Connection] = {}
         self._map: list[Address | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
         self._replicas: set[Address] = set()
-        self._mapping: asyncio.Task[str | None] | None = None
+        self._fetching: SingleFlight[None, None] = SingleFlight("keyauth-cluster-map")
         self._mapped_at = -MAP_AGE_S
         self._problem = ""
         self._is_closed = False
@@ -72,8 +74,8 @@ class SlotRouter:
                 if address is None:
                     raise LimiterUnavailable("no node of the cluster has the slot")
             try:
-                answer = await self._node_at(address).call(packed, is_asking=is_asking)
-            except NodeLost as error:
+                answer = await self._connection_to(address).request(packed, is_asking=is_asking)
+            except ConnectionLost as error:
                 losses += 1
                 if losses > 1:
                     raise LimiterUnavailable(*error.args) from None
@@ -108,9 +110,7 @@ class SlotRouter:
         Raises:
             LimiterUnavailable: no node gives one.
         """
-        problem = await asyncio.shield(self._refresh_soon(0.0))
-        if problem is not None:
-            raise LimiterUnavailable(problem)
+        await self._fetching.run(None, self._fetch_map)
 
     def names_on_all(self, make_name: Callable[[int], str]) -> list[str]:
         """Names of keys of which one lies on each primary, from those that ``make_name`` gives for a number. A primary
@@ -143,30 +143,28 @@ class SlotRouter:
 
     async def close(self) -> None:
         """Wait for what was asked so far, then let go of all connections."""
-        while waiting := [future for node in self._nodes.values() for future in node.waiting()]:
-            await asyncio.wait(waiting)
+        while busy := [connection for connection in self._connections.values() if connection.is_busy]:
+            await asyncio.gather(*(connection.settle() for connection in busy))
         self._is_closed = True
-        if self._mapping is not None:
-            self._mapping.cancel()
-        for node in self._nodes.values():
-            node.close()
-        self._nodes.clear()
+        self._fetching.cancel()
+        for connection in self._connections.values():
+            connection.close()
+        self._connections.clear()
 
-    def _node_at(self, address: Address) -> Node:
-        node = self._nodes.get(address)
-        if node is None:
-            node = self._nodes[address] = Node(partial(self._clients.create_connection, address), self._timeout_s)
-        return node
+    def _connection_to(self, address: Address) -> Connection:
+        connection = self._connections.get(address)
+        if connection is None:
+            create_connection = partial(self._clients.create_connection, address)
+            connection = self._connections[address] = Connection(create_connection, self._timeout_s)
+        return connection
 
-    def _refresh_soon(self, age_s: float = MAP_AGE_S) -> "asyncio.Task[str | None]":
-        """The drawing of a map: one that goes on, or is no older, or a new one."""
-        task, now = self._mapping, asyncio.get_running_loop().time()
-        if task is None or (task.done() and now - self._mapped_at >= age_s):
-            task = self._mapping = asyncio.create_task(self._fetch_map(), name="keyauth-cluster-map")
-        return task
+    def _refresh_soon(self) -> None:
+        """Refresh the map in the background, unless that was done within ``MAP_AGE_S``."""
+        if asyncio.get_running_loop().time() - self._mapped_at >= MAP_AGE_S:
+            self._fetching.start(None, self._fetch_map)
 
-    async def _fetch_map(self) -> str | None:
-        """Draw the map as the first node that answers has it. Gives the reason where none does."""
+    async def _fetch_map(self) -> None:
+        """Take over the map of the first node that answers."""
         self._problem = "TimeoutError"
         known = list({address for address in self._map if address is not None} | self._replicas | set(self._named))
         random.shuffle(known)  # one that is out of date is asked first by chance alone
@@ -176,13 +174,13 @@ class SlotRouter:
                 # The last ones have as long as calls have.
                 patience_s = None if group is groups[-1] else self._timeout_s / len(groups)
                 if await self._fetch_map_from(group, patience_s):
-                    return None
+                    return
         finally:
             self._mapped_at = asyncio.get_running_loop().time()
-        return f"no node of the cluster tells where the slots are ({self._problem})"
+        raise LimiterUnavailable(f"no node of the cluster tells where the slots are ({self._problem})")
 
     async def _fetch_map_from(self, addresses: list[Address], patience_s: float | None) -> bool:
-        asked = {self._node_at(address).call(_SLOTS): address for address in addresses}
+        asked = {self._connection_to(address).request(_SLOTS): address for address in addresses}
         is_drawn = False
         try:
             async with asyncio.timeout(patience_s):
@@ -217,10 +215,10 @@ class SlotRouter:
             return False
         self._map, self._replicas = drawn, replicas
         primaries = set(drawn)
-        for address, node in list(self._nodes.items()):
-            if address not in primaries and not node.waiting():
-                del self._nodes[address]
-                node.close()
+        for address, connection in list(self._connections.items()):
+            if address not in primaries and not connection.is_busy:
+                del self._connections[address]
+                connection.close()
         return True
 
 

@@ -1,0 +1,143 @@
+"""Who calls a management route, and how that is checked again where the change is committed."""
+
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import replace
+
+from starlette.requests import HTTPConnection
+
+from fastapi_keyauth.auth.authenticator import Authenticator
+from fastapi_keyauth.auth.request_context import AuthContext
+from fastapi_keyauth.auth.sessions import SessionGate
+from fastapi_keyauth.domain.keys import Actor, KeySnapshot
+from fastapi_keyauth.domain.permissions import Caller
+from fastapi_keyauth.domain.principals import ADMIN, KEYS_WRITE, KeyPrincipal, SessionPrincipal
+from fastapi_keyauth.domain.tokens import hash_session_token
+from fastapi_keyauth.errors import InsufficientScope, InvalidSession, RevokedApiKey
+from fastapi_keyauth.store.callers import CallerRows
+
+Principal = KeyPrincipal | SessionPrincipal
+OwnersOf = Callable[[SessionPrincipal], Awaitable[Mapping[str, Collection[str]]]]
+"""Given a session: the owners that it may act for, each with ``keys:read``, ``keys:write`` or both."""
+
+
+class Callers:
+    """Finds the caller of a management request.
+
+    Args:
+        authenticator: Checks keys again.
+        sessions: Checks sessions again.
+        has_own_sessions: Whether sessions are rows of ours. If not, the application's resolver is asked again.
+        owners_of: The application's members. None: a session acts for its own user id.
+        get_context: Returns the context of a request.
+        default_limit: The setting ``default_hourly_limit``.
+    """
+
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        sessions: SessionGate,
+        has_own_sessions: bool,
+        owners_of: OwnersOf | None,
+        get_context: Callable[[HTTPConnection], AuthContext],
+        default_limit: int | None,
+    ) -> None:
+        self.authenticator = authenticator
+        self.sessions = sessions
+        self.has_own_sessions = has_own_sessions
+        self._owners_of = owners_of
+        self._get_context = get_context
+        self._default_limit = default_limit
+
+    async def find(self, principal: Principal, connection: HTTPConnection) -> "RequestAuthority":
+        """Return the authority of a request that was authenticated."""
+        context = self._get_context(connection)
+        caller = await self.describe(principal, context.key)
+        return RequestAuthority(self, connection, context, caller)
+
+    async def describe(self, principal: Principal, key: KeySnapshot | None) -> Caller:
+        """Return the caller that a principal is, as the application sees it now."""
+        if isinstance(principal, SessionPrincipal):
+            owners = None if self._owners_of is None else await self._owners_of(principal)
+            return Caller.of_session(principal, self._default_limit, owners)
+        if key is None:
+            raise RuntimeError("a key was admitted without a row")
+        return Caller.of_key(principal, key, self._default_limit)
+
+
+class RequestAuthority:
+    """The authority of a management request: its key, its session, or both.
+
+    Attributes:
+        caller: Who calls, as last checked.
+    """
+
+    def __init__(self, callers: Callers, connection: HTTPConnection, context: AuthContext, caller: Caller) -> None:
+        self._callers = callers
+        self._connection = connection
+        self._context = context
+        self._key = context.key
+        self.caller = caller
+
+    @property
+    def key_id(self) -> str | None:
+        """The key whose row ``confirm`` locks. None: no key was sent."""
+        return None if self._key is None else self._key.id
+
+    @property
+    def turn(self) -> str:
+        """On whose behalf the change waits for its turn."""
+        principal = self.caller.principal
+        return principal.owner_id if isinstance(principal, KeyPrincipal) else principal.user_id
+
+    @property
+    def owner_ids(self) -> Collection[str] | None:
+        """The owners whose keys the caller may see. None: all."""
+        return self.caller.visible_owner_ids
+
+    def actor(self, reason: str | None = None) -> Actor:
+        """Return the caller, for the history."""
+        address = self._context.address
+        return self.caller.actor(None if address is None else address.text, reason)
+
+    async def renew(self) -> None:
+        """Ask the application's resolver and its members again.
+
+        Raises:
+            InvalidSession: If the session has ended.
+        """
+        principal = self.caller.principal
+        if isinstance(principal, KeyPrincipal):
+            return
+        if not self._callers.has_own_sessions:
+            principal = await self._callers.sessions.authenticate(self._context.credentials.session, self._connection)
+        self.caller = await self._callers.describe(principal, self._key)
+
+    async def confirm(self, rows: CallerRows) -> None:
+        """Check key and session again by their rows, which stay locked until the transaction ends.
+
+        Raises:
+            Refusal: If one of them was revoked, disabled or suspended, has expired, or lost a scope.
+        """
+        if self._key is not None:
+            await self._confirm_key(rows, self._key)
+        principal = self.caller.principal
+        if isinstance(principal, SessionPrincipal) and self._callers.has_own_sessions:
+            session = await rows.find_session(hash_session_token(self._context.credentials.session or ""))
+            if session is None:
+                raise InvalidSession
+            self.caller = replace(self.caller, principal=session, is_admin=ADMIN in session.scopes)
+
+    async def _confirm_key(self, rows: CallerRows, admitted: KeySnapshot) -> None:
+        key = await rows.find_key(admitted.id, admitted.secret_id)
+        if key is None:
+            raise RevokedApiKey(admitted.id)
+        fault = self._callers.authenticator.find_fault(key, self._context)
+        if fault is not None:
+            raise fault
+        principal = self.caller.principal
+        if isinstance(principal, SessionPrincipal):
+            return
+        principal = replace(principal, scopes=key.scopes, hourly_limit=key.hourly_limit, expires_at=key.expires_at)
+        if not (principal.holds(KEYS_WRITE) or principal.holds(ADMIN)):
+            raise InsufficientScope([KEYS_WRITE], key.id)
+        self.caller = await self._callers.describe(principal, key)

@@ -1,0 +1,53 @@
+"""On whose authority a key is changed."""
+
+from collections.abc import Collection
+from typing import Protocol
+
+from fastapi_keyauth.domain.keys import CODE, Actor
+from fastapi_keyauth.store.callers import Authority, CallerRows
+
+
+class ChangeAuthority(Authority, Protocol):
+    """An authority that also says whose turn a change takes, and which keys it reaches."""
+
+    @property
+    def turn(self) -> str:
+        """On whose behalf the change waits for its turn."""
+
+    @property
+    def owner_ids(self) -> Collection[str] | None:
+        """The owners whose keys it may see. None: all."""
+
+    async def renew(self) -> None:
+        """Ask the application again, just before the transaction, for what only the application knows.
+
+        Raises:
+            Refusal: If the caller may not do this any more.
+        """
+
+
+class TrustedCode:
+    """The authority of code and of the command line, which nobody takes away.
+
+    Args:
+        name: The actor in the history.
+    """
+
+    key_id = None
+    owner_ids = None
+
+    def __init__(self, name: str = CODE) -> None:
+        self.turn = name
+
+    def actor(self, reason: str | None = None) -> Actor:
+        """Return who makes the change."""
+        return Actor(self.turn, reason=reason)
+
+    async def renew(self) -> None:
+        """Do nothing: code does not lose its authority."""
+
+    async def confirm(self, rows: CallerRows) -> None:
+        """Do nothing: code does not lose its authority."""
+
+
+TRUSTED = TrustedCode()

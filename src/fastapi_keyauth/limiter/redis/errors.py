@@ -1,0 +1,38 @@
+"""What errors of redis-py, of the system and of the server mean."""
+
+import re
+
+from redis.asyncio.sentinel import MasterNotFoundError
+
+from fastapi_keyauth.errors import LimiterUnavailable
+
+_REJECTIONS = re.compile(
+    "AuthenticationError|WRONGPASS|NOAUTH|permission|unknown command|DB index|cluster support disabled"
+    "|not allowed in cluster mode|MOVED|CROSSSLOT|no Sentinel knows|CERTIFICATE_VERIFY_FAILED|WRONG_VERSION_NUMBER"
+    "|RECORD_LAYER_FAILURE|InvalidResponse|ProtocolError"
+)
+"""By their words: redis-py has classes of errors for some of them, hiredis and Sentinels have texts only."""
+
+
+def unavailable(error: BaseException) -> LimiterUnavailable:
+    """Return the error for the caller, with the type and the first line of the original one.
+
+    Args:
+        error: The original error.
+    """
+    # What the server says ("NOPERM ...") helps whoever reads the log; it does not repeat our arguments.
+    said = str(error).splitlines()[:1]
+    if isinstance(error, MasterNotFoundError):
+        # The rest shows clients, in old versions with their passwords.
+        sentence, _, problems = said[0].partition(" : ")
+        said = [f"{sentence} (AuthenticationError)" if "AuthenticationError" in problems else sentence]
+    return LimiterUnavailable(f"{type(error).__name__}: {said[0]}" if said else type(error).__name__)
+
+
+def is_rejection(error: BaseException) -> bool:
+    """Return whether a server responds but rejects the connection, which does not change by itself.
+
+    Examples: a wrong password, a missing permission, a database that does not exist, a cluster behind the URL of a
+    single server, a certificate that is not trusted, another protocol.
+    """
+    return _REJECTIONS.search(str(error)) is not None
