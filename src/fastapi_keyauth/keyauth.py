@@ -125,7 +125,7 @@ class KeyAuth:
         self._hasher = Hasher(settings, metrics, event_loop)
         self._limiter = build_limiter(settings, clock, self._observer)
         store = KeyStore(self._database, settings, self._observer)
-        usage_store = UsageStore(self._database)
+        usage_store = UsageStore(self._database, settings.key_prefix)
         self._usage = UsageRecorder(usage_store, time.time if clock is None else clock)
         self._pruner = Pruner(PruneStore(self._database), self._now)
         self._outbox = Outbox(self._limiter, store, settings.redis_url is not None, self._now)
@@ -133,7 +133,7 @@ class KeyAuth:
         management = KeyManagement(settings, store, self._hasher, self._outbox, turns, self._now)
         queries = KeyQueries(store, usage_store, self._usage, turns, self._now)
         self.keys = Keys(management, queries, Importer(settings, store.imports, self._now), TRUSTED)
-        self.sessions = Sessions(SessionStore(self._database), settings.session_ttl_s, self._now)
+        self.sessions = Sessions(SessionStore(self._database, settings.key_prefix), settings.session_ttl_s, self._now)
         parser = TokenParser(settings.key_prefix)
         self.leaks = Leaks(parser, store, self._hasher, management.record_leak, self._now)
         monotonic = time.monotonic if clock is None else clock

@@ -96,7 +96,8 @@ class KeyChange:
         self.is_changed = True
         self.recorded.append(Recorded(event, actor, changes))
         await add_event(self._connection, self.key.id, self.key.owner_id, event, actor, self._now, changes)
-        pending = insert(_changes).values(key_id=self.key.id, at=self._now).returning(_changes.c.id)
+        prefix = select(keys.c.prefix).where(keys.c.id == self.key.id).scalar_subquery()
+        pending = insert(_changes).values(key_id=self.key.id, at=self._now, prefix=prefix).returning(_changes.c.id)
         self.pending = (await self._connection.execute(pending)).scalar_one()
 
 

@@ -12,7 +12,7 @@ from fastapi_keyauth.concurrency.uncancellable import uncancellable
 from fastapi_keyauth.domain.keys import KeySnapshot
 from fastapi_keyauth.store.database import Database
 from fastapi_keyauth.store.lineage import Lineage, newest_event
-from fastapi_keyauth.store.mapping import FOR_TOKEN_COLUMNS, RowMapper, keys, secrets
+from fastapi_keyauth.store.mapping import FOR_TOKEN_COLUMNS, RowMapper, is_of_product, keys, secrets
 from fastapi_keyauth.store.tables import EventRow, OriginRow, table
 
 AT_ONCE = 200
@@ -80,7 +80,7 @@ class ImportStore:
                 *FOR_TOKEN_COLUMNS, secrets.c.scheme, secrets.c.lookup, secrets.c.tag.label("secret_tag"), newest_event
             )
             .select_from(keys.join(secrets, secrets.c.key_id == keys.c.id).outerjoin(newest_event, true()))
-            .where(secrets.c.lookup.in_(lookups))
+            .where(secrets.c.lookup.in_(lookups), is_of_product(keys, self._mapper.prefix))
         )
         rows = await self._database.fetch(statement, is_like_probe=True)
         self._lineage.observe(rows)
@@ -113,7 +113,7 @@ class ImportStore:
     async def _insert(self, rows: Sequence[NewRows], advance: Callable[[int], None]) -> None:
         async with self._database.write() as connection:
             for part in _in_parts(rows):
-                await connection.execute(insert(keys), [row.key for row in part])
+                await connection.execute(insert(keys), [{**row.key, "prefix": self._mapper.prefix} for row in part])
                 await connection.execute(insert(secrets), [row.secret for row in part])
                 await connection.execute(insert(_events), [row.event for row in part])
                 origins = [

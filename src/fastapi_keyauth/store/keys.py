@@ -18,7 +18,7 @@ from fastapi_keyauth.store.changes import KeyChange, add_event, add_secret, repl
 from fastapi_keyauth.store.database import Database
 from fastapi_keyauth.store.imported_keys import ImportStore
 from fastapi_keyauth.store.lineage import Lineage, newest_event
-from fastapi_keyauth.store.mapping import FOR_TOKEN_COLUMNS, RowMapper, has_status, keys, secrets
+from fastapi_keyauth.store.mapping import FOR_TOKEN_COLUMNS, RowMapper, has_status, is_of_product, keys, secrets
 from fastapi_keyauth.store.tables import ChangeRow, EventRow, OriginRow, table
 from fastapi_keyauth.telemetry.observer import Observer
 
@@ -45,6 +45,8 @@ class KeyStore:
         self.tasks = database.tasks
         self._observer = observer
         self._mapper = RowMapper(settings)
+        self._is_ours = is_of_product(keys, settings.key_prefix)
+        self._are_our_changes = is_of_product(_changes, settings.key_prefix)
         self.lineage = Lineage(database)
         self.imports = ImportStore(database, self._mapper, self.lineage)
 
@@ -57,7 +59,7 @@ class KeyStore:
         statement = (
             select(*FOR_TOKEN_COLUMNS, newest_event)
             .select_from(joined.outerjoin(newest_event, true()))
-            .where(keys.c.id == key_id, secrets.c.tag == tag)
+            .where(keys.c.id == key_id, secrets.c.tag == tag, self._is_ours)
             .order_by(secrets.c.id.desc())
         )
         rows = await self._database.fetch(statement, is_like_probe=True)
@@ -81,7 +83,7 @@ class KeyStore:
         owner_ids: Collection[str] | None,
         lock: bool = False,
     ) -> Key:
-        statement = select(keys).where(keys.c.id == key_id)
+        statement = select(keys).where(keys.c.id == key_id, self._is_ours)
         if owner_ids is not None:
             statement = statement.where(keys.c.owner_id.in_(owner_ids))
         if lock:
@@ -107,7 +109,7 @@ class KeyStore:
     ) -> list[Key]:
         """Return keys, newest first, after ``after`` (creation time and id of the last key of the page before)."""
         statement = select(keys).order_by(keys.c.created_at.desc(), keys.c.id.desc()).limit(limit)
-        statement = statement.where(*_conditions(filters, now))
+        statement = statement.where(self._is_ours, *_conditions(filters, now))
         if after is not None:
             # A row value keeps this one range of the index; the typed bind goes through UTCDateTime.
             last = tuple_(*after, types=[keys.c.created_at.type, keys.c.id.type])
@@ -146,7 +148,9 @@ class KeyStore:
             actor = authority.actor()
             if max_keys is not None:
                 await self._check_room(connection, values["owner_id"], max_keys)
-            await connection.execute(insert(keys).values(created_at=now, created_by=actor.name, **values))
+            await connection.execute(
+                insert(keys).values(created_at=now, created_by=actor.name, prefix=self._mapper.prefix, **values)
+            )
             await add_secret(connection, values["id"], secret, now)
             await replace_origins(connection, values["id"], values["allowed_origins"])
             await add_event(connection, values["id"], values["owner_id"], "created", actor, now, {})
@@ -172,7 +176,7 @@ class KeyStore:
 
     async def _count_keys(self, connection: AsyncConnection, owner_id: str, max_keys: int) -> None:
         of_owner = select(func.count()).where(keys.c.owner_id == owner_id, keys.c.revoked_at.is_(None))
-        if (await connection.execute(of_owner.select_from(keys))).scalar_one() >= max_keys:
+        if (await connection.execute(of_owner.where(self._is_ours).select_from(keys))).scalar_one() >= max_keys:
             raise TooManyKeys(max_keys)
 
     @asynccontextmanager
@@ -234,21 +238,24 @@ class KeyStore:
     async def origins_of_active_keys(self, now: datetime) -> frozenset[str]:
         """Every origin that any active key lists."""
         joined = _origins.join(keys, keys.c.id == _origins.c.key_id)
-        statement = select(_origins.c.origin).distinct().select_from(joined).where(has_status("active", now))
+        statement = select(_origins.c.origin).distinct().select_from(joined)
+        statement = statement.where(has_status("active", now), self._is_ours)
         async with self._database.read() as connection:
             return frozenset((await connection.execute(statement)).scalars())
 
     async def pending_changes(self, limit: int) -> list[tuple[int, str]]:
         """Row id and key id of changes that were stored and not announced, oldest first."""
         # Every worker asks so every few seconds: with the timeout of a request, so an outage is noticed without one.
-        rows = await self._database.fetch(select(_changes).order_by(_changes.c.id).limit(limit))
+        rows = await self._database.fetch(
+            select(_changes).where(self._are_our_changes).order_by(_changes.c.id).limit(limit)
+        )
         return [(row.id, row.key_id) for row in rows]
 
     @uncancellable
     async def forget_changes_before(self, moment: datetime) -> None:
         """Changes that everybody had time to see need not be kept."""
         async with self._database.write() as connection:
-            await connection.execute(delete(_changes).where(_changes.c.at < moment))
+            await connection.execute(delete(_changes).where(_changes.c.at < moment, self._are_our_changes))
 
     @uncancellable
     async def forget_changes(self, ids: Sequence[int]) -> None:

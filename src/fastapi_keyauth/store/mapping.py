@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, false, or_, true
+from sqlalchemy import ColumnElement, Row, Table, and_, false, or_, true
 
 from fastapi_keyauth.domain.keys import Key, KeySnapshot, Secret, Status, key_status
 from fastapi_keyauth.domain.limits import LimitSet, hour_limit, limit_set
@@ -18,7 +18,7 @@ from fastapi_keyauth.store.tables import KeyRow, SecretRow, table
 keys = table(KeyRow)
 secrets = table(SecretRow)
 
-_FOR_PEOPLE = ("created_at", "last_used_at", "created_by", "imported_at", "disabled_by_admin")
+_FOR_PEOPLE = ("created_at", "last_used_at", "created_by", "imported_at", "disabled_by_admin", "prefix")
 
 FOR_TOKEN_COLUMNS = (
     *(column for column in keys.c if column.name not in _FOR_PEOPLE),
@@ -27,6 +27,11 @@ FOR_TOKEN_COLUMNS = (
     secrets.c.expires_at.label("secret_expires_at"),
 )
 """What ``RowMapper.key_snapshot`` wants, and the hash."""
+
+
+def is_of_product(target: Table, prefix: str) -> ColumnElement[bool]:
+    """The condition under which a row belongs to the product with this key prefix."""
+    return or_(target.c.prefix.is_(None), target.c.prefix == prefix)
 
 
 def has_status(status: Status, now: datetime) -> ColumnElement[bool]:
@@ -49,10 +54,14 @@ def _scopes(names: tuple[str, ...]) -> frozenset[str]:
 
 
 class RowMapper:
-    """Builds records. Knows the settings that complete a row: prefix and default limit."""
+    """Builds records. Knows the settings that complete a row: prefix and default limit.
+
+    Attributes:
+        prefix: First part of every token of this product.
+    """
 
     def __init__(self, settings: KeyAuthSettings) -> None:
-        self._prefix = settings.key_prefix
+        self.prefix = settings.key_prefix
         self._default_limit = settings.default_hourly_limit
         self._algorithm = settings.rate_limit_algorithm
 
@@ -62,7 +71,7 @@ class RowMapper:
         alive = [
             Secret(
                 # The rest of an imported token is not known here, and has not our form.
-                hint=format_hint(self._prefix, environment, key_id, secret["last4"])
+                hint=format_hint(self.prefix, environment, key_id, secret["last4"])
                 if secret["lookup"] is None
                 else f"…{secret['last4']}",
                 created_at=secret["created_at"],

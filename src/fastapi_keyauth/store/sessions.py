@@ -8,16 +8,24 @@ from sqlalchemy import insert, select, update
 from fastapi_keyauth.concurrency.uncancellable import uncancellable
 from fastapi_keyauth.domain.principals import SessionPrincipal
 from fastapi_keyauth.store.database import Database
+from fastapi_keyauth.store.mapping import is_of_product
 from fastapi_keyauth.store.tables import SessionRow, table
 
 _sessions = table(SessionRow)
 
 
 class SessionStore:
-    """Reads and writes sessions."""
+    """Reads and writes sessions.
 
-    def __init__(self, database: Database) -> None:
+    Args:
+        database: The database.
+        prefix: The product's key prefix; sessions of other products are neither found nor revoked.
+    """
+
+    def __init__(self, database: Database, prefix: str) -> None:
         self._database = database
+        self._prefix = prefix
+        self._is_ours = is_of_product(_sessions, prefix)
         self.tasks = database.tasks
 
     @uncancellable
@@ -26,7 +34,12 @@ class SessionStore:
     ) -> None:
         """Insert a session."""
         statement = insert(_sessions).values(
-            token_hash=token_hash, user_id=user_id, scopes=sorted(scopes), created_at=now, expires_at=expires_at
+            token_hash=token_hash,
+            user_id=user_id,
+            scopes=sorted(scopes),
+            created_at=now,
+            expires_at=expires_at,
+            prefix=self._prefix,
         )
         async with self._database.write() as connection:
             await connection.execute(statement)
@@ -34,7 +47,7 @@ class SessionStore:
     async def find(self, token_hash: str, now: datetime) -> SessionPrincipal | None:
         """The session, unless it is unknown, expired or revoked."""
         alive = (_sessions.c.revoked_at.is_(None)) & (_sessions.c.expires_at > now)
-        statement = select(_sessions).where(_sessions.c.token_hash == token_hash, alive)
+        statement = select(_sessions).where(_sessions.c.token_hash == token_hash, alive, self._is_ours)
         rows = await self._database.fetch(statement)
         if not rows:
             return None
@@ -44,7 +57,7 @@ class SessionStore:
     @uncancellable
     async def revoke(self, now: datetime, token_hash: str | None = None, user_id: str | None = None) -> None:
         """Revoke one session, or all of a user. Those revoked before keep their time."""
-        statement = update(_sessions).where(_sessions.c.revoked_at.is_(None)).values(revoked_at=now)
+        statement = update(_sessions).where(_sessions.c.revoked_at.is_(None), self._is_ours).values(revoked_at=now)
         if token_hash is not None:
             statement = statement.where(_sessions.c.token_hash == token_hash)
         if user_id is not None:

@@ -82,6 +82,9 @@ class KeyRow(_Base, table=True):
     imported_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime))
     disabled_by_admin: bool = Field(sa_column=Column(Boolean, nullable=False, server_default=false()))
     """Whether only ``admin`` may enable it."""
+    prefix: str | None = Field(default=None, sa_column=Column(String(16)))
+    """The product (``key_prefix``) that it belongs to. None: written before products were told apart, so it belongs to
+    every product of this database."""
 
 
 class SecretRow(_Base, table=True):
@@ -153,6 +156,8 @@ class ChangeRow(_Base, table=True):
     id: int | None = Field(default=None, sa_column=Column(_Serial, primary_key=True, autoincrement=True))
     key_id: str = Field(sa_column=Column(String(12), nullable=False))
     at: datetime = Field(sa_column=Column(UTCDateTime, nullable=False))
+    prefix: str | None = Field(default=None, sa_column=Column(String(16)))
+    """See ``KeyRow``: only workers of this product announce it."""
 
 
 class UsageRow(_Base, table=True):
@@ -189,6 +194,8 @@ class SessionRow(_Base, table=True):
     created_at: datetime = Field(sa_column=Column(UTCDateTime, nullable=False))
     expires_at: datetime = Field(sa_column=Column(UTCDateTime, nullable=False, index=True))
     revoked_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime))
+    prefix: str | None = Field(default=None, sa_column=Column(String(16)))
+    """See ``KeyRow``."""
 
 
 metadata = _Base.metadata

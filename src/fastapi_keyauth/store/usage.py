@@ -9,7 +9,7 @@ from sqlalchemy import Table, bindparam, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from fastapi_keyauth.store.database import Database
-from fastapi_keyauth.store.mapping import keys, secrets
+from fastapi_keyauth.store.mapping import is_of_product, keys, secrets
 from fastapi_keyauth.store.tables import UsageRow, WriterRow, table
 
 _usage = table(UsageRow)
@@ -27,10 +27,16 @@ class Usage:
 
 
 class UsageStore:
-    """Adds to the counters and moves the last-used times forward, never back."""
+    """Adds to the counters and moves the last-used times forward, never back.
 
-    def __init__(self, database: Database) -> None:
+    Args:
+        database: The database.
+        prefix: The product's key prefix; usage of other products is not found.
+    """
+
+    def __init__(self, database: Database, prefix: str) -> None:
         self._database = database
+        self._is_ours = is_of_product(keys, prefix)
 
     async def add(self, usage: Usage, writer: str, batch: int, now: datetime) -> None:
         """Write a batch in one transaction; a second time under the same name it does nothing.
@@ -101,7 +107,8 @@ class UsageStore:
         statement = select(_usage.c.key_id, _usage.c.hour, _usage.c.admitted, _usage.c.refused).where(
             _usage.c.key_id.in_(key_ids), _usage.c.hour >= first_hour, _usage.c.hour <= last_hour
         )
+        statement = statement.join(keys, keys.c.id == _usage.c.key_id).where(self._is_ours)
         if owner_ids is not None:
-            statement = statement.join(keys, keys.c.id == _usage.c.key_id).where(keys.c.owner_id.in_(owner_ids))
+            statement = statement.where(keys.c.owner_id.in_(owner_ids))
         async with self._database.read() as connection:
             return [tuple(row) for row in await connection.execute(statement)]
