@@ -33,7 +33,7 @@ async def hello(scope, receive, send):
 def ping(server: Server) -> bool:
     """Whether the server answers within a moment."""
     try:
-        with redis.Redis.from_url(server.url, socket_timeout=0.2) as client:
+        with redis.Redis.from_url(server.url, socket_timeout=1) as client:
             return bool(client.ping())
     except redis.RedisError:
         return False

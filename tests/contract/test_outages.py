@@ -22,7 +22,7 @@ def open_without_limiter(
     @asynccontextmanager
     async def opened(**settings: Any) -> AsyncIterator[Scene]:
         server = start_valkey()
-        async with open_scene(redis_url=server.url, redis_timeout_s=0.2, **settings) as scene:
+        async with open_scene(redis_url=server.url, **settings) as scene:
             server.kill()
             yield scene
 

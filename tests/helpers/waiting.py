@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-HANG_S = 10.0
+HANG_S = 30.0
+"""A guard against hanging, long enough for a busy machine."""
 POLL_INTERVAL_S = 0.02
 
 

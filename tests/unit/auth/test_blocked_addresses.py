@@ -107,7 +107,7 @@ async def test_without_redis_to_ask_there_is_an_error_and_no_empty_list(
     stack: Stack, make_auth: Callable[..., KeyAuth], start_valkey: Callable[..., Server]
 ) -> None:
     server = start_valkey()
-    async with make_auth(redis_url=server.url, redis_timeout_s=0.2) as auth:
+    async with make_auth(redis_url=server.url) as auth:
         server.kill()
         for ask in (auth.blocks.list, auth.blocks.list, lambda: auth.blocks.clear(V4)):
             with pytest.raises(LimiterUnavailable):

@@ -22,7 +22,7 @@ from fastapi_keyauth.store import usage_buffer as usage
 from tests.helpers.keys import authenticate, make_key
 from tests.helpers.servers import Server
 from tests.helpers.session import Servers
-from tests.helpers.waiting import until
+from tests.helpers.waiting import HANG_S, until
 
 POOL = engine.MAX_CONNECTIONS
 
@@ -41,6 +41,13 @@ def postgres(server: Server) -> Iterator[Server]:
     server.cont()
     if server.process.poll() is not None:
         server.restart()
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give a database that responds more time than in production: a busy machine is no outage."""
+    monkeypatch.setattr(database, "READ_TIMEOUT_S", HANG_S)
+    monkeypatch.setattr(breaker, "PROBE_TIMEOUT_S", HANG_S)
 
 
 @pytest.fixture
@@ -86,10 +93,13 @@ async def warm_up(auth: KeyAuth, token: str) -> None:
         await authenticate(auth, token)
 
 
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give a database that hangs less time than it has in earnest."""
-    monkeypatch.setattr(database, "READ_TIMEOUT_S", 0.5)
-    monkeypatch.setattr(breaker, "PROBE_TIMEOUT_S", 0.7)
+@contextlib.contextmanager
+def hurried(monkeypatch: pytest.MonkeyPatch, *, probe_timeout_s: float = 0.7) -> Iterator[None]:
+    """Shorten the timeouts while the database hangs. Before and afterwards a busy machine is no outage."""
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "READ_TIMEOUT_S", 0.5)
+        patch.setattr(breaker, "PROBE_TIMEOUT_S", probe_timeout_s)
+        yield
 
 
 def unknown_token() -> str:
@@ -169,24 +179,29 @@ async def test_killed_and_restarted(
 async def test_frozen_and_thawed(
     auth: KeyAuth, postgres: Server, lines: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hurry(monkeypatch)
     warm, cold = await make_key(auth), await make_key(auth)
     session = await auth.sessions.create("alice")
     await warm_up(auth, warm.token)
     await asyncio.gather(*(auth._database.fetch(text("SELECT pg_sleep(0.05)")) for _ in range(POOL)))
     postgres.stop()
-    first = asyncio.gather(*(is_admitted(auth, token) for token in [cold.token, unknown_token()] * 30))
-    assert await is_admitted(auth, warm.token)
-    assert not any(await first)
-    await until(lambda: auth._database._breaker.is_open)
-    began = time.monotonic()
-    for _ in range(50):
-        await refused(auth, cold.token, unknown_token())
-        for call in (auth.sessions.resolve(session, None), auth.keys.get(cold.key.id), auth.keys.revoke(cold.key.id)):  # type: ignore[arg-type]  # built-in sessions do not look at it
-            with pytest.raises(StoreUnavailable):
-                await call
-    assert time.monotonic() - began < 10  # one after the other they would wait for minutes
-    assert await is_admitted(auth, warm.token)
+    with hurried(monkeypatch):
+        first = asyncio.gather(*(is_admitted(auth, token) for token in [cold.token, unknown_token()] * 30))
+        assert await is_admitted(auth, warm.token)
+        assert not any(await first)
+        await until(lambda: auth._database._breaker.is_open)
+        began = time.monotonic()
+        for _ in range(50):
+            await refused(auth, cold.token, unknown_token())
+            calls = (
+                auth.sessions.resolve(session, None),  # type: ignore[arg-type]  # built-in sessions need no connection
+                auth.keys.get(cold.key.id),
+                auth.keys.revoke(cold.key.id),
+            )
+            for call in calls:
+                with pytest.raises(StoreUnavailable):
+                    await call
+        assert time.monotonic() - began < 10  # one after the other they would wait for minutes
+        assert await is_admitted(auth, warm.token)
     postgres.cont()
     await until(lambda: is_admitted(auth, cold.token))
     assert len(lines("database unavailable (")) == len(lines("database recovered")) == 1
@@ -196,14 +211,14 @@ async def test_frozen_and_thawed(
 async def test_a_frozen_database_does_not_hold_up_the_stop(
     auth: KeyAuth, postgres: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hurry(monkeypatch)
     shorten_the_stop(monkeypatch)
     async with asyncio.timeout(20), KeyAuth(auth.settings) as other:
         created = await make_key(other)
         await authenticate(other, created.token)
         postgres.stop()
-        await refused(other, unknown_token())
-        await until(lambda: other._database._breaker.is_open)
+        with hurried(monkeypatch):
+            await refused(other, unknown_token())
+            await until(lambda: other._database._breaker.is_open)
     postgres.cont()
 
 
@@ -227,14 +242,14 @@ async def test_a_database_that_freezes_in_the_moment_of_the_stop_does_not_hold_i
 async def test_tables_that_are_locked_are_an_outage_until_they_are_free(
     auth: KeyAuth, postgres: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hurry(monkeypatch)
     warm, cold = await make_key(auth), await make_key(auth)
     await warm_up(auth, warm.token)
     async with create_async_engine(postgres.url, poolclass=NullPool).begin() as connection:
         await connection.execute(text("LOCK TABLE keyauth_keys IN ACCESS EXCLUSIVE MODE"))
-        await asyncio.gather(*(refused(auth, cold.token) for _ in range(POOL + 5)))
-        await until(lambda: auth._database._breaker.is_open)
-        assert await is_admitted(auth, warm.token)
+        with hurried(monkeypatch):
+            await asyncio.gather(*(refused(auth, cold.token) for _ in range(POOL + 5)))
+            await until(lambda: auth._database._breaker.is_open)
+            assert await is_admitted(auth, warm.token)
     await until(lambda: is_admitted(auth, cold.token))
     await assert_nothing_leaked(auth, postgres)
 
@@ -275,16 +290,16 @@ async def test_management_leaves_connections_to_requests(auth: KeyAuth) -> None:
 async def test_a_pool_that_is_used_up_is_no_outage(
     auth: KeyAuth, postgres: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hurry(monkeypatch)
     warm, cold = await make_key(auth), await make_key(auth)
     await warm_up(auth, warm.token)
     async with contextlib.AsyncExitStack() as taken:
         for _ in range(POOL):
             await taken.enter_async_context(engine_of(auth).connect())
-        await asyncio.gather(*(refused(auth, token) for token in [cold.token, unknown_token()] * 5))
-        assert await is_admitted(auth, warm.token)
-        await until(lambda: auth._database._breaker._handling is None)
-        assert not auth._database._breaker.is_open
+        with hurried(monkeypatch, probe_timeout_s=HANG_S):  # the database responds to the probe
+            await asyncio.gather(*(refused(auth, token) for token in [cold.token, unknown_token()] * 5))
+            assert await is_admitted(auth, warm.token)
+            await until(lambda: auth._database._breaker._handling is None)
+            assert not auth._database._breaker.is_open
     await authenticate(auth, cold.token)
     await assert_nothing_leaked(auth, postgres)
 

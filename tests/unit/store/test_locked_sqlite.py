@@ -32,9 +32,9 @@ def lock(tmp_path: Path) -> Iterator[sqlite3.Connection]:
 async def test_reads_go_on_and_writes_come_back(
     make_auth: MakeAuth, lock: sqlite3.Connection, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "POOL_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(database, "POOL_TIMEOUT_S", 1.0)
     auth = make_auth(max_staleness_s=0)
-    auth._database._timeout_s = 0.3
+    auth._database._timeout_s = 1.0
     async with auth:
         warm, *cold = [await make_key(auth) for _ in range(12)]
         session = await auth.sessions.create("alice")
