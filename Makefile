@@ -32,13 +32,14 @@ INSTALL_REDIS = $(INSTALL) --no-deps --only-binary :all: --python-version 3.11 '
 # no warnings, and --strict finds none.
 DOCS_SITE = NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-.PHONY: help demo test fuzz check docs bench soak clean
+.PHONY: help demo test fuzz mutate check docs bench soak clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo    run the example application'
 	@echo 'make test    run the whole test suite, real servers included'
 	@echo 'make fuzz    random input alone, other each time; TIMES=30 says how much'
+	@echo 'make mutate  change the security core one place at a time, and list what no test notices; hours'
 	@echo 'make check   ruff, formatting, types, the direction of imports, and whether the docs site builds without a warning'
 	@echo 'make docs    build the docs site into site/'
 	@echo 'make bench   measure, and write docs/benchmarks.md (half an hour; needs wrk)'
@@ -79,6 +80,10 @@ fuzz: $(VENV)/.dev
 	KEYAUTH_TEST_FUZZ_TIMES=$(TIMES) $(BIN)/python -m pytest -m fuzz -n $(JOBS) --dist worksteal --timeout 0 \
 		-o faulthandler_timeout=0 $(ARGS)
 
+# A run that is ended continues where it was: ARGS="--module domain/permissions --limit 50" bounds it.
+mutate: $(VENV)/.dev
+	$(BIN)/python -m tests.mutation $(ARGS)
+
 check: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -97,5 +102,5 @@ soak: $(VENV)/.dev
 	$(BIN)/python -m reliability $(ARGS)
 
 clean:
-	rm -rf $(VENV) .venv-bench dist build site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-bench .mutation dist build site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

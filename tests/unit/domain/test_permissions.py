@@ -24,4 +24,4 @@ def test_a_grant_too_far_is_refused_with_its_reason(ask: Callable[[Caller], None
         ask(caller)
     detail = find_problem_type(refused.value).detail(refused.value, KeyAuthSettings())
     assert detail.startswith(sentence)
-    assert detail.endswith(f" credentials that hold: {', '.join(refused.value.missing_scopes)}.")
+    assert detail.endswith(f" with the scopes that are required: {', '.join(refused.value.missing_scopes)}.")

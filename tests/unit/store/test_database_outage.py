@@ -17,7 +17,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from fastapi_keyauth import KeyAuth, KeyAuthSettings, StoreUnavailable
 from fastapi_keyauth.domain.tokens import format_token, new_key_id, new_secret
 from fastapi_keyauth.store import database, engine
-from fastapi_keyauth.store import health as breaker
 from fastapi_keyauth.store import usage_buffer as usage
 from tests.helpers.keys import authenticate, make_key
 from tests.helpers.servers import Server
@@ -47,7 +46,6 @@ def postgres(server: Server) -> Iterator[Server]:
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give a database that responds more time than in production: a busy machine is no outage."""
     monkeypatch.setattr(database, "READ_TIMEOUT_S", HANG_S)
-    monkeypatch.setattr(breaker, "PROBE_TIMEOUT_S", HANG_S)
 
 
 @pytest.fixture
@@ -94,11 +92,10 @@ async def warm_up(auth: KeyAuth, token: str) -> None:
 
 
 @contextlib.contextmanager
-def hurried(monkeypatch: pytest.MonkeyPatch, *, probe_timeout_s: float = 0.7) -> Iterator[None]:
-    """Shorten the timeouts while the database hangs. Before and afterwards a busy machine is no outage."""
+def hurried(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Shorten the timeout while the database hangs. Before and afterwards a busy machine is no outage."""
     with monkeypatch.context() as patch:
         patch.setattr(database, "READ_TIMEOUT_S", 0.5)
-        patch.setattr(breaker, "PROBE_TIMEOUT_S", probe_timeout_s)
         yield
 
 
@@ -295,7 +292,7 @@ async def test_a_pool_that_is_used_up_is_no_outage(
     async with contextlib.AsyncExitStack() as taken:
         for _ in range(POOL):
             await taken.enter_async_context(engine_of(auth).connect())
-        with hurried(monkeypatch, probe_timeout_s=HANG_S):  # the database responds to the probe
+        with hurried(monkeypatch):
             await asyncio.gather(*(refused(auth, token) for token in [cold.token, unknown_token()] * 5))
             assert await is_admitted(auth, warm.token)
             await until(lambda: auth._database._breaker._handling is None)

@@ -1,0 +1,171 @@
+"""Runs the tests of one mutant, in a copy of the tree, in a forked process that has the third-party packages loaded."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import fastapi  # noqa: F401  # loaded once here, and not by each forked process
+import httpx  # noqa: F401
+import hypothesis  # noqa: F401
+import pytest
+import redis.asyncio  # noqa: F401
+import sqlmodel  # noqa: F401
+
+from tests.mutation.mutants import Mutant
+from tests.mutation.targets import Target
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = Path("src/fastapi_keyauth")
+POLL_S = 0.02
+MIN_TIMEOUT_S = 60.0
+"""A mutant that loops for ever takes this long at least; then it counts as killed."""
+
+Verdict = Literal["killed", "timeout", "survived"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of pytest.
+
+    Attributes:
+        code: Exit status of pytest. None if it was ended after the timeout.
+        took_s: How long it took.
+        output: What pytest printed.
+    """
+
+    code: int | None
+    took_s: float
+    output: str
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the run says about its mutant."""
+        if self.code is None:
+            return "timeout"
+        return "survived" if self.code == 0 else "killed"
+
+
+class Copy:
+    """A copy of the tree, where one file at a time is mutated."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._log = folder / "pytest.txt"
+        self._original = ""
+        self._file = folder
+        self._process = 0
+        self._began = 0.0
+
+    def start(self, target: Target, mutant: Mutant | None = None) -> None:
+        """Start a target's tests on the copy, with a mutant or as it is."""
+        if mutant is not None:
+            self._file = self.folder / PACKAGE / mutant.path
+            self._original = self._file.read_text("utf-8")
+            self._file.write_text(mutant.source, "utf-8")
+        self._began = time.monotonic()
+        self._process = os.fork()
+        if self._process == 0:
+            _become_pytest(self.folder, target, self._log)
+
+    def poll(self, timeout_s: float) -> Run | None:
+        """Return the run once it has ended, or took too long and was ended. None while it goes on."""
+        ended, status = os.waitpid(self._process, os.WNOHANG)
+        took_s = time.monotonic() - self._began
+        if not ended and took_s < timeout_s:
+            return None
+        if not ended:
+            os.killpg(self._process, signal.SIGKILL)
+            os.waitpid(self._process, 0)
+        if self._file is not self.folder:
+            self._file.write_text(self._original, "utf-8")
+            self._file = self.folder
+        code = os.waitstatus_to_exitcode(status) if ended else None
+        return Run(code, took_s, self._log.read_text("utf-8", errors="replace"))
+
+
+def run_baseline(copy: Copy, target: Target, timeout_s: float) -> Run:
+    """Run a target's tests without a mutant."""
+    copy.start(target)
+    while (run := copy.poll(timeout_s)) is None:
+        time.sleep(POLL_S)
+    return run
+
+
+def judge(
+    mutants: Sequence[Mutant], target: Target, copies: Sequence[Copy], timeout_s: float
+) -> Iterator[tuple[Mutant, Verdict]]:
+    """Run a target's tests against each mutant, one mutant in each copy at a time; yield the verdicts."""
+    waiting = list(reversed(mutants))
+    running: dict[Copy, Mutant] = {}
+    while waiting or running:
+        for copy in copies:
+            if copy not in running and waiting:
+                running[copy] = waiting.pop()
+                copy.start(target, running[copy])
+        for copy, mutant in list(running.items()):
+            if (run := copy.poll(timeout_s)) is not None:
+                del running[copy]
+                yield mutant, run.verdict
+        time.sleep(POLL_S)
+
+
+@contextmanager
+def copied_tree() -> Iterator[Copy]:
+    """A copy of all files that git knows, for as long as the block runs."""
+    with tempfile.TemporaryDirectory(prefix="keyauth-mutants-") as folder:
+        listed = subprocess.run(
+            ["git", "ls-files", "-z"],  # noqa: S607  # whichever git the developer uses
+            cwd=ROOT,
+            capture_output=True,
+            check=True,
+            text=True,
+        )
+        for name in listed.stdout.split("\0"):
+            if name and (ROOT / name).is_file():
+                goal = Path(folder, name)
+                goal.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, goal)
+        yield Copy(Path(folder))
+
+
+def _become_pytest(folder: Path, target: Target, log: Path) -> None:
+    code: int = 70
+    try:
+        os.setsid()  # so that a run which hangs can be ended with all that it started
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        for stream in (1, 2):
+            os.dup2(output, stream)
+        os.chdir(folder)
+        source = str(folder / "src")
+        os.environ |= {
+            "PYTHONPATH": source,
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "HYPOTHESIS_STORAGE_DIRECTORY": "/dev/null",
+        }
+        sys.dont_write_bytecode = True  # a mutant may have the size and the time of the file before it
+        sys.path[:] = [source, str(folder), *(path for path in sys.path if Path(path or ".").resolve() != ROOT)]
+        for name in [name for name in sys.modules if name.split(".")[0] in ("tests", "fastapi_keyauth")]:
+            del sys.modules[name]
+        # Plugins that a package above has loaded are not rewritten; their asserts are not the tests'.
+        options = ["-x", "-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+        if target.keyword:
+            options += ["-k", target.keyword]
+        code = int(pytest.main([*options, *target.tests]))
+    except BaseException:  # whatever it is, this process must not go on as its parent
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
