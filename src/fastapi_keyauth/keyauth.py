@@ -164,8 +164,7 @@ class KeyAuth:
             problems=ProblemRenderer(settings),
             rate_limit_headers=settings.rate_limit_headers,
             observer=self._observer,
-            # With trusted proxies a server that rewrites by the same ones does no harm.
-            peers=None if settings.trusted_proxies else ProxyHeaderCheck(),
+            peers=ProxyHeaderCheck(is_behind_proxies=bool(settings.trusted_proxies)),
             event_loop=event_loop,
         )
         parts = (self._request_handler, settings.header_name)

@@ -1,30 +1,41 @@
-"""Notices a server that rewrites the peer's address before we see it."""
+"""Runtime check: a server that replaces the peer's address, or does not know that clients use https."""
 
 from starlette.types import Scope
 
 from fastapi_keyauth.settings.checks import CheckWarning
 
-LOOK_AT = 1000
-"""Requests that are looked at: a server that rewrites does so from the first one that comes through a proxy."""
+MAX_CHECKED = 1000
+"""Requests that are checked: what is wrong shows with the first one that comes through a proxy."""
 
 
 class ProxyHeaderCheck:
-    """Looks at the first requests for a peer that ``X-Forwarded-For`` has made up, and warns once.
+    """Checks the first requests for proxy headers that the server believes or ignores, and warns once of each.
 
-    uvicorn (``--proxy-headers``, which is its default) replaces the peer by an entry of that header and, where the
-    entry names no port, as from nearly all proxies, writes port 0: no connection comes from there.
+    - uvicorn (``--proxy-headers``, its default) replaces the peer by an entry of ``X-Forwarded-For`` and, if the entry
+      has no port, as from nearly all proxies, writes port 0: no connection comes from there. If ``trusted_proxies`` is
+      empty, nobody meant that.
+    - A proxy that terminates TLS says so in ``X-Forwarded-Proto``. A server that ignores it redirects to ``http://``.
+
+    Args:
+        is_behind_proxies: Whether ``trusted_proxies`` is set. A server that rewrites by the same ones does no harm.
     """
 
-    def __init__(self) -> None:
-        self._left = LOOK_AT
+    def __init__(self, is_behind_proxies: bool) -> None:
+        self._left = MAX_CHECKED
+        self._checks_peer = not is_behind_proxies
+        self._checks_scheme = True
 
-    def look(self, scope: Scope) -> bool:
-        """Look at one more request. False: there is no need to look at another."""
+    def check(self, scope: Scope) -> bool:
+        """Check one more request. Return whether the next one is to be checked, too."""
+        headers = scope["headers"]
         client, server = scope.get("client"), scope.get("server")
-        if client and client[1] == 0 and any(name == b"x-forwarded-for" for name, _ in scope["headers"]):
+        if self._checks_peer and client and client[1] == 0 and any(name == b"x-forwarded-for" for name, _ in headers):
             # On a Unix socket, which has no port, there is no other way to an address.
             if server and server[1] is not None:
                 CheckWarning.of("peer_replaced").warn()
-            return False
+            self._checks_peer = False
+        if self._checks_scheme and scope.get("scheme") == "http" and (b"x-forwarded-proto", b"https") in headers:
+            CheckWarning.of("https_ignored").warn()
+            self._checks_scheme = False
         self._left -= 1
-        return self._left > 0
+        return self._left > 0 and (self._checks_peer or self._checks_scheme)

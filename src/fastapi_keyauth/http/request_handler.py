@@ -68,7 +68,7 @@ class RequestHandler:
 
     def open_context(self, scope: Scope) -> AuthContext:
         """Open a context for a request and store it in the request's scope."""
-        if self._peers is not None and not self._peers.look(scope):
+        if self._peers is not None and not self._peers.check(scope):
             self._peers = None
         headers: Headers = scope["headers"]
         by_name = dict(headers)

@@ -27,11 +27,15 @@ SENTENCES = {
     "any_origin": "allowed_origins is '*', so any web page may call this API with a key that it has.",
     "server_trusts_everyone": (
         "The server is told to believe X-Forwarded-For from everybody (--forwarded-allow-ips or FORWARDED_ALLOW_IPS is "
-        "'*'), so any client can write its own address: run it with --no-proxy-headers and set trusted_proxies."
+        "'*'), so any client can write its own address: list the proxies there and in trusted_proxies."
     ),
     "peer_replaced": (
         "The server puts what X-Forwarded-For says in the place of the peer's address, though trusted_proxies is "
-        "empty: run it with --no-proxy-headers and set trusted_proxies."
+        "empty: list the proxies in trusted_proxies and in --forwarded-allow-ips, or run it with --no-proxy-headers."
+    ),
+    "https_ignored": (
+        "A proxy says that clients use https (X-Forwarded-Proto), but the server ignores it, so redirects lead to "
+        "http:// and clients send their keys unencrypted: list the proxies in --forwarded-allow-ips."
     ),
     "unknown_scope": (
         "Routes want the scope {scope!r}, which the setting scopes does not have, so no key can be given it: {paths}."

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from fastapi_keyauth import KeyAuth, KeyAuthSettings, KeyPrincipal, SessionPrincipal
-from fastapi_keyauth.http.proxy_check import LOOK_AT, ProxyHeaderCheck
+from fastapi_keyauth.http.proxy_check import MAX_CHECKED, ProxyHeaderCheck
 from fastapi_keyauth.limiter.redis.server_info import check_server
 from fastapi_keyauth.settings.checks import SENTENCES, run_checks
 from tests.helpers.servers import Server
@@ -120,15 +120,40 @@ async def test_a_server_that_replaced_the_peer_is_noticed_once(
     assert codes_in(caplog) == ["peer_replaced"] * is_warned
 
 
+@pytest.mark.parametrize("trusted_proxies", ["", "127.0.0.1"])
+@pytest.mark.parametrize(
+    ("is_told", "proto", "is_warned"), [(False, "https", True), (False, "http", False), (True, "https", False)]
+)
+async def test_a_server_that_ignores_https_is_noticed_once(
+    trusted_proxies: str,
+    is_told: bool,
+    proto: str,
+    is_warned: bool,
+    make_client: Callable[..., httpx.AsyncClient],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    auth = build(trusted_proxies=trusted_proxies)
+    app = auth.protect(FastAPI())
+    served: Any = ProxyHeadersMiddleware(app, "127.0.0.1") if is_told else app  # type: ignore[arg-type]  # see above
+    client = make_client(served, "127.0.0.1", base_url="http://testserver:8000")
+    async with auth:
+        for _ in range(2):
+            await client.get("/", headers={"x-forwarded-proto": proto})
+    assert codes_in(caplog) == ["https_ignored"] * is_warned
+
+
 def test_requests_are_looked_at_for_a_while_and_not_for_ever(caplog: pytest.LogCaptureFixture) -> None:
-    watch, plain = ProxyHeaderCheck(), {"client": ("203.0.113.7", 50_000), "server": ("127.0.0.1", 80), "headers": []}
-    assert [watch.look(plain) for _ in range(LOOK_AT)] == [True] * (LOOK_AT - 1) + [False]
+    watch, plain = (
+        ProxyHeaderCheck(False),
+        {"client": ("203.0.113.7", 50_000), "server": ("127.0.0.1", 80), "headers": []},
+    )
+    assert [watch.check(plain) for _ in range(MAX_CHECKED)] == [True] * (MAX_CHECKED - 1) + [False]
     on_a_socket = {
         "client": ("203.0.113.7", 0),
         "server": ("/run/api.sock", None),
         "headers": [(b"x-forwarded-for", b"203.0.113.7")],
     }
-    assert ProxyHeaderCheck().look(on_a_socket) is False
+    assert ProxyHeaderCheck(is_behind_proxies=False).check(on_a_socket)
     assert codes_in(caplog) == []
 
 
