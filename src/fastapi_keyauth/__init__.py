@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 from fastapi_keyauth.domain.events import AuthEvent, EventKind
 from fastapi_keyauth.domain.keys import CreatedKey, EventPage, Key, KeyEvent, KeyPage, Secret, UsageHour
 from fastapi_keyauth.domain.principals import KeyPrincipal, SessionPrincipal
-from fastapi_keyauth.domain.redaction import redact_event
-from fastapi_keyauth.domain.tokens import TOKEN_PATTERN, redact, token_pattern
+from fastapi_keyauth.domain.redaction import redact, redact_event
+from fastapi_keyauth.domain.tokens import TOKEN_PATTERN, token_pattern
 from fastapi_keyauth.errors import (
     AddressBlocked,
     AddressNotAllowed,

@@ -18,7 +18,8 @@ from fastapi_keyauth import AuthEvent, KeyAuth, KeyAuthSettings, errors
 from fastapi_keyauth.auth.credentials import Credentials
 from fastapi_keyauth.auth.request_context import AuthContext
 from fastapi_keyauth.domain.keys import KeySnapshot
-from fastapi_keyauth.domain.tokens import TokenParser, redact
+from fastapi_keyauth.domain.redaction import redact
+from fastapi_keyauth.domain.tokens import TokenParser
 from fastapi_keyauth.store.tables import metadata
 from tests.conftest import Stack
 from tests.helpers.asgi import call

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from fastapi_keyauth.cli.output import say
-from fastapi_keyauth.domain.tokens import redact
+from fastapi_keyauth.domain.redaction import redact
 from fastapi_keyauth.errors import SetupError
 
 if TYPE_CHECKING:

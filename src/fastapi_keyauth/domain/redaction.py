@@ -1,15 +1,61 @@
-"""Redaction of whole events, for tools that send or write what they find in requests and stack frames."""
+"""Redaction of texts, and of whole events for tools that send what they find in requests and stack frames."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
+from urllib.parse import unquote
 
-from fastapi_keyauth.domain.tokens import redact
-
-Event = TypeVar("Event")
-
+MIN_SECRET_RUN = 16
+"""Characters in a row that may be a secret if they mix upper case, lower case and digits."""
+MIN_ANY_RUN = 20
+"""Characters in a row that may be a secret, such as one in hexadecimal digits or Base64."""
 MAX_DEPTH = 30
 """Nested containers that are searched. What lies deeper, as in one that contains itself, is left out."""
 TOO_DEEP = "<too deep>"
+
+_ALPHANUMERIC = r"(?:[0-9A-Za-z]|%3[0-9]|%[46][1-9A-Fa-f]|%[57][0-9Aa])"  # plain or percent-encoded
+_PATTERN = re.compile(
+    r"[0-9A-Za-z]{1,16}_[a-z0-9]{1,16}_([0-9A-Za-z]{12})_[0-9A-Za-z]{8,}"  # a token: its id may be shown
+    r"|ks_[0-9A-Za-z]{16,}"  # a session token
+    rf"|{_ALPHANUMERIC}{{{MIN_SECRET_RUN},}}"  # what could be the secret of a token that was damaged
+)
+_WORDS = re.compile(r"(?:[A-Z]{0,4}[a-z]{2,}+)+[A-Z]{0,4}")  # such as a name in CamelCase
+_DIGEST = re.compile(r"[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64}")
+
+Event = TypeVar("Event")
+
+
+def redact(text: str, *, keep_digests: bool = False) -> str:
+    """Return a text in which every token is replaced by its id, and everything else that could be a secret by a mark.
+
+    A run of letters and digits could be a secret, wherever it stands, if it has at least 20 characters, or at least 16
+    of upper case, lower case and digits. So no secret is left of a token that was cut off, mistyped, wrapped over two
+    lines or encoded. Words, also joined in CamelCase, are kept.
+
+    Args:
+        text: Any text, such as the path of a request.
+        keep_digests: Whether to keep runs of 32, 40 or 64 hexadecimal digits, such as the ids of traces and commits.
+            Added in 0.2.
+    """
+
+    def replace(match: re.Match[str]) -> str:
+        found = match[0]
+        if match[1]:
+            return f"<token {match[1]}>"
+        if found.startswith("ks_"):
+            return "<token of a session>"
+        if keep_digests and _DIGEST.fullmatch(found):
+            return found
+        return "<redacted>" if _could_be_secret(unquote(found)) else found
+
+    return _PATTERN.sub(replace, text)
+
+
+def _could_be_secret(run: str) -> bool:
+    if _WORDS.fullmatch(run):
+        return False
+    is_mixed = not run.isalpha() and not run.isdigit() and not run.islower() and not run.isupper()
+    return len(run) >= MIN_ANY_RUN or (len(run) >= MIN_SECRET_RUN and is_mixed)
 
 
 def redact_event(event: Event, hint: object = None) -> Event:
@@ -26,17 +72,17 @@ def redact_event(event: Event, hint: object = None) -> Event:
         hint: Ignored.
 
     Returns:
-        A copy in which tokens are cut down to their public part, as by ``redact``. Tokens of imported keys have no
-        known form and are not found.
+        A copy in which tokens are replaced by their ids, and everything else that could be a secret by a mark, as by
+        ``redact``. Ids of events, traces and commits are kept.
     """
     return cast("Event", _redact(event, MAX_DEPTH))
 
 
 def _redact(value: Any, depth: int) -> Any:
     if isinstance(value, str):
-        return redact(value)
+        return redact(value, keep_digests=True)
     if isinstance(value, bytes):
-        return redact(value.decode("latin-1")).encode("latin-1")
+        return redact(value.decode("latin-1"), keep_digests=True).encode("latin-1")
     if not isinstance(value, Mapping | list | tuple | set | frozenset):
         return value
     if not depth:

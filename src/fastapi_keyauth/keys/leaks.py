@@ -11,8 +11,9 @@ from typing import Any, Literal, Protocol
 
 from fastapi_keyauth.auth.hashing import Hasher
 from fastapi_keyauth.domain.keys import KeySnapshot
+from fastapi_keyauth.domain.redaction import redact
 from fastapi_keyauth.domain.text import is_printable_text
-from fastapi_keyauth.domain.tokens import CRC_LENGTH, SECRET_LENGTH, TokenFormError, TokenParser, redact, secret_tag
+from fastapi_keyauth.domain.tokens import CRC_LENGTH, SECRET_LENGTH, TokenFormError, TokenParser, secret_tag
 from fastapi_keyauth.store import KeyStore
 
 logger = logging.getLogger("fastapi_keyauth")
@@ -83,7 +84,7 @@ class Leaks:
         is_alive = key.revoked_at is None and (key.secret_expires_at is None or key.secret_expires_at > self._now())
         leak: dict[str, Any] = {
             "source": source,
-            "url": _as_text(redact(url)[:MAX_URL_LENGTH]) if url else None,
+            "url": _as_text(redact(url, keep_digests=True)[:MAX_URL_LENGTH]) if url else None,
             "hint": f"{token.strip()[: -SECRET_LENGTH - CRC_LENGTH]}…{token.strip()[-4:]}",
         }
         ends_key = revoke and is_alive

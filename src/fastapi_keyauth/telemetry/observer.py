@@ -11,7 +11,8 @@ from typing import Any
 
 from fastapi_keyauth.domain.events import AuthEvent, EventKind
 from fastapi_keyauth.domain.keys import Actor, Key
-from fastapi_keyauth.domain.tokens import find_key_id, redact
+from fastapi_keyauth.domain.redaction import redact
+from fastapi_keyauth.domain.tokens import find_key_id
 from fastapi_keyauth.errors import FailedAttempt, KeyAuthError, RateLimitExceeded, TemporarilyUnavailable
 from fastapi_keyauth.telemetry.counters import Metrics
 from fastapi_keyauth.telemetry.event_hook import EventDispatcher

@@ -12,7 +12,8 @@ from fastapi import FastAPI
 from fastapi_keyauth import KeyAuth, SessionPrincipal
 from fastapi_keyauth.auth.credentials import CredentialReader
 from fastapi_keyauth.domain.ip_addresses import AddressResolver
-from fastapi_keyauth.domain.tokens import format_token, new_key_id, new_secret, new_session_token, redact
+from fastapi_keyauth.domain.redaction import redact
+from fastapi_keyauth.domain.tokens import format_token, new_key_id, new_secret, new_session_token
 from fastapi_keyauth.http.headers import find_header
 from fastapi_keyauth.http.protect import Exemptions
 from tests.helpers.asgi import call

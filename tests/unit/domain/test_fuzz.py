@@ -17,7 +17,8 @@ from fastapi_keyauth.auth.credentials import CredentialReader
 from fastapi_keyauth.domain.ip_addresses import AddressResolver, parse_forwarded, parse_network
 from fastapi_keyauth.domain.origins import parse_origin
 from fastapi_keyauth.domain.pagination import read_cursor, read_event_cursor, write_cursor
-from fastapi_keyauth.domain.tokens import ALPHABET, TokenFormError, TokenParser, format_token, redact
+from fastapi_keyauth.domain.redaction import redact
+from fastapi_keyauth.domain.tokens import ALPHABET, TokenFormError, TokenParser, format_token
 from fastapi_keyauth.http.protect import Exemptions
 from tests.helpers.fuzzing import fuzzed
 

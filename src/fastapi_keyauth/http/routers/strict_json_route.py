@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.types import Message, Receive, Scope, Send
 
-from fastapi_keyauth.domain.tokens import redact
+from fastapi_keyauth.domain.redaction import redact
 from fastapi_keyauth.errors import InvalidField
 
 MAX_BODY_BYTES = 65_536
