@@ -6,7 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import pytest
 from opentelemetry.metrics import MeterProvider, NoOpMeter
@@ -153,3 +153,8 @@ def test_every_attribute_and_every_span_is_named() -> None:
     assert {name for name in attributes if f"`{name}`" not in text} == set()
     spans = {name for path in SOURCES for name in re.findall(r'span\("([\w.]+)"', path.read_text("utf-8"))}
     assert {row["span"] for row in find_rows(PAGE, "span", "around")} == spans
+
+
+def test_event_kinds_have_a_docstring_of_their_own() -> None:
+    assert EventKind.__doc__ != Literal["x"].__doc__
+    assert "on_event" in str(EventKind.__doc__)

@@ -75,7 +75,7 @@ def test_log_says_why_and_holds_no_token(demo: Demo) -> None:
     httpx.get(f"{demo.url}/v1/models", headers={"api-key": demo.key + "x"})
     httpx.get(f"{demo.url}/v1/models", headers={"api-key": demo.key})
     log = demo.log().partition("Stop the server")[2]
-    assert "refused: MalformedApiKey" in log
+    assert "refused: malformed_api_key" in log
     assert demo.key not in log
 
 

@@ -1,4 +1,4 @@
-"""What an ``on_event`` hook is told. Never a secret, never a whole token."""
+"""Events for an ``on_event`` hook. They never contain a secret or a complete token."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,33 +7,34 @@ from typing import Literal
 EventKind = Literal[
     "created", "updated", "rotated", "revoked", "leaked", "failed", "blocked", "limited", "outage", "recovered"
 ]
-"""What happened.
+"""Kinds of events that an ``on_event`` hook receives.
 
-``created``, ``updated``, ``rotated``, ``revoked``: to a key, once the change is committed. ``leaked``: a token of it
-was found where it should not be; ``revoked`` follows where it was alive. ``failed``: a failed attempt was counted.
-``blocked``: a failed attempt was the one that blocks its address; told once for each block, over all workers.
-``limited``: a key met its cap; told once for each key and clock hour by each worker. ``outage``,
-``recovered``: this worker lost sight of Redis or of the database, and sees it again.
+``created``, ``updated``, ``rotated``, ``revoked``: a change to a key is committed. ``leaked``: a token of the key was
+found where it should not be; ``revoked`` follows if the key was still active. ``failed``: a failed attempt was counted.
+``blocked``: a failed attempt blocked its address; sent once for each block, over all workers. ``limited``: a limit of a
+key is used up; sent once for each key and clock hour by each worker. ``outage``, ``recovered``: Redis or the database
+became unavailable for this worker, or recovered.
 """
+# For ``help()``: the string above is read by documentation tools only, and a Literal has the docstring of ``typing``.
+setattr(EventKind, "__doc__", "Kinds of events that an ``on_event`` hook receives; see ``AuthEvent``.")  # noqa: B010  # mypy knows no such attribute
 
 
 @dataclass(frozen=True, slots=True)
 class AuthEvent:
-    """One thing that happened.
+    """One event.
 
     Attributes:
-        kind: see ``EventKind``.
-        at: when, UTC.
-        key_id: the public id of the key concerned. Of ``failed`` and ``blocked`` it is what the client wrote: there may
-            be no such key. None where none could be read.
-        owner_id: the key's owner, where the key is known for certain.
-        address: the client's address; None for code and scripts, and where the server gives none.
+        kind: Kind of the event; see ``EventKind``.
+        at: Time of the event, in UTC.
+        key_id: Public id of the key concerned. For ``failed`` and ``blocked`` it is what the client sent, so the key
+            may not exist. None if no id could be read.
+        owner_id: Owner of the key, if the key is known for certain.
+        address: The client's address. None for code and scripts, and if the server gives none.
         actor: Who changed the key: ``user:<id>``, ``key:<id>``, ``leak:<source>``, ``cli:<operating-system user>`` or
             ``code``.
-        reason: of a refusal its ``code``; of an outage what the client library said.
-        part: of ``outage`` and ``recovered``: ``redis`` or ``database``.
-        changed: of ``updated`` and ``rotated``: the names of the fields that changed; their values are in the key's
-            history.
+        reason: ``code`` of a refusal, or what the client library said about an outage.
+        part: ``redis`` or ``database``, for ``outage`` and ``recovered``.
+        changed: Names of the changed fields, for ``updated`` and ``rotated``. Their values are in the key's history.
     """
 
     kind: EventKind

@@ -19,7 +19,7 @@ _PATTERN = re.compile(
     r"|ks_[0-9A-Za-z]{16,}"  # a session token
     rf"|{_ALPHANUMERIC}{{{MIN_SECRET_RUN},}}"  # what could be the secret of a token that was damaged
 )
-_WORDS = re.compile(r"(?:[A-Z]{0,4}[a-z]{2,}+)+[A-Z]{0,4}")  # such as a name in CamelCase
+_WORDS = re.compile(r"(?:[A-Z]{0,5}[a-z]{2,}+)+[A-Z]{0,5}")  # such as a name in CamelCase
 _DIGEST = re.compile(r"[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64}")
 
 Event = TypeVar("Event")

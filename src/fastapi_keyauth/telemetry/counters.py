@@ -1,4 +1,4 @@
-"""What is counted and timed. Plain integers; ``providers.py`` lets OpenTelemetry read them."""
+"""Counters and timings. They are plain integers, which OpenTelemetry reads through ``opentelemetry.py``."""
 
 from collections import defaultdict
 from contextlib import AbstractContextManager, nullcontext
@@ -7,16 +7,17 @@ _NO_SPAN = nullcontext()
 
 
 class Counters:
-    """Plain integers, each of which only grows: adding one to them is all that an admitted request pays.
+    """Integers that only grow. An admitted request costs one addition.
 
     Attributes:
-        admitted_from_memory: requests admitted by what this worker remembered of the key.
-        admitted_by_row: requests admitted after the key's row was read.
-        missed: rows read because the token was not remembered.
-        stale: rows read because the key may have changed since, or what was remembered is too old.
-        refused: requests refused, by the code of the answer.
-        outages, recoveries: by part, ``redis`` or ``database``.
-        events_dropped: events that an ``on_event`` hook had no time for.
+        admitted_from_memory: Requests admitted by the cached key.
+        admitted_by_row: Requests admitted after the key's row was read.
+        missed: Rows read because the token was not in the cache.
+        stale: Rows read because the key may have changed, or the cached row is too old.
+        refused: Refused requests by the code of the response.
+        outages: Outages by part, ``redis`` or ``database``.
+        recoveries: Recoveries by part.
+        events_dropped: Events that an ``on_event`` hook was too slow for.
     """
 
     __slots__ = (
@@ -42,29 +43,29 @@ class Counters:
 
 
 class Metrics:
-    """What the parts tell of their work. This one keeps the counters and forgets the times.
+    """Receiver of counters, timings and spans. This one keeps the counters only.
 
     Attributes:
-        counters: the integers.
+        counters: The counters.
     """
 
     def __init__(self, counters: Counters | None = None) -> None:
         self.counters = Counters() if counters is None else counters
 
     def start(self) -> None:
-        """The application starts: whoever traces it has been set up by now."""
+        """Start with the application, when tracing has been set up."""
 
     def answered(self, questions: int, seconds: float, error: str | None) -> None:
-        """A call to Redis has come back with the answers to so many requests, or with an error."""
+        """Record a call to Redis that carried the questions of a number of requests."""
 
     def hashed(self, operation: str, seconds: float) -> None:
-        """Argon2 has run, for ``create`` or for ``verify``."""
+        """Record a run of Argon2, for ``create`` or for ``verify``."""
 
     def span(self, name: str, key_id: str | None = None) -> AbstractContextManager[object]:
-        """A span below the one of the request, where the request is traced."""
+        """Return a span below that of the request, if the request is traced."""
         return _NO_SPAN
 
     @property
     def is_tracing(self) -> bool:
-        """Whether spans go anywhere. Known once the application has started."""
+        """Whether spans are exported. Known once the application has started."""
         return False

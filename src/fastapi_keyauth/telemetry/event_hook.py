@@ -1,8 +1,8 @@
-"""The ``on_event`` hook: called beside the requests, never by one.
+"""The ``on_event`` hook, which no request ever waits for.
 
-Events wait in a bounded queue. One task hands them over in their order, so a hook is never called twice at a time. A
-plain function is called in a thread of its own, so that it may block. What a hook raises is logged; what it has no time
-for is dropped and counted.
+Events wait in a bounded queue. One task delivers them in their order, so a hook is never called concurrently. A plain
+function is called in a thread of its own, so it may block. An exception of the hook is logged. Events that the hook is
+too slow for are dropped and counted.
 """
 
 import asyncio
@@ -20,20 +20,20 @@ from fastapi_keyauth.telemetry.counters import Counters
 logger = logging.getLogger("fastapi_keyauth")
 
 MAX_WAITING = 1000
-"""Events that wait for the hook; what comes when so many do is dropped."""
+"""Maximum number of events that wait for the hook; further ones are dropped."""
 CLOSE_WAIT_S = 2.0
-"""Seconds that a stop waits for the hook to take what still waits."""
+"""Seconds that a stop waits for the hook to take the waiting events."""
 
 OnEvent = Callable[[AuthEvent], Awaitable[None] | None]
 """A function, or a coroutine function."""
 
 
 class EventDispatcher:
-    """Hands events to a user's callable; see the module.
+    """Delivers events to a user's callable; see the module.
 
     Args:
-        on_event: the callable.
-        counters: where dropped events are counted.
+        on_event: The callable.
+        counters: Counters of dropped events.
     """
 
     def __init__(self, on_event: OnEvent, counters: Counters) -> None:
@@ -52,7 +52,7 @@ class EventDispatcher:
         self._failures = LogThrottle()
 
     def emit(self, event: AuthEvent) -> None:
-        """Put an event into the queue. Never waits, never raises."""
+        """Put an event into the queue. It never waits and never raises."""
         if len(self._waiting) >= MAX_WAITING:
             self._drop(1)
             return
@@ -60,7 +60,7 @@ class EventDispatcher:
         self._wake.set()
 
     def start(self) -> None:
-        """Begin to hand over, in this event loop."""
+        """Start to deliver events, in this event loop."""
         self._is_closing = False
         self._wake = asyncio.Event()
         self._wake.set()
@@ -69,7 +69,7 @@ class EventDispatcher:
         self._task = asyncio.create_task(self._run(), name="keyauth-on-event")
 
     async def close(self) -> None:
-        """Hand over what waits, for ``CLOSE_WAIT_S`` at most; the rest is dropped."""
+        """Deliver the waiting events for at most ``CLOSE_WAIT_S``; drop the rest."""
         task, self._task = self._task, None
         if task is None:
             return
@@ -91,11 +91,11 @@ class EventDispatcher:
             await self._wake.wait()
             self._wake.clear()
             while self._waiting:
-                await self._hand_over(self._waiting.popleft())
+                await self._deliver(self._waiting.popleft())
             if self._is_closing:
                 return
 
-    async def _hand_over(self, event: AuthEvent) -> None:
+    async def _deliver(self, event: AuthEvent) -> None:
         try:
             outcome: Any
             if self._is_async:
@@ -113,12 +113,12 @@ class EventDispatcher:
             self._log_failure(event, error)
 
     def _log_failure(self, event: AuthEvent, error: BaseException) -> None:
-        held_back = self._failures.allow()
-        if held_back is not None:
+        suppressed = self._failures.allow()
+        if suppressed is not None:
             logger.error(
                 "on_event failed at %r (%d more since the last line)",
                 event.kind,
-                held_back,
+                suppressed,
                 exc_info=error,
                 extra={"keyauth_event": "hook_failed", "reason": event.kind},
             )
@@ -127,7 +127,7 @@ class EventDispatcher:
         self._counters.events_dropped += count
         if self._drops.allow() is not None:
             logger.warning(
-                "on_event does not keep up: %d events dropped since the start",
+                "on_event is too slow: %d events dropped since the start",
                 self._counters.events_dropped,
                 extra={"keyauth_event": "events_dropped"},
             )

@@ -1,14 +1,14 @@
-"""Reports of what happens: to the log, to the counters, and to the ``on_event`` hook if there is one.
+"""Reports of events: to the log, to the counters, and to the ``on_event`` hook if there is one.
 
 Nothing here is called for a request that is admitted.
 """
 
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
+from fastapi_keyauth.concurrency.bounded_dict import BoundedDict
 from fastapi_keyauth.domain.events import AuthEvent, EventKind
 from fastapi_keyauth.domain.keys import Actor, Key
 from fastapi_keyauth.domain.redaction import redact
@@ -20,21 +20,21 @@ from fastapi_keyauth.telemetry.event_hook import EventDispatcher
 logger = logging.getLogger("fastapi_keyauth")
 
 MAX_LIMITED = 4096
-"""Keys of which this worker knows that it has told of their cap in this hour."""
+"""Keys whose first refusal of an hour this worker remembers."""
 
 MAX_PATH = 1000
-"""Characters of a path that are logged: a refusal costs nothing, and must not fill a disk at the sender's pace."""
+"""Logged characters of a path. A refusal costs a client nothing and must not fill the disk."""
 MAX_METHOD = 200
-"""The same of a method: a token that was put in its place is shorter, and so cut down to its id."""
+"""Logged characters of a method. A token that was sent in its place is shorter, so it is redacted as a whole."""
 
 
 class Observer:
-    """See the module.
+    """Reports events; see the module.
 
     Args:
-        metrics: has the counters.
-        hook: None where nobody asked for events.
-        now: the time, UTC.
+        metrics: Metrics with the counters.
+        hook: Dispatcher of events, or None without ``on_event``.
+        now: Returns the time, in UTC.
     """
 
     def __init__(self, metrics: Metrics, hook: EventDispatcher | None, now: Callable[[], datetime]) -> None:
@@ -42,8 +42,8 @@ class Observer:
         self._counters = metrics.counters
         self._hook = hook
         self._now = now
-        self._limited: OrderedDict[str, int] = OrderedDict()
-        """Key id to the hour in which its cap was told of."""
+        self._limited: BoundedDict[str, int] = BoundedDict(MAX_LIMITED)
+        """Key id to the hour in which its first refusal by a limit was reported."""
         self._away: set[str] = set()
 
     def refused(
@@ -59,28 +59,28 @@ class Observer:
         owner_id: str | None,
         hour: int | None,
     ) -> None:
-        """Record that a request was answered with an error. The reason is logged; what was sent is not.
+        """Report a refused request. The code is logged, the credentials are not.
 
         Args:
             error: The error.
-            code: Code of the answer.
+            code: Code of the response.
             method: HTTP method, or ``WEBSOCKET``.
             path: Path of the request.
             address: The client's address, if it is known.
-            token: What was sent as an API token, if anything was.
-            key_id: The key whose secret was right, if there is one.
-            owner_id: Its owner.
-            hour: Hour in which a unit was asked for, if that far was come.
+            token: What was sent as an API token, or None.
+            key_id: Key whose secret was correct, or None.
+            owner_id: Owner of that key, or None.
+            hour: Hour in which a unit was requested, or None if no limit was checked.
         """
         self._counters.refused[code] += 1
         concerned: str | None = getattr(error, "key_id", None)
         if logger.isEnabledFor(logging.INFO):
             if isinstance(error, TemporarilyUnavailable) and token is not None:
-                concerned = find_key_id(token)  # the error was raised where nobody knows for whom
+                concerned = find_key_id(token)  # the part that raised the error does not know the key
             method, path = redact(method[:MAX_METHOD]), redact(path[:MAX_PATH])
             logger.info(
                 "refused: %s key=%s address=%s %s %r",
-                type(error).__name__,
+                code,
                 concerned,
                 address,
                 method if method.isalpha() else repr(method),
@@ -107,21 +107,18 @@ class Observer:
             self._emit("limited", key_id=concerned, owner_id=owner_id, address=address, reason=code)
 
     def _is_first_of_hour(self, key_id: str | None, hour: int | None) -> bool:
-        """Whether this is a key's first refusal by its limit in this hour, so that a client cannot flood the hook."""
+        """Return whether a limit refuses the key for the first time in this hour, so that no client floods the hook."""
         if key_id is None or hour is None:
             return True
         if self._limited.get(key_id) == hour:
             return False
         self._limited[key_id] = hour
-        self._limited.move_to_end(key_id)
-        while len(self._limited) > MAX_LIMITED:
-            self._limited.popitem(last=False)
         return True
 
     def changed(self, event: EventKind, key: Key, actor: Actor, changes: Mapping[str, Any]) -> None:
-        """A change to a key is committed."""
+        """Report a committed change to a key."""
         logger.info(
-            "key %s: %s by %r from address=%s",
+            "key %s: key=%s actor=%r address=%s",
             event,
             key.id,
             actor.name,
@@ -144,14 +141,14 @@ class Observer:
         )
 
     def lost(self, part: str, reason: str) -> None:
-        """``redis`` or ``database`` is out of reach. Saying so again changes nothing."""
+        """Report that ``redis`` or ``database`` is unavailable. Repeating it changes nothing."""
         if part not in self._away:
             self._away.add(part)
             self._counters.outages[part] += 1
             self._emit("outage", part=part, reason=reason)
 
     def back(self, part: str) -> None:
-        """It can be reached. Saying so of one that was not lost changes nothing."""
+        """Report that a part has recovered. It changes nothing if the part was not unavailable."""
         if part in self._away:
             self._away.remove(part)
             self._counters.recoveries[part] += 1

@@ -1,8 +1,8 @@
-"""OpenTelemetry: lets its metrics read our counters, and puts spans below those of the requests.
+"""OpenTelemetry: observable counters, histograms, and spans below those of the requests.
 
-Imported only where ``opentelemetry-api`` is installed; see ``providers.py``. Without a configured SDK nothing is
-exported: counters are integers that OpenTelemetry reads when it collects (observable counters), times are taken once
-for each call to Redis and each hash, and spans are made only where the request already has one that is recorded.
+Imported only if ``opentelemetry-api`` is installed; see ``providers.py``. Without a configured SDK nothing is exported.
+OpenTelemetry reads the counters when it collects metrics, times are taken once for each call to Redis and each hash,
+and spans are created only if the request already has one that is recorded.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -13,12 +13,13 @@ from weakref import WeakKeyDictionary
 from opentelemetry import metrics, trace
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 from opentelemetry.trace import Tracer, TracerProvider
+from typing_extensions import override
 
 from fastapi_keyauth.telemetry.counters import Counters, Metrics
 
 SCOPE = "fastapi_keyauth"
 PREFIX = "keyauth.key_prefix"
-"""The attribute that tells several KeyAuth in one process apart."""
+"""The attribute that distinguishes several KeyAuth in one process."""
 
 # Seconds. A call to Redis on the same network takes well under a millisecond, its timeout is half a second by default.
 _CALL_BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -27,10 +28,10 @@ _HASH_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
 class Board:
-    """The instruments of one meter provider, and what they read: counters by key prefix.
+    """Instruments of one meter provider, and the counters that they read, by key prefix.
 
-    OpenTelemetry knows an instrument by its name and drops the callback of a second one. So there is one set of
-    instruments for each provider, and all KeyAuth with the same prefix in a process add to the same counters.
+    OpenTelemetry identifies an instrument by its name and drops the callback of a second one. So each provider has one
+    set of instruments, and all KeyAuth with the same prefix in a process share their counters.
     """
 
     def __init__(self, provider: MeterProvider | None) -> None:
@@ -39,7 +40,7 @@ class Board:
         self.call_duration = meter.create_histogram(
             "keyauth.limiter.call.duration",
             "s",
-            "How long a call to Redis took that carried questions of requests.",
+            "Duration of a call to Redis that carried the questions of requests.",
             explicit_bucket_boundaries_advisory=_CALL_BOUNDS_S,
         )
         self.call_requests = meter.create_histogram(
@@ -51,7 +52,7 @@ class Board:
         self.hash_duration = meter.create_histogram(
             "keyauth.hash.duration",
             "s",
-            "How long Argon2 ran, without the wait for its turn.",
+            "Duration of an Argon2 run, without the time in the queue.",
             explicit_bucket_boundaries_advisory=_HASH_BOUNDS_S,
         )
 
@@ -69,21 +70,21 @@ class Board:
 
             create(name, [callback], unit, description)
 
-        observe("keyauth.requests", "{request}", "Requests by what came of their API key.", _outcomes)
-        observe("keyauth.cache.lookups", "{lookup}", "Whether the key had to be read from the database.", _lookups)
-        observe("keyauth.outages", "{outage}", "Times that Redis or the database was lost.", _outages)
-        observe("keyauth.recoveries", "{recovery}", "Times that it was found again.", _recoveries)
+        observe("keyauth.requests", "{request}", "Requests with an API key, by outcome.", _outcomes)
+        observe("keyauth.cache.lookups", "{lookup}", "Lookups of keys in the cache, by result.", _lookups)
+        observe("keyauth.outages", "{outage}", "Outages of Redis and of the database.", _outages)
+        observe("keyauth.recoveries", "{recovery}", "Recoveries from outages.", _recoveries)
         observe(
             "keyauth.outages.active",
             "{outage}",
-            "What is away now.",
+            "Outages that are not over.",
             _away,
             create=meter.create_observable_up_down_counter,
         )
-        observe("keyauth.events.dropped", "{event}", "Events that on_event had no time for.", _dropped)
+        observe("keyauth.events.dropped", "{event}", "Events that on_event was too slow for.", _dropped)
 
     def counts_of(self, prefix: str) -> Counters:
-        """The counters of all KeyAuth with this prefix."""
+        """Return the counters of all KeyAuth with this prefix."""
         return self._counters.setdefault(prefix, Counters())
 
 
@@ -111,7 +112,7 @@ def _recoveries(counters: Counters) -> Iterator[_Reading]:
 
 
 def _away(counters: Counters) -> Iterator[_Reading]:
-    # Both, and also where nothing was ever away: an alarm wants a nought to fall back to.
+    # Both parts, also without any outage: an alarm needs a zero to return to.
     for part in ("redis", "database"):
         yield counters.outages.get(part, 0) - counters.recoveries.get(part, 0), {"keyauth.part": part}
 
@@ -120,7 +121,7 @@ def _dropped(counters: Counters) -> Iterator[_Reading]:
     yield counters.events_dropped, {}
 
 
-# State of the module, like OpenTelemetry's own providers, which are of the whole process.
+# State of the module, like OpenTelemetry's own providers, which belong to the whole process.
 _boards: WeakKeyDictionary[MeterProvider, Board] = WeakKeyDictionary()
 _global_boards: list[Board] = []
 
@@ -136,11 +137,12 @@ def _board_of(provider: MeterProvider | None) -> Board:
 
 
 class OpenTelemetryInstruments(Metrics):
-    """See the module.
+    """Metrics and spans of one KeyAuth; see the module.
 
     Args:
-        key_prefix: tells several KeyAuth of a process apart.
-        meter_provider, tracer_provider: None: the global ones.
+        key_prefix: Prefix that distinguishes several KeyAuth in a process.
+        meter_provider: Meter provider. None: the global one.
+        tracer_provider: Tracer provider. None: the global one.
     """
 
     def __init__(
@@ -153,34 +155,34 @@ class OpenTelemetryInstruments(Metrics):
         self._tracer: Tracer | None = None
         self._attributes = {PREFIX: key_prefix}
 
+    @override
     def start(self) -> None:
-        """See ``Metrics``."""
         provider = self._tracer_provider or trace.get_tracer_provider()
-        # What OpenTelemetry gives out while nobody has set one up. Spans that go nowhere are not worth making.
+        # OpenTelemetry's providers while none is configured: spans that are not exported are not worth creating.
         is_idle = isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider)
         self._tracer = None if is_idle else trace.get_tracer(SCOPE, _version(), provider)
 
+    @override
     def answered(self, questions: int, seconds: float, error: str | None) -> None:
-        """See ``Metrics``."""
         attributes = self._attributes if error is None else {**self._attributes, "error.type": error}
         self._board.call_duration.record(seconds, attributes)
         self._board.call_requests.record(questions, self._attributes)
 
+    @override
     def hashed(self, operation: str, seconds: float) -> None:
-        """See ``Metrics``."""
         self._board.hash_duration.record(seconds, {**self._attributes, "keyauth.hash.operation": operation})
 
+    @override
     def span(self, name: str, key_id: str | None = None) -> AbstractContextManager[object]:
-        """See ``Metrics``."""
         if self._tracer is None or not trace.get_current_span().is_recording():
             return nullcontext()
         attributes = self._attributes if key_id is None else {**self._attributes, "keyauth.key_id": key_id}
-        # An exception's traceback may quote what it passed through; its type is enough.
+        # The traceback of an exception may quote credentials; its type is enough.
         return self._tracer.start_as_current_span(name, attributes=attributes, record_exception=False)
 
     @property
+    @override
     def is_tracing(self) -> bool:
-        """See ``Metrics``."""
         return self._tracer is not None
 
 

@@ -1,4 +1,4 @@
-"""Where metrics and spans go: OpenTelemetry, where ``opentelemetry-api`` is installed, or nowhere."""
+"""The receiver of metrics and spans: OpenTelemetry if ``opentelemetry-api`` is installed, or none."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Telemetry:
-    """Providers of one's own, for ``KeyAuth(telemetry=...)``.
+    """OpenTelemetry providers for ``KeyAuth(telemetry=...)``.
 
     Attributes:
-        meter_provider: None: OpenTelemetry's global one, also if it is set later.
-        tracer_provider: None: the global one, if it is set by the time the application starts.
+        meter_provider: Meter provider. None: the global one, also if it is set later.
+        tracer_provider: Tracer provider. None: the global one, if it is set before the application starts.
     """
 
     meter_provider: "MeterProvider | None" = None
@@ -32,14 +32,14 @@ class Telemetry:
 
 
 def build_metrics(key_prefix: str, telemetry: Telemetry | bool) -> Metrics:
-    """The metrics of one KeyAuth.
+    """Build the metrics of one KeyAuth.
 
     Args:
-        key_prefix: tells several KeyAuth of a process apart.
-        telemetry: True: OpenTelemetry where it is installed, with its global providers. False: none.
+        key_prefix: Prefix that distinguishes several KeyAuth in a process.
+        telemetry: Providers. True: OpenTelemetry's global ones, if it is installed. False: none.
 
     Raises:
-        SetupError: providers are given and OpenTelemetry is not installed.
+        SetupError: If providers are given and OpenTelemetry is not installed.
     """
     if telemetry is False:
         return Metrics()

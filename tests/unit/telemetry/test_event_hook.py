@@ -248,7 +248,7 @@ async def test_what_a_hook_has_no_time_for_is_dropped_and_counted(
     await handed.close()
     assert counts.events_dropped == MAX_WAITING + 5
     lines = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert lines == ["on_event does not keep up: 1 events dropped since the start"]
+    assert lines == ["on_event is too slow: 1 events dropped since the start"]
 
 
 def an_event() -> AuthEvent:
