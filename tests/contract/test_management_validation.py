@@ -249,3 +249,61 @@ async def test_an_expiry_is_given_in_one_way(open_scene: OpenScene) -> None:
         relative = await made_with(scene, session, expires_in_s=60)
         absolute = await made_with(scene, session, expires_at=scene.clock.rfc3339(60))
         assert relative.json()["expires_at"] == absolute.json()["expires_at"]
+
+
+INVISIBLE = [
+    "\u200b",
+    "\u2060",
+    "\u00ad",
+    "\u2800",
+    "\u3164",
+    "\ufeff",
+    "\u0301",
+    "\u200d \u200c",
+    "a\u061cb",
+    "a\u202eb",
+]
+
+
+@pytest.mark.parametrize("name", INVISIBLE, ids=ascii)
+async def test_a_name_is_visible_and_keeps_the_direction_of_text(open_scene: OpenScene, name: str) -> None:
+    async with open_scene() as scene:
+        session = await scene.session()
+        assert_names_the_field(await scene.send("POST", "/api-keys", json={"name": name}, bearer=session), "name")
+
+
+@pytest.mark.parametrize("name", ["\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "🔑", "e\u0301", "한"], ids=ascii)
+async def test_names_of_every_script_are_taken(open_scene: OpenScene, name: str) -> None:
+    async with open_scene() as scene:
+        made = await scene.send("POST", "/api-keys", json={"name": name}, bearer=await scene.session())
+        assert (made.status_code, made.json()["name"]) == (201, name)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-8-sig", "cp500"])
+async def test_a_body_is_json_in_utf_8(open_scene: OpenScene, encoding: str) -> None:
+    async with open_scene() as scene:
+        body = '{"name": "x"}'.encode(encoding)
+        answer = await scene.send("POST", "/api-keys", content=body, bearer=await scene.session())
+        assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["body"])
+        assert len(await scene.auth.keys.list()) == 0
+
+
+async def test_no_answer_of_management_may_be_stored(open_scene: OpenScene) -> None:
+    async with open_scene(max_keys_per_owner=2) as scene:
+        caller: dict[str, Any] = {"bearer": await scene.session()}
+        made = await scene.send("POST", "/api-keys", json={"name": "n"}, **caller)
+        path = f"/api-keys/{made.json()['id']}"
+        revoked = await scene.send("DELETE", path, **caller)
+        answers = {
+            201: made,
+            204: revoked,
+            401: await scene.get("/api-keys"),
+            403: await scene.send("POST", "/api-keys", json={"name": "n", "owner_id": "bob"}, **caller),
+            404: await scene.get("/api-keys/000000000000", **caller),
+            405: await scene.send("PUT", "/api-keys", **caller),
+            409: await scene.send("POST", f"{path}/rotate", json={}, **caller),
+            422: await scene.send("POST", "/api-keys", json={}, **caller),
+            200: await scene.get(path, **caller),
+        }
+        assert {status: answer.status_code for status, answer in answers.items()} == {s: s for s in answers}
+        assert {answer.headers.get("cache-control") for answer in answers.values()} == {"no-store"}

@@ -131,6 +131,10 @@ async def test_reported_twice_it_is_revoked_once(auth: KeyAuth) -> None:
     revoked_at = (await auth.keys.get(made.key.id)).revoked_at
     assert await auth.leaks.report(made.token) == "recorded"
     assert (await auth.keys.get(made.key.id)).revoked_at == revoked_at
+    events = [event.event for event in (await auth.keys.events(made.key.id)).items]
+    assert events == ["revoked", "leaked", "created"], "a report that is replayed adds no line"
+    await auth.leaks.report(made.token, url="https://elsewhere.example")
+    assert len((await auth.keys.events(made.key.id)).items) == 4
 
 
 async def test_it_may_only_be_written_down(auth: KeyAuth) -> None:

@@ -86,7 +86,7 @@ class ImportVerifier(Verifier):
             before = self._verified.get(digest) or self._inactive.get(digest)
             is_known = before is not None and before.key.secret_id == secret.key.secret_id
             if is_known or await self._is_right(text, digest, verified, secret):
-                if secret.scheme is not None:
+                if not foreign.is_adopted(secret.scheme):
                     self._adopt_soon(text, secret)
                 return self._remember(digest, verified)
         self._remember_wrong(digest, key_id)
@@ -109,11 +109,11 @@ class ImportVerifier(Verifier):
         return None if best is None else found[best].with_public(lookups[best])
 
     async def _is_right(self, text: str, digest: bytes, verified: VerifiedKey, secret: ImportedSecret) -> bool:
-        if secret.scheme is None:
-            return is_same_secret(secret.tag, secret_tag(text)) and await self._verify(
-                text, digest, verified, secret.hash
-            )
         hashed = foreign.hashed_part(text, secret.scheme, secret.public)
+        if secret.scheme is None or foreign.is_adopted(secret.scheme):
+            return is_same_secret(secret.tag, secret_tag(hashed)) and await self._verify(
+                hashed, digest, verified, secret.hash
+            )
         if not foreign.is_slow(secret.scheme):
             return foreign.verify(secret.scheme, secret.hash, hashed)
         name = (digest, secret.key.secret_id)
@@ -154,8 +154,13 @@ class ImportVerifier(Verifier):
         try:
             if await self._store.imports.is_adopted(secret.key.secret_id, secret.hash):
                 return  # the row was read before that
-            phc = await self._hasher.hash(text, secret.key.owner_id)
-            values: dict[str, Any] = {"hash": phc, "tag": secret_tag(text), "last4": text[-4:]}
+            scheme = secret.scheme or ""
+            hashed = foreign.hashed_part(text, scheme, secret.public)
+            adopted = foreign.adopted_scheme(text, scheme, secret.public)
+            phc = await self._hasher.hash(hashed, secret.key.owner_id)
+            values: dict[str, Any] = {"hash": phc, "tag": secret_tag(hashed), "scheme": adopted}
+            if adopted is None or not adopted.endswith("72"):  # otherwise the end may not be that of the token
+                values["last4"] = text[-4:]
             await self._store.imports.adopt(secret.key.secret_id, secret.hash, values)
         except Exception as error:
             # Such as a role that may only read. The request was right all the same.

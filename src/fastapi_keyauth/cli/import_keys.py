@@ -49,10 +49,13 @@ def import_file(
         _complain(outcome, as_json=as_json)
         raise typer.Exit(Exit.REFUSED)
     if as_json:
-        print_json({"imported": outcome.imported, "skipped": outcome.skipped, "dry_run": dry_run})
+        counts = {"imported": outcome.imported, "skipped": outcome.skipped, "with_all_scopes": outcome.with_all_scopes}
+        print_json({**counts, "dry_run": dry_run})
         return
     what = "would be imported" if dry_run else "imported"
     say(f"{outcome.imported} keys {what}, {outcome.skipped} existed already.")
+    if outcome.with_all_scopes:
+        say(f"{outcome.with_all_scopes} of them name no scopes: they have '*' (all except keys:* and admin).")
     if not is_open:
         say("Their tokens are refused until the setting imported_prefixes contains what they start with.")
 

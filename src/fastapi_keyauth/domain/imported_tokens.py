@@ -14,6 +14,8 @@ from argon2.exceptions import InvalidHashError, VerifyMismatchError
 Scheme = Literal["sha256", "sha512", "bcrypt", "argon2"]
 Hashed = Literal["token", "secret"]
 
+OWN = "own"
+"""The scheme of a hash of ours that does not cover the whole token."""
 SEPARATORS = "_-.:"
 MAX_PARTS = 8
 """Separators of a token before which a public part is looked for."""
@@ -140,9 +142,36 @@ def scheme_name(scheme: Scheme, hashed: Hashed) -> str:
     return scheme if hashed == "token" else f"{scheme}:secret"
 
 
-def hashed_part(text: str, scheme: str, public: str | None) -> str:
-    """The part of a token that was hashed: all of it, or what follows the public part and one separator."""
-    return text[len(public) + 1 :] if public is not None and scheme.endswith(":secret") else text
+def hashed_part(text: str, scheme: str | None, public: str | None) -> str:
+    """Return the part of a token that is hashed.
+
+    That is all of it, or what follows the public part and one separator. Of either, bcrypt hashes the first 72 bytes.
+    """
+    name, *details = (scheme or OWN).split(":")
+    part = text[len(public) + 1 :] if public is not None and "secret" in details else text
+    return part[:_BCRYPT_BYTES] if name == "bcrypt" or "72" in details else part
+
+
+def adopted_scheme(text: str, scheme: str, public: str | None) -> str | None:
+    """Return how the row says what our hash is of, which replaces an imported one at the first use.
+
+    Ours covers exactly what the imported hash covered. What was sent first may differ from the token that was issued
+    where the imported hash does not look: in the separator, or beyond bcrypt's 72 bytes.
+
+    Returns:
+        None: the whole token.
+    """
+    details = [OWN]
+    if public is not None and scheme.endswith(":secret"):
+        details.append("secret")
+    if scheme.startswith("bcrypt") and len(hashed_part(text, scheme, public)) == _BCRYPT_BYTES:
+        details.append("72")
+    return ":".join(details) if len(details) > 1 else None
+
+
+def is_adopted(scheme: str | None) -> bool:
+    """Return whether a secret's hash is ours, and not the imported one."""
+    return scheme is None or scheme.partition(":")[0] == OWN
 
 
 def is_slow(scheme: str) -> bool:
@@ -171,9 +200,8 @@ def verify(scheme: str, hashed: str, text: str) -> bool:
         case "bcrypt":
             import bcrypt  # noqa: PLC0415  # an extra
 
-            # It never looked at more; since version 5 it refuses to be given more.
             try:
-                return bcrypt.checkpw(token[:_BCRYPT_BYTES], hashed.encode("ascii"))
+                return bcrypt.checkpw(token, hashed.encode("ascii"))
             except ValueError:  # a salt that none can be
                 return False
         case "argon2":

@@ -9,7 +9,9 @@ from fastapi_keyauth.errors import InvalidField
 
 MAX_USER_ID_LENGTH = 255
 _NOT_TEXT = ("Cc", "Cs", "Zl", "Zp")
-_BIDI_CONTROLS = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # Unicode UAX #9
+_BIDI_CONTROLS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # Unicode UAX #9
+_BLANK = "\u115f\u1160\u2800\u3164\uffa0"
+"""Letters and symbols by their category that show nothing: fillers of Hangul, and the empty Braille pattern."""
 _SCOPE_NAME = re.compile(r"[\x21\x23-\x29\x2b-\x5b\x5d-\x7e]{1,64}")  # RFC 6749 section 3.3, without "*"
 
 
@@ -49,3 +51,8 @@ def is_printable_text(text: str) -> bool:
     Joiners stay: names in Persian and Hindi need them.
     """
     return not any(unicodedata.category(character) in _NOT_TEXT or character in _BIDI_CONTROLS for character in text)
+
+
+def has_visible_text(text: str) -> bool:
+    """Return whether text has a character that shows something by itself: not a space, joiner, mark or filler."""
+    return any(unicodedata.category(character)[0] not in "CMZ" and character not in _BLANK for character in text)

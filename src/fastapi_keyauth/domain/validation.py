@@ -22,7 +22,13 @@ from pydantic_core import PydanticKnownError
 from fastapi_keyauth.domain.ip_addresses import parse_network
 from fastapi_keyauth.domain.origins import parse_origin
 from fastapi_keyauth.domain.principals import ADMIN, ALL, KEYS_READ, KEYS_WRITE
-from fastapi_keyauth.domain.text import MAX_USER_ID_LENGTH, check_owner_id, check_scope_names, is_printable_text
+from fastapi_keyauth.domain.text import (
+    MAX_USER_ID_LENGTH,
+    check_owner_id,
+    check_scope_names,
+    has_visible_text,
+    is_printable_text,
+)
 from fastapi_keyauth.errors import InvalidField
 
 MAX_METADATA_BYTES = 4096
@@ -37,16 +43,16 @@ LAST_EXPIRY = datetime(9000, 1, 1, tzinfo=UTC)
 
 def _validate_name(value: str) -> str:
     value = value.strip()
-    if not value:
-        raise ValueError("a name has at least one character that can be seen")
+    if not has_visible_text(value):
+        raise ValueError("must have at least one visible character")
     if not is_printable_text(value):
-        raise ValueError("a name has no control characters")
+        raise ValueError("must not have control characters, or characters that change the direction of text")
     return value
 
 
 def _validate_reason(value: str) -> str:
     value = value.strip()
-    if not value or not is_printable_text(value):
+    if not has_visible_text(value) or not is_printable_text(value):
         raise ValueError("must have visible characters and no control characters")
     return value
 
@@ -154,7 +160,7 @@ def _as_list(value: Any) -> Any:
 
 
 # What OpenAPI says of the rules above, as far as a schema can, and never more than they do.
-_UNSEEN = r"\u0000-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069"
+_UNSEEN = r"\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
 _NAME = {"minLength": 1, "pattern": rf"[^\s{_UNSEEN}]"}
 _OWNER = {"minLength": 1, "maxLength": MAX_USER_ID_LENGTH, "pattern": rf"^[^{_UNSEEN}]*$"}
 _SCOPE = {"pattern": r"^(\*|[\x21\x23-\x29\x2b-\x5b\x5d-\x7e]{1,64})$"}

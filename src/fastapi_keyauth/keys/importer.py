@@ -63,18 +63,21 @@ class ImportOutcome:
         imported: new keys.
         skipped: lines whose token opens a key already.
         key_ids: of the new keys, in the order of the records; empty where nothing was written.
+        with_all_scopes: Number of new keys that have the scope ``*`` because their record names no scopes. Added in
+            0.2.
     """
 
     imported: int
     skipped: int
     key_ids: tuple[str, ...] = ()
+    with_all_scopes: int = 0
 
 
 def _listed(value: Any) -> Any:
-    """A list may be JSON, or words with spaces between."""
+    """Return a list that is given as JSON, or as words with spaces or commas between them."""
     if not isinstance(value, str):
         return value
-    return _parsed(value) if value.lstrip().startswith("[") else value.split()
+    return _parsed(value) if value.lstrip().startswith("[") else value.replace(",", " ").split()
 
 
 def _parsed(value: Any) -> Any:
@@ -148,6 +151,7 @@ class _Import:
         self._now = now
         self._bad: list[BadLine] = []
         self._bad_count = 0
+        self._without_scopes: set[str] = set()
 
     async def run(self, lines: Iterable[Line], dry_run: bool, skip_existing: bool, advance: Progress) -> ImportOutcome:
         """Check every line, then write all of them.
@@ -173,8 +177,9 @@ class _Import:
                     self._refuse(number, None, "its token, or its public part, belongs to a key already")
         self._stop_if_bad()
         new = [rows for lookup, (_, rows) in found.items() if lookup not in known]
+        with_all_scopes = sum(rows.key["id"] in self._without_scopes for rows in new)
         if dry_run:
-            return ImportOutcome(len(new), len(known))
+            return ImportOutcome(len(new), len(known), with_all_scopes=with_all_scopes)
         try:
             await self._store.add(new, advance)
         except LookupTaken:
@@ -182,7 +187,7 @@ class _Import:
             self._refuse(0, None, "another import took one of these tokens at the same moment: try again")
             self._stop_if_bad()
         logger.info("imported %d keys", len(new), extra={"keyauth_event": "imported"})
-        return ImportOutcome(len(new), len(known), tuple(rows.key["id"] for rows in new))
+        return ImportOutcome(len(new), len(known), tuple(rows.key["id"] for rows in new), with_all_scopes)
 
     def _check_all(self, lines: Iterable[Line], advance: Progress) -> Iterator[tuple[int, NewRows | None]]:
         """The rows of each line; None where the line was refused."""
@@ -219,6 +224,8 @@ class _Import:
             if moment is not None and moment > self._now:
                 raise InvalidField(field, "must not lie in the future")
         id = new_key_id()
+        if "scopes" not in line.model_fields_set:
+            self._without_scopes.add(id)
         scheme = foreign.scheme_name(found.scheme, line.hashed)
         policy = line.model_dump(
             include={"owner_id", "name", "scopes", "hourly_limit", "allowed_origins", "allowed_ips", "expires_at"}

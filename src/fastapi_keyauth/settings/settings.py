@@ -4,7 +4,7 @@ import json
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import AwareDatetime, Field, PrivateAttr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, SettingsConfigDict
 
 from fastapi_keyauth.domain.ip_addresses import parse_network
@@ -51,6 +51,10 @@ class KeyAuthSettings(BaseSettings):
     imported_prefixes: Annotated[tuple[str, ...], NoDecode] = ()
     """What tokens of imported keys start with, such as ``kg_``; ``*``: any value of the header is looked up. None: only
     our own form is."""
+
+    imported_until: AwareDatetime | None = None
+    """When imported secrets end (with a time zone). From then on they are refused as expired, which is no failed
+    attempt. None: they do not end together. Added in 0.2."""
 
     realm: str = Field("api", min_length=1, max_length=100)
     """The realm named in ``WWW-Authenticate`` (RFC 9110 section 11.5)."""

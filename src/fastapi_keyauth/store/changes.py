@@ -69,13 +69,12 @@ class KeyChange:
         ends_at = self._now + overlap
         if self.key.expires_at is not None:
             ends_at = min(ends_at, self.key.expires_at)
-        ends_last = self.key.secrets[0]
+        old_hint = self.key.hint
         still_open = (secrets.c.expires_at.is_(None)) | (secrets.c.expires_at > self._now)
         of_key = update(secrets).where(secrets.c.key_id == self.key.id, still_open)
         await self._connection.execute(of_key.where(secrets.c.expires_at.is_not(None)).values(expires_at=self._now))
         await self._connection.execute(of_key.where(secrets.c.expires_at.is_(None)).values(expires_at=ends_at))
         await add_secret(self._connection, self.key.id, secret, self._now)
-        old_hint = ends_last.hint
         is_imported = old_hint.startswith("…")
         changes = {
             "hint": {"from": old_hint, "to": ("…" if is_imported else old_hint[:-4]) + secret["last4"]},

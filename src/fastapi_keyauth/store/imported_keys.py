@@ -76,9 +76,7 @@ class ImportStore:
     async def find(self, lookups: Sequence[str]) -> dict[str, ImportedSecret]:
         """The secrets that are found by any of these, by what they were found by."""
         statement = (
-            select(
-                *FOR_TOKEN_COLUMNS, secrets.c.scheme, secrets.c.lookup, secrets.c.tag.label("secret_tag"), newest_event
-            )
+            select(*FOR_TOKEN_COLUMNS, secrets.c.scheme, secrets.c.tag.label("secret_tag"), newest_event)
             .select_from(keys.join(secrets, secrets.c.key_id == keys.c.id).outerjoin(newest_event, true()))
             .where(secrets.c.lookup.in_(lookups), is_of_product(keys, self._mapper.prefix))
         )
@@ -133,7 +131,7 @@ class ImportStore:
         """Replace an imported hash by ours: these columns alone, and only if nobody did so before."""
         async with self._database.write() as connection:
             replaced = update(secrets).where(_is_as_it_was(secret_id, old_hash))
-            await connection.execute(replaced.values(scheme=None, **values))
+            await connection.execute(replaced.values(**values))
 
 
 def _is_as_it_was(secret_id: int, old_hash: str) -> ColumnElement[bool]:

@@ -25,6 +25,7 @@ FOR_TOKEN_COLUMNS = (
     secrets.c.id.label("secret_id"),
     secrets.c.hash.label("secret_hash"),
     secrets.c.expires_at.label("secret_expires_at"),
+    secrets.c.lookup,
 )
 """What ``RowMapper.key_snapshot`` wants, and the hash."""
 
@@ -64,29 +65,19 @@ class RowMapper:
         self.prefix = settings.key_prefix
         self._default_limit = settings.default_hourly_limit
         self._algorithm = settings.rate_limit_algorithm
+        self._imported_until = settings.imported_until
 
     def key(self, row: Mapping[str, Any], secret_rows: Sequence[Mapping[str, Any]], now: datetime) -> Key:
         """A key with its live secrets. ``secret_rows``: all that may be live, newest first, never empty."""
         environment, key_id = row["environment"], row["id"]
-        alive = [
-            Secret(
-                # The rest of an imported token is not known here, and has not our form.
-                hint=format_hint(self.prefix, environment, key_id, secret["last4"])
-                if secret["lookup"] is None
-                else f"…{secret['last4']}",
-                created_at=secret["created_at"],
-                expires_at=secret["expires_at"],
-                last_used_at=secret["last_used_at"],
-            )
-            for secret in secret_rows
-            if secret["expires_at"] is None or secret["expires_at"] > now
-        ]
+        found = [self._secret(environment, key_id, secret) for secret in secret_rows]
+        alive = [secret for secret in found if secret.expires_at is None or secret.expires_at > now]
         return Key(
             id=key_id,
             name=row["name"],
             owner_id=row["owner_id"],
             environment=environment,
-            hint=alive[0].hint,
+            hint=found[0].hint,
             scopes=row["scopes"],
             hourly_limit=self._default_limit if row["hourly_limit"] is None else row["hourly_limit"],
             allowed_origins=row["allowed_origins"],
@@ -118,9 +109,25 @@ class RowMapper:
             expires_at=row.expires_at,
             revoked_at=row.revoked_at,
             secret_id=row.secret_id,
-            secret_expires_at=row.secret_expires_at,
+            secret_expires_at=self._end(row.secret_expires_at, row.lookup),
             limits=self._limits(row),
         )
+
+    def _secret(self, environment: str, key_id: str, row: Mapping[str, Any]) -> Secret:
+        # The rest of an imported token is not known here, and does not have our form.
+        is_ours = row["lookup"] is None
+        return Secret(
+            hint=format_hint(self.prefix, environment, key_id, row["last4"]) if is_ours else f"…{row['last4']}",
+            created_at=row["created_at"],
+            expires_at=self._end(row["expires_at"], row["lookup"]),
+            last_used_at=row["last_used_at"],
+        )
+
+    def _end(self, expires_at: datetime | None, lookup: str | None) -> datetime | None:
+        """Return when a secret ends: an imported one, which has a lookup, by ``imported_until`` at the latest."""
+        if lookup is None or self._imported_until is None:
+            return expires_at
+        return self._imported_until if expires_at is None else min(expires_at, self._imported_until)
 
     def _limits(self, row: Row[Any]) -> LimitSet:
         number = self._default_limit if row.hourly_limit is None else row.hourly_limit

@@ -5,7 +5,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
 
@@ -16,7 +16,15 @@ from fastapi import Depends, FastAPI
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
-from fastapi_keyauth import ImportRefused, InvalidApiKey, KeyAuth, MalformedApiKey, RevokedApiKey, SetupError
+from fastapi_keyauth import (
+    ExpiredApiKey,
+    ImportRefused,
+    InvalidApiKey,
+    KeyAuth,
+    MalformedApiKey,
+    RevokedApiKey,
+    SetupError,
+)
 from fastapi_keyauth.auth.hashing import Hasher
 from fastapi_keyauth.auth.imported_verifier import MAX_TRIED, ImportVerifier
 from fastapi_keyauth.cli.import_keys import _complain, _read
@@ -26,6 +34,7 @@ from fastapi_keyauth.settings.settings import KeyAuthSettings
 from fastapi_keyauth.store.imported_keys import ImportStore
 from fastapi_keyauth.store.mapping import secrets
 from tests.helpers.keys import authenticate
+from tests.helpers.stage import Clock
 
 MakeAuth = Callable[..., KeyAuth]
 TOKEN = "kg_0a1b2c3d_Zm9vYmFyYmF6cXV4Zm9vYmFyYmF6cXV4MTIzNDU2"
@@ -89,7 +98,7 @@ async def test_an_imported_token_opens_its_key_and_is_hashed_our_way(make: MakeA
         assert (await authenticate(auth, TOKEN)).id == key_id
         await settle(auth)
         row = await row_of(auth)
-        assert row.scheme is None
+        assert foreign.is_adopted(row.scheme)
         assert row.hash.startswith("$argon2id$")
         assert (await auth.keys.get(key_id)).hint == f"…{TOKEN[-4:]}"
     async with make() as other:  # another process, which has not seen the token
@@ -332,7 +341,7 @@ def test_a_prefix_that_cannot_be_right_is_refused(prefix: str) -> None:
 
 def test_bcrypt_looks_at_72_bytes_as_it_did_when_the_hash_was_made() -> None:
     long = "x" * 100
-    assert foreign.verify("bcrypt", hash_bcrypt(long[:72]), long)
+    assert foreign.verify("bcrypt", hash_bcrypt(long[:72]), foreign.hashed_part(long, "bcrypt", None))
 
 
 def test_files_are_read_with_their_line_numbers(tmp_path: Any) -> None:
@@ -343,3 +352,88 @@ def test_files_are_read_with_their_line_numbers(tmp_path: Any) -> None:
     rows = tmp_path / "keys.jsonl"
     rows.write_text(json.dumps(record()) + "\n\n[]\n")
     assert [(line.number, line.problem is None) for line in _read(str(rows), "jsonl")] == [(1, True), (3, False)]
+
+
+LONG = f"kg_two_{'A' * 80}"
+FIRST_USES: dict[str, tuple[dict[str, Any], str, str]] = {
+    "another separator": (
+        {"public": PUBLIC, "hashed": "secret", "hash": hashlib.sha256(SECRET.encode()).hexdigest()},
+        f"{PUBLIC}.{SECRET}",
+        TOKEN,
+    ),
+    "another tail": ({"public": "kg_two", "hash": hash_bcrypt(LONG[:72])}, f"{LONG[:72]}cut", LONG),
+    "a longer tail": ({"public": "kg_two", "hash": hash_bcrypt(LONG[:72])}, f"{LONG}more", LONG),
+    "a shorter tail": ({"public": "kg_two", "hash": hash_bcrypt(LONG[:72])}, LONG[:72], LONG),
+    "another tail of the secret": (
+        {"public": "kg_two", "hashed": "secret", "hash": hash_bcrypt("A" * 72)},
+        f"kg_two:{'A' * 72}cut",
+        LONG,
+    ),
+}
+
+
+@pytest.mark.parametrize("stack", ["sqlite-memory"], indirect=True)
+@pytest.mark.parametrize("case", FIRST_USES)
+async def test_the_token_that_was_issued_works_whatever_copy_was_used_first(make: MakeAuth, case: str) -> None:
+    values, sent_first, issued = FIRST_USES[case]
+    async with make() as auth:
+        (key_id,) = (await auth.keys.import_keys([record(**values, last4=issued[-4:])])).key_ids
+        await authenticate(auth, sent_first)
+        await settle(auth)
+        assert (await row_of(auth)).hash.startswith("$argon2id$")
+        assert (await authenticate(auth, issued)).id == key_id
+        assert (await auth.keys.get(key_id)).hint == f"…{issued[-4:]}"
+    async with make() as other:
+        assert (await authenticate(other, issued)).id == key_id
+        with pytest.raises(InvalidApiKey):
+            await authenticate(other, issued[:60] + "x" * 20)
+
+
+async def test_imported_keys_count_as_unused_from_their_import(make_auth: MakeAuth) -> None:
+    clock = Clock()
+    async with make_auth(imported_prefixes=("kg_",), clock=clock) as auth:
+        old = {"created_at": "2024-05-01", "last_used_at": "2025-06-01T00:00:00Z"}
+        (key_id,) = (await auth.keys.import_keys([record(**old)])).key_ids
+        assert (await auth.keys.get(key_id)).last_used_at == datetime(2025, 6, 1, tzinfo=UTC)
+        assert (await auth.keys.list(unused_for_days=1)).items == []
+        clock.advance(86_400)
+        assert [key.id for key in await auth.keys.list(unused_for_days=1)] == [key_id]
+        with pytest.raises(ImportRefused, match="last_used_at: must not lie in the future"):
+            await auth.keys.import_keys([record(hash=SHA256[::-1], last_used_at="2999-01-01")])
+
+
+@pytest.mark.parametrize("stack", ["sqlite-memory"], indirect=True)
+@pytest.mark.parametrize("scopes", ["read,write", "read write", "read, write", '["read", "write"]'])
+async def test_scopes_are_words_with_commas_or_spaces_between(make: MakeAuth, scopes: str) -> None:
+    async with make() as auth:
+        (key_id,) = (await auth.keys.import_keys([record(scopes=scopes)])).key_ids
+        assert (await auth.keys.get(key_id)).scopes == ["read", "write"]
+
+
+@pytest.mark.parametrize("stack", ["sqlite-memory"], indirect=True)
+async def test_an_import_says_how_many_keys_may_do_anything(make: MakeAuth) -> None:
+    records = [record(hash=f"{number:064x}", scopes=scopes) for number, scopes in enumerate(["", None, "a", "*"])]
+    async with make() as auth:
+        for dry_run in (True, False):
+            outcome = await auth.keys.import_keys(records, dry_run=dry_run)
+            assert (outcome.imported, outcome.with_all_scopes) == (4, 2)
+
+
+async def test_imported_secrets_end_together(make_auth: MakeAuth) -> None:
+    clock = Clock()
+    end = datetime.fromtimestamp(clock() + 3600, UTC)
+    settings = {"imported_prefixes": ("kg_",), "imported_until": end, "block_after_failures": 2}
+    async with make_auth(clock=clock, **settings) as auth:
+        imported = await auth.keys.import_keys([record(), record(hash=hashlib.sha256(LONG.encode()).hexdigest())])
+        assert (await auth.keys.get(imported.key_ids[0])).secrets[0].expires_at == end
+        await authenticate(auth, TOKEN)
+        own = await auth.keys.rotate(imported.key_ids[0], timedelta(days=1))
+        await settle(auth)
+        clock.advance(3600)
+        for token in (TOKEN, LONG) * 3:
+            with pytest.raises(ExpiredApiKey):
+                await authenticate(auth, token)
+        with pytest.raises(InvalidApiKey):
+            await authenticate(auth, WRONG)
+        assert (await authenticate(auth, own.token)).id == imported.key_ids[0]
+        assert (await auth.keys.get(imported.key_ids[1])).hint.startswith("…")

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, HTTPException, Request, Response
 
 from fastapi_keyauth.errors import TemporarilyUnavailable
+from fastapi_keyauth.http.routers.bodies import BodyTooLarge, read_body
 from fastapi_keyauth.http.routers.signing_keys import FindKeys, SigningKeys, fetch_github_keys
 from fastapi_keyauth.keys.leaks import Leaks
 
@@ -34,7 +35,10 @@ def build_leaks_router(leaks: Leaks, *, find_keys: FindKeys = fetch_github_keys,
     # Not in the schema: it is no part of the API that the application offers to its clients.
     @router.post("", status_code=204, include_in_schema=False)
     async def take_reports(request: Request) -> Response:
-        body = await _read(request)
+        try:
+            body = await read_body(request, MAX_BODY_BYTES)
+        except BodyTooLarge:
+            raise HTTPException(413, f"A message may have at most {MAX_BODY_BYTES} bytes.") from None
         identifier = request.headers.get("github-public-key-identifier", "")
         signature = request.headers.get("github-public-key-signature", "")
         # Nothing is parsed before it is known who wrote it.
@@ -54,20 +58,11 @@ def build_leaks_router(leaks: Leaks, *, find_keys: FindKeys = fetch_github_keys,
     return router
 
 
-async def _read(request: Request) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise HTTPException(413, f"A message may have {MAX_BODY_BYTES} bytes.")
-    return bytes(body)
-
-
 def _parse(body: bytes) -> list[dict[str, Any]]:
     try:
         reports = json.loads(body)
     except (ValueError, RecursionError):
-        raise HTTPException(422, "The message is no JSON.") from None
+        raise HTTPException(422, "The message is not JSON.") from None
     if not isinstance(reports, list) or len(reports) > MAX_REPORTS:
         raise HTTPException(422, f"The message must be a list of at most {MAX_REPORTS} reports.")
     if not all(isinstance(report, dict) and isinstance(report.get("token"), str) for report in reports):

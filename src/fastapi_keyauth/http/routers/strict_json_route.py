@@ -12,10 +12,12 @@ from typing import Any
 from fastapi import HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Receive, Scope, Send
 
 from fastapi_keyauth.domain.redaction import redact
 from fastapi_keyauth.errors import InvalidField
+from fastapi_keyauth.http.routers.bodies import BodyTooLarge, read_body
 
 MAX_BODY_BYTES = 65_536
 """The longest sensible body is a tenth of it."""
@@ -39,8 +41,9 @@ def strict_json_route(authenticate: Callable[[Request], Awaitable[object]]) -> t
         async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
             if scope["method"] not in (self.methods or ()):
                 # RFC 9110 section 15.5.6: all methods of the path, where Starlette names those of its first route.
-                raise HTTPException(405, headers={"Allow": ", ".join(sorted(methods_at[self.path]))})
-            await super().handle(scope, receive, send)
+                headers = {"Allow": ", ".join(sorted(methods_at[self.path])), "Cache-Control": "no-store"}
+                raise HTTPException(405, headers=headers)
+            await super().handle(scope, receive, _without_caching(send))
 
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             handler = super().get_route_handler()
@@ -51,21 +54,16 @@ def strict_json_route(authenticate: Callable[[Request], Awaitable[object]]) -> t
                 await authenticate(request)
                 check_query(request, known)
                 if takes_body:
-                    body = await read_body(request)
-                    check_json(body)
+                    body = await _read_json(request)
                     request = Request(request.scope, _replay(body))
                 try:
-                    response = await handler(request)
+                    return await handler(request)
                 except InvalidField as error:
                     loc = ("body" if takes_body else "query", error.field)
                     raise RequestValidationError([{"type": "value_error", "loc": loc, "msg": error.message}]) from None
                 except RequestValidationError as error:
                     problems = error.errors()[:MAX_PROBLEMS]
                     raise RequestValidationError([_without_much_input(problem) for problem in problems]) from None
-
-                # A shared cache knows that an answer to ``Authorization`` is for one alone; of ``api-key`` it does not.
-                response.headers["Cache-Control"] = "no-store"
-                return response
 
             return checked
 
@@ -84,34 +82,40 @@ def check_query(request: Request, known: set[str]) -> None:
         raise RequestValidationError([problem])
 
 
-async def read_body(request: Request) -> bytes:
-    """The body, read no further than ``MAX_BODY_BYTES``.
+async def _read_json(request: Request) -> bytes:
+    """Return the body, which must be empty, or JSON that can be written again.
 
     Raises:
-        RequestValidationError: a 422 at ``body``: it is larger.
+        RequestValidationError: With a 422 at ``body``.
     """
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise _refused(f"larger than {MAX_BODY_BYTES} bytes")
-    return bytes(body)
-
-
-def check_json(body: bytes) -> None:
-    """The body must be empty, or JSON that can be written again.
-
-    Raises:
-        RequestValidationError: a 422 at ``body``.
-    """
-    if not body:
-        return
     try:
-        json.dumps(json.loads(body), ensure_ascii=False, allow_nan=False).encode("utf-8")
+        body = await read_body(request, MAX_BODY_BYTES)
+    except BodyTooLarge:
+        raise _refused(f"larger than {MAX_BODY_BYTES} bytes") from None
+    if not body:
+        return body
+    try:
+        # Decoded first: Python's parser would also take UTF-16 and UTF-32, which RFC 8259 section 8.1 excludes.
+        json.dumps(json.loads(body.decode("utf-8")), ensure_ascii=False, allow_nan=False).encode("utf-8")
     except RecursionError:
         raise _refused("too deeply nested") from None
     except ValueError:
         raise _refused("not valid JSON in UTF-8") from None
+    return body
+
+
+def _without_caching(send: Send) -> Send:
+    """Return a ``send`` that forbids to store the response, errors included.
+
+    A shared cache knows that a response to ``Authorization`` is for one client alone, but not of ``api-key``.
+    """
+
+    async def send_uncached(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message)["Cache-Control"] = "no-store"
+        await send(message)
+
+    return send_uncached
 
 
 def _refused(reason: str) -> RequestValidationError:
