@@ -166,9 +166,8 @@ class KeyQueries:
         after = read_cursor(cursor) if cursor else None
         await self._recorder.flush_soon()
         async with self._turns.place(turn):
-            keys = await self._store.find_page(now, filters, after, limit + 1)
-        more = len(keys) > limit
-        return KeyPage(keys[:limit], write_cursor(keys[limit - 1]) if more else None)
+            keys, has_more = await self._store.find_page(now, filters, after, limit)
+        return KeyPage(keys, write_cursor(keys[-1]) if has_more and keys else None)
 
     def _check_hours(self, hours: int) -> int:
         """Return the current hour, since 1970, if that many hours may be asked for."""

@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, insert, or_, select, text, true, tuple_
+from sqlalchemy import delete, func, insert, select, text, true, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastapi_keyauth.concurrency.uncancellable import uncancellable
@@ -19,6 +19,7 @@ from fastapi_keyauth.store.database import Database
 from fastapi_keyauth.store.imported_keys import ImportStore
 from fastapi_keyauth.store.lineage import Lineage, newest_event
 from fastapi_keyauth.store.mapping import FOR_TOKEN_COLUMNS, RowMapper, has_status, is_of_product, keys, secrets
+from fastapi_keyauth.store.pages import KEY_COLUMNS_OF_ANY_SIZE, conditions_of, find_page_ids
 from fastapi_keyauth.store.tables import ChangeRow, EventRow, OriginRow, table
 from fastapi_keyauth.telemetry.observer import Observer
 
@@ -106,18 +107,26 @@ class KeyStore:
 
     async def find_page(
         self, now: datetime, filters: KeyFilters, after: tuple[datetime, str] | None, limit: int
-    ) -> list[Key]:
-        """Return keys, newest first, after ``after`` (creation time and id of the last key of the page before)."""
-        statement = select(keys).order_by(keys.c.created_at.desc(), keys.c.id.desc()).limit(limit)
-        statement = statement.where(self._is_ours, *_conditions(filters, now))
+    ) -> tuple[list[Key], bool]:
+        """Return keys, newest first, and whether more follow.
+
+        Args:
+            now: The time, UTC.
+            filters: Which keys.
+            after: Creation time and id of the last key of the page before.
+            limit: Maximum number of keys. A page that becomes too large has fewer.
+        """
+        newest_first = select(keys).order_by(keys.c.created_at.desc(), keys.c.id.desc())
+        statement = newest_first.where(self._is_ours, *conditions_of(filters, now))
         if after is not None:
             # A row value keeps this one range of the index; the typed bind goes through UTCDateTime.
             last = tuple_(*after, types=[keys.c.created_at.type, keys.c.id.type])
             statement = statement.where(tuple_(keys.c.created_at, keys.c.id) < last)
         async with self._database.read() as connection:
-            rows = (await connection.execute(statement)).mappings().all()
-            secret_rows = await self._secrets_of(connection, [row["id"] for row in rows], now)
-            return [self._mapper.key(dict(row), secret_rows[row["id"]], now) for row in rows]
+            ids, has_more = await find_page_ids(connection, statement, keys.c.id, KEY_COLUMNS_OF_ANY_SIZE, limit)
+            rows = (await connection.execute(newest_first.where(keys.c.id.in_(ids)))).mappings().all()
+            secret_rows = await self._secrets_of(connection, ids, now)
+            return [self._mapper.key(dict(row), secret_rows[row["id"]], now) for row in rows], has_more
 
     @uncancellable
     async def create(
@@ -217,11 +226,11 @@ class KeyStore:
         self, key_id: str, before: int | None, limit: int, *, shows_admin_addresses: bool = True
     ) -> EventPage:
         """Return a page of a key's history, newest first."""
-        statement = select(_events).where(_events.c.key_id == key_id).order_by(_events.c.id.desc()).limit(limit + 1)
-        if before is not None:
-            statement = statement.where(_events.c.id < before)
+        newest_first = select(_events).where(_events.c.key_id == key_id).order_by(_events.c.id.desc())
+        statement = newest_first if before is None else newest_first.where(_events.c.id < before)
         async with self._database.read() as connection:
-            rows = (await connection.execute(statement)).all()
+            ids, has_more = await find_page_ids(connection, statement, _events.c.id, (_events.c.changes,), limit)
+            rows = (await connection.execute(newest_first.where(_events.c.id.in_(ids)))).all()
         items = [
             KeyEvent(
                 row.event,
@@ -231,9 +240,9 @@ class KeyStore:
                 row.changes,
                 row.reason,
             )
-            for row in rows[:limit]
+            for row in rows
         ]
-        return EventPage(items, str(rows[limit - 1].id) if len(rows) > limit else None)
+        return EventPage(items, str(rows[-1].id) if has_more else None)
 
     async def origins_of_active_keys(self, now: datetime) -> frozenset[str]:
         """Every origin that any active key lists."""
@@ -262,25 +271,3 @@ class KeyStore:
         """Changes that were announced need not be announced again."""
         async with self._database.write() as connection:
             await connection.execute(delete(_changes).where(_changes.c.id.in_(ids)))
-
-
-def _conditions(filters: KeyFilters, now: datetime) -> list[ColumnElement[bool]]:
-    found: list[ColumnElement[bool]] = []
-    if filters.owner_ids is not None:
-        found.append(keys.c.owner_id.in_(filters.owner_ids))
-    if filters.status is not None:
-        found.append(has_status(filters.status, now))
-    if not filters.include_revoked:
-        found.append(keys.c.revoked_at.is_(None))
-    if filters.text:
-        # Names may look like ids, and ids are case-sensitive.
-        in_name = keys.c.name.icontains(filters.text, autoescape=True)
-        found.append(in_name if filters.key_id is None else or_(keys.c.id == filters.key_id, in_name))
-    elif filters.key_id is not None:
-        found.append(keys.c.id == filters.key_id)
-    if filters.created_by is not None:
-        found.append(keys.c.created_by == filters.created_by)
-    if filters.unused_since is not None:
-        moments = (keys.c.last_used_at, keys.c.imported_at, keys.c.created_at)
-        found += [or_(moment.is_(None), moment <= filters.unused_since) for moment in moments]
-    return found
