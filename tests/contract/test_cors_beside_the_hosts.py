@@ -1,5 +1,6 @@
 """The plugin's CORS beside the application's own: in any order, neither opens or breaks what is the other's."""
 
+import gc
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
@@ -231,3 +232,20 @@ async def test_a_route_of_an_included_router_takes_a_key_before_its_dependency_i
         for prefix, origin in (("/a", SHOP), ("/b", None)):
             answer = await client.post(f"{prefix}/notes", content=b"{", headers=headers)
             assert (answer.status_code, cors_of(answer)[0]) == (422, origin)
+
+
+async def test_an_application_that_was_not_started_says_so_to_browsers_too(
+    make_auth: MakeAuth, caplog: pytest.LogCaptureFixture
+) -> None:
+    auth = make_auth()
+    app = FastAPI()
+    auth.install(app)
+    add_routes(app, auth)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="not started"):
+                await ask(client, SHOP)
+            with pytest.raises(RuntimeError, match="not started"):
+                await client.get("/models", headers={"Origin": SHOP})
+    gc.collect()
+    assert "never retrieved" not in caplog.text

@@ -11,6 +11,7 @@ from datetime import datetime
 
 from starlette.responses import Response
 
+from fastapi_keyauth.concurrency.single_flight import SingleFlight
 from fastapi_keyauth.domain.keys import KeySnapshot
 from fastapi_keyauth.errors import StoreUnavailable
 from fastapi_keyauth.http.host_cors import ALLOW_ORIGIN, allows_origin
@@ -59,7 +60,7 @@ class CorsRules:
         self._monotonic = monotonic
         self._of_keys: frozenset[str] = frozenset()
         self._read_at: float | None = None
-        self._reading: asyncio.Task[None] | None = None
+        self._reading: SingleFlight[None, None] = SingleFlight("keyauth-origins")
         self._wait_until = 0.0
         mode = settings.rate_limit_headers
         exposed: Iterable[str] = _EXPOSED["ietf"] + _EXPOSED["legacy"] if mode == "both" else _EXPOSED[mode]
@@ -117,10 +118,9 @@ class CorsRules:
         if self._any or origin in self._allowed:
             return True
         if self._read_at is None or self._monotonic() - self._read_at >= REMEMBER_S:
-            if self._reading is None:
-                self._reading = asyncio.create_task(self._read(), name="keyauth-origins")
+            if not self._reading.is_running(None):
                 self._wait_until = time.monotonic() + WAIT_S
-            reading = self._reading
+            reading = self._reading.start(None, self._read)
             # No response waits long for a database that hangs; asyncio.wait leaves the task alone.
             await asyncio.wait([reading], timeout=max(0.0, self._wait_until - time.monotonic()))
             if reading.done():
@@ -131,15 +131,12 @@ class CorsRules:
         began = self._monotonic()
         try:
             self._of_keys = await self._store.origins_of_active_keys(self._now())
-            self._read_at = began
         except StoreUnavailable:
-            self._read_at = began
             logger.warning(
                 "origins of keys not read, the last ones stay: the database is unavailable",
                 extra={"keyauth_event": "origins_not_read"},
             )
-        finally:
-            self._reading = None
+        self._read_at = began
 
 
 def add_vary(headers: RawHeaders) -> None:
