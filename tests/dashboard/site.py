@@ -12,10 +12,11 @@ from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi.security import OAuth2PasswordRequestForm
 from pydantic import BaseModel
 from sqlalchemy import update
 from starlette.requests import HTTPConnection
@@ -59,6 +60,12 @@ def build_product(auth: KeyAuth) -> FastAPI:
             raise HTTPException(401, "Email or password is wrong.")
         return {"session_token": await auth.sessions.create(who.email)}
 
+    @app.post("/token")
+    async def issue_token(form: Annotated[OAuth2PasswordRequestForm, Depends()]) -> dict[str, str]:
+        if form.password != PASSWORD:
+            raise HTTPException(400, "Incorrect username or password")
+        return {"access_token": await auth.sessions.create(form.username), "token_type": "bearer"}
+
     @app.post("/logout", status_code=204, dependencies=[Depends(auth.require_session)])
     async def log_out(request: Request) -> None:
         await auth.sessions.revoke(auth.session_token(request) or "")
@@ -90,11 +97,11 @@ async def resolve_jwt(token: str, _connection: HTTPConnection) -> SessionPrincip
 
 
 class Site:
-    """Three addresses of one product, and a second product.
+    """Three addresses of one product, and two more products.
 
     `url`: as it is. `url` + "/stripped": behind a proxy that takes the prefix away and says nothing. `url` + "/told":
     behind one that says it, as `root_path`. `url` + "/jwt": a product whose sessions are JWTs and that has no log-in
-    of its own.
+    of its own. `url` + "/oauth2": a product with the login of FastAPI's tutorial.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -114,7 +121,7 @@ class Site:
         self.jwt_auth = self._make_auth(
             "jwt", session_resolver=resolve_jwt, dashboard=DashboardOptions(session_item="jwt")
         )
-        self.statements = 0
+        self.oauth2_auth = self._make_auth("oauth2", dashboard=DashboardOptions(log_in_path="/token", log_in_form=True))
         self._server = uvicorn.Server(
             uvicorn.Config(self._build(), ws="none", lifespan="off", log_level="warning", proxy_headers=False)
         )
@@ -151,6 +158,23 @@ class Site:
             oldest = (secret.c.key_id == key_id) & (secret.c.created_at > columns["created_at"])
             self._execute(update(secret).where(oldest).values(created_at=columns["created_at"]))
 
+    def copy_key(self, created: CreatedKey, many: int) -> None:
+        """Insert copies of a key named ``key 0001`` and so on, in one transaction."""
+
+        async def copy() -> None:
+            async with self.auth._database.write() as connection:
+                for rows, name in ((table(KeyRow), "id"), (table(SecretRow), "key_id")):
+                    found = await connection.execute(rows.select().where(rows.c[name] == created.key.id))
+                    row = found.mappings().one()
+                    copies = []
+                    for number in range(1, many + 1):
+                        fresh = {**row, name: f"{created.key.id[:8]}{number:04}"}
+                        fresh.update({"id": None} if name == "key_id" else {"name": f"key {number:04}"})
+                        copies.append(fresh)
+                    await connection.execute(rows.insert(), copies)
+
+        self.run(copy())
+
     def use_secret(self, key_id: str, hint: str, at: datetime) -> None:
         """As if the secret with that hint had been used then."""
         secret = table(SecretRow)
@@ -183,6 +207,7 @@ class Site:
     def _build(self) -> ASGIApp:
         product = build_product(self.auth)
         jwt_product = build_product(self.jwt_auth)
+        oauth2_product = build_product(self.oauth2_auth)
 
         async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
             path: str = scope["path"]
@@ -193,6 +218,8 @@ class Site:
                 scope = {**scope, "root_path": "/told"}
             elif path.startswith("/jwt/"):
                 app, scope = jwt_product, {**scope, "root_path": "/jwt"}
+            elif path.startswith("/oauth2/"):
+                app, scope = oauth2_product, {**scope, "root_path": "/oauth2"}
             await app(scope, receive, send)
 
         return dispatch
@@ -208,6 +235,7 @@ class Site:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.auth)
             await stack.enter_async_context(self.jwt_auth)
+            await stack.enter_async_context(self.oauth2_auth)
             self._is_up.set()
             await self._server.serve(sockets=[self._socket])
 

@@ -36,14 +36,15 @@ def test_axe_finds_nothing_serious_in_any_view_or_dialog(
     made = furnish(visitor)
     found = {}
     visitor.open_list()
-    expect(visitor.page.locator(".spark").first).to_be_visible()
+    expect(visitor.page.locator(".cell-usage .skeleton")).to_have_count(0)
     found["list"] = violations(visitor)
-    visitor.press("New API key")
     visitor.press("Create key")
-    visitor.dialog.get_by_text("Where it may be used from").click()
-    visitor.dialog.get_by_text("Managing keys").click()
+    visitor.press("Create key")
+    visitor.dialog.get_by_text("Restrict where it may be used").click()
+    visitor.dialog.get_by_text("Manage keys").click()
     found["new key"] = violations(visitor)
     visitor.field("Name").fill("x")
+    visitor.field("files:read").check()
     visitor.press("Create key")
     expect(visitor.dialog.locator(".token")).to_be_visible()
     found["token"] = violations(visitor)
@@ -81,15 +82,21 @@ def furnish(visitor: Visitor) -> str:
 def test_all_of_it_can_be_done_without_a_mouse(visitor: Visitor) -> None:
     keyboard = visitor.page.keyboard
     visitor.open_list()
-    visitor.page.get_by_role("button", name="New API key").first.focus()
+    visitor.page.get_by_role("button", name="Create key").first.focus()
     keyboard.press("Enter")
     expect(visitor.field("Name")).to_be_focused()
     keyboard.type("by keyboard")
     keyboard.press("Enter")
+    expect(visitor.field("completions:write")).to_be_focused()
+    keyboard.press("Space")
+    keyboard.press("Enter")
+    assert visitor.shown_token
+    expect(visitor.dialog.get_by_role("button", name="Copy key")).to_be_focused()
+    keyboard.press("Enter")
     assert visitor.shown_token
     visitor.dialog.get_by_role("button", name="I have saved it").focus()
     keyboard.press("Enter")
-    expect(visitor.page.get_by_role("button", name="New API key").first).to_be_focused()
+    expect(visitor.page.get_by_role("button", name="Create key").first).to_be_focused()
     menu = visitor.page.get_by_role("button", name="Actions for by keyboard")
     menu.focus()
     keyboard.press("ArrowDown")
@@ -132,3 +139,59 @@ def test_nothing_sticks_out_of_a_narrow_screen(make_visitor: MakeVisitor) -> Non
     visitor.open(f"/settings/api-keys#/keys/{key_id}")
     expect(visitor.page.locator(".chart-canvas svg")).to_be_visible()
     assert overhang() <= 0
+
+
+CHOSEN = """() => {
+    const look = (node) => {
+        const style = getComputedStyle(node);
+        return [style.backgroundColor, style.color].join();
+    };
+    const chosen = [...document.querySelectorAll(".choice input:checked + span")].map(look);
+    const others = [...document.querySelectorAll(".choice input:not(:checked) + span")].map(look);
+    return { chosen, others };
+}"""
+
+
+def test_forced_colors_show_what_is_chosen(make_visitor: MakeVisitor) -> None:
+    """axe-core does not look at it: the browser drops backgrounds and shadows, and with them what was chosen."""
+    visitor = make_visitor(context="forced colors", bypass_csp=True, forced_colors=True)
+    furnish(visitor)
+    visitor.open_list()
+    expect(visitor.page.locator(".cell-usage .skeleton")).to_have_count(0)
+    assert visitor.page.evaluate("matchMedia('(forced-colors: active)').matches")
+    visitor.press("Create key")
+    found = visitor.page.evaluate(CHOSEN)
+    assert len(found["chosen"]) == 3
+    assert len(set(found["chosen"])) == 1
+    assert not set(found["chosen"]) & set(found["others"])
+    assert violations(visitor) == []
+    visitor.page.keyboard.press("Escape")
+    for name in ("status", "button", "tag"):
+        width = visitor.page.locator(f".{name}").first.evaluate("node => getComputedStyle(node).borderTopWidth")
+        assert width != "0px", name
+    sorted_by = visitor.page.locator(".sort-button.is-sorted")
+    expect(sorted_by).to_have_css("text-decoration-line", "underline")
+    assert violations(visitor) == []
+
+
+@pytest.mark.parametrize("width", [640, 360])
+def test_a_key_takes_little_height_on_a_narrow_or_enlarged_page(make_visitor: MakeVisitor, width: int) -> None:
+    """640 pixels are what a page 1,280 wide has at 200 %."""
+    visitor = make_visitor(width=width)
+    furnish(visitor)
+    visitor.make_key("a name that is as long as names may be, so that it takes several lines".ljust(100, "x"))
+    visitor.open_list()
+    expect(visitor.page.locator(".cell-usage .skeleton")).to_have_count(0)
+    heights = visitor.page.locator("tr[data-key]").evaluate_all("all => all.map((row) => row.offsetHeight)")
+    assert max(heights) <= 130, heights
+
+
+def test_a_long_name_takes_two_lines_and_is_whole_on_the_page_of_its_key(visitor: Visitor) -> None:
+    name = "a name that is as long as names may be, so that it takes several lines".ljust(100, "x")
+    made = visitor.make_key(name)
+    visitor.open_list()
+    link = visitor.row(name).get_by_role("link")
+    expect(link).to_have_attribute("title", name)
+    assert link.evaluate("node => node.offsetHeight / parseFloat(getComputedStyle(node).lineHeight)") <= 2.1
+    visitor.open_key(made)
+    expect(visitor.heading).to_have_text(name)

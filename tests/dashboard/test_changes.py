@@ -17,8 +17,8 @@ def test_rotating_shows_the_new_token_and_then_whether_the_old_secret_is_still_i
     visitor.open_key(made)
     visitor.press("Rotate")
     expect(visitor.dialog.locator(".result")).to_contain_text("Both secrets work until")
-    visitor.dialog.get_by_role("radio", name="None").check()
-    expect(visitor.dialog.locator(".result")).to_contain_text("stops at once")
+    visitor.dialog.get_by_role("radio", name="Not at all").check()
+    expect(visitor.dialog.locator(".result")).to_contain_text("stops working immediately")
     visitor.dialog.get_by_role("radio", name="3 days").check()
     visitor.press("Rotate key")
     token = visitor.shown_token
@@ -26,7 +26,7 @@ def test_rotating_shows_the_new_token_and_then_whether_the_old_secret_is_still_i
     visitor.press("I have saved it")
     secrets = visitor.page.locator(".secrets")
     expect(secrets).to_contain_text("Not used since the rotation.")
-    expect(secrets).to_contain_text(re.compile(r"ShieldedTasks until .+, in 2 days\."))
+    expect(secrets).to_contain_text(re.compile(r"Works until .+, in 3 days\."))
     expect(visitor.page.get_by_text("Rotating", exact=True)).to_be_visible()
     expect(visitor.page.get_by_role("button", name="Rotate")).to_be_focused()
     assert not TOKEN_PATTERN.search(visitor.everything_kept())
@@ -67,9 +67,9 @@ def test_editing_sends_what_was_changed_and_shows_it(visitor: Visitor) -> None:
     expect(visitor.row("after")).to_contain_text("files:write")
     expect(visitor.page.get_by_role("button", name="Actions for after")).to_be_focused()
     visitor.choose("after", "Edit")
-    visitor.field("Requests an houroptional").fill("5000")
+    visitor.field("Requests per houroptional").fill("5000")
     visitor.press("Save changes")
-    expect(visitor.error_at("hourly_limit")).to_have_text("You may set 1,000 at most.")
+    expect(visitor.error_at("hourly_limit")).to_have_text("The maximum is 1,000.")
 
 
 def test_metadata_is_edited_as_json_and_only_sent_when_it_was_changed(visitor: Visitor) -> None:
@@ -81,7 +81,7 @@ def test_metadata_is_edited_as_json_and_only_sent_when_it_was_changed(visitor: V
     for wrong in ("[1]", "{", "null"):
         notes.fill(wrong)
         visitor.press("Save changes")
-        expect(visitor.error_at("metadata")).to_contain_text("Write a JSON object")
+        expect(visitor.error_at("metadata")).to_contain_text("Enter a JSON object")
     notes.fill('{"team": "ops", "on_call": true}')
     expect(visitor.error_at("metadata")).to_have_count(0)
     with visitor.page.expect_request(lambda request: request.method == "PATCH") as sent:
@@ -119,7 +119,7 @@ def test_revoking_names_the_key_and_its_last_use_before_it_is_done(visitor: Visi
     visitor.choose("web shop", "Revoke")
     visitor.press("Revoke key")
     expect(visitor.row("web shop").locator(".status")).to_have_text("Revoked")
-    expect(visitor.page.locator("#messages")).to_contain_text("The key is revoked.")
+    expect(visitor.page.locator("#messages")).to_contain_text("The key has been revoked.")
     expect(visitor.page.get_by_role("button", name="Actions for web shop")).to_have_count(0)
     refused = httpx.get(f"{visitor.site.url}/v1/models", headers={"api-key": made.token})
     assert refused.json()["code"] == "revoked_api_key"
@@ -137,7 +137,9 @@ def test_a_revocation_that_does_not_hold_everywhere_yet_says_so(visitor: Visitor
     )
     visitor.choose("worker", "Revoke")
     visitor.press("Revoke key")
-    expect(visitor.page.locator("#messages")).to_contain_text("The key is revoked. It holds everywhere in 10 seconds.")
+    expect(visitor.page.locator("#messages")).to_contain_text(
+        "The key has been revoked. It holds everywhere in 10 seconds."
+    )
 
 
 def test_a_key_has_a_page_of_its_own(visitor: Visitor) -> None:
@@ -154,15 +156,15 @@ def test_a_key_has_a_page_of_its_own(visitor: Visitor) -> None:
     details = visitor.page.locator(".details")
     for text in (made.key.id, "files:read", "500", "https://app.example", '"team": "platform"', "Never"):
         expect(details).to_contain_text(text)
-    chart = visitor.page.get_by_role("img", name="Requests by the hour in the last 7 days: 1,000 admitted, 2 refused")
+    chart = visitor.page.get_by_role("img", name="Requests per hour in the last 7 days: 1,000 admitted, 2 refused")
     expect(chart).to_be_visible()
     visitor.page.locator(".chart-canvas").hover(position={"x": 50, "y": 100})
     expect(visitor.page.locator(".chart-tip")).to_contain_text("60 admitted")
-    visitor.page.get_by_text("The numbers, day by day").click()
+    visitor.page.get_by_text("Numbers by day").click()
     expect(visitor.page.locator(".by-day tbody tr").first).to_contain_text("40")
     history = visitor.page.locator(".history")
     expect(history.locator("li.event")).to_have_count(2)
-    expect(history).to_contain_text(re.compile(r"Requests an hour: none.+500"))
+    expect(history).to_contain_text(re.compile(r"Requests per hour: none.+500"))
     visitor.page.go_back()
     expect(visitor.row("prod-api")).to_be_visible()
 
@@ -171,7 +173,7 @@ def test_what_is_done_on_the_page_of_a_key_is_in_its_history_at_once(visitor: Vi
     made = visitor.make_key("worker")
     visitor.site.run(visitor.site.auth.keys.rotate(made.key.id))
     visitor.open_key(made)
-    expect(visitor.page.locator(".secrets")).to_contain_text("ShieldedTasks until")
+    expect(visitor.page.locator(".secrets")).to_contain_text("Works until")
     visitor.press("Revoke")
     visitor.press("Revoke key")
     event = visitor.page.locator(".event").first
@@ -179,7 +181,7 @@ def test_what_is_done_on_the_page_of_a_key_is_in_its_history_at_once(visitor: Vi
     expect(event).to_contain_text("by you from 127.0.0.1")
     expect(visitor.page.locator(".secrets")).to_be_visible()
     expect(visitor.page.get_by_text("The key is revoked: no secret works.")).to_be_visible()
-    expect(visitor.page.get_by_text("ShieldedTasks until")).to_have_count(0)
+    expect(visitor.page.get_by_text("Works until")).to_have_count(0)
     expect(visitor.page.locator(".buttons button")).to_have_count(0)
     expect(visitor.heading).to_be_focused()
 
@@ -190,12 +192,27 @@ def test_a_long_history_comes_in_parts(visitor: Visitor) -> None:
         visitor.site.run(visitor.site.auth.keys.update(made.key.id, name=f"worker {number}"))
     visitor.open(f"/settings/api-keys#/keys/{made.key.id}")
     expect(visitor.page.locator(".event")).to_have_count(20)
-    visitor.press("Older")
+    visitor.press("Show older changes")
     expect(visitor.page.locator(".event")).to_have_count(22)
-    expect(visitor.page.get_by_role("button", name="Older")).to_be_hidden()
+    expect(visitor.page.get_by_role("button", name="Show older changes")).to_be_hidden()
 
 
 def test_somebody_elses_key_is_no_key(visitor: Visitor) -> None:
     other = visitor.site.create_key("somebody else")
     visitor.open(f"/settings/api-keys#/keys/{other.key.id}")
-    expect(visitor.page.get_by_role("heading", name="There is no such key")).to_be_visible()
+    expect(visitor.page.get_by_role("heading", name="Key not found")).to_be_visible()
+
+
+def test_a_client_over_its_limit_still_uses_the_old_secret(visitor: Visitor) -> None:
+    made = visitor.make_key("worker", hourly_limit=1)
+    client = {"api-key": made.token}
+    assert httpx.get(f"{visitor.site.url}/v1/models", headers=client).status_code == 200
+    visitor.open_key(made)
+    visitor.press("Rotate")
+    visitor.press("Rotate key")
+    visitor.press("I have saved it")
+    secrets = visitor.page.locator(".secrets")
+    expect(secrets).to_contain_text("Not used since the rotation.")
+    assert httpx.get(f"{visitor.site.url}/v1/models", headers=client).status_code == 429
+    visitor.page.reload()
+    expect(secrets).to_contain_text("Still in use since the rotation")

@@ -128,7 +128,7 @@ def test_what_the_application_says_cannot_break_out_of_the_page() -> None:
         {"session_item": ""},
     ],
 )
-def test_options_that_cannot_be_right_stop_the_start(options: dict[str, str]) -> None:
+def test_options_that_cannot_be_right_stop_the_start(options: dict[str, Any]) -> None:
     with pytest.raises(SetupError, match=f"DashboardOptions.{next(iter(options))}"):
         DashboardOptions(**options)
 

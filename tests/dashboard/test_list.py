@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from playwright.sync_api import Request, expect
 from sqlalchemy import event
 
-from fastapi_keyauth.store.tables import KeyRow, SecretRow, table
 from tests.dashboard.site import Site, ago
 from tests.dashboard.visitor import Visitor
 
@@ -19,7 +18,7 @@ def test_first_visit_explains_what_keys_are_for_and_offers_one(visitor: Visitor)
     expect(visitor.page.get_by_role("heading", name="No keys yet")).to_be_visible()
     expect(visitor.page.locator(".nothing")).to_contain_text("one for each program")
     expect(visitor.page.get_by_role("search")).to_be_hidden()
-    visitor.press("New API key")
+    visitor.press("Create key")
     expect(visitor.field("Name")).to_be_focused()
 
 
@@ -61,7 +60,7 @@ def test_an_expiry_is_marked_when_it_is_under_seven_days_away(visitor: Visitor) 
     over = visitor.make_key("over")
     visitor.site.set_times(over.key.id, expires_at=ago(days=2))
     visitor.open_list()
-    expect(visitor.row("near").locator(".expiry-soon")).to_have_text("Expires in 6 days")
+    expect(visitor.row("near").locator(".expiry-soon")).to_have_text("Expires in 7 days")
     expect(visitor.row("over").locator(".expiry-over")).to_have_text("Expired 2 days ago")
     expect(visitor.row("far").locator(".expiry")).to_have_count(0)
 
@@ -75,27 +74,28 @@ def test_keys_are_found_by_status_by_name_and_by_long_disuse(visitor: Visitor) -
     visitor.site.set_times(old.key.id, created_at=ago(days=91))
     visitor.open_list()
     shown = visitor.page.locator(".key-name")
-    expect(shown).to_have_count(6)
+    expect(shown).to_have_text(["off", "old one", "prod-worker", "prod-api", "older one"])
     for status, name in (("Disabled", "off"), ("Revoked", "gone")):
         visitor.page.get_by_role("radio", name=status).check()
         expect(shown).to_have_text([name])
     visitor.page.get_by_role("radio", name="All").check()
+    expect(shown).to_have_count(6)
     visitor.page.get_by_role("searchbox").fill("PROD")
     expect(shown).to_have_text(["prod-worker", "prod-api"])
     visitor.page.get_by_label("Unused for 90 days").check()
-    expect(visitor.page.get_by_role("heading", name="No key fits")).to_be_visible()
+    expect(visitor.page.get_by_role("heading", name="No key matches")).to_be_visible()
     visitor.page.get_by_role("searchbox").fill("")
     expect(shown).to_have_text(["older one"])
     visitor.page.get_by_role("searchbox").fill("no such name")
     visitor.press("Clear the filters")
-    expect(shown).to_have_count(6)
+    expect(shown).to_have_count(5)
 
 
 def test_a_thousand_keys_are_shown_page_by_page_with_one_request_for_their_usage(
     make_visitor: Callable[..., Visitor], site: Site
 ) -> None:
     visitor = make_visitor()
-    fill(site, visitor, 1000)
+    site.copy_key(visitor.make_key("key 0000"), 999)
     asked: list[str] = []
     statements: list[str] = []
 
@@ -120,34 +120,16 @@ def test_a_thousand_keys_are_shown_page_by_page_with_one_request_for_their_usage
     assert len([text for text in statements if "FROM keyauth_secrets" in text]) == 1
     expect(visitor.page.get_by_text("50 keys so far")).to_be_visible()
     visitor.page.get_by_role("button", name="Load more").click()
-    expect(visitor.page.locator("tr[data-key]")).to_have_count(100)
+    expect(visitor.page.locator("tr[data-key]")).to_have_count(150)
     visitor.page.get_by_role("searchbox").fill("key 0007")
     expect(visitor.page.locator(".key-name")).to_have_text(["key 0007"])
-
-
-def fill(site: Site, visitor: Visitor, many: int) -> None:
-    """That many keys at once, as copies of one."""
-    first = visitor.make_key("key 0000")
-
-    async def copy() -> None:
-        async with site.auth._database.write() as connection:
-            for rows, name in ((table(KeyRow), "id"), (table(SecretRow), "key_id")):
-                row = (await connection.execute(rows.select().where(rows.c[name] == first.key.id))).mappings().one()
-                copies = []
-                for number in range(1, many):
-                    fresh = {**row, name: f"{first.key.id[:8]}{number:04}"}
-                    fresh.update({"id": None} if name == "key_id" else {"name": f"key {number:04}"})
-                    copies.append(fresh)
-                await connection.execute(rows.insert(), copies)
-
-    site.run(copy())
 
 
 def test_an_administrator_sees_whose_key_it_is(make_visitor: Callable[..., Visitor], site: Site) -> None:
     site.create_key("somebody else", "not mine")
     admin = make_visitor(scopes=("*", "admin"))
     admin.open_list()
-    expect(admin.row("not mine").first).to_contain_text("of somebody else")
+    expect(admin.row("not mine").first).to_contain_text("somebody else")
 
 
 def test_what_cannot_be_loaded_is_said_and_tried_again(visitor: Visitor) -> None:

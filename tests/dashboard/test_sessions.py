@@ -68,7 +68,7 @@ def test_sessions_from_elsewhere_work_and_without_one_there_is_a_sentence(make_v
     visitor.page.evaluate("token => localStorage.setItem('jwt', token)", fake_jwt(visitor.user))
     visitor.press("Try again")
     expect(visitor.page.get_by_role("heading", name="No keys yet")).to_be_visible()
-    visitor.start_new_key("made with a JWT")
+    visitor.start_new_key("made with a JWT", scope=None)
     visitor.dialog.get_by_role("radio", name="Only what it needs").check()
     visitor.dialog.get_by_label("Names of scopes").fill("items:read, items:write")
     visitor.press("Create key")
@@ -95,13 +95,13 @@ def test_the_page_follows_the_system_until_told_otherwise_and_remembers(make_vis
     visitor.prefer("light")
     light = ground()
     assert dark != light
-    visitor.page.get_by_role("button", name="Colours: As the system does").click()
-    visitor.page.get_by_role("button", name="Colours: Light").click()
+    visitor.page.get_by_role("button", name="Colors: As in the system").click()
+    visitor.page.get_by_role("button", name="Colors: Light").click()
     assert ground() == dark
     visitor.page.reload()
-    expect(visitor.page.get_by_role("button", name="Colours: Dark")).to_be_visible()
+    expect(visitor.page.get_by_role("button", name="Colors: Dark")).to_be_visible()
     assert ground() == dark
-    visitor.page.get_by_role("button", name="Colours: Dark").click()
+    visitor.page.get_by_role("button", name="Colors: Dark").click()
     assert ground() == light
 
 
@@ -110,7 +110,7 @@ def test_nothing_is_blurred_for_those_who_ask_for_less_transparency(make_visitor
     visitor.open_list()
 
     def blurs() -> list[str]:
-        visitor.start_new_key()
+        visitor.press("Create key")
         found: list[str] = visitor.page.evaluate(
             """() => [
                 getComputedStyle(document.querySelector("#bar")).backdropFilter,

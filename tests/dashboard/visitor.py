@@ -26,6 +26,7 @@ class Visitor:
         width: int = 1280,
         color_scheme: Literal["light", "dark"] = "light",
         transparency: Literal["reduce", "no-preference"] = "reduce",
+        forced_colors: bool = False,
         is_logged_in: bool = True,
         scopes: tuple[str, ...] = ("*",),
     ) -> None:
@@ -35,7 +36,7 @@ class Visitor:
         self.page: Page = context.new_page()
         self.page.set_viewport_size({"width": width, "height": 900})
         self._devtools = context.new_cdp_session(self.page)
-        self.prefer(color_scheme, transparency)
+        self.prefer(color_scheme, transparency, forced_colors)
         self.page.on("console", self._note_console)
         self.page.on("pageerror", lambda error: self.problems.append(f"uncaught: {error}"))
         if is_logged_in:
@@ -46,7 +47,10 @@ class Visitor:
         self.page.close()
 
     def prefer(
-        self, color_scheme: Literal["light", "dark"], transparency: Literal["reduce", "no-preference"] = "reduce"
+        self,
+        color_scheme: Literal["light", "dark"],
+        transparency: Literal["reduce", "no-preference"] = "reduce",
+        forced_colors: bool = False,
     ) -> None:
         """What the user has told the operating system, which may change while the page is open.
 
@@ -57,6 +61,7 @@ class Visitor:
             "prefers-color-scheme": color_scheme,
             "prefers-reduced-motion": "reduce",
             "prefers-reduced-transparency": transparency,
+            "forced-colors": "active" if forced_colors else "none",
         }
         chosen = [{"name": name, "value": value} for name, value in features.items()]
         self._devtools.send("Emulation.setEmulatedMedia", {"features": chosen})
@@ -104,10 +109,12 @@ class Visitor:
         place: Page | Locator = self.dialog if self.dialog.count() else self.page
         place.get_by_role("button", name=name, exact=True).first.click()
 
-    def start_new_key(self, name: str = "prod-api-server") -> None:
-        """Open the dialog for a new key and name it."""
-        self.press("New API key")
+    def start_new_key(self, name: str = "prod-api-server", scope: str | None = "files:read") -> None:
+        """Open the dialog for a new key, name it and choose a scope."""
+        self.press("Create key")
         self.field("Name").fill(name)
+        if scope is not None:
+            self.field(scope).check()
 
     def field(self, label: str) -> Locator:
         """A field of the open dialog."""

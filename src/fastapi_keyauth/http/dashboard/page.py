@@ -1,4 +1,4 @@
-"""The key page's files: read once, answered with the headers that keep everything foreign out."""
+"""The files of the key page, with headers that allow nothing from elsewhere."""
 
 import hashlib
 import html
@@ -21,7 +21,7 @@ MEDIA_TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-# Nothing inline, nothing from elsewhere, no frame around it, and no string that becomes markup (Trusted Types).
+# No inline code, nothing from other origins, no frame around the page, no markup from strings (Trusted Types).
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; "
@@ -35,7 +35,7 @@ SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",  # for browsers that do not know frame-ancestors
 }
-_IN_THE_FRAME = ("main.js", "theme.js")  # the others are found by following imports, which preloads spare
+_IN_THE_FRAME = ("main.js", "theme.js")  # the others are imported; preloads spare a round trip for each level
 _PLACE = re.compile(r"\{\{(\w+)\}\}")
 FOR_EVER = "public, max-age=31536000, immutable"
 
@@ -44,7 +44,7 @@ class Page:
     """The page without any data: an HTML frame, stylesheets, scripts.
 
     Args:
-        options: what the page knows of its application.
+        options: What the page knows about its application.
     """
 
     def __init__(self, options: DashboardOptions) -> None:
@@ -56,18 +56,18 @@ class Page:
 
     @cached_property
     def version(self) -> str:
-        """Changes with any file: part of their address, so that browsers may keep them for ever."""
+        """Hash over all files. It is part of their URLs, so browsers may cache them without a limit."""
         digest = hashlib.sha256()
         for name, content in sorted(self._files.items()):
             digest.update(f"{name}\0{len(content)}\0".encode() + content)
         return digest.hexdigest()[:16]
 
     def page(self, path: str) -> Response:
-        """The frame, for the address that it was asked for.
+        """Return the HTML frame.
 
         Args:
-            path: the path within the application, with or without a slash at its end. Links are relative to it:
-                what the application is mounted under, and what a proxy puts before it, stays the browser's affair.
+            path: Requested path within the application, with or without a trailing slash. Links are relative to it, so
+                that mounts and the prefix of a proxy do not matter.
         """
         here, ups = _base_of(path), "../" * (path.count("/") - 1)
         assets = f"{here}assets/{self.version}"
@@ -84,16 +84,16 @@ class Page:
             "preloads": "\n".join(f'<link rel="modulepreload" href="{assets}/{name}">' for name in modules),
             "own_style": own_style if self._options.stylesheet_path else "",
         }
-        # In one pass: what an option holds is no part of the template.
+        # In one pass, because the value of an option is not part of the template.
         text = _PLACE.sub(lambda place: parts[place[1]], self._files["index.html"].decode("utf-8"))
         headers = {**SECURITY_HEADERS, "Cache-Control": "no-cache"}
         return Response(text, headers=headers, media_type=MEDIA_TYPES[".html"])
 
     def file(self, version: str, name: str) -> Response | None:
-        """A stylesheet, script or picture; None where there is no such file.
+        """Return a stylesheet, script or picture, or None if it does not exist.
 
-        While a new release is rolled out, a page of one worker may ask another one, which gives what it has: then the
-        browser must not keep it.
+        While a new release is rolled out, the page of one worker may request files from a worker with another version.
+        The browser must not cache those.
         """
         content = self._files.get(name)
         if content is None or name.endswith(".html"):
@@ -104,13 +104,13 @@ class Page:
 
 
 def _base_of(path: str) -> str:
-    """What leads from the page to what lies below it: a browser drops all behind the last slash."""
+    """Return the relative path of what is below the page: browsers drop everything after the last slash."""
     last = path.rpartition("/")[2]
     return f"./{quote(last)}/" if last else "./"
 
 
 def _read(folder: Traversable, prefix: str) -> Iterator[tuple[str, bytes]]:
-    """Every file of a folder with its path below it. Works in a zipped wheel, too."""
+    """Yield every file of a folder with its path below the folder. This also works in a zipped wheel."""
     for entry in folder.iterdir():
         if entry.is_dir():
             yield from _read(entry, f"{prefix}{entry.name}/")

@@ -1,8 +1,8 @@
 # Annotations stay real objects in this module: FastAPI reads them.
-"""The key page: its files, and the data that the management routes alone do not give.
+"""The key page: its files, and the data that the management routes do not provide.
 
-The page is a shell without data and needs no credentials. Its scripts send the user's session to the management routes,
-of which it brings its own set below ``data/keys``: so it works wherever ``keys_router`` is mounted, or not at all.
+The page itself has no data and needs no credentials. Its scripts send the user's session to management routes of its
+own below ``data/keys``, so it works wherever ``keys_router`` is mounted, or if it is not.
 """
 
 from typing import Annotated
@@ -29,7 +29,7 @@ from fastapi_keyauth.settings.settings import KeyAuthSettings
 
 _RESERVED = {
     KEYS_READ: "List its owner's API keys, their usage and their history",
-    KEYS_WRITE: "Make, change, rotate and revoke its owner's API keys",
+    KEYS_WRITE: "Create, update, rotate and revoke its owner's API keys",
     ADMIN: "Manage the API keys of every owner",
 }
 _KeyId = Annotated[str, StringConstraints(pattern=rf"^[0-9A-Za-z]{{{ID_LENGTH}}}$")]
@@ -44,22 +44,23 @@ class ScopeOut(BaseModel):
 
 
 class OptionsOut(BaseModel):
-    """What the page's forms may offer to this caller."""
+    """Choices that the page's forms offer to this caller."""
 
     user_id: str
     is_admin: bool
     scopes: list[ScopeOut]
     grants_all: bool = Field(description="Whether the caller may grant `*`.")
-    any_scope: bool = Field(description="Whether there is no catalogue, so that any name may be granted.")
+    any_scope: bool = Field(description="Whether any name may be granted, because the setting `scopes` is empty.")
     default_environment: str
     default_hourly_limit: int | None
-    limit_is_bound: bool = Field(description="Whether the default is also the most that this caller may set.")
+    limit_is_bound: bool = Field(description="Whether the default is also the maximum for this caller.")
     max_keys: int
     header_name: str
+    key_prefix: str = Field(description="Start of every token, by which the page recognizes a pasted one.")
 
 
 class UsageOfKeyOut(BaseModel):
-    """Requests of a key by the hour, oldest first, zeros included."""
+    """Requests of a key per hour, oldest first, including empty hours."""
 
     id: str
     admitted: list[int]
@@ -67,7 +68,7 @@ class UsageOfKeyOut(BaseModel):
 
 
 class UsageOfKeysOut(BaseModel):
-    """Usage of many keys. Keys without any, and keys that the caller may not see, are left out."""
+    """Usage of many keys. Keys without requests, and keys that the caller may not see, are left out."""
 
     first_hour: Moment
     items: list[UsageOfKeyOut]
@@ -82,21 +83,21 @@ def build_dashboard_router(
     manager: RequireManager,
     callers: Callers,
 ) -> APIRouter:
-    """The router ``auth.dashboard_router``. Out of the schema: it is the page's own, programs use ``keys_router``."""
+    """Build ``auth.dashboard_router``. Its routes are not in the schema: programs use ``keys_router``."""
     router = APIRouter(include_in_schema=False)
-    shell = Page(options)
+    page = Page(options)
 
-    # Both, and no redirect between them: a redirect would name a host and a scheme that a proxy may have changed.
+    # Both, without a redirect between them: it would name a host and a scheme that a proxy may have changed.
     @router.get("")
     @router.get("/")
     async def read_page(request: Request) -> Response:
-        """The page, without data."""
-        return shell.page(path_in_app(request.scope))
+        """Return the page, without data."""
+        return page.page(path_in_app(request.scope))
 
     @router.get("/assets/{version}/{name:path}")
     async def read_file(version: str, name: Annotated[str, Path(max_length=100)]) -> Response:
-        """A file of the page."""
-        found = shell.file(version, name)
+        """Return a file of the page."""
+        found = page.file(version, name)
         if found is None:
             raise HTTPException(404)
         return found
@@ -110,7 +111,7 @@ def build_dashboard_router(
 def _build_data_router(
     queries: KeyQueries, settings: KeyAuthSettings, manager: RequireManager, callers: Callers
 ) -> APIRouter:
-    """What the page asks for besides the management routes; for the same callers, with the same view."""
+    """Build the routes that only the page needs, for the callers of the management routes and with their view."""
 
     async def find_reader(
         principal: Annotated[Principal, Security(manager, scopes=[KEYS_READ])], request: Request
@@ -125,7 +126,7 @@ def _build_data_router(
 
     @router.get("/options")
     async def read_options(caller: reader) -> OptionsOut:
-        """What the caller may choose from."""
+        """Return the choices of this caller."""
         named = settings.scopes or dict.fromkeys(sorted(caller.principal.scopes), "")
         offered = {**named, **_RESERVED}
         return OptionsOut(
@@ -143,6 +144,7 @@ def _build_data_router(
             limit_is_bound=settings.default_hourly_limit is not None and not caller.is_admin,
             max_keys=settings.max_keys_per_owner,
             header_name=settings.header_name,
+            key_prefix=settings.key_prefix,
         )
 
     @router.get("/usage")
@@ -151,7 +153,7 @@ def _build_data_router(
         ids: Annotated[list[_KeyId], Query(min_length=1, max_length=MAX_PAGE)],
         hours: Annotated[int, Query(ge=1, le=MAX_USAGE_HOURS)] = 24,
     ) -> UsageOfKeysOut:
-        """Usage of a page of keys: one request, one SQL statement."""
+        """Return the usage of a page of keys, in one SQL statement."""
         first_hour, found = await queries.usage_of_many(ids, hours, caller.visible_owner_ids)
         return UsageOfKeysOut(
             first_hour=first_hour,

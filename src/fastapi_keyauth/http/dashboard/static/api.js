@@ -1,4 +1,4 @@
-// The management routes, and the few that this page has besides.
+// The management routes, and the few routes that belong to this page alone.
 
 import { config } from "./config.js";
 import { sessionToken } from "./session.js";
@@ -12,12 +12,12 @@ export function onSessionEnded(callback) {
   sessionEnded = callback;
 }
 
-/** What the server refused, in words that can be shown. */
+/** A refusal of the server, in words that can be shown. */
 export class ApiError extends Error {
   /**
    * fields: form field -> sentence, from a 422 or from a problem that concerns one field.
-   * holdsWithin: seconds, where a change is stored but does not hold everywhere yet.
-   * token: that of a rotation which is stored all the same.
+   * holdsWithin: seconds, if a change is stored but not yet effective on all workers.
+   * token: that of a rotation which is stored nevertheless.
    */
   constructor(status, body) {
     super(sentenceOf(status, body));
@@ -39,7 +39,7 @@ export class ApiError extends Error {
 
 function sentenceOf(status, body) {
   if (typeof body.detail === "string") return body.detail;
-  if (status === 422) return "Something above is not right yet.";
+  if (status === 422) return "Some values are not valid.";
   if (status === 0) return "The server cannot be reached. Check your connection and try again.";
   return "That did not work. Try again in a moment.";
 }
@@ -52,7 +52,7 @@ function fieldsOf(status, body) {
       if (name && !(name in fields)) fields[name] = asSentence(msg);
     }
   }
-  // A limit above the default is for administrators, so the answer names their scope.
+  // Only administrators may set a limit above the default, so the answer names their scope.
   const missing = body.missing_scopes;
   if (body.code === "insufficient_scope" && Array.isArray(missing)) {
     fields[missing.length === 1 && missing[0] === "admin" ? "hourly_limit" : "scopes"] = body.detail;
@@ -78,7 +78,7 @@ async function request(method, path, { body, query, signal } = {}) {
       headers,
       body: body === undefined ? undefined : JSON.stringify(body),
       cache: "no-store",
-      // The routes look at no cookie, but a proxy in front of the application may.
+      // The routes read no cookie, but a proxy in front of the application may.
       credentials: "same-origin",
       signal,
     });
@@ -113,7 +113,7 @@ export const api = {
   usageOfMany: (ids, signal) => request("GET", "usage", { query: ids.map((id) => ["ids", id]), signal }),
 };
 
-/** What a curl line asks for: the application's example, else the key's own row, which any key may read. */
+/** What a curl line requests: the application's example, else the key's own row, which any key may read. */
 export function exampleUrl() {
   return new URL(config.examplePath || `${config.dataPath}keys/current`, document.baseURI.replace(/#.*/, "")).href;
 }

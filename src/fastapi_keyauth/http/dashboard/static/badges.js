@@ -7,7 +7,7 @@ import { icon } from "./icons.js";
 const STATUS = { active: "Active", disabled: "Disabled", expired: "Expired", revoked: "Revoked" };
 const SHOWN_SCOPES = 2;
 
-/** What a key is. Two live secrets are part of that: somebody has a rotation to finish. */
+/** The status of a key. Two live secrets belong to it: a rotation has yet to be finished. */
 export function statusBadge(key) {
   const rotating = key.secrets.length > 1 && key.status === "active";
   return el(
@@ -19,20 +19,20 @@ export function statusBadge(key) {
   );
 }
 
-/** The environment, as it stands in the token. */
+/** The environment, as it is in the token. */
 export function environmentTag(key) {
   return written(key.environment, { class: "tag tag-environment" });
 }
 
 /** The first scopes, and how many more there are. */
 export function scopeTags(scopes, shown = SHOWN_SCOPES) {
-  if (!scopes.length) return el("span", { class: "muted" }, "None");
+  if (!scopes.length) return el("span", { class: "tag tag-scope" }, "No scopes");
   const rest = scopes.slice(shown);
   return el(
     "span",
     { class: "badges" },
     scopes.slice(0, shown).map(scopeTag),
-    rest.length > 0 && el("span", { class: "tag", title: rest.map(scopeName).join(", ") }, `+${rest.length}`),
+    rest.length > 0 && el("span", { class: "tag tag-scope", title: rest.map(scopeName).join(", ") }, `+${rest.length}`),
   );
 }
 
@@ -41,7 +41,8 @@ export function scopeTag(scope) {
   return written(scopeName(scope), { class: "tag tag-scope", title: scope });
 }
 
-function scopeName(scope) {
+/** A scope's name; "*" in words. */
+export function scopeName(scope) {
   return scope === "*" ? "Full access" : scope;
 }
 
@@ -50,7 +51,7 @@ export function lastUse(key) {
   return key.last_used_at ? ago(key.last_used_at) : el("span", { class: "muted" }, "Never");
 }
 
-/** When a key expires: marked where that is near or over. */
+/** When a key expires: marked if that is near or has passed. */
 export function expiry(key) {
   if (!key.expires_at) return el("span", { class: "muted" }, "Never");
   const left = secondsUntil(key.expires_at);

@@ -1,33 +1,33 @@
-// Usage as pictures: a sparkline for a row, a chart for a key's page. Lines and bars by DOM calls, no library.
+// Usage as pictures: a sparkline for a row, a chart for a key's page. Drawn by DOM calls, without a library.
 
 import { el, svg } from "./dom.js";
-import { compact, count, day, hour, number } from "./format.js";
+import { compact, count, day, hour, number, timeZone } from "./format.js";
 
 const SPARK = { width: 96, height: 26 };
-const CHART = { height: 220, left: 46, right: 8, top: 14, bottom: 26 };
+const CHART = { height: 236, left: 46, right: 8, top: 30, bottom: 26 };
 const NEARLY = 0.8;
 
 const sum = (values) => values.reduce((total, value) => total + value, 0);
 
 /**
- * 24 hours at their own scale, so that the shape is seen, and below it the busiest hour against the cap.
- * `usage` is {admitted: [...], refused: [...]} or undefined for none.
+ * 24 hours at a scale of their own, so that their shape shows, and below it the busiest hour against the hourly limit.
+ * `usage` is {admitted: [...], refused: [...]}, or null if there were no requests.
  */
-export function sparkline(usage, cap) {
+export function sparkline(usage, limit) {
   if (!usage) return el("span", { class: "usage muted" }, "No requests");
   const { admitted, refused } = usage;
   const peak = Math.max(...admitted);
   const top = Math.max(1, ...admitted.map((value, index) => value + refused[index]));
-  const share = cap ? Math.min(1, peak / cap) : 0;
+  const share = limit ? Math.min(1, peak / limit) : 0;
   const level = share >= 1 ? "full" : share >= NEARLY ? "nearly" : "fine";
-  const ofCap = cap ? `busiest hour ${number(peak)} of ${number(cap)}` : "no cap";
-  const label = `${count(sum(admitted), "request")} in 24 hours, ${ofCap}` + (sum(refused) ? `, ${number(sum(refused))} refused` : "");
+  const ofLimit = limit ? `busiest hour ${number(peak)} of ${number(limit)}` : "no limit";
+  const label = `${count(sum(admitted), "request")} in 24 hours, ${ofLimit}` + (sum(refused) ? `, ${number(sum(refused))} refused` : "");
   const step = SPARK.width / admitted.length;
   const bars = (values, below) =>
     values
       .map((value, index) => {
         if (!value) return "";
-        // At least a pixel and a half: one request is not none.
+        // At least a pixel and a half, so that a single request shows.
         const height = Math.max(1.5, (value / top) * SPARK.height);
         const base = SPARK.height - (below ? (below[index] / top) * SPARK.height : 0);
         return `M${(index * step).toFixed(1)} ${base.toFixed(1)}v${(-Math.min(height, base)).toFixed(1)}h${(step - 1).toFixed(1)}V${base.toFixed(1)}z`;
@@ -44,23 +44,23 @@ export function sparkline(usage, cap) {
   const meter = svg(
     "svg",
     { class: `meter meter-${level}`, viewBox: "0 0 96 3", "aria-hidden": "true" },
-    svg("rect", { class: "meter-cap", width: 96, height: 3, rx: 1.5 }),
+    svg("rect", { class: "meter-limit", width: 96, height: 3, rx: 1.5 }),
     svg("rect", { class: "meter-peak", width: Math.max(peak ? 2 : 0, share * 96), height: 3, rx: 1.5 }),
   );
-  const words = cap ? `${compact(sum(admitted))} · peak ${Math.round(share * 100)}%` : `${compact(sum(admitted))} · no cap`;
-  return el("span", { class: "usage" }, el("span", { class: "usage-picture" }, picture, cap ? meter : null), el("span", { class: "usage-words", "aria-hidden": "true" }, words));
+  const words = limit ? `${compact(sum(admitted))} · peak ${Math.round(share * 100)}%` : `${compact(sum(admitted))} · no limit`;
+  return el("span", { class: "usage" }, el("span", { class: "usage-picture" }, picture, limit ? meter : null), el("span", { class: "usage-words", "aria-hidden": "true" }, words));
 }
 
 /** `hours` is [{hour, admitted, refused}], oldest first. Redraws itself when its width changes. */
-export function usageChart(hours, cap) {
+export function usageChart(hours, limit) {
   const tip = el("div", { class: "chart-tip", hidden: true });
   const canvas = el("div", { class: "chart-canvas" });
   const total = { admitted: sum(hours.map((item) => item.admitted)), refused: sum(hours.map((item) => item.refused)) };
-  const label = `Requests by the hour in the last 7 days: ${number(total.admitted)} admitted, ${number(total.refused)} refused`;
+  const label = `Requests per hour in the last 7 days: ${number(total.admitted)} admitted, ${number(total.refused)} refused`;
   let drawn = 0;
   new ResizeObserver(([entry]) => {
     const width = Math.round(entry.contentRect.width);
-    if (width && width !== drawn) canvas.replaceChildren(draw(hours, cap, width, label), tip);
+    if (width && width !== drawn) canvas.replaceChildren(draw(hours, limit, width, label), tip);
     drawn = width;
   }).observe(canvas);
   canvas.addEventListener("pointermove", (event) => point(event, canvas, tip, hours));
@@ -73,22 +73,25 @@ export function usageChart(hours, cap) {
       { class: "legend" },
       el("span", { class: "legend-admitted" }, `Admitted ${number(total.admitted)}`),
       el("span", { class: "legend-refused" }, `Refused ${number(total.refused)}`),
-      cap && el("span", { class: "legend-cap" }, `Cap ${number(cap)} an hour`),
+      limit && el("span", { class: "legend-limit" }, `Limit ${number(limit)} per hour`),
     ),
     canvas,
     byDay(hours),
   );
 }
 
-function draw(hours, cap, width, label) {
+function draw(hours, limit, width, label) {
   const inner = { width: width - CHART.left - CHART.right, height: CHART.height - CHART.top - CHART.bottom };
   const peak = Math.max(...hours.map((item) => item.admitted + item.refused));
-  // The cap belongs into the picture unless it would press the bars into the ground.
-  const withCap = cap && cap <= Math.max(peak, 1) * 4;
-  const top = niceTop(Math.max(4, peak, withCap ? cap : 0));
+  // The limit is part of the picture, unless it would leave no height for the bars.
+  const withLimit = limit && limit <= Math.max(peak, 1) * 4;
+  const top = niceTop(Math.max(4, peak, withLimit ? limit : 0));
   const y = (value) => CHART.top + inner.height * (1 - value / top);
   const step = inner.width / hours.length;
-  const parts = [];
+  const parts = [
+    svg("text", { class: "chart-text", x: 0, y: 12 }, "Requests per hour"),
+    svg("text", { class: "chart-text", x: width - CHART.right, y: 12, "text-anchor": "end" }, `Time: ${timeZone()}`),
+  ];
   for (const value of [0, top / 2, top]) {
     parts.push(
       svg("path", { class: value ? "chart-line" : "chart-line chart-ground", d: `M${CHART.left} ${y(value)}H${width - CHART.right}` }),
@@ -118,12 +121,12 @@ function draw(hours, cap, width, label) {
     svg("path", { class: "bar-admitted", d: bars(() => 0, (item) => item.admitted) }),
     svg("path", { class: "bar-refused", d: bars((item) => item.admitted, (item) => item.admitted + item.refused) }),
   );
-  if (withCap) parts.push(svg("path", { class: "chart-cap", d: `M${CHART.left} ${y(cap)}H${width - CHART.right}` }));
+  if (withLimit) parts.push(svg("path", { class: "chart-limit", d: `M${CHART.left} ${y(limit)}H${width - CHART.right}` }));
   parts.push(svg("rect", { class: "chart-here", x: 0, y: CHART.top, width: Math.max(2, step), height: inner.height, hidden: "" }));
   return svg("svg", { width, height: CHART.height, viewBox: `0 0 ${width} ${CHART.height}`, role: "img", "aria-label": label }, ...parts);
 }
 
-/** A round number not below `value`, with a half that is round, too. */
+/** A round number of at least `value`, whose half is round as well. */
 function niceTop(value) {
   const power = 10 ** Math.floor(Math.log10(value));
   const tops = [1, 1.2, 1.6, 2, 2.4, 3, 4, 5, 6, 8, 10].map((factor) => factor * power);
@@ -145,7 +148,7 @@ function point(event, canvas, tip, hours) {
   tip.style.left = `${Math.min(Math.max(0, x - tip.offsetWidth / 2), box.width - tip.offsetWidth)}px`;
 }
 
-/** The same numbers as a table: for those who do not see the chart, and for those who want to be exact. */
+/** The same numbers as a table: for users who cannot see the chart, and for exact values. */
 function byDay(hours) {
   const days = new Map();
   for (const item of hours) {
@@ -160,5 +163,5 @@ function byDay(hours) {
   const rows = [...days].reverse().map(([name, row]) =>
     el("tr", {}, el("th", { scope: "row" }, name), ...[row.admitted, row.refused, row.peak].map((value) => el("td", {}, number(value)))),
   );
-  return el("details", { class: "by-day" }, el("summary", {}, "The numbers, day by day"), el("table", {}, el("thead", {}, el("tr", {}, head)), el("tbody", {}, rows)));
+  return el("details", { class: "by-day" }, el("summary", {}, "Numbers by day"), el("table", {}, el("thead", {}, el("tr", {}, head)), el("tbody", {}, rows)));
 }

@@ -1,4 +1,4 @@
-// What the server says about the application around the page. Public: the same for everybody, with no data in it.
+// What the server says about the application around the page. It is public: the same for everyone, without data.
 
 const known = JSON.parse(document.querySelector('meta[name="keyauth-page"]').content);
 
@@ -8,6 +8,7 @@ export const config = Object.freeze({
   homePath: known.home_path,
   sessionItem: known.session_item,
   logInPath: known.log_in_path,
+  logInForm: known.log_in_form,
   logInPage: known.log_in_page,
   logOutPath: known.log_out_path,
   userField: known.user_field,

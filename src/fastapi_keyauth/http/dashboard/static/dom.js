@@ -1,4 +1,4 @@
-// Elements without markup: every string becomes a text node, so a key named "<script>" is just an odd name.
+// Elements without markup: every string becomes a text node, so a key named "<script>" has an odd name and no effect.
 
 const SVG = "http://www.w3.org/2000/svg";
 let lastId = 0;
@@ -37,14 +37,12 @@ export function svg(tag, attributes = {}, ...children) {
   return node;
 }
 
-/** What people have written: in a direction of its own, so that it cannot turn around what stands beside it. */
+/** Text that people have written, isolated in its direction, so that it cannot reorder the text beside it. */
 export function written(text, attributes = {}) {
   return el("bdi", attributes, String(text));
 }
 
-/**
- * Put another node in the place of one, and the keyboard where it was: on the element with the same `data-focus`.
- */
+/** Replace a node, and keep the keyboard's place: on the element with the same `data-focus`. */
 export function replace(old, fresh) {
   const focused = old.contains(document.activeElement) ? document.activeElement.dataset.focus : undefined;
   old.replaceWith(fresh);

@@ -1,10 +1,10 @@
-// Form fields: a label, a hint, a place for what is wrong, all of them tied together for screen readers.
+// Form fields: a label, a hint and a place for errors, tied together for screen readers.
 
 import { el, newId } from "./dom.js";
 import { icon } from "./icons.js";
 
 /**
- * Wrap a control. Gives {node, control, name, showError(text)}.
+ * Wrap a control. Gives {node, control, name, showError(text), focus()}.
  * `isGroup`: several controls under one legend, as a fieldset.
  */
 export function field({ name, label, hint, control, isGroup = false, isOptional = false }) {
@@ -30,7 +30,7 @@ export function field({ name, label, hint, control, isGroup = false, isOptional 
     if (text) control.setAttribute("aria-invalid", "true");
     else control.removeAttribute("aria-invalid");
   };
-  // What was wrong is no longer there; whether the new value is right is found when the form is sent.
+  // The wrong value is gone; whether the new one is right is found when the form is sent.
   node.addEventListener("input", () => showError(""));
   const first = () => (isGroup ? target.querySelector("input, textarea, select") : control);
   return {
@@ -45,7 +45,7 @@ export function field({ name, label, hint, control, isGroup = false, isOptional 
 /** A line of text. */
 export function textField({ name, label, hint, isOptional, ...attributes }) {
   const control = el("input", { type: "text", class: "input", name, autocomplete: "off", spellcheck: "false", ...attributes });
-  return { ...field({ name, label, hint, control, isOptional }), read: () => control.value.trim() };
+  return { ...field({ name, label, hint, control, isOptional }), read: () => control.value.trim(), state: () => control.value };
 }
 
 /** Several values, one on each line. */
@@ -54,10 +54,10 @@ export function linesField({ name, label, hint, value = [], placeholder }) {
     class: "input", name, rows: 2, autocomplete: "off", spellcheck: "false", placeholder, value: value.join("\n"),
   });
   const read = () => control.value.split(/[\n,]/).map((line) => line.trim()).filter(Boolean);
-  return { ...field({ name, label, hint, control, isOptional: true }), read };
+  return { ...field({ name, label, hint, control, isOptional: true }), read, state: () => control.value };
 }
 
-/** One choice of a few, as radio buttons that look like one control. `options` is [[value, label], ...]. */
+/** One choice of a few, as radio buttons. `options` is [[value, label], ...]. Gives {node, read(), choose(value)}. */
 export function choices(name, options, chosen, onChange) {
   const group = newId(name);
   const inputs = options.map(([value]) =>
@@ -68,7 +68,13 @@ export function choices(name, options, chosen, onChange) {
     { class: "choices" },
     options.map(([, label], index) => el("label", { class: "choice" }, inputs[index], el("span", {}, label))),
   );
-  return { node, read: () => inputs.find((input) => input.checked)?.value };
+  return {
+    node,
+    read: () => inputs.find((input) => input.checked)?.value,
+    choose(value) {
+      for (const input of inputs) input.checked = input.value === value;
+    },
+  };
 }
 
 /**
@@ -76,6 +82,8 @@ export function choices(name, options, chosen, onChange) {
  */
 export function showErrors(fields, alert, error) {
   clearErrors(fields, alert);
+  // Then the login is shown, and this form again after it.
+  if (error.isSessionEnd) return;
   const wrong = fields.filter(({ name }) => error.fields?.[name]);
   for (const each of wrong) {
     each.showError(error.fields[each.name]);
@@ -90,13 +98,13 @@ export function showErrors(fields, alert, error) {
   if (wrong.length) wrong[0].focus();
 }
 
-/** As if nothing had been said. */
+/** Take all errors away. */
 export function clearErrors(fields, alert) {
   for (const each of fields) each.showError("");
   alert.hidden = true;
 }
 
-/** The place above a form for what concerns no field. */
+/** The place above a form for errors that concern no field. */
 export function formAlert() {
   return el("div", { class: "notice notice-bad", role: "alert", hidden: true });
 }

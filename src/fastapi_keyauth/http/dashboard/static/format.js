@@ -1,4 +1,4 @@
-// Times and numbers as people read them. The page speaks English, so its dates do, too.
+// Times and numbers as people read them. The page is in English, and so are its dates.
 
 import { el } from "./dom.js";
 
@@ -39,20 +39,31 @@ export const hour = (moment) => hourFormat.format(moment);
 export const day = (moment) => dayFormat.format(moment);
 /** 1 key, 2 keys */
 export const count = (value, word) => `${number(value)} ${word}${value === 1 ? "" : "s"}`;
+/** The time zone of all times on the page: "Europe/Berlin". */
+export const timeZone = () => exactFormat.resolvedOptions().timeZone;
 
-/** Seconds from now until a moment; negative: it is over. */
+/** Seconds from now until a moment; negative: it has passed. */
 export function secondsUntil(moment) {
   return (new Date(moment).getTime() - Date.now()) / 1000;
 }
 
-/** "3 minutes ago", "in 5 days". */
+/** "3 minutes ago", "in 5 days". What has passed counts whole units; what is to come is rounded to the nearest one. */
 export function relative(moment) {
   const seconds = secondsUntil(moment);
+  if (seconds > 0) return inFuture(seconds);
   for (const [length, unit] of STEPS) {
-    // Downwards: a key that expires in 6.9 days has 6 whole ones left.
-    if (Math.abs(seconds) >= length) return relativeFormat.format(Math.trunc(seconds / length), unit);
+    if (-seconds >= length) return relativeFormat.format(Math.trunc(seconds / length), unit);
   }
-  return seconds > 0 ? "in less than a minute" : "just now";
+  return "just now";
+}
+
+function inFuture(seconds) {
+  for (const [at, [length, unit]] of STEPS.entries()) {
+    // From 23 hours and 30 minutes on it is a day, and not 24 hours.
+    const smaller = STEPS[at + 1]?.[0] ?? 0;
+    if (seconds >= length - smaller / 2) return relativeFormat.format(Math.max(1, Math.round(seconds / length)), unit);
+  }
+  return "in less than a minute";
 }
 
 /** A <time> that reads "3 minutes ago" and stays right; the exact time on hover. */
@@ -70,7 +81,7 @@ export function exactly(moment) {
   return el("time", { datetime: moment }, exact(new Date(moment)));
 }
 
-/** Keep "3 minutes ago" true while the page stays open. */
+/** Update "3 minutes ago" while the page stays open. */
 export function keepTimesTrue() {
   setInterval(() => {
     for (const node of document.querySelectorAll("time[data-relative]")) node.textContent = relative(node.dateTime);

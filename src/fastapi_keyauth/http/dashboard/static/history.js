@@ -1,6 +1,7 @@
-// What was done to a key, by whom, from where.
+// The changes of a key: what, by whom, from where.
 
 import { api } from "./api.js";
+import { scopeName } from "./badges.js";
 import { el, written } from "./dom.js";
 import { ago, count, exact } from "./format.js";
 import { say } from "./messages.js";
@@ -8,15 +9,15 @@ import { say } from "./messages.js";
 const PAGE = 20;
 const WORDS = { created: "Created", updated: "Changed", rotated: "Rotated", revoked: "Revoked", leaked: "Leaked" };
 const FIELDS = {
-  name: "Name", enabled: "Enabled", expires_at: "Expiry", scopes: "Scopes", hourly_limit: "Requests an hour",
+  name: "Name", enabled: "Enabled", expires_at: "Expiry", scopes: "Scopes", hourly_limit: "Requests per hour",
   allowed_origins: "Allowed origins", allowed_ips: "Allowed addresses", metadata: "Metadata", hint: "Secret",
 };
 
-/** Gives {node, load()}: a card that shows the newest lines, and more on demand. `userId`: who is looking. */
+/** Gives {node, load()}: a card that shows the newest changes, and more on demand. `userId`: the user of the page. */
 export function history(id, userId, signal) {
   const line = (event) => lineOf(event, userId);
   const list = el("ol", { class: "history" });
-  const more = el("button", { type: "button", class: "button", hidden: true, on: { click: loadMore } }, "Older");
+  const more = el("button", { type: "button", class: "button", hidden: true, on: { click: loadMore } }, "Show older changes");
   let cursor = null;
 
   async function loadMore() {
@@ -57,8 +58,9 @@ function lineOf(event, userId) {
 
 function whoOf(actor, userId) {
   if (actor === "system") return "the system";
+  if (actor === "code") return "the application";
   if (actor === `user:${userId}`) return "you";
-  return actor.replace(/^user:/, "").replace(/^key:/, "the key ").replace(/^leak:/, "a leak report of ");
+  return actor.replace(/^user:/, "").replace(/^cli:/, "the command line, ").replace(/^key:/, "the key ").replace(/^leak:/, "a leak report of ");
 }
 
 function changeLine([name, change]) {
@@ -66,17 +68,17 @@ function changeLine([name, change]) {
     "li",
     {},
     `${FIELDS[name] ?? name}: `,
-    el("del", {}, written(shown(change.from))),
+    el("del", {}, written(shown(change.from, name))),
     el("span", { class: "hidden-text" }, " became "),
     el("span", { "aria-hidden": "true" }, " → "),
-    el("ins", {}, written(shown(change.to))),
+    el("ins", {}, written(shown(change.to, name))),
   );
 }
 
-function shown(value) {
+function shown(value, name) {
   if (value === null || value === undefined || value === "") return "none";
-  if (Array.isArray(value)) return value.length ? value.join(", ") : "none";
-  if (typeof value === "object") return Object.keys(value).length ? `${count(Object.keys(value).length, "entry").replace("entrys", "entries")}` : "none";
+  if (Array.isArray(value)) return value.length ? value.map(name === "scopes" ? scopeName : String).join(", ") : "none";
+  if (typeof value === "object") return Object.keys(value).length ? count(Object.keys(value).length, "entry").replace("entrys", "entries") : "none";
   if (typeof value === "boolean") return value ? "yes" : "no";
   if (typeof value === "string" && /^\d{4}-\d\d-\d\dT/.test(value)) return exact(new Date(value));
   return String(value);

@@ -1,4 +1,4 @@
-// Line icons on a 24 by 24 grid. Decoration only: the word beside an icon, or a label, says what it means.
+// Line icons on a 24 by 24 grid. They are decoration: the word beside an icon, or its label, says what it means.
 
 import { svg } from "./dom.js";
 
@@ -14,7 +14,8 @@ const PATHS = {
   key: ["M12.2 12.8a4.6 4.6 0 1 1-1-1", "m11.5 12.5 8.5-8.5", "m16 8 3 3"],
   light: ["M12 16.2a4.2 4.2 0 1 0 0-8.4 4.2 4.2 0 0 0 0 8.4Z", "M12 2.5v2", "M12 19.5v2", "M2.5 12h2", "M19.5 12h2", "m5.3 5.3 1.4 1.4", "m17.3 17.3 1.4 1.4", "m5.3 18.7 1.4-1.4", "m17.3 6.7 1.4-1.4"],
   more: ["M5.5 12h.01", "M12 12h.01", "M18.5 12h.01"],
-  open: ["M9 6l6 6-6 6"],
+  down: ["M12 5v14", "m6.5 13.5 5.5 5.5 5.5-5.5"],
+  up: ["M12 19V5", "m6.5 10.5 5.5-5.5 5.5 5.5"],
   pause: ["M12 20.5a8.5 8.5 0 1 0 0-17 8.5 8.5 0 0 0 0 17Z", "M10 9.5v5", "M14 9.5v5"],
   play: ["M12 20.5a8.5 8.5 0 1 0 0-17 8.5 8.5 0 0 0 0 17Z", "m10.5 9 4.5 3-4.5 3Z"],
   plus: ["M12 5v14", "M5 12h14"],

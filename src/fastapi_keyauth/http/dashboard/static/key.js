@@ -1,13 +1,16 @@
-// A key's own page: what it is, what it did, what was done to it.
+// A key's own page: its details, its usage, its history.
 
 import { actionsFor } from "./actions.js";
 import { api } from "./api.js";
-import { environmentTag, expiry, lastUse, scopeTag, statusBadge } from "./badges.js";
+import { lastListAddress, listAddress } from "./address.js";
+import { environmentTag, expiry, lastUse, scopeTags, statusBadge } from "./badges.js";
 import { usageChart } from "./chart.js";
+import { copyIcon } from "./clipboard.js";
 import { el, replace, written } from "./dom.js";
 import { exactly, number } from "./format.js";
 import { history } from "./history.js";
 import { icon } from "./icons.js";
+import { onChangeInOtherTab, onReturn } from "./live.js";
 import { say } from "./messages.js";
 import { secretsCard } from "./secrets.js";
 
@@ -19,26 +22,34 @@ export function keyView(id, options, setTitle) {
   const { signal } = leaving;
   const past = history(id, options.user_id, signal);
   const heading = el("h1", { tabindex: "-1" }, "API key");
+  let drawn = "";
   let under = el("p", { class: "under" });
   let buttons = el("div", { class: "buttons" });
   let facts = el("div", { class: "card", "aria-busy": "true" }, el("span", { class: "skeleton" }));
   let secrets = el("div");
-  const usage = el("div", { class: "card" }, el("h2", {}, "Usage of 7 days"), el("span", { class: "skeleton skeleton-chart" }));
+  const usage = el("div", { class: "card" }, el("h2", {}, "Usage in the last 7 days"), el("span", { class: "skeleton skeleton-chart" }));
   const node = el(
     "div",
     { class: "view" },
-    el("a", { href: "#/", class: "back" }, icon("back"), "API keys"),
+    el("a", { href: lastListAddress(), class: "back" }, icon("back"), "API keys"),
     el("div", { class: "view-head" }, el("div", {}, heading, under), buttons),
     el("div", { class: "columns" }, el("div", { class: "stack" }, usage, past.node), el("div", { class: "stack" }, facts, secrets)),
   );
 
   function show(key) {
+    drawn = JSON.stringify(key);
     setTitle(key.name);
     heading.replaceChildren(written(key.name));
-    under = replace(under, el("p", { class: "under" }, statusBadge(key), environmentTag(key), el("code", { class: "key-hint" }, key.hint)));
+    under = replace(under, el("p", { class: "under" }, statusBadge(key), environmentTag(key), el("span", { class: "with-copy" }, el("code", { class: "key-hint" }, key.hint), copyIcon("Copy the hint", key.hint))));
     buttons = replace(buttons, buttonsOf(key));
     facts = replace(facts, factsOf(key, options));
     secrets = replace(secrets, secretsCard(key));
+  }
+
+  // While nothing has changed, nothing is drawn again: a selection and the focus stay where they are.
+  function showIfChanged(key) {
+    const text = JSON.stringify(key);
+    if (text !== drawn) show(key);
   }
 
   function buttonsOf(key) {
@@ -81,13 +92,17 @@ export function keyView(id, options, setTitle) {
     }
   }
 
+  // Quietly: a failure is said when the user does something.
+  const refresh = () => api.get(id, signal).then((key) => showIfChanged(key), () => {});
+  onReturn(refresh, signal);
+  onChangeInOtherTab((changedId) => changedId === id && changed(null), signal);
   load();
   return { node, title: "API key", focus: () => heading.focus(), close: () => leaving.abort() };
 }
 
 function missing() {
   return [
-    el("div", { class: "card nothing" }, icon("search"), el("h1", {}, "There is no such key"), el("p", {}, "It does not exist, or it belongs to somebody else."), el("a", { href: "#/", class: "button" }, "All API keys")),
+    el("div", { class: "card nothing" }, icon("search"), el("h1", {}, "Key not found"), el("p", {}, "It does not exist, or it belongs to somebody else."), el("a", { href: lastListAddress(), class: "button" }, "All API keys")),
   ];
 }
 
@@ -95,15 +110,15 @@ function factsOf(key, options) {
   const list = (values, none) => (values.length ? el("ul", { class: "plain" }, values.map((value) => el("li", {}, written(value)))) : el("span", { class: "muted" }, none));
   const metadata = Object.keys(key.metadata).length > 0;
   const rows = [
-    ["Key id", el("code", {}, key.id)],
-    options.is_admin && ["Owner", written(key.owner_id)],
-    ["Scopes", key.scopes.length ? el("span", { class: "badges" }, key.scopes.map(scopeTag)) : el("span", { class: "muted" }, "None")],
-    ["Requests an hour", key.hourly_limit === null ? el("span", { class: "muted" }, "No cap") : number(key.hourly_limit)],
+    ["Key ID", el("span", { class: "with-copy" }, el("code", {}, key.id), copyIcon("Copy the key ID", key.id))],
+    options.is_admin && ["Owner", el("a", { href: listAddress({ owner: key.owner_id }) }, written(key.owner_id))],
+    ["Scopes", scopeTags(key.scopes, Infinity)],
+    ["Requests per hour", key.hourly_limit === null ? el("span", { class: "muted" }, "No limit") : number(key.hourly_limit)],
     ["Created", exactly(key.created_at)],
     ["Last used", lastUse(key)],
     ["Expires", key.expires_at ? [expiry(key), el("span", { class: "muted small" }, exactly(key.expires_at))] : expiry(key)],
     key.revoked_at && ["Revoked", exactly(key.revoked_at)],
-    ["Allowed origins", list(key.allowed_origins, "Any")],
+    ["Allowed origins", list(key.allowed_origins, "No web page, except the service's own")],
     ["Allowed addresses", list(key.allowed_ips, "Any")],
     metadata && ["Metadata", el("pre", { class: "metadata", tabindex: "0" }, JSON.stringify(key.metadata, null, 2))],
   ].filter(Boolean);

@@ -1,24 +1,27 @@
-// Which view is shown: by the session, and by the part of the address behind "#", which no server ever sees.
+// Which view is shown: by the session, and by the part of the address behind "#", which browsers send to no server.
 
+import { keyInAddress } from "./address.js";
 import { api, onSessionEnded } from "./api.js";
 import { fillBar } from "./bar.js";
 import { config } from "./config.js";
-import { closeDialogs } from "./dialogs/dialog.js";
+import { closeDialogs, resumeDialogs, suspendDialogs } from "./dialogs/dialog.js";
 import { el } from "./dom.js";
 import { keepTimesTrue } from "./format.js";
 import { icon } from "./icons.js";
 import { keyView } from "./key.js";
 import { listView } from "./list.js";
-import { sessionToken } from "./session.js";
+import { findSession, forgetSession, keepSession, markSession, sessionToken } from "./session.js";
 import { signInView } from "./sign-in.js";
+import { fromOtherTabs } from "./tabs.js";
 
 const content = document.getElementById("content");
 const bar = fillBar(document.getElementById("bar"), () => {
-  location.replace("#/");
+  history.replaceState(null, "", "#/");
   showSignIn(false);
 });
 let view = null;
 let options = null;
+let lastUser = null;
 let started = 0;
 
 function show(next) {
@@ -28,8 +31,8 @@ function show(next) {
   view = next;
   content.replaceChildren(next.node);
   setTitle(next.title);
-  bar.update();
-  // Whoever moves on inside the page is told where they are now; who has just opened it starts at its top.
+  bar.update(options);
+  // After a step inside the page the new heading is read out; a page that has just been opened starts at its top.
   if (!isFirst) next.focus();
 }
 
@@ -39,21 +42,28 @@ function setTitle(words) {
 
 function showSignIn(hasEnded) {
   options = null;
-  show(signInView(hasEnded, start));
+  started += 1;
+  const keepsForm = suspendDialogs();
+  show(signInView(hasEnded, keepsForm, start));
 }
 
 async function start() {
   started += 1;
   const mine = started;
-  if (!sessionToken()) {
-    showSignIn(false);
+  const token = await findSession();
+  if (mine !== started) return;
+  if (!token) {
+    if (!view?.isSignIn) showSignIn(false);
     return;
   }
   try {
     const found = await api.options();
     if (mine !== started) return;
     options = found;
+    markSession(false);
     route();
+    resumeDialogs(options.user_id === lastUser);
+    lastUser = options.user_id;
   } catch (error) {
     if (mine === started && !error.isSessionEnd) showFailure(error);
   }
@@ -69,14 +79,33 @@ function showFailure(error) {
 }
 
 function route() {
-  const found = /^#\/keys\/([0-9A-Za-z]+)$/.exec(location.hash);
-  show(found ? keyView(found[1], options, setTitle) : listView(options));
+  const id = keyInAddress();
+  if (!id && view?.isList) view.readAddress();
+  else show(id ? keyView(id, options, setTitle) : listView(options));
 }
 
 addEventListener("hashchange", () => {
-  // "#content" is the way past the bar, no view.
+  // "#content" is the way past the bar, not a view.
   if (options && (location.hash === "" || location.hash.startsWith("#/"))) route();
 });
-onSessionEnded(() => showSignIn(true));
+onSessionEnded(() => {
+  if (view?.isSignIn) return;
+  markSession(true);
+  showSignIn(true);
+});
+// A login in another tab of this page, or in one of the application that shares its storage, ends the waiting here.
+fromOtherTabs("session", (token) => {
+  if (!view?.isSignIn) return;
+  keepSession(token);
+  start();
+});
+addEventListener("storage", ({ key, newValue }) => {
+  if (key === config.sessionItem && newValue && view?.isSignIn) start();
+});
+fromOtherTabs("loggedOut", (token) => {
+  if (sessionToken() !== token) return;
+  forgetSession();
+  showSignIn(false);
+});
 keepTimesTrue();
 start();

@@ -1,11 +1,11 @@
-// The menu of a row: a button that opens a list of actions, by mouse and by keyboard (WAI-ARIA menu button).
+// The menu of a row: a button that opens a list of actions (WAI-ARIA menu button).
 
 import { el, newId } from "./dom.js";
 import { icon } from "./icons.js";
 
 const GAP = 4;
 
-/** `actions()` gives [{label, icon, isDanger, run}] when it opens. */
+/** `actions()` gives [{label, icon, isDanger, run}] when the menu opens. */
 export function menuButton(label, actions, focusName) {
   const id = newId("menu");
   const button = el(
@@ -25,7 +25,7 @@ export function menuButton(label, actions, focusName) {
   return button;
 }
 
-// One menu at a time, made when it opens: a thousand rows do without a thousand menus.
+// One menu at a time, built when it opens: a thousand rows need no thousand menus.
 function open(button, id, label, actions) {
   const items = actions.map((action) =>
     el(
@@ -34,7 +34,7 @@ function open(button, id, label, actions) {
         type: "button", role: "menuitem", tabindex: "-1", class: action.isDanger ? "menu-item is-danger" : "menu-item",
         on: {
           click: () => {
-            // First the focus: a dialog that opens now gives it back to the button when it closes.
+            // Focus the button first: a dialog that opens now returns the focus to it when it closes.
             menu.hidePopover();
             button.focus();
             action.run();

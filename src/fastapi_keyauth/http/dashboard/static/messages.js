@@ -1,11 +1,11 @@
-// Short messages at the edge of the page, read out by screen readers, gone after a while.
+// Short messages at the edge of the page, read out by screen readers and removed after a while.
 
 import { el } from "./dom.js";
 import { icon } from "./icons.js";
 
 const STAYS_MS = 7000;
 
-/** Say that something is done; `kind` is "good", "warn" or "bad". */
+/** Say what happened; `kind` is "good", "warn" or "bad". */
 export function say(text, kind = "good") {
   const close = el("button", { type: "button", class: "icon-button", "aria-label": "Close this message" }, icon("close"));
   const message = el(

@@ -1,9 +1,11 @@
-// The user's session token: where it is found, how it comes and goes. Never in a URL.
+// The user's session token: where it is found, how it comes and goes. It is never in a URL.
 
 import { config } from "./config.js";
+import { answerOtherTabs, askOtherTabs, tellOtherTabs } from "./tabs.js";
 
-// Where the browser keeps no storage for us, the token lives as long as the page.
+// Without storage in the browser, the token lives as long as the page.
 let inMemory = null;
+let hasEnded = false;
 
 function stores() {
   const found = [];
@@ -17,7 +19,7 @@ function stores() {
   return found;
 }
 
-/** The token, or null. Read anew each time: the application's own scripts may renew it. */
+/** The token, or null. Read again each time, because the application's own scripts may renew it. */
 export function sessionToken() {
   for (const store of stores()) {
     const token = store.getItem(config.sessionItem);
@@ -26,9 +28,19 @@ export function sessionToken() {
   return inMemory;
 }
 
-/** Keep a token that the page's own form was given: for this tab alone. */
+/** The token of this tab, or one that another tab of this page hands over, or null. */
+export async function findSession() {
+  const own = sessionToken();
+  if (own) return own;
+  const handed = await askOtherTabs();
+  if (handed) keepSession(handed);
+  return handed;
+}
+
+/** Store a token, for this tab alone. */
 export function keepSession(token) {
   inMemory = token;
+  hasEnded = false;
   try {
     sessionStorage.setItem(config.sessionItem, token);
   } catch {
@@ -36,42 +48,29 @@ export function keepSession(token) {
   }
 }
 
-/** Forget it everywhere. */
+/** Say whether the server has refused the token: such a token is not handed on. */
+export function markSession(isOver) {
+  hasEnded = isOver;
+}
+
+/** Forget it in this tab and in the browser. */
 export function forgetSession() {
   inMemory = null;
   for (const store of stores()) store.removeItem(config.sessionItem);
 }
 
-/** Log in at the application's own route. Throws an Error whose message can be shown. */
-export async function logIn(user, password) {
-  let answer;
-  try {
-    answer = await fetch(config.logInPath, {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ [config.userField]: user, [config.passwordField]: password }),
-      cache: "no-store",
-    });
-  } catch {
-    throw new Error("The server cannot be reached. Check your connection and try again.");
-  }
-  const body = await answer.json().catch(() => ({}));
-  if (answer.ok && typeof body[config.tokenField] === "string") {
-    keepSession(body[config.tokenField]);
-    return;
-  }
-  const sentence = typeof body.detail === "string" ? body.detail : "";
-  throw new Error(sentence || (answer.status < 500 ? "Check what you have typed and try again." : "That did not work. Try again."));
-}
-
-/** Log out: at the application, where it has a route for that, and here in any case. */
+/** Log out: at the application, if it has a route for that, and in all tabs of this page in any case. */
 export async function logOut() {
   const token = sessionToken();
   forgetSession();
-  if (!config.logOutPath || !token) return;
+  if (!token) return;
+  tellOtherTabs("loggedOut", token);
+  if (!config.logOutPath) return;
   try {
     await fetch(config.logOutPath, { method: "POST", headers: { Authorization: `Bearer ${token}` } });
   } catch {
-    // The token is forgotten here; the session ends by itself.
+    // The token is forgotten here; the session expires by itself.
   }
 }
+
+answerOtherTabs(() => (hasEnded ? null : sessionToken()));

@@ -1,36 +1,38 @@
-// The table of keys. On a narrow screen the same rows are cards (page.css), so roles are said explicitly: CSS that turns
-// a table into blocks takes its meaning away otherwise.
+// The table of keys. On a narrow screen the same rows are cards (page.css), so roles are given explicitly: CSS that turns a
+// table into blocks would otherwise take its meaning away.
 
-import { actionsFor } from "./actions.js";
+import { menuActionsFor } from "./actions.js";
+import { listAddress } from "./address.js";
 import { environmentTag, expiry, lastUse, scopeTags, statusBadge } from "./badges.js";
 import { sparkline } from "./chart.js";
 import { el, replace, written } from "./dom.js";
 import { ago } from "./format.js";
+import { icon } from "./icons.js";
 import { menuButton } from "./menu.js";
 
-const COLUMNS = ["Key", "Environment", "Scopes", "Status", "Created", "Last used", "Expires", "Last 24 hours"];
+const OWNER = ["Owner", "owner"];
+/** Label, and the field to sort by. The first press on a time sorts by the newest. */
+const COLUMNS = [["Key", "name"], ["Environment"], ["Scopes"], ["Status"], ["Created", "-created"], ["Last used", "-used"], ["Expires", "expires"], ["Last 24 hours"]];
 const SKELETON_ROWS = 6;
 
-/** Gives {node, show(keys), add(keys), setUsage(ids, usage), update(key)}. `changed(id, key|null)` after an action. */
-export function keyTable(options, changed) {
+/**
+ * Gives {node, show(keys), add(keys), setUsage(ids, usage), update(key), remove(id), showSort(sort)}. `changed(id, key|null)`
+ * after an action, `sortBy(sort)` for a press on a column.
+ */
+export function keyTable(options, changed, sortBy) {
+  const columns = options.is_admin ? [COLUMNS[0], OWNER, ...COLUMNS.slice(1)] : COLUMNS;
   const body = el("tbody", { role: "rowgroup" });
   const usage = new Map();
   const rows = new Map();
-  const node = el(
-    "table",
-    { class: "keys", role: "table", "aria-label": "API keys" },
-    el(
-      "thead",
-      { role: "rowgroup" },
-      el(
-        "tr",
-        { role: "row" },
-        COLUMNS.map((name) => el("th", { scope: "col", role: "columnheader" }, name)),
-        el("th", { scope: "col", role: "columnheader" }, el("span", { class: "hidden-text" }, "Actions")),
-      ),
-    ),
-    body,
-  );
+  const head = el("tr", { role: "row" });
+  const node = el("table", { class: options.is_admin ? "keys has-owner" : "keys", role: "table", "aria-label": "API keys" }, el("thead", { role: "rowgroup" }, head), body);
+
+  function showSort(sort) {
+    const fresh = el("tr", { role: "row" }, columns.map(([label, field]) => heading(label, field, sort, sortBy)), el("th", { scope: "col", role: "columnheader" }, el("span", { class: "hidden-text" }, "Actions")));
+    const focused = head.contains(document.activeElement) ? document.activeElement.dataset.focus : null;
+    head.replaceChildren(...fresh.children);
+    if (focused) head.querySelector(`[data-focus="${focused}"]`)?.focus();
+  }
 
   function rowOf(key) {
     const row = keyRow(key, options, usage, (next) => changed(key.id, next));
@@ -45,14 +47,20 @@ export function keyTable(options, changed) {
   return {
     node,
     add,
+    showSort,
+    has: (id) => rows.has(id),
+    /** Keys whose usage has not been asked for. */
+    withoutUsage: () => [...rows.keys()].filter((id) => !usage.has(id)),
     show(keys) {
+      const focused = body.contains(document.activeElement) ? document.activeElement.dataset.focus : null;
       rows.clear();
       body.replaceChildren();
       add(keys);
+      if (focused) body.querySelector(`[data-focus="${focused}"]`)?.focus();
     },
     showWaiting() {
       rows.clear();
-      body.replaceChildren(...Array.from({ length: SKELETON_ROWS }, skeletonRow));
+      body.replaceChildren(...Array.from({ length: SKELETON_ROWS }, () => skeletonRow(columns.length)));
     },
     /** `found`: key id -> {admitted, refused}; ids that are not in it had no requests. */
     setUsage(ids, found) {
@@ -66,28 +74,45 @@ export function keyTable(options, changed) {
       const old = rows.get(key.id)?.row;
       if (old) replace(old, rowOf(key));
     },
+    remove(id) {
+      rows.get(id)?.row.remove();
+      rows.delete(id);
+    },
   };
+}
+
+function heading(label, field, sort, sortBy) {
+  const name = field?.replace(/^-/, "");
+  if (!field) return el("th", { scope: "col", role: "columnheader" }, label);
+  const isSorted = sort.replace(/^-/, "") === name;
+  const isDown = sort.startsWith("-");
+  const next = isSorted ? (isDown ? name : `-${name}`) : field;
+  return el(
+    "th",
+    { scope: "col", role: "columnheader", "aria-sort": isSorted ? (isDown ? "descending" : "ascending") : "none" },
+    el("button", { type: "button", class: isSorted ? "sort-button is-sorted" : "sort-button", "data-focus": `sort-${name}`, on: { click: () => sortBy(next) } }, label, icon(isSorted && !isDown ? "up" : "down")),
+  );
 }
 
 function keyRow(key, options, usage, changed) {
   const cell = (label, name, ...content) => el("td", { role: "cell", "data-label": label, class: name }, content);
-  const actions = () => actionsFor(key, options, changed);
+  const actions = () => menuActionsFor(key, options, changed);
   return el(
     "tr",
     { role: "row", class: key.status === "active" ? "" : "is-off", "data-key": key.id },
     el(
       "th",
       { role: "rowheader", scope: "row", class: "cell-name" },
-      el("a", { href: `#/keys/${key.id}`, class: "key-name", "data-focus": `open-${key.id}` }, written(key.name)),
+      el("a", { href: `#/keys/${key.id}`, class: "key-name", title: key.name, "data-focus": `open-${key.id}` }, written(key.name)),
       el("code", { class: "key-hint" }, key.hint),
-      options.is_admin && el("span", { class: "owner" }, "of ", written(key.owner_id)),
     ),
+    options.is_admin && cell("Owner", "cell-owner", el("a", { class: "owner", href: listAddress({ owner: key.owner_id }), title: `All keys of ${key.owner_id}` }, written(key.owner_id))),
     cell("Environment", "cell-environment", environmentTag(key)),
     cell("Scopes", "cell-scopes", scopeTags(key.scopes)),
     cell("Status", "cell-status", statusBadge(key)),
-    cell("Created", "cell-time", ago(key.created_at)),
-    cell("Last used", "cell-time", lastUse(key)),
-    cell("Expires", "cell-time", expiry(key)),
+    cell("Created", "cell-time cell-created", ago(key.created_at)),
+    cell("Last used", "cell-time cell-used", lastUse(key)),
+    cell("Expires", "cell-time cell-expires", expiry(key)),
     cell("Last 24 hours", "cell-usage", usageOf(key, usage)),
     cell("", "cell-actions", actions().length > 0 && menuButton(`Actions for ${key.name}`, actions, `actions-${key.id}`)),
   );
@@ -98,7 +123,7 @@ function usageOf(key, usage) {
   return known === undefined ? el("span", { class: "skeleton" }) : sparkline(known, key.hourly_limit);
 }
 
-function skeletonRow() {
-  const cells = Array.from({ length: COLUMNS.length + 1 }, () => el("td", { role: "cell" }, el("span", { class: "skeleton" })));
+function skeletonRow(columns) {
+  const cells = Array.from({ length: columns + 1 }, () => el("td", { role: "cell" }, el("span", { class: "skeleton" })));
   return el("tr", { role: "row", class: "waiting", "aria-hidden": "true" }, cells);
 }

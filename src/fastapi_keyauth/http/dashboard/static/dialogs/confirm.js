@@ -6,34 +6,37 @@ import { formAlert, showErrors } from "../fields.js";
 import { ago, exactly, secondsUntil } from "../format.js";
 import { icon } from "../icons.js";
 import { cancelButton, openDialog, submitButton, whileBusy } from "./dialog.js";
+import { freshness, mayBeStale } from "./fresh.js";
 
 const RECENTLY_S = 86_400;
 
-/** Revoke a key, once it was named and its last use seen; `onRevoked` gets an ApiError where it holds only later. */
-export function confirmRevoke(key, onRevoked) {
+/** Revoke a key. `onRevoked` gets an ApiError if the change takes effect later; `onStale` see `freshness`. */
+export function confirmRevoke(key, onRevoked, onStale) {
   confirm({
+    key,
     title: "Revoke this key?",
     action: "Revoke key",
     kind: "danger",
-    content: [
-      facts(key),
-      recently(key),
-      el("p", {}, "It stops working at once, everywhere, and cannot be brought back. Its history stays."),
-    ],
+    statuses: ["active", "disabled", "expired"],
+    consequence: "It stops working immediately and cannot be restored. Its history is kept.",
     send: () => api.revoke(key.id),
     onDone: onRevoked,
+    onStale,
   });
 }
 
-/** Switch a key off; it can be switched on again. `onDisabled` gets the key, or an ApiError where it holds only later. */
-export function confirmDisable(key, onDisabled) {
+/** Disable a key. `onDisabled` gets the key, or an ApiError if the change takes effect later. */
+export function confirmDisable(key, onDisabled, onStale) {
   confirm({
+    key,
     title: "Disable this key?",
     action: "Disable key",
     kind: "primary",
-    content: [facts(key), recently(key), el("p", {}, "Requests with it are refused until you enable it again.")],
+    statuses: ["active"],
+    consequence: "Requests with it are refused until you enable it again.",
     send: () => api.change(key.id, { enabled: false }),
     onDone: onDisabled,
+    onStale,
   });
 }
 
@@ -50,30 +53,35 @@ function facts(key) {
 
 function recently(key) {
   if (!key.last_used_at || -secondsUntil(key.last_used_at) > RECENTLY_S) return null;
-  return el("div", { class: "notice notice-warn" }, icon("alert"), el("p", {}, "Something has used it within the last day, and will fail."));
+  return el("div", { class: "notice notice-warn" }, icon("alert"), el("p", {}, "A client has used it within the last day. Its requests will fail."));
 }
 
-function confirm({ title, action, kind, content, send, onDone }) {
+function confirm({ key, title, action, kind, statuses, consequence, send, onDone, onStale }) {
   const alert = formAlert();
   const button = submitButton(action, kind);
+  const fresh = freshness(key, statuses, onStale);
   const dialog = openDialog({
     title,
-    content: [alert, ...content],
+    content: [alert, fresh.node, facts(key), recently(key), el("p", {}, consequence)],
     buttons: [cancelButton(), button],
     onSubmit: () =>
       whileBusy(button, async () => {
+        if (button.hidden) return;
         try {
           const answer = await send();
           dialog.close();
           onDone(answer);
         } catch (error) {
-          if (!error.isStored) {
+          if (error.isStored) {
+            dialog.close();
+            onDone(null, error);
+          } else if (mayBeStale(error)) {
+            await fresh.check();
+          } else {
             showErrors([], alert, error);
-            return;
           }
-          dialog.close();
-          onDone(null, error);
         }
       }),
   });
+  fresh.attach(dialog, button);
 }

@@ -4,7 +4,7 @@ import { exampleUrl } from "../api.js";
 import { copyButton } from "../clipboard.js";
 import { el, written } from "../dom.js";
 import { icon } from "../icons.js";
-import { openDialog, submitButton } from "./dialog.js";
+import { openDialog } from "./dialog.js";
 
 /** Show it. `warning`: one more sentence; `onClose`: afterwards. */
 export function showToken({ key, token, headerName, isRotation = false, warning, onClose }) {
@@ -12,6 +12,7 @@ export function showToken({ key, token, headerName, isRotation = false, warning,
   const line = () => `curl ${shellQuote(exampleUrl())} -H ${shellQuote(`${headerName}: ${held}`)}`;
   const tokenNode = el("code", { class: "token", tabindex: "0", "aria-label": "API key" }, held);
   const curlNode = el("code", { class: "curl", tabindex: "0", "aria-label": "curl command" }, line());
+  const copyToken = copyButton("Copy key", () => held, tokenNode, "button-primary");
 
   const wipe = () => {
     held = "";
@@ -19,7 +20,7 @@ export function showToken({ key, token, headerName, isRotation = false, warning,
     curlNode.replaceChildren();
   };
   const leave = () => {
-    // Now, and not when "close" is told: that comes a moment later, and the page may be put away before.
+    // Now, and not at the event "close", which comes a moment later: the page may be stored before.
     wipe();
     dialog.close();
   };
@@ -35,22 +36,23 @@ export function showToken({ key, token, headerName, isRotation = false, warning,
         "div",
         { class: "notice notice-warn" },
         icon("alert"),
-        el("p", {}, "This is the only time ", written(key.name, { class: "strong" }), " is shown. We keep a hash of it, so nobody can show it again."),
+        el("p", {}, "This is the only time ", written(key.name, { class: "strong" }), " is shown. Only a hash of it is stored, so nobody can show it again."),
       ),
       warning && el("div", { class: "notice notice-bad" }, icon("alert"), el("p", {}, warning)),
-      el("div", { class: "copy-row" }, tokenNode, copyButton("the key", () => held, tokenNode)),
-      el("h3", {}, "Try it"),
-      el("div", { class: "copy-row" }, curlNode, copyButton("the command", line, curlNode)),
+      el("div", { class: "copy-row copy-main" }, tokenNode, copyToken),
       el("p", { class: "hint" }, "Keep it in a secret manager or an environment variable, never in code or in a ticket."),
+      el("h3", {}, "Try it"),
+      el("div", { class: "copy-row" }, curlNode, copyButton("Copy command", line, curlNode, "button-quiet")),
     ],
-    buttons: [submitButton("I have saved it")],
-    onSubmit: leave,
+    // Not the form's own button, and not the one that stands out: Enter copies and closes nothing.
+    buttons: [el("button", { type: "button", class: "button", on: { click: leave } }, "I have saved it")],
     onClose: () => {
       wipe();
       removeEventListener("pagehide", leave);
       onClose?.();
     },
   });
+  copyToken[0].focus();
 }
 
 /** One word for a shell, whatever is in it. */

@@ -1,0 +1,45 @@
+// The words around the table: how many keys there are, and what is said in place of the table if there are none.
+
+import { el } from "./dom.js";
+import { count, number } from "./format.js";
+import { icon } from "./icons.js";
+
+/** How many keys are shown, of how many that were found. */
+export function countInWords(shown, found, { isComplete, isCutOff }) {
+  if (isCutOff) return `${number(shown)} of the newest ${count(found, "key")}. There are more: narrow them down with a filter.`;
+  if (!found) return "No keys";
+  if (!isComplete) return `${count(shown, "key")} so far`;
+  return shown < found ? `${number(shown)} of ${count(found, "key")}` : count(found, "key");
+}
+
+/** No key matches the filters; `clear` removes them. */
+export function noMatch(clear) {
+  return [
+    icon("search"),
+    el("h2", {}, "No key matches"),
+    el("p", {}, "No key matches the search and the filters."),
+    el("button", { type: "button", class: "button", on: { click: clear } }, "Clear the filters"),
+  ];
+}
+
+/** No keys yet; `createButton` creates the first one, `showRevoked` shows those of the past. */
+export function firstVisit(createButton, showRevoked) {
+  return [
+    icon("key"),
+    el("h2", {}, "No keys yet"),
+    el("p", {}, "Create one for each program that calls the API, and name it after the place where it runs. Then each can be replaced or revoked without the others."),
+    el("p", { class: "muted" }, "A key is shown only once, when it is created. Copy it into your secret manager or your environment."),
+    createButton,
+    el("button", { type: "button", class: "button button-quiet", on: { click: showRevoked } }, "Show revoked keys"),
+  ];
+}
+
+/** The keys could not be loaded. */
+export function failure(error, retry) {
+  return [
+    icon("alert"),
+    el("h2", {}, "The keys cannot be shown"),
+    el("p", {}, error.message),
+    el("button", { type: "button", class: "button", on: { click: retry } }, "Try again"),
+  ];
+}
