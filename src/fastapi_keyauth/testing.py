@@ -1,7 +1,7 @@
 # Annotations stay real objects in this module: FastAPI reads them.
-"""What users import in their own tests: a frozen clock, settings that cost nothing, principals without keys.
+"""Tools for users' own tests: a frozen clock, cheap settings, principals without keys.
 
-The fixtures of ``fastapi_keyauth.pytest_plugin`` are made of these.
+The fixtures of ``fastapi_keyauth.pytest_plugin`` are built from these.
 """
 
 from collections.abc import Awaitable, Callable, Iterator
@@ -24,20 +24,20 @@ _HALF_PAST = datetime(2030, 1, 1, 12, 30, tzinfo=UTC)
 
 
 class FrozenClock:
-    """A clock that stands until it is moved: ``KeyAuth(settings, clock=FrozenClock())``.
+    """A clock that stands still until it is moved: ``KeyAuth(settings, clock=FrozenClock())``.
 
     Args:
-        at: where it stands first. Where left out it is half past twelve, so that no hour ends by chance.
+        at: The first time. Default: half past twelve, so that no hour ends by chance.
 
     Raises:
-        ValueError: a time without a time zone.
+        ValueError: If the time has no time zone.
     """
 
     def __init__(self, at: datetime = _HALF_PAST) -> None:
         self.move_to(at)
 
     def __call__(self) -> float:
-        """Seconds since 1970."""
+        """Return the seconds since 1970."""
         return self._now.timestamp()
 
     def __repr__(self) -> str:
@@ -45,31 +45,31 @@ class FrozenClock:
 
     @property
     def now(self) -> datetime:
-        """Where it stands, UTC."""
+        """The current time of this clock, UTC."""
         return self._now
 
     def move(self, by: timedelta | float) -> None:
-        """Let time go by: a timedelta, or seconds."""
+        """Move the clock forward by a timedelta, or by seconds."""
         self._now += by if isinstance(by, timedelta) else timedelta(seconds=by)
 
     def move_to(self, at: datetime) -> None:
-        """Put it to a time.
+        """Set the clock to a time.
 
         Raises:
-            ValueError: a time without a time zone.
+            ValueError: If the time has no time zone.
         """
         if at.tzinfo is None:
-            raise ValueError("a clock needs a time with a time zone, such as datetime(..., tzinfo=UTC)")
+            raise ValueError("a clock requires a time with a time zone, such as datetime(..., tzinfo=UTC)")
         self._now = at.astimezone(UTC)
 
 
 def cheap_settings(**changes: Any) -> KeyAuthSettings:
-    """Settings for tests: defaults, but hashing that costs nothing and a database in memory.
+    """Return settings for tests: the defaults, with cheap hashing and a database in memory.
 
-    ``KEYAUTH_*`` variables and ``.env`` are left out of it, so that a test means the same on every machine.
+    ``KEYAUTH_*`` variables and ``.env`` are ignored, so that a test means the same on every machine.
 
     Raises:
-        SetupError: a change that cannot be right.
+        SetupError: If a change is invalid.
     """
     fields = KeyAuthSettings.model_fields
     defaults = {name: field.get_default(call_default_factory=True) for name, field in fields.items()}
@@ -83,7 +83,7 @@ def cheap_settings(**changes: Any) -> KeyAuthSettings:
 
 
 def key_principal(**fields: Any) -> KeyPrincipal:
-    """A principal of a key that does not exist: every field has a value, and ``fields`` change some."""
+    """Return the principal of a key that does not exist. Every field has a default, which ``fields`` replace."""
     defaults: dict[str, Any] = {
         "id": "TestKey00000",
         "name": "test key",
@@ -105,17 +105,17 @@ def key_principal(**fields: Any) -> KeyPrincipal:
 def signed_in(
     app: FastAPI, auth: KeyAuth, key: KeyPrincipal | None = None, session: SessionPrincipal | None = None
 ) -> Iterator[None]:
-    """Let every request in as this key, this user, or both, with nothing sent and nothing looked up.
+    """Admit every request as this key, this user, or both, without a token and without any lookup.
 
-    Works by ``app.dependency_overrides``, so neither a database nor Redis is needed, and no cap and no block counts.
-    Scopes are checked all the same. What ``auth.protect`` guards is not opened, nor are the management routes and the
-    key page: send them the token of a real key or session.
+    It uses ``app.dependency_overrides``, so neither a database nor Redis is needed, and neither limits nor blocks
+    apply. Scopes are checked. Paths behind ``auth.protect``, the management routes and the key page are not opened:
+    send them the token of a real key or session.
 
     Args:
-        app: the application under test.
-        auth: the KeyAuth whose dependencies its routes use.
-        key: whom ``require_key`` and ``optional_key`` give.
-        session: whom ``require_session`` gives; with ``key`` also whom ``require_key_and_session`` gives.
+        app: The application under test.
+        auth: The KeyAuth whose dependencies its routes use.
+        key: Returned by ``require_key`` and ``optional_key``.
+        session: Returned by ``require_session``; with ``key`` also by ``require_key_and_session``.
             ``require_key_or_session`` gives the key, or the session if there is no key.
     """
     overrides: dict[Callable[..., Any], Callable[..., Any]] = {}

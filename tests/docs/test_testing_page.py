@@ -44,4 +44,4 @@ def test_an_app_of_another_keyauth_is_an_error_that_says_so(tmp_path: Path) -> N
     )
     done = run_pytest(tmp_path)
     assert done.returncode == 1
-    assert "override the fixture keyauth" in done.stdout
+    assert "Override the fixture keyauth" in done.stdout

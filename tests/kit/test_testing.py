@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Annotated
 
 import pytest
@@ -11,6 +15,7 @@ from fastapi.testclient import TestClient
 
 from fastapi_keyauth import KeyAuth, KeyPrincipal, SessionPrincipal, SetupError
 from fastapi_keyauth.testing import FrozenClock, cheap_settings, key_principal, signed_in
+from tests.docs.pages import ROOT
 
 auth = KeyAuth(cheap_settings())
 app = FastAPI()
@@ -85,3 +90,66 @@ def test_afterwards_everything_is_as_before() -> None:
 
 def test_scopes_may_be_given_as_text() -> None:
     assert key_principal(scopes="items:read items:write").scopes == {"items:read", "items:write"}
+
+
+APPLICATION = """
+from typing import Annotated
+from fastapi import Depends, FastAPI
+from fastapi_keyauth import KeyAuth, KeyPrincipal
+
+app = FastAPI()
+auth = KeyAuth()
+auth.install(app)
+
+
+@app.get("/")
+async def root(key: Annotated[KeyPrincipal, Depends(auth.require_key)]) -> int:
+    return int(key.owner_id)
+"""
+SUITE = """
+import pytest
+from fastapi.testclient import TestClient
+from main import app, auth
+
+
+@pytest.fixture
+def keyauth():
+    return auth
+
+
+@pytest.fixture
+def keyauth_app():
+    return app
+
+
+@pytest.fixture
+def keyauth_owner_id():
+    return "7"
+
+
+def test_old():
+    with TestClient(app) as client:
+        assert client.get("/").status_code == 401
+
+
+def test_new(keyauth_client):
+    assert keyauth_client.get("/").json() == 7
+"""
+
+
+@pytest.mark.parametrize("database", [None, "sqlite+aiosqlite:///named.db"])
+def test_an_existing_suite_with_the_plugin_writes_no_database(tmp_path: Path, database: str | None) -> None:
+    for name, text in {"main.py": APPLICATION, "conftest.py": "import main", "test_app.py": SUITE}.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / ".env").write_text("KEYAUTH_DATABASE_URL=sqlite+aiosqlite:///from_env_file.db\n")
+    variables = {} if database is None else {"KEYAUTH_DATABASE_URL": database}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "fastapi_keyauth.pytest_plugin", "-p", "no:cacheprovider"],
+        cwd=tmp_path,
+        env={**os.environ, **variables, "PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "2 passed" in done.stdout, done.stdout
+    assert [file.name for file in tmp_path.glob("*.db")] == ([] if database is None else ["named.db"])
