@@ -20,10 +20,13 @@ def allowed() -> tuple[list[str], list[str]]:
     text = (DOCS / "deployment.md").read_text(encoding="utf-8")
     bullet = text[text.index("- With an ACL, allow the keys") :].partition("\n- ")[0]
     service, _, command_line = bullet.partition(";")
-    return re.findall(r"`([A-Z]+)`", service), re.findall(r"`([A-Z]+)`", command_line)
+    return re.findall(r"`([A-Z|]+)`", service), re.findall(r"`([A-Z|]+)`", command_line)
 
 
-async def test_the_commands_of_the_acl_are_enough(start_valkey: Callable[..., Server], tmp_path: Path) -> None:
+@pytest.mark.parametrize("rest", ["/0", "/1", "/0?client_name=billing"])
+async def test_the_commands_of_the_acl_are_enough(
+    start_valkey: Callable[..., Server], tmp_path: Path, rest: str
+) -> None:
     server = start_valkey()
     for_service, for_command_line = allowed()
 
@@ -36,7 +39,7 @@ async def test_the_commands_of_the_acl_are_enough(start_valkey: Callable[..., Se
     settings = KeyAuthSettings(
         _env_file=None,
         database_url=f"sqlite+aiosqlite:///{tmp_path}/keyauth.db",
-        redis_url=f"redis://app:pw@{server.url.partition('@')[2]}",
+        redis_url=f"redis://app:pw@127.0.0.1:{server.port}{rest}",
         argon2_memory_kib=8,
         argon2_time_cost=1,
         block_after_failures=1,
