@@ -316,3 +316,21 @@ async def test_no_remembered_row_is_believed_where_none_may_be_however_coarse_th
     limiter = MemoryLimiter(Policy(3, 60_000, 120_000), 0.0, clock)
     generation = (await limiter.check(ask())).generation
     assert (await limiter.check(ask(generation=generation, age_s=0.0))).verdict is Verdict.STALE
+
+
+async def test_a_clock_that_was_a_day_ahead_blocks_for_no_longer_than_the_policy_says(
+    make_limiter: MakeLimiter, clock: Clock
+) -> None:
+    limiter = make_limiter()
+    if not isinstance(limiter, SingleNodeLimiter | ClusterLimiter):
+        return  # a process reads one clock for all of it; this is about a server's
+    clock.now += 86_400
+    for _ in range(3):
+        await limiter.record_failure("192.0.2.1")
+    await limiter.record_failure("192.0.2.2")
+    clock.now -= 86_400
+    other = make_limiter()  # a worker that does not know the block yet
+    assert await other.record_failure("192.0.2.1") == 120
+    assert [await other.record_failure("192.0.2.2") for _ in range(3)] == [None, None, 0]
+    clock.now += 121
+    assert await make_limiter().record_failure("192.0.2.1") is None

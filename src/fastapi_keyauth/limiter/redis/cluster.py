@@ -12,7 +12,7 @@ from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Verdict, ceil
 from fastapi_keyauth.limiter.redis.base import RedisLimiterBase, owner_tag
 from fastapi_keyauth.limiter.redis.blocks import RedisBlocks
 from fastapi_keyauth.limiter.redis.errors import unavailable
-from fastapi_keyauth.limiter.redis.scripts import LuaScript
+from fastapi_keyauth.limiter.redis.scripts import LuaScript, ScriptArgs
 from fastapi_keyauth.limiter.redis.server_info import ServerInfo, check_server, read_server_info
 from fastapi_keyauth.limiter.redis.slots import SlotRouter
 from fastapi_keyauth.settings.checks import CheckWarning
@@ -57,7 +57,7 @@ class ClusterLimiter(RedisLimiterBase):
 
     async def _touch_one(self, name: str) -> None:
         await self._router.call(self._changing, ([name], ["-", 1]))
-        await self._router.call(self._blocked, ([name], [self._now_ms()]))
+        await self._router.call(self._blocked, self._block_args(name))
         _, args = self._prepare([LimitCheck("probe", None)])
         await self._router.call(self._take, ([name, name, name], args))
 
@@ -76,7 +76,9 @@ class ClusterLimiter(RedisLimiterBase):
 
     async def _take_in_order(self, ask: LimitCheck) -> Decision:
         if ask.bucket is not None:
-            blocked_ms = await self._router.call(self._blocked, ([self._name(ask.bucket)], [self._now_ms()]))
+            blocked_ms = await self._router.call(
+                self._blocked, ([self._name(ask.bucket)], [self._now_ms(), self._policy.block_for_ms])
+            )
             if blocked_ms:
                 blocked_s = ceil_s(blocked_ms)
                 self._remember_block(ask.bucket, blocked_s)
@@ -86,6 +88,10 @@ class ClusterLimiter(RedisLimiterBase):
             return Decision(Verdict.STALE, share_s=math.inf)  # the slot is the owner's, whom only the row names
         (decision,) = self._decide(await self._router.call(self._take, self._prepare([ask])))
         return decision
+
+    def _block_args(self, name: str) -> ScriptArgs:
+        """Return keys and arguments of ``lua/blocked.lua``."""
+        return [name], [self._now_ms(), self._policy.block_for_ms]
 
     async def _record_failure(self, bucket: str) -> int:
         return await self._in_time(self._fail_once(bucket))

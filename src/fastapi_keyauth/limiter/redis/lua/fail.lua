@@ -10,6 +10,13 @@ local reply = {}
 for i, key in ipairs(KEYS) do
   local row = redis.call('HMGET', key, 'n', 't', 'b')
   local n, first, blocked_until = tonumber(row[1] or 0), tonumber(row[2] or 0), tonumber(row[3] or 0)
+  -- A clock that was ahead for a moment must not block for longer than the policy says.
+  if blocked_until > now + block then
+    blocked_until = now + block
+    redis.call('HSET', key, 'b', blocked_until)
+    redis.call('PEXPIRE', key, block)
+  end
+  if first > now then n = 0 end
   if blocked_until > now then
     reply[i] = blocked_until - now
   else
