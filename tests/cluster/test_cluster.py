@@ -216,11 +216,11 @@ async def test_a_primary_that_hung_and_came_back_is_believed_in_nothing(
         with cluster.hasty():
             victim.process.send_signal(signal.SIGSTOP)
             try:
-                await until(lambda: idle._limiter._probe is not None)  # type: ignore[attr-defined]  # of the FailoverLimiter
+                await until(lambda: idle._limiter._breaker.is_open)  # type: ignore[attr-defined]  # of the FailoverLimiter
                 await until(lambda: asyncio.to_thread(lambda: len(cluster.primaries(besides=victim)) == 3))
                 await until(lambda: _takes_changes(here))
                 await here.keys.revoke(created.key.id)
-                await until(lambda: idle._limiter._probe is None)  # type: ignore[attr-defined]  # of the FailoverLimiter
+                await until(lambda: not idle._limiter._breaker.is_open)  # type: ignore[attr-defined]  # of the FailoverLimiter
             finally:
                 victim.cont()
             assert await outcome(idle, created.token) == "RevokedApiKey"
@@ -302,13 +302,13 @@ async def _is_admitted(auth: KeyAuth, token: str) -> bool:
 async def test_the_url_of_one_server_at_a_node_of_a_cluster_stops_the_start(cluster: Cluster, tmp_path: Path) -> None:
     """Such a node would answer what lies in one slot, and requests ask about a key and an address."""
     for server in cluster.servers:
-        with pytest.raises(SetupError, match=r"refuses \(.*(MOVED|CROSSSLOT)"):
+        with pytest.raises(SetupError, match=r"rejects the connection \(.*(MOVED|CROSSSLOT)"):
             async with worker(tmp_path, server.url):
                 pass
 
 
 async def test_a_cluster_that_refuses_stops_the_start_in_a_sentence(cluster: Cluster, tmp_path: Path) -> None:
-    with pytest.raises(SetupError, match=r"^The Redis server at .* refuses \(.+\)\.$") as failure:
+    with pytest.raises(SetupError, match=r"^The Redis server at .* rejects the connection \(.+\)\.$") as failure:
         async with worker(tmp_path, cluster.url.replace(PASSWORD, "hunter2")):
             pass
     assert not [secret for secret in ("hunter2", PASSWORD) if secret in str(failure.value)]

@@ -54,7 +54,7 @@ async def test_a_sentinel_that_hangs_is_passed_over(watched: Watched, tmp_path: 
 async def test_what_cannot_work_stops_the_start_in_a_sentence(
     watched: Watched, tmp_path: Path, wrong: tuple[str, str]
 ) -> None:
-    with pytest.raises(SetupError, match=r"^The Redis server at .* refuses \(.+\)\.$") as failure:
+    with pytest.raises(SetupError, match=r"^The Redis server at .* rejects the connection \(.+\)\.$") as failure:
         async with worker(tmp_path, watched.url.replace(*wrong)):
             pass
     assert not [secret for secret in ("hunter2", PASSWORD, SENTINEL_PASSWORD) if secret in str(failure.value)]
@@ -178,7 +178,7 @@ async def _is_back(auth: KeyAuth) -> bool:
         await limiter.primary.probe()
     except LimiterUnavailable:
         return False
-    return limiter._probe is None
+    return not limiter._breaker.is_open
 
 
 async def _nothing(_limit: int) -> list[tuple[int, str]]:

@@ -1,13 +1,14 @@
-"""What to do while Redis is out of reach, in one place: fail fast, limit locally or deny, notice when it is back."""
+"""What happens during an outage of Redis, in one place: limit locally or deny, and recover without a restart."""
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from fastapi_keyauth.concurrency.log_throttle import LogThrottle
+from typing_extensions import override
+
+from fastapi_keyauth.concurrency.circuit_breaker import CircuitBreaker
 from fastapi_keyauth.errors import LimiterUnavailable, SetupError
 from fastapi_keyauth.limiter.memory import MemoryLimiter
-from fastapi_keyauth.limiter.protocol import Decision, LimitCheck
+from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Limiter
 from fastapi_keyauth.limiter.redis.base import RedisLimiterBase, Unsettled
 from fastapi_keyauth.limiter.redis.errors import is_rejection
 from fastapi_keyauth.settings.checks import CheckWarning
@@ -15,192 +16,138 @@ from fastapi_keyauth.telemetry.observer import Observer
 
 logger = logging.getLogger("fastapi_keyauth")
 
-PROBE_EVERY_S = 0.5
-"""Seconds between looks whether a server that was lost is back."""
 WATCH_EVERY_S = 1.0
-"""Seconds between looks at servers that may fail over. A worker that asks nothing for a while would not notice that one
-hung, was replaced, and came back with what it knew before; it must lose sight of it within the time that a failover
-takes at the least."""
-FAILED_EVERY_S = 60.0
-"""Seconds between log lines about a look that fails for another reason than an outage."""
+"""Seconds between probes of servers that may fail over. A worker without requests would not notice that one hung, was
+replaced, and recovered with what it knew before; it must lose its connection within the shortest time of a failover."""
 
 
-class FailoverLimiter:
+class FailoverLimiter(Limiter):
     """A limiter on Redis behind a circuit breaker.
 
-    The first call of a request or a change that fails opens it; from then on no request waits for the server. A task
-    asks every ``PROBE_EVERY_S`` whether the server takes writes again, and closes the breaker when it does.
+    The first call of a request or a change that fails opens the breaker; from then on no request waits for the server.
+    The breaker closes when the server accepts writes again.
 
     Args:
-        primary: the limiter on Redis.
-        fallback: what answers meanwhile (policy ``local``); None to deny. It must take no row for current that was not
-            read for the very request: nothing proves a remembered one fresh.
-        observer: told when an outage begins and when it ends.
+        primary: The limiter on Redis.
+        fallback: What decides meanwhile (policy ``local``); None to deny. It must take no row for current that was not
+            read for the same request: nothing proves that a cached one is fresh.
+        observer: Notified when an outage begins and when it ends.
 
     Attributes:
-        primary: the same.
+        primary: The limiter on Redis.
     """
 
     def __init__(self, primary: RedisLimiterBase, fallback: MemoryLimiter | None, observer: Observer) -> None:
         self.primary = primary
         self._observer = observer
-        primary.rescue = self._rescue
         self._fallback = fallback
-        self._probe: asyncio.Task[None] | None = None
-        self._watch: asyncio.Task[None] | None = None
-        self._is_closed = False
         self._was_reached = False
-        self._failures = LogThrottle(FAILED_EVERY_S)
-        self._refusals = LogThrottle(FAILED_EVERY_S)
+        self._breaker = CircuitBreaker(
+            "redis",
+            self._probe,
+            "requests are denied" if fallback is None else "each worker enforces limits on its own",
+            on_open=lambda reason: observer.lost("redis", reason),
+            on_close=self._recover,
+            watch_every_s=WATCH_EVERY_S if primary.fails_over else None,
+            outages=(LimiterUnavailable,),
+            is_rejection=is_rejection,
+        )
+        primary.rescue = self._rescue
 
+    @override
     async def start(self) -> None:
-        """See ``Limiter``."""
-        self._is_closed = self._was_reached = False
+        self._was_reached = False
         try:
             await self.primary.start()
         except LimiterUnavailable as error:
             if is_rejection(error):
-                raise SetupError(f"The Redis server at {self.primary.where} refuses ({error}).") from None
-            self._open(error)
+                raise SetupError(
+                    f"The Redis server at {self.primary.where} rejects the connection ({error})."
+                ) from None
+            self._breaker.start(error)
         else:
             self._was_reached = True
-            self._observer.back("redis")  # where it was away when this was closed before
-        if self.primary.fails_over:
-            self._watch = asyncio.create_task(self._keep_watch(), name="keyauth-watch")
+            self._breaker.start()
 
+    @override
     async def close(self) -> None:
-        """See ``Limiter``."""
-        self._is_closed = True
-        tasks = [task for task in (self._watch, self._probe) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self._watch = self._probe = None
+        await self._breaker.stop()
         await self.primary.close()
 
+    @override
     def check(self, ask: LimitCheck) -> Awaitable[Decision]:
-        """See ``Limiter``."""
-        return self.primary.check(ask) if self._probe is None else self._local().check(ask)
+        return self._local().check(ask) if self._breaker.is_open else self.primary.check(ask)
 
     def _rescue(self, ask: LimitCheck, error: LimiterUnavailable) -> Decision:
-        self._open(error)
+        self._breaker.report_failure(error)
         return self._local().decide(ask)
 
+    @override
     def known_block_s(self, bucket: str) -> int | None:
-        """See ``Limiter``."""
-        if self._probe is None:
+        if not self._breaker.is_open:
             return self.primary.known_block_s(bucket)
         return None if self._fallback is None else self._fallback.known_block_s(bucket)
 
+    @override
     async def record_failure(self, bucket: str) -> int | None:
-        """See ``Limiter``."""
-        if self._probe is None:
+        if not self._breaker.is_open:
             try:
                 return await self.primary.record_failure(bucket)
             except LimiterUnavailable as error:
-                self._open(error)
+                self._breaker.report_failure(error)
         return await self._local().record_failure(bucket)
 
+    @override
     async def bump_generation(self, key_id: str, owner_id: str = "") -> None:
-        """See ``Limiter``. Never answered by the fallback: other workers must hear of it."""
         await self._bump(lambda: self.primary.bump_generation(key_id, owner_id))
 
+    @override
     async def bump_owner_generation(self, owner_id: str) -> None:
-        """See ``Limiter``. Never answered by the fallback, either."""
         await self._bump(lambda: self.primary.bump_owner_generation(owner_id))
 
     async def _bump(self, bump: Callable[[], Awaitable[None]]) -> None:
-        if self._probe is not None:
-            raise LimiterUnavailable("outage")
+        self._require_primary()  # never the fallback: other workers must learn of the change
         try:
             await bump()
         except Unsettled:
             raise
         except LimiterUnavailable as error:
-            self._open(error)
+            self._breaker.report_failure(error)
             raise
 
+    @override
     async def blocks(self) -> dict[str, int]:
-        """See ``Limiter``. Those of all workers, or none: the fallback's are this process's own."""
-        if self._probe is not None:
-            raise LimiterUnavailable("outage")
-        # Where it fails that is no outage: it is a walk through all names, by commands that may be forbidden.
+        self._require_primary()  # those of all workers, and not of this process
+        # An error is not taken for an outage: this scans all names, by commands that may be forbidden.
         return await self.primary.blocks()
 
+    @override
     async def unblock(self, bucket: str) -> bool:
-        """See ``Limiter``. Also what this process has counted by itself during an outage."""
         if self._fallback is not None:
-            await self._fallback.unblock(bucket)
-        if self._probe is not None:
-            raise LimiterUnavailable("outage")
-        return await self.primary.unblock(bucket)  # as with ``blocks``
+            await self._fallback.unblock(bucket)  # what this process counted during an outage
+        self._require_primary()
+        return await self.primary.unblock(bucket)  # an error is not taken for an outage, as in ``blocks``
 
+    @override
     async def run_checks(self) -> list[CheckWarning]:
-        """See ``Limiter``. Where the server was away at the start, they are looked for when it is there."""
-        return await self.primary.run_checks() if self._was_reached else []
+        return await self.primary.run_checks() if self._was_reached else []  # if not: when it is first reached
 
     def _local(self) -> MemoryLimiter:
         if self._fallback is None:
             raise LimiterUnavailable("outage")
         return self._fallback
 
-    def _open(self, error: LimiterUnavailable) -> None:
-        if self._probe is not None or self._is_closed:
-            return
-        policy = "denying requests" if self._fallback is None else "each worker limits by itself"
-        logger.error(
-            "redis unavailable (%s): %s until it is back",
-            error,
-            policy,
-            extra={"keyauth_event": "outage", "part": "redis", "reason": str(error)},
-        )
-        self._observer.lost("redis", str(error))
-        self._probe = asyncio.create_task(self._wait_for_return(str(error)), name="keyauth-probe")
+    def _require_primary(self) -> None:
+        if self._breaker.is_open:
+            raise LimiterUnavailable("outage")
 
-    async def _keep_watch(self) -> None:
-        while True:
-            await asyncio.sleep(WATCH_EVERY_S)
-            if self._probe is None:
-                try:
-                    await self.primary.probe()
-                except LimiterUnavailable as error:
-                    self._open(error)
-                except Exception as error:
-                    self._look_failed(error)
+    async def _probe(self) -> None:
+        await self.primary.probe()
+        if not self._was_reached:
+            self._was_reached = True
+            for warning in await self.primary.run_checks():
+                warning.warn()
 
-    async def _wait_for_return(self, reason: str) -> None:
-        while True:
-            # Also before the first look: where the look succeeds and requests fail, this keeps them from taking turns.
-            await asyncio.sleep(PROBE_EVERY_S)
-            try:
-                await self.primary.probe()
-                if not self._was_reached:
-                    self._was_reached = True
-                    for warning in await self.primary.run_checks():
-                        warning.warn()
-                break
-            except LimiterUnavailable as error:
-                if is_rejection(error) and str(error) != reason:
-                    self._tell_of_refusal(error)
-            except Exception as error:
-                self._look_failed(error)
+    def _recover(self) -> None:
         self.primary.invalidate_generations()
-        self._probe = None
-        logger.warning("redis is back", extra={"keyauth_event": "recovered", "part": "redis"})
         self._observer.back("redis")
-
-    def _tell_of_refusal(self, error: LimiterUnavailable) -> None:
-        """Who has brought the server back, and forgot its password, must not be left with why it was away."""
-        if self._refusals.allow() is not None:
-            logger.error(
-                "redis is there and refuses (%s)",
-                error,
-                extra={"keyauth_event": "redis_refuses", "part": "redis", "reason": str(error)},
-            )
-
-    def _look_failed(self, error: Exception) -> None:
-        """A bug, here or in the client library. It must not end the looking, and so the recovery, for good."""
-        if self._failures.allow() is not None:
-            logger.error(
-                "looking at redis failed, will try again", exc_info=error, extra={"keyauth_event": "look_failed"}
-            )

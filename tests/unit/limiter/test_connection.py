@@ -256,12 +256,12 @@ async def test_a_start_on_a_busy_machine_looks_more_than_once(server: FakeRedis)
 
 
 async def test_the_breaker_stays_open_while_only_requests_are_refused(
-    server: FakeRedis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    server: FakeRedis, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Changes get through, the script that requests call does not: a probe of the one alone would open and close it."""
-    monkeypatch.setattr("fastapi_keyauth.limiter.failover.PROBE_EVERY_S", 0.01)
     observer = Observer(Metrics(), None, partial(datetime.now, UTC))
     limiter = FailoverLimiter(SingleNodeLimiter(f"redis://127.0.0.1:{server.port}/0", POLICY, "t", 1.0), None, observer)
+    limiter._breaker._probe_every_s = 0.01
     await limiter.start()
     server.in_pieces = False
     server.refused_script = LuaScript("take").pack(([], [])).split(b"\r\n")[4]
@@ -271,8 +271,8 @@ async def test_the_breaker_stays_open_while_only_requests_are_refused(
     await until(lambda: server.calls >= calls + 6)
     with pytest.raises(LimiterUnavailable):
         await take(limiter)
-    assert "redis is back" not in caplog.text
+    assert "redis recovered" not in caplog.text
     server.refused_script = b""
-    await until(lambda: "redis is back" in caplog.text)
+    await until(lambda: "redis recovered" in caplog.text)
     await take(limiter)
     await limiter.close()

@@ -198,7 +198,7 @@ async def test_what_was_proven_before_an_outage_is_not_believed_after_it(databas
         with pytest.raises(ChangePending):
             await here.keys.revoke(created.key.id)
         await there._outbox.drain()  # its housekeeping notices the outage, no request does
-        assert there._limiter._probe is not None  # type: ignore[attr-defined]  # of the FailoverLimiter that it is
+        assert there._limiter._breaker.is_open  # type: ignore[attr-defined]  # of the FailoverLimiter that it is
         for auth in (here, there):
             auth._outbox.drain = _say_nothing  # type: ignore[method-assign]  # as if it came too late
         await admin.replicaof("NO", "ONE")
@@ -254,11 +254,11 @@ async def test_a_look_at_redis_that_meets_a_bug_does_not_end_the_looking(
             await authenticate(auth, created.token)
 
         async def is_back() -> bool:
-            return auth._limiter._probe is None  # type: ignore[attr-defined]  # of the one on Redis
+            return not auth._limiter._breaker.is_open  # type: ignore[attr-defined]  # of the one on Redis
 
         await until(is_back)
         await auth.keys.revoke(created.key.id)
-    assert [record.levelname for record in caplog.records if "looking at redis failed" in record.message] == ["ERROR"]
+    assert [record.levelname for record in caplog.records if "redis health check failed" in record.message] == ["ERROR"]
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -270,11 +270,11 @@ async def test_a_redis_that_is_brought_back_and_refuses_is_told_of(
         await admin.replicaof("127.0.0.1", 1)
         await authenticate(auth, created.token)
         await admin.config_set("requirepass", "another")
-        await until(lambda: "redis is there and refuses (AuthenticationError" in caplog.text)
+        await until(lambda: "redis responds but rejects the connection (AuthenticationError" in caplog.text)
         await admin.replicaof("NO", "ONE")
         await admin.config_set("requirepass", PASSWORD)
         await until(lambda: _is_recovered(auth))
-    assert caplog.text.count("redis is there and refuses") == 1
+    assert caplog.text.count("redis responds but rejects the connection") == 1
     assert PASSWORD not in caplog.text
 
 

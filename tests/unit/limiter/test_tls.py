@@ -1,9 +1,11 @@
 """Redis by TLS: a certificate that is trusted and one that is not, and a server that hangs and never takes leave."""
 
 import asyncio
+import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -107,5 +109,58 @@ async def test_everything_works_and_a_server_that_hangs_holds_up_neither_a_quest
 
 
 async def test_a_certificate_that_is_not_trusted_stops_the_start(database_url: str, front: Front) -> None:
-    with pytest.raises(SetupError, match=r"refuses \(.*CERTIFICATE_VERIFY_FAILED"):
+    with pytest.raises(SetupError, match=r"rejects the connection \(.*CERTIFICATE_VERIFY_FAILED"):
         await build(database_url, front.url).__aenter__()
+
+
+@contextmanager
+def requiring_client_certificates(certificate: Path) -> Iterator[int]:
+    """A port that accepts TLS connections with a client certificate only. asyncio would not send its alert."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(certificate))
+    context.load_cert_chain(certificate, certificate.with_name("key.pem"))
+    context.verify_mode = ssl.CERT_REQUIRED
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    accepted, _ = listener.accept()
+                    with accepted.dup() as plain, suppress(OSError):
+                        with suppress(ssl.SSLError), context.wrap_socket(accepted, server_side=True):
+                            pass
+                        plain.shutdown(socket.SHUT_WR)
+                        while plain.recv(65536):  # unread data would turn the end into a reset, which loses the alert
+                            pass
+
+        serving = threading.Thread(target=serve)
+        serving.start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+        serving.join()
+
+
+async def test_a_client_certificate_that_the_server_requires_stops_the_start(
+    database_url: str, certificate: Path
+) -> None:
+    with requiring_client_certificates(certificate) as port:
+        url = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={certificate}"
+        with pytest.raises(SetupError, match=r"rejects the connection \(.*CERTIFICATE_REQUIRED"):
+            await build(database_url, url).__aenter__()
+
+
+@pytest.mark.parametrize("option", ["ssl_ca_certs", "ssl_certfile"])
+async def test_a_file_of_the_url_that_does_not_exist_stops_the_start(
+    database_url: str, front: Front, certificate: Path, option: str
+) -> None:
+    """Otherwise each worker would enforce limits on its own for good, and nobody would notice."""
+    with pytest.raises(SetupError, match=f"names a file in {option} that does not exist") as failure:
+        await build(database_url, f"{front.url}?{option}={certificate}.missing").__aenter__()
+    assert PASSWORD not in str(failure.value)
+
+
+async def test_a_file_of_the_url_that_is_no_certificate_stops_the_start(
+    database_url: str, front: Front, tmp_path: Path
+) -> None:
+    (tmp_path / "ca.pem").write_text("not a certificate")
+    with pytest.raises(SetupError, match="names TLS files that cannot be used"):
+        await build(database_url, f"{front.url}?ssl_ca_certs={tmp_path}/ca.pem").__aenter__()

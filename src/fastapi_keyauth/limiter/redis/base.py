@@ -15,6 +15,7 @@ from fastapi_keyauth.domain.limits import Cost, LimitSet
 from fastapi_keyauth.errors import LimiterUnavailable, SetupError
 from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Policy, Verdict, ceil_s
 from fastapi_keyauth.limiter.redis.batcher import Answered
+from fastapi_keyauth.limiter.redis.clients import ClientFactory
 from fastapi_keyauth.limiter.redis.scripts import ScriptArgs
 from fastapi_keyauth.limiter.redis.server_info import ServerInfo
 from fastapi_keyauth.settings.checks import CheckWarning
@@ -113,8 +114,14 @@ class RedisLimiterBase(ABC):
         self._epoch += 1
 
     async def start(self) -> None:
-        """Connect. Raises ``LimiterUnavailable``, and can be used all the same: it connects when there is a server."""
+        """Connect. After a ``LimiterUnavailable`` the limiter can be used all the same: it connects once it can.
+
+        Raises:
+            SetupError: If a file that the URL names for TLS cannot be used.
+            LimiterUnavailable: If the server does not respond, or rejects the connection.
+        """
         self._open()
+        ClientFactory(self._place, self._timeout_s).check_tls()
         for left in reversed(range(START_TRIES)):
             try:
                 await self.probe()

@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from redis.asyncio import Redis
@@ -15,6 +16,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from fastapi_keyauth.errors import SetupError
+from fastapi_keyauth.limiter.redis.errors import unavailable
 from fastapi_keyauth.settings.redis_urls import Address, RedisUrl
 from fastapi_keyauth.settings.urls import masked_url
 
@@ -30,6 +32,7 @@ else:
 KEEPALIVE_IDLE_S = 60
 """Seconds without traffic before TCP keepalive probes a connection. NATs and load balancers of clouds silently forget
 connections that were idle for 240 to 600 s."""
+_TLS_FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 _KEEPALIVE_INTERVAL_S = 15
 _KEEPALIVE_PROBES = 4
 
@@ -80,6 +83,24 @@ class ClientFactory:
             self._sentinel = self._make_sentinel() if url.kind == "sentinel" else None
         except (RedisError, ValueError, TypeError):
             raise SetupError(f"The Redis URL {masked_url(url.url)} cannot be understood.") from None
+
+    def check_tls(self) -> None:
+        """Check that the files can be used which the URL names for TLS.
+
+        Raises:
+            SetupError: If a file is missing or has another format.
+        """
+        connection = self.create_connection()
+        if not isinstance(connection, SSLConnection):
+            return
+        where = f"The Redis URL {masked_url(self._url.url)}"
+        missing = [name for name in _TLS_FILES if self._options.get(name) and not Path(self._options[name]).exists()]
+        if missing:
+            raise SetupError(f"{where} names a file in {missing[0]} that does not exist.")
+        try:
+            connection.ssl_context.get()
+        except (OSError, ValueError, RedisError) as error:
+            raise SetupError(f"{where} names TLS files that cannot be used ({unavailable(error)}).") from None
 
     def create_connection(self, address: Address | None = None) -> AbstractConnection:
         """A connection to one server, not connected yet: to that at ``address``, or to the first that the URL names."""

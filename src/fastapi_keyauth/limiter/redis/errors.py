@@ -9,7 +9,8 @@ from fastapi_keyauth.errors import LimiterUnavailable
 _REJECTIONS = re.compile(
     "AuthenticationError|WRONGPASS|NOAUTH|permission|unknown command|DB index|cluster support disabled"
     "|not allowed in cluster mode|MOVED|CROSSSLOT|no Sentinel knows|CERTIFICATE_VERIFY_FAILED|WRONG_VERSION_NUMBER"
-    "|RECORD_LAYER_FAILURE|InvalidResponse|ProtocolError"
+    "|RECORD_LAYER_FAILURE|ALERT_(?:[A-Z]*_?CERTIFICATE|UNKNOWN_CA|HANDSHAKE_FAILURE|ACCESS_DENIED)|InvalidResponse"
+    "|ProtocolError"
 )
 """By their words: redis-py has classes of errors for some of them, hiredis and Sentinels have texts only."""
 
