@@ -1,6 +1,5 @@
 """What happens during an outage of Redis, in one place: limit locally or deny, and recover without a restart."""
 
-import logging
 from collections.abc import Awaitable, Callable
 
 from typing_extensions import override
@@ -13,8 +12,6 @@ from fastapi_keyauth.limiter.redis.base import RedisLimiterBase, Unsettled
 from fastapi_keyauth.limiter.redis.errors import is_rejection
 from fastapi_keyauth.settings.checks import CheckWarning
 from fastapi_keyauth.telemetry.observer import Observer
-
-logger = logging.getLogger("fastapi_keyauth")
 
 WATCH_EVERY_S = 1.0
 """Seconds between probes of servers that may fail over. A worker without requests would not notice that one hung, was

@@ -213,6 +213,6 @@ async def test_a_server_of_another_kind_stops_the_start(database_url: str, kind:
 
     async with listening(answer) as port:
         url = f"{kind}://127.0.0.1:{port}"
-        with pytest.raises(SetupError, match=r"refuses"):
+        with pytest.raises(SetupError, match=r"rejects the connection"):
             async with KeyAuth(KeyAuthSettings(_env_file=None, database_url=database_url, redis_url=url)):
                 pass
