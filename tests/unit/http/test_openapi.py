@@ -49,6 +49,14 @@ def replace_openapi(app: FastAPI) -> None:
     app.openapi = lambda: get_openapi(title="mine", version="1", routes=app.routes)  # type: ignore[method-assign]
 
 
+@pytest.mark.parametrize("name", ["keys_router", "dashboard_router", "leaks_router"])
+def test_every_route_of_every_router_has_a_tag(name: str) -> None:
+    auth = KeyAuth(cheap_settings())
+    app = FastAPI(generate_unique_id_function=lambda route: f"{route.tags[0]}-{route.name}")
+    app.include_router(auth.build_leaks_router() if name == "leaks_router" else getattr(auth, name), prefix="/x")
+    app.openapi()
+
+
 def test_what_the_application_defines_stays() -> None:
     app = build(KeyAuth(cheap_settings()))
     legacy = APIKeyHeader(name="x-legacy", scheme_name="ApiKey")

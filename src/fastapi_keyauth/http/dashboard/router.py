@@ -84,7 +84,7 @@ def build_dashboard_router(
     callers: Callers,
 ) -> APIRouter:
     """Build ``auth.dashboard_router``. Its routes are not in the schema: programs use ``keys_router``."""
-    router = APIRouter(include_in_schema=False)
+    router = APIRouter(include_in_schema=False, tags=["API key page"])
     page = Page(options)
 
     # Both, without a redirect between them: it would name a host and a scheme that a proxy may have changed.

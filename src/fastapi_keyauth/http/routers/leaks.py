@@ -29,7 +29,7 @@ def build_leaks_router(leaks: Leaks, *, find_keys: FindKeys = fetch_github_keys,
     Raises:
         SetupError: the package ``cryptography`` is not installed (extra ``leaks``).
     """
-    router = APIRouter()
+    router = APIRouter(tags=["Leak reports"])
     signing_keys = SigningKeys(find_keys)
 
     # Not in the schema: it is no part of the API that the application offers to its clients.
