@@ -62,6 +62,9 @@ def parse_redis_url(text: str) -> RedisUrl:
     options = parse_qsl(query, keep_blank_values=True)
     if any(name == "protocol" for name, _ in options):
         raise ValueError("must not choose a protocol: it is RESP2, which all servers speak")
+    if scheme in ("redis", "rediss") and "@" in re.sub(r"^[^/?#]*", "", rest):
+        # Otherwise a part of the password would be taken for the host, which client libraries write into messages.
+        raise ValueError("must write @ / ? # in a password as %40 %2F %3F %23, and @ in an option as %40")
     if scheme in _SINGLE:
         return RedisUrl("single", text)
     if "#" in rest:

@@ -99,3 +99,13 @@ async def test_tls_holds_for_servers_and_sentinels(scheme: str, kinds: list[str]
     assert sentinel.connection_kwargs["password"] is None
     await client.aclose()
     await clients.close()
+
+
+@pytest.mark.parametrize("password", ["hunter2/x", "hunter2?x", "hunter2#x", "a@hunter2/c#9"])
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "redis+sentinel", "redis+cluster"])
+def test_a_password_that_is_not_percent_encoded_is_refused_and_never_taken_for_a_host(
+    scheme: str, password: str
+) -> None:
+    with pytest.raises(ValueError, match="as %") as failure:
+        parse_redis_url(f"{scheme}://:{password}@redis.example/0")
+    assert "hunter2" not in str(failure.value)
