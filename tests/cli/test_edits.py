@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from fastapi_keyauth import KeyAuth
+from fastapi_keyauth.cli.runner import operating_system_user
 from tests.helpers.cli import NOBODY, keyauth, make, read
 
 
@@ -77,6 +78,23 @@ def test_a_key_is_switched_off_and_on() -> None:
     keyauth("keys", "revoke", id, "--yes")
     assert "revoked" in keyauth("keys", "enable", id, code=1).stderr
     assert keyauth("keys", "disable", "000000000000", code=1).stdout == ""
+
+
+def test_the_history_names_the_user_and_the_reason() -> None:
+    _, id = make("n")
+    actor = f"cli:{operating_system_user()}"
+    keyauth("keys", "disable", id, "--reason", "audit")
+    keyauth("keys", "enable", id)
+    keyauth("keys", "update", id, "--name", "m", "--reason", "renamed")
+    keyauth("keys", "rotate", id, "--reason", "yearly")
+    keyauth("keys", "revoke", id, "--reason", "moved")
+    shown = read("keys", "show", id)
+    assert shown["created_by"] == actor
+    assert {event["actor"] for event in shown["events"]} == {actor}
+    assert [event["reason"] for event in shown["events"]] == ["moved", "yearly", "renamed", None, "audit", None]
+    assert "yearly" in keyauth("keys", "show", id).stdout
+    assert [key["id"] for key in read("keys", "list", "--created-by", actor)["items"]] == [id]
+    assert read("keys", "list", "--created-by", "code")["items"] == []
 
 
 def test_enabling_says_what_else_keeps_a_key_from_working(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,6 +79,9 @@ def list_keys(
     status_name: Annotated[Status | None, typer.Option("--status", help="Status of the keys.")] = None,
     q: Annotated[str | None, typer.Option("--q", help="Part of the name.")] = None,
     unused_for_days: Annotated[int | None, typer.Option(help="Days without use.")] = None,
+    created_by: Annotated[
+        str | None, typer.Option(help="Actor that created them: user:ada, key:<id>, cli:ada, code.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=MAX_PAGE, help="Maximum number of keys.")] = 50,
     cursor: Annotated[str | None, typer.Option(help="next_cursor of the previous page.")] = None,
     every: Annotated[bool, typer.Option("--all", help="All keys, page after page.")] = False,
@@ -97,7 +100,15 @@ def list_keys(
             keys: list[Key] = []
             after = cursor
             while True:
-                page = await auth.keys.list(owner, status_name, q, unused_for_days, after, MAX_PAGE if every else limit)
+                page = await auth.keys.list(
+                    owner_id=owner,
+                    status=status_name,
+                    q=q,
+                    unused_for_days=unused_for_days,
+                    cursor=after,
+                    limit=MAX_PAGE if every else limit,
+                    created_by=created_by,
+                )
                 keys += page.items
                 tracker.advance(len(page))
                 after = page.next_cursor
@@ -155,6 +166,7 @@ def show(
             ("origins", " ".join(key.allowed_origins) or "any"),
             ("addresses", " ".join(key.allowed_ips) or "any"),
             ("created", moment(key.created_at)),
+            ("created by", key.created_by or "-"),
             ("expires", moment(key.expires_at)),
             ("revoked", moment(key.revoked_at)),
             ("last used", moment(key.last_used_at)),
@@ -167,8 +179,11 @@ def show(
     if history.items:
         print_line("")
         print_table(
-            ("at", "event", "by", "from", "changed"),
-            [(moment(e.at), e.event, e.actor, e.address or "-", " ".join(e.changes)) for e in history.items],
+            ("at", "event", "by", "from", "changed", "reason"),
+            [
+                (moment(e.at), e.event, e.actor, e.address or "-", " ".join(e.changes), e.reason or "")
+                for e in history.items
+            ],
         )
 
 

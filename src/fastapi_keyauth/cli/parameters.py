@@ -65,6 +65,9 @@ def parse_object(text: str) -> dict[str, Any]:
 KeyId = Annotated[str, typer.Argument(metavar="ID", parser=parse_key_id, help="The key's id, or its hint.")]
 
 
+Reason = Annotated[str | None, typer.Option(help="Reason of the change, for the history.")]
+
+
 def read_token(argument: str | None, what: str) -> str:
     """Read a token from the argument, from a prompt without echo, or from standard input."""
     if argument is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fastapi_keyauth.cli.output import Json, moment, print_json, say
-from fastapi_keyauth.cli.parameters import KeyId, parse_duration
+from fastapi_keyauth.cli.parameters import KeyId, Reason, parse_duration
 from fastapi_keyauth.cli.records import describe, print_created
 from fastapi_keyauth.cli.runner import run_command
 from fastapi_keyauth.domain.keys import CreatedKey
@@ -27,6 +27,7 @@ def rotate(
             parser=parse_duration, metavar="1d", help="How long the old token keeps working: 0 to 7d. Default: 1d."
         ),
     ] = None,
+    reason: Reason = None,
     as_json: Json = False,
 ) -> None:
     """Rotate a key and print its new token, only once. The old token keeps working for the overlap."""
@@ -37,7 +38,7 @@ def rotate(
 
     async def change(auth: KeyAuth) -> None:
         try:
-            created = await auth.keys.rotate(id, DEFAULT_OVERLAP if overlap is None else overlap)
+            created = await auth.keys.rotate(id, DEFAULT_OVERLAP if overlap is None else overlap, reason)
         except ChangePending as pending:
             # The new token is stored nowhere else.
             if pending.token is not None:
@@ -53,6 +54,7 @@ def rotate(
 def revoke(
     id: KeyId,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="No confirmation.")] = False,
+    reason: Reason = None,
     as_json: Json = False,
 ) -> None:
     """Revoke a key permanently and immediately. On a terminal it asks first. Revoking it again changes nothing."""
@@ -62,7 +64,7 @@ def revoke(
         if not yes and not as_json and sys.stdin.isatty() and key.status != "revoked":
             question = f"Revoke {key.id} ({key.name}, {key.owner_id}), last used {moment(key.last_used_at)}?"
             typer.confirm(question, abort=True, err=True)
-        await auth.keys.revoke(id)
+        await auth.keys.revoke(id, reason)
         if as_json:
             print_json(describe(await auth.keys.get(id)))
         else:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import getpass
 import json
+import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from enum import IntEnum
@@ -74,7 +76,22 @@ async def _run(work: Callable[[KeyAuth], Awaitable[Result]], settings: KeyAuthSe
 
     # Not `async with auth:`, which contacts Redis and starts background tasks: commands must work while Redis is down.
     async with KeyAuth(settings, telemetry=False).connect() as auth:
+        auth.keys = auth.keys.acting_as(f"cli:{operating_system_user()}")
         return await work(auth)
+
+
+def operating_system_user() -> str:
+    """Return the name of the user who runs this process, for the history of keys."""
+    try:
+        import pwd
+    except ImportError:  # Windows
+        return getpass.getuser()
+    # Not getpass.getuser(), which believes LOGNAME and USER.
+    uid = os.getuid()
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:  # a container without an entry for its user
+        return str(uid)
 
 
 @contextlib.contextmanager

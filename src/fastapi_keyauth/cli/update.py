@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fastapi_keyauth.cli.output import Json, moment, print_json, say
-from fastapi_keyauth.cli.parameters import KeyId, parse_duration, parse_moment, parse_object
+from fastapi_keyauth.cli.parameters import KeyId, Reason, parse_duration, parse_moment, parse_object
 from fastapi_keyauth.cli.records import describe
 from fastapi_keyauth.cli.runner import run_command
 
@@ -43,6 +43,7 @@ def update(
         dict[str, Any] | None,
         typer.Option(parser=parse_object, metavar="JSON", help="Metadata. Replaces all current metadata."),
     ] = None,
+    reason: Reason = None,
     as_json: Json = False,
 ) -> None:
     """Update fields of a key. Fields that are not named stay unchanged; a list is replaced as a whole."""
@@ -68,7 +69,7 @@ def update(
         raise typer.BadParameter("name a field to update, such as --name; --help lists all")
 
     async def change(auth: KeyAuth) -> tuple[Key, Key]:
-        return await auth.keys.get(id), await auth.keys.update(id, **fields)
+        return await auth.keys.get(id), await auth.keys.update(id, **fields, **given_reason(reason))
 
     before, after = run_command(change, as_json=as_json)
     if as_json:
@@ -87,19 +88,24 @@ def _one_of(options: dict[str, Any]) -> Any:
     return options[given[0]] if given else None
 
 
-def disable(id: KeyId, as_json: Json = False) -> None:
+def given_reason(reason: str | None) -> dict[str, str]:
+    """Return the reason as an argument, if there is one."""
+    return {} if reason is None else {"reason": reason}
+
+
+def disable(id: KeyId, reason: Reason = None, as_json: Json = False) -> None:
     """Disable a key: it is refused immediately, until it is enabled again."""
-    _switch(id, enabled=False, as_json=as_json)
+    _switch(id, enabled=False, reason=reason, as_json=as_json)
 
 
-def enable(id: KeyId, as_json: Json = False) -> None:
+def enable(id: KeyId, reason: Reason = None, as_json: Json = False) -> None:
     """Enable a disabled key again."""
-    _switch(id, enabled=True, as_json=as_json)
+    _switch(id, enabled=True, reason=reason, as_json=as_json)
 
 
-def _switch(id: str, *, enabled: bool, as_json: bool) -> None:
+def _switch(id: str, *, enabled: bool, reason: str | None, as_json: bool) -> None:
     async def change(auth: KeyAuth) -> Key:
-        return await auth.keys.update(id, enabled=enabled)
+        return await auth.keys.update(id, enabled=enabled, **given_reason(reason))
 
     key = run_command(change, as_json=as_json)
     if as_json:
