@@ -1,4 +1,4 @@
-"""The form of a token: generate, parse, checksum, redact. Pure functions, no I/O.
+"""The form of tokens: generation, parsing, checksums. Pure functions, no I/O.
 
 An API token is ``<prefix>_<environment>_<id>_<secret><crc>``, a session token ``ks_<secret><crc>``.
 """
@@ -24,14 +24,14 @@ _BASE62 = "[0-9A-Za-z]"
 
 
 def token_pattern(prefix: str) -> re.Pattern[str]:
-    """The regular expression that every API token with this prefix matches (for secret scanners and log filters)."""
+    """Return the regular expression that every API token with this prefix matches, for secret scanners."""
     return re.compile(
         rf"{re.escape(prefix)}_{_ENVIRONMENT}_{_BASE62}{{{ID_LENGTH}}}_{_BASE62}{{{SECRET_LENGTH + CRC_LENGTH}}}"
     )
 
 
 TOKEN_PATTERN: re.Pattern[str] = token_pattern("ka")
-"""Matches every API token with the default prefix ``ka``; uses nothing that RE2 or Rust's regex lack."""
+"""Pattern of every API token with the default prefix ``ka``. RE2 and Rust's regex can use it, too."""
 
 _WHOLE_TOKEN = re.compile(
     rf"[0-9A-Za-z]{{1,16}}_{_ENVIRONMENT}_({_BASE62}{{{ID_LENGTH}}})_{_BASE62}{{{SECRET_LENGTH + CRC_LENGTH}}}"
@@ -40,7 +40,7 @@ _WHOLE_TOKEN = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class ParsedToken:
-    """A well-formed API token, taken apart. Its repr shows no secret."""
+    """The parts of a well-formed API token. The repr shows no secret."""
 
     environment: str
     key_id: str
@@ -52,7 +52,7 @@ class TokenFormError(ValueError):
 
 
 def base62(number: int, length: int) -> str:
-    """``number`` in base62, most significant digit first, left-padded with ``0`` to ``length``."""
+    """Return a number in base62, most significant digit first, left-padded with ``0`` to ``length``."""
     digits = []
     for _ in range(length):
         number, digit = divmod(number, 62)
@@ -63,34 +63,34 @@ def base62(number: int, length: int) -> str:
 
 
 def checksum(text: str) -> str:
-    """CRC-32 (zlib's) of ``text`` as six base62 characters."""
+    """Return the CRC-32 (as in zlib) of a text as six base62 characters."""
     return base62(zlib.crc32(text.encode("ascii")), CRC_LENGTH)
 
 
 def new_key_id() -> str:
-    """A fresh public key id: 12 random base62 characters (71 bits)."""
+    """Generate a public key id: 12 random base62 characters (71 bits)."""
     return "".join(secrets.choice(ALPHABET) for _ in range(ID_LENGTH))
 
 
 def new_secret() -> str:
-    """256 random bits as 43 base62 characters."""
+    """Generate a secret: 256 random bits as 43 base62 characters."""
     return base62(secrets.randbits(256), SECRET_LENGTH)
 
 
 def format_token(prefix: str, environment: str, key_id: str, secret: str) -> str:
-    """The API token that a client sends."""
+    """Return the API token that a client sends."""
     body = f"{prefix}_{environment}_{key_id}_{secret}"
     return body + checksum(body)
 
 
 def new_session_token() -> str:
-    """A fresh session token with 256 random bits."""
+    """Generate a session token with 256 random bits."""
     body = f"{SESSION_PREFIX}_{new_secret()}"
     return body + checksum(body)
 
 
 def is_session_token(value: str) -> bool:
-    """Whether ``value`` is a well-formed session token of ours."""
+    """Return whether a value is a well-formed built-in session token."""
     length = len(SESSION_PREFIX) + 1 + SECRET_LENGTH + CRC_LENGTH
     if len(value) != length or not value.startswith(f"{SESSION_PREFIX}_"):
         return False
@@ -99,7 +99,7 @@ def is_session_token(value: str) -> bool:
 
 
 def token_digest(value: str) -> bytes:
-    """BLAKE2b of a whole token, well-formed or not: what caches know it by.
+    """Return the BLAKE2b of a complete token, well-formed or not: its key in caches.
 
     For a text this short SHA-256 takes twice as long, most of it OpenSSL's preparations.
     """
@@ -107,27 +107,27 @@ def token_digest(value: str) -> bytes:
 
 
 def secret_tag(secret: str) -> str:
-    """First 32 bits of the secret's SHA-256, in hex: turns wrong secrets away before Argon2 runs."""
+    """Return the first 32 bits of the secret's SHA-256, in hex. It rejects wrong secrets before Argon2 runs."""
     return hashlib.sha256(secret.encode("ascii")).hexdigest()[:8]
 
 
 def hash_session_token(token: str) -> str:
-    """SHA-256 of a session token, in hex: what is stored of it."""
+    """Return the SHA-256 of a session token, in hex, which is what the database stores."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def format_hint(prefix: str, environment: str, key_id: str, last4: str) -> str:
-    """What people may see of a token: everything but the secret, and its last four characters."""
+    """Return what may be shown of a token: everything but the secret, and its last four characters."""
     return f"{prefix}_{environment}_{key_id}_…{last4}"
 
 
 def is_same_secret(left: str, right: str) -> bool:
-    """Whether two token strings are equal, in constant time."""
+    """Return whether two tokens are equal, in constant time."""
     return hmac.compare_digest(left.encode("utf-8", "surrogatepass"), right.encode("utf-8", "surrogatepass"))
 
 
 def find_key_id(token: str) -> str | None:
-    """The public id in a token of whatever prefix; None for what does not have our form, checksum included."""
+    """Return the public id in a token with any prefix. None if the form or the checksum is wrong."""
     match = _WHOLE_TOKEN.fullmatch(token)
     return match[1] if match is not None and checksum(token[:-CRC_LENGTH]) == token[-CRC_LENGTH:] else None
 

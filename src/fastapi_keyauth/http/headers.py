@@ -4,12 +4,12 @@ from fastapi_keyauth.auth.credentials import Headers
 
 
 def find_header(headers: Headers, name: bytes) -> bytes | None:
-    """A header's value; several are joined, so that a doubled one equals none that is allowed. None where absent."""
+    """Return the value of a header, or None. Several values are joined, so none of them passes for the only one."""
     found = None
     for present, value in headers:
         if present == name:
             if found is not None:
-                # At once: a server may bound neither their number nor their size, and adding to bytes copies them all.
+                # In one step: a server may limit neither their number nor their size, and adding to bytes copies them.
                 return b", ".join([value for present, value in headers if present == name])
             found = value
     return found

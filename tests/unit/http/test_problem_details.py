@@ -3,12 +3,15 @@
 import json
 
 import pytest
+from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
+from fastapi.testclient import TestClient
 
-from fastapi_keyauth import KeyAuthSettings, SetupError, errors
+from fastapi_keyauth import KeyAuth, KeyAuthError, KeyAuthSettings, SetupError, errors
 from fastapi_keyauth.auth.credentials import Credentials
 from fastapi_keyauth.auth.request_context import AuthContext
 from fastapi_keyauth.http.problem_details import ProblemRenderer
+from fastapi_keyauth.testing import cheap_settings
 
 
 def context_of(takes_key: bool = True, takes_session: bool = False) -> AuthContext:
@@ -60,3 +63,29 @@ def test_the_first_keyauth_that_binds_an_error_describes_it() -> None:
     for name in ("x-first", "x-second"):
         ProblemRenderer(KeyAuthSettings(_env_file=None, header_name=name)).bind(error, context_of())
     assert "x-first" in error.problem().body["detail"]
+
+
+@pytest.mark.parametrize("kind", [KeyAuthError, errors.MissingApiKey])
+@pytest.mark.parametrize("is_protected", [True, False])
+def test_a_handler_of_the_application_gets_the_names_of_the_settings(
+    kind: type[KeyAuthError], is_protected: bool, tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(str(tmp_path))
+    auth = KeyAuth(cheap_settings(header_name="x-acme-key", realm="acme", database_url="sqlite+aiosqlite:///keys.db"))
+    app = FastAPI()
+    auth.install(app)
+
+    @app.exception_handler(kind)
+    async def handle(request: Request, error: KeyAuthError) -> JSONResponse:
+        problem = error.problem()
+        return JSONResponse({**problem.body, "mine": True}, problem.status, problem.headers)
+
+    app.get("/", dependencies=[] if is_protected else [Depends(auth.require_key)])(lambda: None)
+    if is_protected:
+        auth.protect(app)
+    with TestClient(app) as client:
+        response = client.get("/", headers={"x-api-key": "abc"})
+    assert (response.status_code, response.json()["mine"]) == (401, True)
+    assert "'x-api-key' header is not read" in response.json()["detail"]
+    assert "'x-acme-key' header" in response.json()["detail"]
+    assert response.headers.get_list("www-authenticate") == ['x-acme-key realm="acme"', 'Bearer realm="acme"']
