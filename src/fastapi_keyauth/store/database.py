@@ -225,7 +225,7 @@ class Database:
         Raises:
             StoreUnavailable: the database cannot answer.
         """
-        async with self._turn(self._unhurried), self._connect(self._engine) as connection:
+        async with self._turn(self._unhurried, POOL_TIMEOUT_S), self._connect(self._engine) as connection:
             yield connection
 
     @asynccontextmanager
@@ -235,16 +235,17 @@ class Database:
         Raises:
             StoreUnavailable: the database cannot answer. Where it was asked to commit, it may have done so.
         """
-        # SQLite has one writer. Those that wait for their turn wait here, so that readers find connections.
-        gate = self._writer if self.is_sqlite else self._unhurried
-        async with self._turn(gate), self._connect(self._engine, writes=True) as connection:
+        # SQLite has one writer. Others wait here, so that readers find connections, and as long as for the lock itself:
+        # a change behind one that waits for another process must not be refused before that one.
+        gate, patience_s = (self._writer, self._timeout_s) if self.is_sqlite else (self._unhurried, POOL_TIMEOUT_S)
+        async with self._turn(gate, patience_s), self._connect(self._engine, writes=True) as connection:
             yield connection
 
     @asynccontextmanager
-    async def _turn(self, gate: asyncio.Lock | asyncio.Semaphore) -> AsyncIterator[None]:
+    async def _turn(self, gate: asyncio.Lock | asyncio.Semaphore, patience_s: float) -> AsyncIterator[None]:
         self._check()
         try:
-            async with asyncio.timeout(POOL_TIMEOUT_S):
+            async with asyncio.timeout(patience_s):
                 await gate.acquire()
         except TimeoutError as error:
             self._breaker.report_failure(error)

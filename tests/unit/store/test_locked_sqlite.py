@@ -60,6 +60,25 @@ async def test_reads_go_on_and_writes_come_back(
         await until(lambda: pool.checkedout() == 0)  # the housekeeping reads now and then
 
 
+async def test_changes_behind_usage_and_other_changes_wait_as_long_as_the_first(
+    make_auth: MakeAuth, lock: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "POOL_TIMEOUT_S", 0.0)  # only readers have so little time
+    async with make_auth() as auth:
+        used, revoked = [await make_key(auth) for _ in range(2)]
+        await authenticate(auth, used.token)
+        lock.execute("BEGIN IMMEDIATE")
+        changes = [
+            asyncio.ensure_future(change)
+            for change in (auth._usage.flush(), auth.sessions.create("ada"), auth.keys.revoke(revoked.key.id))
+        ]
+        await until(auth._database._writer.locked)
+        lock.execute("ROLLBACK")
+        await asyncio.gather(*changes)
+        assert (await auth.keys.get(revoked.key.id)).status == "revoked"
+        assert auth._usage.count_lost() == 0
+
+
 @pytest.fixture
 def new_file(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     """A connection of somebody else to a file that no KeyAuth has opened yet; any thread may use it."""
