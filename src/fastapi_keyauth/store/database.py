@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from time import monotonic
 from typing import Any
 
 from sqlalchemy import Executable, Row, text
@@ -34,7 +33,9 @@ from fastapi_keyauth.store.failures import (
     is_stale_statement,
 )
 from fastapi_keyauth.store.health import build_breaker
+from fastapi_keyauth.store.pool import check_out, close_idle
 from fastapi_keyauth.store.read_queue import ReadQueue
+from fastapi_keyauth.store.sqlite_file import SqliteFile
 from fastapi_keyauth.telemetry.observer import Observer
 
 logger = logging.getLogger("fastapi_keyauth")
@@ -46,10 +47,6 @@ MAX_BACKGROUND_CONNECTIONS = 5
 """Connections that management and housekeeping have at most: the rest is for what requests read."""
 CLOSE_TIMEOUT_S = 3.0
 """For what still writes to end at the stop."""
-LEAVE_TIMEOUT_S = 1.0
-"""For the idle connections to take leave. A server that has not answered by then gets a moment for each."""
-SLOT_RETRY_S = 0.1
-"""Seconds between attempts to get a connection while the server has no room for another one."""
 _SETUP_LOCK = 0x6B657961757468  # "keyauth": PostgreSQL's advisory lock while tables are made
 _PROBE = text(
     "SELECT 1 FROM keyauth_keys JOIN keyauth_secrets ON keyauth_secrets.key_id = keyauth_keys.id"
@@ -82,6 +79,7 @@ class Database:
         self._url = url
         self._event_loop = EventLoopBinding() if event_loop is None else event_loop
         self._timeout_s = timeout_s
+        self._file = SqliteFile(url)
         self._engine: AsyncEngine | None = None
         self._reader: AsyncEngine | None = None
         self._prober: Prober | None = None
@@ -139,7 +137,15 @@ class Database:
             self._prober = create_prober(self._url, _PROBE, has_pooler=has_pooler)
             self._create_limits()
             if self.is_sqlite:
+                is_new = not self._file.exists()
                 await asyncio.to_thread(prepare_sqlite, self._engine)
+                self._file.remember()
+                if is_new:
+                    logger.warning(
+                        "created a new database file at %s",
+                        masked_url(self._url),
+                        extra={"keyauth_event": "file_created"},
+                    )
             yield
         except BaseException as error:
             await self.close()
@@ -175,7 +181,7 @@ class Database:
         await self._readings.close()
         engine, self._engine, self._reader, self._prober = self._engine, None, None, None
         if engine is not None:
-            await _dispose(engine, max_connections(self._url))
+            await close_idle(engine, max_connections(self._url))
 
     async def fetch(self, statement: Executable, *, is_like_probe: bool = False) -> Sequence[Row[Any]]:
         """All rows of one statement that a request waits for, within ``READ_TIMEOUT_S``.
@@ -240,6 +246,11 @@ class Database:
         gate, patience_s = (self._writer, self._timeout_s) if self.is_sqlite else (self._unhurried, POOL_TIMEOUT_S)
         async with self._turn(gate, patience_s), self._connect(self._engine, writes=True) as connection:
             yield connection
+        try:
+            self._file.is_replaced()  # what was committed to a file that is gone is lost
+        except FileNotFoundError as error:
+            self._breaker.report_failure(error)
+            raise StoreUnavailable from error
 
     @asynccontextmanager
     async def _turn(self, gate: asyncio.Lock | asyncio.Semaphore, patience_s: float) -> AsyncIterator[None]:
@@ -260,7 +271,10 @@ class Database:
         if engine is None:
             raise RuntimeError("KeyAuth is not started: run the app with its lifespan, or use `async with auth:`.")
         try:
-            async with _check_out(engine) as connection:
+            if self._file.is_replaced():
+                self._file.remember()
+                await engine.dispose()  # its connections have the file of before open
+            async with check_out(engine) as connection:
                 if writes:
                     await connection.execution_options(**{WRITES: True})
                 async with connection.begin():
@@ -277,38 +291,8 @@ class Database:
         if self._prober is None:  # the database lies in this process
             return
         try:
+            self._file.is_replaced()  # to open a file that is missing would create it
             await self._prober()
         except OUTAGES as error:
             if not is_slots_full(error):  # it answers, and the connections of the pool work
                 raise
-
-
-@asynccontextmanager
-async def _check_out(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """Take a connection from the pool. If the server has no room for another one, wait for one that is in use."""
-    has_begun = False
-    deadline = monotonic() + POOL_TIMEOUT_S
-    while not has_begun:
-        try:
-            async with engine.connect() as connection:
-                has_begun = True
-                yield connection
-        except OUTAGES as error:
-            if has_begun or not is_slots_full(error) or monotonic() > deadline:
-                raise
-            await asyncio.sleep(SLOT_RETRY_S)
-
-
-async def _dispose(engine: AsyncEngine, size: int) -> None:
-    """Close the idle connections; a PostgreSQL that hangs does not take leave, and must not hold up the stop."""
-    if engine.dialect.name == "sqlite":
-        await engine.dispose()
-        return
-    patience_s = LEAVE_TIMEOUT_S
-    for _ in range(size):
-        try:
-            async with asyncio.timeout(patience_s):
-                await engine.dispose()  # one after the other; the one that is given up is closed all the same
-                return
-        except TimeoutError:
-            patience_s = LEAVE_TIMEOUT_S / 10

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from fastapi_keyauth import KeyAuth, KeyAuthSettings, StoreUnavailable
 from fastapi_keyauth.domain.tokens import format_token, new_key_id, new_secret
-from fastapi_keyauth.store import database, engine
+from fastapi_keyauth.store import database, engine, pool
 from fastapi_keyauth.store import usage_buffer as usage
 from tests.helpers.keys import authenticate, make_key
 from tests.helpers.servers import Server
@@ -221,7 +221,7 @@ async def test_a_frozen_database_does_not_hold_up_the_stop(
 
 def shorten_the_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "CLOSE_TIMEOUT_S", 0.5)
-    monkeypatch.setattr(database, "LEAVE_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(pool, "LEAVE_TIMEOUT_S", 0.5)
     monkeypatch.setattr(usage, "CLOSE_WAIT_S", 0.5)
 
 
