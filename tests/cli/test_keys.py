@@ -213,7 +213,9 @@ def test_keys_come_out_of_a_file_or_none_do() -> None:
     assert (told["code"], {line["line"] for line in told["lines"]}) == ("bad_lines", {3, 4})
     assert read("keys", "list")["items"] == []
     Path("keys.csv").write_text(f"owner_id,name,hash\n{good}")
-    assert read("keys", "import", "keys.csv", "--dry-run") == {"imported": 1, "skipped": 0, "dry_run": True}
+    would = read("keys", "import", "keys.csv", "--dry-run")
+    assert would == {"imported": 1, "skipped": 0, "with_all_scopes": 1, "dry_run": True}
+    assert "1 of them name no scopes" in keyauth("keys", "import", "keys.csv", "--dry-run").stderr
     assert "imported_prefixes" in keyauth("keys", "import", "keys.csv").stderr
     assert read("keys", "import", "keys.csv", "--skip-existing")["skipped"] == 1
     record = {"owner_id": "ada", "name": "two", "hash": "0" * 64}

@@ -1,4 +1,4 @@
-"""Everything that can be set, each field with its unit and the reason for its default."""
+"""All settings, each with its unit and the reason for its default."""
 
 import json
 import re
@@ -29,7 +29,7 @@ class KeyAuthSettings(BaseSettings):
     Lists may be written as JSON or with commas.
 
     Raises:
-        SetupError: a value cannot be right. One sentence; it never holds the value.
+        SetupError: If a value is invalid. Its one sentence never contains the value.
     """
 
     model_config = SettingsConfigDict(
@@ -40,13 +40,13 @@ class KeyAuthSettings(BaseSettings):
     """SQLAlchemy URL. ``sqlite+aiosqlite`` or ``postgresql+asyncpg``; ``postgresql://`` is taken for the latter."""
 
     redis_url: str | None = None
-    """One server, Sentinels or a cluster; ``redis_urls`` has the forms. None: the limiter lives in this one process."""
+    """URL of one server, of Sentinels or of a cluster. None: the limiter works in this process only."""
 
     header_name: str = "api-key"
     """The header that carries an API token."""
 
     key_prefix: str = Field("ka", pattern=r"^[0-9A-Za-z]{1,16}$")
-    """First part of every API token. Yours, so that a leaked token is recognised as yours."""
+    """First part of every API token. Choose your own, so that a leaked token is recognized as yours."""
 
     imported_prefixes: Annotated[tuple[str, ...], NoDecode] = ()
     """What tokens of imported keys start with, such as ``kg_``; ``*``: any value of the header is looked up. None: only
@@ -60,13 +60,13 @@ class KeyAuthSettings(BaseSettings):
     """The realm named in ``WWW-Authenticate`` (RFC 9110 section 11.5)."""
 
     accept_bearer_keys: bool = True
-    """Whether ``Authorization: Bearer <API token>`` is as good as the header."""
+    """Whether API tokens are also accepted as ``Authorization: Bearer <API token>``."""
 
     default_environment: str = Field("live", pattern=r"^[a-z0-9]{1,16}$")
-    """Environment of a key that names none."""
+    """Environment of a key that is created without one."""
 
     default_hourly_limit: int | None = Field(1000, ge=1, le=1_000_000_000)
-    """Requests per hour of a key that has no limit of its own. None: no cap."""
+    """Requests per hour of a key without a limit of its own. None: no limit."""
 
     rate_limit_algorithm: Literal["fixed_window", "sliding_window"] = "fixed_window"
     """``fixed_window``: the clock hour in UTC. ``sliding_window``: smooths the edge between two hours."""
@@ -75,32 +75,32 @@ class KeyAuthSettings(BaseSettings):
     """``RateLimit`` and ``RateLimit-Policy``, ``X-RateLimit-*``, both or neither."""
 
     block_after_failures: int = Field(10, ge=1, le=1_000_000)
-    """Failed attempts from one address, within ``failure_window_s``, that block it."""
+    """Number of failed attempts within ``failure_window_s`` that block an address."""
 
     failure_window_s: int = Field(300, ge=1, le=86_400)
-    """Seconds in which failed attempts are counted together, from the first."""
+    """Seconds within which failed attempts are counted together, from the first one."""
 
     block_for_s: int = Field(300, ge=1, le=86_400)
     """Seconds for which an address stays blocked."""
 
     block_spares_valid_keys: bool = False
-    """Whether a key that verifies passes from a blocked address. Costs a look at the key for each such request."""
+    """Whether valid keys are admitted from a blocked address. Costs a verification for each such request."""
 
     ipv6_prefix_length: int = Field(64, ge=32, le=128)
     """Bits of an IPv6 address that count as one client: a /64 is what one customer gets (RFC 6177, RIPE-690)."""
 
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
-    """Networks (CIDR) of the proxies whose ``X-Forwarded-For`` is believed. None by default."""
+    """Networks (CIDR) of the proxies whose ``X-Forwarded-For`` is trusted. Default: no proxy."""
 
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Browser origins that are answered besides those in the keys' own lists; ``*``: any. A key that has a list of its
     own still refuses all others."""
 
     scopes: Annotated[dict[str, str], NoDecode] = Field(default_factory=dict)
-    """The application's scopes, name to description. Empty: any name may be granted."""
+    """The application's scopes, name to description. Empty: any name can be granted."""
 
     max_keys_per_owner: int = Field(100, ge=1, le=1_000_000)
-    """Keys that an owner may have through the management routes; revoked ones do not count."""
+    """Maximum number of keys that an owner can have through the management routes, without revoked ones."""
 
     session_ttl_s: int = Field(43_200, ge=1, le=31_536_000)
     """Seconds that a session of ``auth.sessions`` lasts: 12 hours (NIST SP 800-63B, AAL2)."""
@@ -109,25 +109,26 @@ class KeyAuthSettings(BaseSettings):
     """Argon2id passes. OWASP Password Storage Cheat Sheet, minimum: 19 MiB, t=2, p=1."""
 
     argon2_memory_kib: int = Field(OWASP_MEMORY_KIB, ge=8)
-    """Argon2id memory in KiB, for each hash that runs."""
+    """Argon2id memory in KiB, for each concurrent hash."""
 
     argon2_parallelism: int = Field(1, ge=1)
     """Argon2id lanes."""
 
     max_concurrent_hashes: int = Field(2, ge=1, le=64)
-    """Hashes that run at once; bounds their memory at this times ``argon2_memory_kib``."""
+    """Maximum number of concurrent hashes. Their memory is at most this number times ``argon2_memory_kib``."""
 
     cache_size: int = Field(10_000, ge=1, le=10_000_000)
-    """Verified keys that a worker remembers, the least recently used forgotten first."""
+    """Maximum number of verified keys that a worker caches. The least recently used is evicted first."""
 
     max_staleness_s: float = Field(1.0, ge=0, le=3600)
-    """Without Redis: seconds after which a remembered row is read again, as another process may have changed it."""
+    """Without Redis: seconds after which a cached row is read again, as another process may have changed it."""
 
     on_limiter_outage: Literal["local", "deny"] = "local"
-    """Redis out of reach. ``local``: each worker limits by itself and reads every key's row. ``deny``: 503."""
+    """Policy while Redis is unavailable. ``local``: each worker enforces limits on its own and reads every key's row.
+    ``deny``: 503."""
 
     redis_timeout_s: float = Field(0.5, gt=0, le=60)
-    """Seconds that a request waits for Redis before it counts as out of reach."""
+    """Seconds that a request waits for Redis before Redis counts as unavailable."""
 
     _in_dotenv: frozenset[str] = PrivateAttr(frozenset())
 
@@ -135,7 +136,7 @@ class KeyAuthSettings(BaseSettings):
         known = type(self).model_fields
         unknown = [name for name in values if not name.startswith("_") and name not in known]
         if unknown:
-            raise SetupError(f"There is no setting named {unknown[0]!r}.")
+            raise SetupError(f"A setting named {unknown[0]!r} does not exist.")
         try:
             super().__init__(**values)
         except ValidationError as error:
@@ -245,7 +246,7 @@ class KeyAuthSettings(BaseSettings):
 
     @property
     def in_dotenv(self) -> frozenset[str]:
-        """Names of the variables in the ``.env`` file that was read."""
+        """Names of the variables in the ``.env`` file."""
         return self._in_dotenv
 
     def dangers(self) -> list[str]:
@@ -256,7 +257,7 @@ class KeyAuthSettings(BaseSettings):
 
 
 def _sentence(error: ValidationError) -> str:
-    """The first complaint of a validation error as one sentence, without the value."""
+    """Return the first problem of a validation error as one sentence, without the value."""
     first = error.errors(include_input=False, include_url=False)[0]
     message = first["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
