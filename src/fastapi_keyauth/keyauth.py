@@ -179,7 +179,13 @@ class KeyAuth:
         )
         get_context = self._request_handler.get_context
         callers = Callers(
-            authenticator, session_gate, session_resolver is None, owners_of, get_context, settings.default_hourly_limit
+            authenticator,
+            session_gate,
+            session_resolver is None,
+            owners_of,
+            get_context,
+            settings.default_hourly_limit,
+            store.default_limits,
         )
         self._router_parts = (management, queries, settings, self.require_key, manager, callers)
         self._schema = SchemaCompleter(settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +19,7 @@ from fastapi_keyauth import CreatedKey, KeyAuth, LimiterUnavailable, SetupError
 from fastapi_keyauth.limiter import ClusterLimiter, Verdict
 from fastapi_keyauth.limiter import failover as outage
 from fastapi_keyauth.limiter.protocol import Policy
+from fastapi_keyauth.limiter.redis.base import owner_tag
 from tests.helpers.cluster_stage import HANGS_S, loaded, outcome, until, worker
 from tests.helpers.groups import HASTY_MS, Cluster
 from tests.helpers.limits import ask
@@ -53,11 +55,20 @@ async def make_limiter(cluster: Cluster) -> AsyncIterator[MakeLimiter]:
         await limiter.close()
 
 
+_numbers = itertools.count()
+
+
+def name_of(created: CreatedKey) -> str:
+    """The hash of a key, in the slot of its owner."""
+    return f"keyauth:ka:{{{owner_tag(created.key.owner_id)}}}:{created.key.id}"
+
+
 async def make_key_at(server: RedisServer, auth: KeyAuth, cluster: Cluster) -> CreatedKey:
-    """A key in a slot of that primary, which every third one is by chance."""
+    """A key of an owner in a slot of that primary, which every third one is by chance."""
     while True:
-        key = await auth.keys.create(owner_id="a", name="k")
-        if cluster.owner(f"keyauth:ka:{{{key.key.id}}}") is server:
+        owner_id = f"owner-{next(_numbers)}"
+        key = await auth.keys.create(owner_id=owner_id, name="k")
+        if cluster.owner(name_of(key)) is server:
             return key
 
 
@@ -126,7 +137,7 @@ async def test_a_change_holds_at_once_while_the_slot_moves(cluster: Cluster, tmp
         for _ in range(3):
             created = await here.keys.create(owner_id="a", name="k")
             async with loaded(*[partial(outcome, auth, created.token) for auth in (here, there)] * 2) as load:
-                name = f"keyauth:ka:{{{created.key.id}}}"
+                name = name_of(created)
                 await until(lambda: load.seen["admitted"] > 20)
                 await asyncio.gather(
                     asyncio.to_thread(cluster.move_slot, name, lambda: None), here.keys.revoke(created.key.id)
@@ -142,8 +153,8 @@ async def test_a_failover_under_load_admits_nothing_wrong(
     settings = {"on_limiter_outage": "deny", "default_hourly_limit": 1000}
     async with worker(tmp_path, cluster.url, **settings) as here, worker(tmp_path, cluster.url, **settings) as there:
         victim, replica = cluster.pair()
-        keys = [await here.keys.create(owner_id="a", name="k", hourly_limit=300) for _ in range(60)]
-        owned = [key for key in keys if cluster.owner(f"keyauth:ka:{{{key.key.id}}}") is victim]
+        keys = [await here.keys.create(owner_id=f"a{number}", name="k", hourly_limit=300) for number in range(60)]
+        owned = [key for key in keys if cluster.owner(name_of(key)) is victim]
         capped, revoked = owned[0], owned[1]
         counts = {key.token: 0 for key in (capped, revoked)}
 
@@ -179,7 +190,7 @@ async def test_a_failover_that_lost_the_news_of_a_revocation_revives_no_key(clus
     async with worker(tmp_path, cluster.url) as here, worker(tmp_path, cluster.url) as there:
         primary, replica = cluster.pair()
         created = await make_key_at(primary, here, cluster)
-        name = f"keyauth:ka:{{{created.key.id}}}"
+        name = name_of(created)
         for _ in range(3):
             assert await outcome(there, created.token) == "admitted"
         known = cluster.ask(primary, "HGET", name, "g")

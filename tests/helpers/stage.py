@@ -21,6 +21,7 @@ HOUR_S = 3600
 INTO_THE_HOUR_S = 1200
 LEFT_OF_THE_HOUR_S = HOUR_S - INTO_THE_HOUR_S
 ROW_FIELDS = {
+    "limits",
     "id",
     "name",
     "owner_id",

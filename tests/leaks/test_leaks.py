@@ -181,7 +181,7 @@ async def test_all_tokens_of_a_message_are_revoked_though_no_worker_can_be_told(
 ) -> None:
     made = [await auth.keys.create("alice", name) for name in "abc"]
 
-    async def fail(_key_id: str) -> None:
+    async def fail(_key_id: str, _owner_id: str) -> None:
         raise LimiterUnavailable
 
     monkeypatch.setattr(auth._limiter, "bump_generation", fail)

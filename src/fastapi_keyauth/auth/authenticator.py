@@ -6,10 +6,10 @@ For one request, in this order, the first finding decides:
  2. the address is blocked                             AddressBlocked
  3. not a well-formed token                            MalformedApiKey     a failed attempt
  4. unknown id or wrong secret                         InvalidApiKey       a failed attempt
- 5. disabled, revoked, expired                         Disabled-, Revoked-, ExpiredApiKey
+ 5. disabled, revoked, expired, owner suspended        Disabled-, Revoked-, ExpiredApiKey, OwnerSuspended
  6. origin or address not in the key's lists           OriginNotAllowed, AddressNotAllowed
- 7. the hourly cap is used up                          RateLimitExceeded
-    -- here the request has used one unit of the cap --
+ 7. a limit of key or owner has no room                RateLimitExceeded
+    -- here the request has been charged its cost --
  8. a session is wanted and none was sent              SessionRequired     (MissingSession where no key is wanted)
  9. the session is unknown, expired or revoked         InvalidSession
 10. key or session lacks a scope                       InsufficientScope
@@ -51,6 +51,7 @@ from fastapi_keyauth.errors import (
     MissingApiKey,
     MissingSession,
     OriginNotAllowed,
+    OwnerSuspended,
     RateLimitExceeded,
     RevokedApiKey,
     SessionRequired,
@@ -296,6 +297,8 @@ class Authenticator:
         status = key.status(self._now())
         if status != "active":
             return {"disabled": DisabledApiKey, "revoked": RevokedApiKey, "expired": ExpiredApiKey}[status](key.id)
+        if key.is_owner_suspended:
+            return OwnerSuspended(key.id)
         if key.allowed_origins and context.origin is not None and context.origin not in key.allowed_origins:
             return OriginNotAllowed(key.id)
         if key.allowed_ips:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from fastapi_keyauth.domain.limits import NO_LIMITS, LimitSet
+from fastapi_keyauth.domain.limits import NO_LIMITS, Limit, LimitSet
 
 Status = Literal["active", "disabled", "expired", "revoked"]
 
@@ -36,7 +36,8 @@ class Key:
     """A key as its owner sees it. Times in UTC.
 
     Attributes:
-        hourly_limit: The limit in force, in requests per hour. None: no limit.
+        hourly_limit: The number of the limit in force that is named ``hour``. None: no such limit.
+        limits: All its limits in force. Added in 0.2.
         created_by: The actor that created it: ``user:<id>``, ``key:<id>``, ``cli:<operating-system user>`` or
             ``code``. None if that is not known. Added in 0.2.
     """
@@ -59,6 +60,7 @@ class Key:
     last_used_at: datetime | None
     secrets: list[Secret]
     created_by: str | None = None
+    limits: tuple[Limit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,13 +182,15 @@ class KeySnapshot:
     secret_id: int
     secret_expires_at: datetime | None
     limits: LimitSet = NO_LIMITS
+    is_owner_suspended: bool = False
 
     @property
     def has_conditions(self) -> bool:
         """Whether a request with the right secret may be refused because of the row. False for most keys."""
         ends = self.expires_at is not None or self.secret_expires_at is not None
         lists = self.allowed_origins or self.allowed_ips
-        return bool(ends or lists or self.revoked_at is not None or not self.enabled)
+        inactive = self.revoked_at is not None or not self.enabled or self.is_owner_suspended
+        return bool(ends or lists or inactive)
 
     def status(self, now: datetime) -> Status:
         """The status of key and secret together: a replaced secret whose overlap is over is expired."""

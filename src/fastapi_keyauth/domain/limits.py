@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from fastapi_keyauth.errors import InvalidField
 
 REQUESTS = "requests"
 MAX_LIMITS = 8
@@ -99,7 +101,7 @@ def find_hourly(limits: Iterable[Limit]) -> int | None:
     return next((limit.limit for limit in limits if not limit.counter_id), None)
 
 
-def check_unique(limits: Sequence[Limit]) -> Sequence[Limit]:
+def check_unique(limits: list[Limit]) -> list[Limit]:
     """Check that each limit has a name of its own, and that there are not too many.
 
     Raises:
@@ -111,6 +113,9 @@ def check_unique(limits: Sequence[Limit]) -> Sequence[Limit]:
         raise ValueError(f"there may be at most {MAX_LIMITS} limits")
     return limits
 
+
+LimitList = Annotated[list[Limit], Field(max_length=MAX_LIMITS), AfterValidator(check_unique)]
+"""The limits of one holder."""
 
 Cost = tuple[tuple[str, int], ...]
 """Units that a request costs, sorted by unit."""
@@ -231,6 +236,72 @@ def limit_set(key: tuple[Limit, ...], owner: tuple[Limit, ...]) -> LimitSet:
 
 
 NO_LIMITS = LimitSet((), ())
+
+
+class LimitRules:
+    """The limits in force, from those that are stored and the defaults of the settings.
+
+    Args:
+        hourly: The setting ``default_hourly_limit``.
+        limits: The setting ``default_limits``.
+        owner_limits: The setting ``default_owner_limits``.
+        algorithm: The setting ``rate_limit_algorithm``.
+    """
+
+    def __init__(
+        self, hourly: int | None, limits: Sequence[Limit], owner_limits: Sequence[Limit], algorithm: Algorithm
+    ) -> None:
+        self._algorithm: Algorithm = algorithm
+        self.defaults = self._resolve(_with_hourly(hourly, limits))
+        self._owner_defaults = self._resolve(owner_limits)
+
+    def of_key(self, hourly_limit: int | None, limits: Sequence[Mapping[str, Any]] | None) -> tuple[Limit, ...]:
+        """Return the limits of a key from its columns: exactly what it was given, or the defaults."""
+        if hourly_limit is None and limits is None:
+            return self.defaults
+        return self._resolve(_with_hourly(hourly_limit, map(Limit.model_validate, limits or ())))
+
+    def of_owner(self, limits: Sequence[Mapping[str, Any]] | None) -> tuple[Limit, ...]:
+        """Return the limits of an owner from its column: those that it was given, or the defaults."""
+        return self._owner_defaults if limits is None else self._resolve(map(Limit.model_validate, limits))
+
+    def _resolve(self, limits: Iterable[Limit]) -> tuple[Limit, ...]:
+        return tuple(
+            limit.model_copy(update={"algorithm": "fixed_window" if limit.per == "month" else self._algorithm})
+            if limit.algorithm is None or limit.per == "month"
+            else limit
+            for limit in limits
+        )
+
+
+def _with_hourly(hourly_limit: int | None, limits: Iterable[Limit]) -> list[Limit]:
+    return [*([] if hourly_limit is None else [hour_limit(hourly_limit)]), *limits]
+
+
+def as_json(limits: Iterable[Limit]) -> list[dict[str, Any]]:
+    """Return limits as they are stored: what was left out stays open, so that a new default applies."""
+    return [limit.model_dump(exclude_none=True) for limit in limits]
+
+
+def check_units(limits: Iterable[Limit], units: Iterable[str], field: str = "limits") -> None:
+    """Check that the units of limits are declared.
+
+    Raises:
+        InvalidField: If one is not.
+    """
+    known = [REQUESTS, *units]
+    if any(limit.unit not in known for limit in limits):
+        raise InvalidField(field, f"unit must be one of: {', '.join(known)}")
+
+
+def check_with_hourly(hourly_limit: int | None, limits: Sequence[Limit] | None) -> None:
+    """Check that a list of limits goes with ``hourly_limit``.
+
+    Raises:
+        ValueError: If both name the limit ``hour``, or there are too many.
+    """
+    if hourly_limit is not None and limits is not None:
+        check_unique(_with_hourly(hourly_limit, limits))
 
 
 class Window(NamedTuple):

@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi_keyauth.domain.bounds import Bounds
 from fastapi_keyauth.domain.keys import Actor, Key, KeySnapshot
+from fastapi_keyauth.domain.limits import MAX_LIMITS, Limit, hour_limit
 from fastapi_keyauth.domain.principals import (
     ADMIN,
     ALL,
@@ -38,6 +39,7 @@ class Caller:
         is_admin: Whether it holds ``admin``, which only a name gives.
         default_limit: The setting ``default_hourly_limit``.
         bounds: The bounds of the calling key. None: a session.
+        default_limits: The limits in force of a key that has none of its own.
         names_owners: Whether it may say for which of its owners a request is meant.
     """
 
@@ -47,13 +49,21 @@ class Caller:
     default_limit: int | None
     bounds: Bounds | None = None
     names_owners: bool = False
+    default_limits: tuple[Limit, ...] = ()
 
     @classmethod
-    def of_key(cls, principal: KeyPrincipal, key: KeySnapshot, default_limit: int | None) -> "Caller":
+    def of_key(
+        cls,
+        principal: KeyPrincipal,
+        key: KeySnapshot,
+        default_limit: int | None,
+        default_limits: tuple[Limit, ...] = (),
+    ) -> "Caller":
         """Return the caller that an API key is."""
         permissions = [scope for scope in (KEYS_READ, KEYS_WRITE) if principal.holds(scope)]
         owners = {principal.owner_id: permissions}
-        return cls(principal, owners, ADMIN in principal.scopes, default_limit, Bounds.of(key))
+        is_admin = ADMIN in principal.scopes
+        return cls(principal, owners, is_admin, default_limit, Bounds.of(key), default_limits=default_limits)
 
     @classmethod
     def of_session(
@@ -61,6 +71,7 @@ class Caller:
         principal: SessionPrincipal,
         default_limit: int | None,
         owners: Mapping[str, Collection[str]] | None = None,
+        default_limits: tuple[Limit, ...] = (),
     ) -> "Caller":
         """Return the caller that a session is.
 
@@ -68,10 +79,12 @@ class Caller:
             principal: The session.
             default_limit: The setting ``default_hourly_limit``.
             owners: The owners that it may act for. None: its user alone.
+            default_limits: The limits in force of a key that has none of its own.
         """
         may_name = owners is not None
         owners = {principal.user_id: (KEYS_READ, KEYS_WRITE)} if owners is None else owners
-        return cls(principal, owners, ADMIN in principal.scopes, default_limit, names_owners=may_name)
+        is_admin = ADMIN in principal.scopes
+        return cls(principal, owners, is_admin, default_limit, names_owners=may_name, default_limits=default_limits)
 
     @property
     def owner_id(self) -> str:
@@ -191,6 +204,27 @@ class Caller:
             most = min(bound for bound in (self.default_limit, self._own_limit()) if bound is not None)
             raise InsufficientScope([ADMIN], reason=f"Your keys may have an hourly_limit of {most} at most")
 
+    def check_limits(self, limits: Collection[Limit]) -> None:
+        """Check the limits in force of a key: each default limit, and each of the calling key's own, bounds it.
+
+        Raises:
+            InsufficientScope: Naming ``admin``.
+        """
+        if self.is_admin:
+            return
+        for bound in (*self.default_limits, *self._own_limits()):
+            if not any(_is_within(limit, bound) for limit in limits):
+                raise InsufficientScope([ADMIN], reason=f"Your keys need a limit of at most {bound.phrase()}")
+
+    def limits_by_default(self) -> list[Limit] | None:
+        """Return the limits to store for a key for which none are named. None: as of ``limit_by_default``."""
+        own = self._own_limits()
+        if self.is_admin or not own or all(not limit.counter_id for limit in (*own, *self.default_limits)):
+            return None
+        open_defaults = [bound for bound in self.default_limits if not any(_is_within(limit, bound) for limit in own)]
+        names = {limit.name for limit in own}
+        return [*own, *(bound for bound in open_defaults if bound.name not in names)][:MAX_LIMITS]
+
     def limit_by_default(self) -> int | None:
         """Return the limit to store for a key for which none is named: the lower of default and own. None: default."""
         own = self._own_limit()
@@ -208,6 +242,7 @@ class Caller:
         self.check_scopes(key.scopes, "This key may do what you may not")
         if not self.is_admin and _is_above(key.hourly_limit, self._own_limit()):
             raise InsufficientScope([ADMIN], reason="The key's hourly_limit is above yours")
+        self._check_own_limits(key.limits)
         self.check_bounds(Bounds.of(key))
 
     def check_bounds(self, bounds: Bounds) -> None:
@@ -243,6 +278,10 @@ class Caller:
             "expires_at": new.find_expiry(now) or (inherited and inherited.expires_at),
             "expires_in_s": None,
         }
+        if new.limits is None and new.hourly_limit is None and (limits := self.limits_by_default()) is not None:
+            completed |= {"limits": limits, "hourly_limit": None}
+        elif new.limits is not None and new.hourly_limit is None:
+            completed["hourly_limit"] = None  # the list is all that the key has
         if inherited is not None:
             lists = {"allowed_origins": inherited.allowed_origins, "allowed_ips": inherited.allowed_ips}
             completed |= {name: [*values] for name, values in lists.items() if name not in new.model_fields_set}
@@ -256,13 +295,28 @@ class Caller:
         """
         self._check_owner(new.owner_id or "", KEYS_WRITE)
         self.check_scopes(new.scopes or ())
-        self.check_limit(new.hourly_limit)
+        if new.limits is None:
+            self.check_limit(new.hourly_limit)
+        if new.limits is None and new.hourly_limit is None:
+            self.check_limits(self.default_limits)
+        else:
+            hourly = [] if new.hourly_limit is None else [hour_limit(new.hourly_limit)]
+            self.check_limits([*hourly, *(new.limits or [])])
         lists = (tuple(new.allowed_origins), tuple(new.allowed_ips))
         self.check_bounds(Bounds(new.environment or "", new.expires_at, *lists))
 
     def _check_owner(self, owner_id: str, permission: str) -> None:
         if not self.is_admin and permission not in self.owners.get(owner_id, ()):
             raise InsufficientScope([permission], reason="You may not do this for the owner")
+
+    def _check_own_limits(self, limits: Collection[Limit]) -> None:
+        for bound in () if self.is_admin else self._own_limits():
+            if not any(_is_within(limit, bound) for limit in limits):
+                raise InsufficientScope([ADMIN], reason="The key's limits are above yours")
+
+    def _own_limits(self) -> tuple[Limit, ...]:
+        """Return the calling key's limits. Empty: it has none, or is a session."""
+        return self.principal._limits.key if isinstance(self.principal, KeyPrincipal) else ()
 
     def _own_limit(self) -> int | None:
         """Return the calling key's limit. None: it has none, or is a session."""
@@ -274,3 +328,8 @@ def _is_above(limit: int | None, bound: int | None) -> bool:
     if bound is None:
         return False
     return limit is None or limit > bound
+
+
+def _is_within(limit: Limit, bound: Limit) -> bool:
+    """Return whether a limit allows no more than another of the same unit and window."""
+    return (limit.unit, limit.per) == (bound.unit, bound.per) and limit.limit <= bound.limit

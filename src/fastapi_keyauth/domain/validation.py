@@ -20,6 +20,7 @@ from pydantic import (
 from pydantic_core import PydanticKnownError
 
 from fastapi_keyauth.domain.ip_addresses import parse_network
+from fastapi_keyauth.domain.limits import Limit, LimitList, check_with_hourly
 from fastapi_keyauth.domain.origins import parse_origin
 from fastapi_keyauth.domain.principals import ADMIN, ALL, KEYS_READ, KEYS_WRITE
 from fastapi_keyauth.domain.text import (
@@ -196,6 +197,7 @@ class NewKey(BaseModel):
     expires_in_s: ExpiresIn | None = Field(None, description="The same, in seconds from now.")
     scopes: Scopes | None = Field(None, description="What it may do; left out: what the caller may grant.")
     hourly_limit: HourlyLimit | None = Field(None, description="Requests per hour; left out: the default.")
+    limits: LimitList | None = Field(None, description="All its limits; left out: `hourly_limit`, or the defaults.")
     allowed_origins: Origins = Field(default_factory=list, description="Browser origins; none: any.")
     allowed_ips: Networks = Field(default_factory=list, description="Addresses or CIDR networks; none: any.")
     metadata: Metadata = Field(default_factory=dict, description="Your own notes, at most 4 KiB of JSON.")
@@ -205,6 +207,12 @@ class NewKey(BaseModel):
     def _one_expiry(cls, value: int | None, info: ValidationInfo) -> int | None:
         if value is not None and info.data.get("expires_at") is not None:
             raise ValueError("give expires_at or expires_in_s, not both")
+        return value
+
+    @field_validator("limits")
+    @classmethod
+    def _one_hour(cls, value: list[Limit] | None, info: ValidationInfo) -> list[Limit] | None:
+        check_with_hourly(info.data.get("hourly_limit"), value)
         return value
 
     def find_expiry(self, now: datetime) -> datetime | None:
@@ -240,10 +248,18 @@ class KeyPatch(BaseModel):
     expires_at: Expiry | None = _optional("When the key expires; `null`: never.")
     scopes: Scopes = _optional("What the key may do.")
     hourly_limit: HourlyLimit | None = _optional("Requests per hour; `null`: the default.")
+    limits: LimitList | None = _optional("All its limits; empty: none; `null`: `hourly_limit`, or the defaults.")
     allowed_origins: Origins = _optional("Browser origins; empty: no web page, except the service's own.")
     allowed_ips: Networks = _optional("Addresses or CIDR networks; empty: any.")
     metadata: Metadata = _optional("Your own notes, at most 4 KiB of JSON.")
     reason: Reason | None = _optional("Why the key is changed, for its history.")
+
+    @field_validator("limits")
+    @classmethod
+    def _one_hour(cls, value: list[Limit] | None, info: ValidationInfo) -> list[Limit] | None:
+        number = info.data.get("hourly_limit")
+        check_with_hourly(number if isinstance(number, int) else None, value)
+        return value
 
     def sent_fields(self) -> dict[str, Any]:
         """Return the fields that were sent, with their values."""

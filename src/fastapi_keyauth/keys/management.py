@@ -11,6 +11,7 @@ from typing import Any
 
 from fastapi_keyauth.auth.hashing import Hasher
 from fastapi_keyauth.domain.keys import Actor, CreatedKey, Key
+from fastapi_keyauth.domain.limits import MAX_LIMITS, as_json, check_units
 from fastapi_keyauth.domain.pagination import check_key_id
 from fastapi_keyauth.domain.principals import ADMIN
 from fastapi_keyauth.domain.text import check_owner_id
@@ -22,7 +23,7 @@ from fastapi_keyauth.keys.outbox import Outbox
 from fastapi_keyauth.keys.turns import Turns
 from fastapi_keyauth.settings.settings import KeyAuthSettings
 from fastapi_keyauth.store import KeyStore
-from fastapi_keyauth.store.changes import KeyChange
+from fastapi_keyauth.store.changes import KeyChange, StoredLimits
 
 MAX_OVERLAP = timedelta(days=7)
 DEFAULT_OVERLAP = timedelta(days=1)
@@ -90,6 +91,7 @@ class KeyManagement:
         check_future(new.find_expiry(self.now()), self.now())
         scopes = ["*"] if new.scopes is None else new.scopes
         check_catalogue(scopes, self._settings.scopes)
+        check_units(new.limits or (), self._settings.units)
         if max_keys is not None:
             # Before Argon2: an owner who has the maximum must not keep it busy by asking for more.
             async with self._turns.place(authority.turn):
@@ -107,6 +109,7 @@ class KeyManagement:
                 "environment": environment,
                 "expires_at": new.find_expiry(now),
                 "enabled": True,
+                "limits": None if new.limits is None else as_json(new.limits),
                 **new.model_dump(include={"name", "hourly_limit", "allowed_origins", "allowed_ips", "metadata"}),
             }
             await authority.renew()
@@ -145,6 +148,7 @@ class KeyManagement:
         check_future(fields.get("expires_at"), self.now())
         if "scopes" in fields:
             check_catalogue(fields["scopes"], self._settings.scopes)
+        check_units(fields.get("limits") or (), self._settings.units)
 
         async def commit() -> KeyChange:
             await authority.renew()
@@ -159,7 +163,7 @@ class KeyManagement:
 
         async def publish(change: KeyChange) -> Key:
             # Also if nothing changed: this may be the second try of a change that could not be announced.
-            await self._outbox.publish(id, change.pending)
+            await self._outbox.publish(id, change.key.owner_id, change.pending)
             return change.key
 
         return await self._turns.change(authority.turn, id, commit, publish)
@@ -206,7 +210,7 @@ class KeyManagement:
         async def publish(committed: tuple[KeyChange, bool]) -> CreatedKey:
             change, cuts_one_off = committed
             try:
-                await self._outbox.publish(id, change.pending)
+                await self._outbox.publish(id, change.key.owner_id, change.pending)
             except ChangePending as pending:
                 # The token must reach its owner. With an overlap nothing is taken away before all workers have been
                 # notified, unless there was a secret before the last.
@@ -237,7 +241,7 @@ class KeyManagement:
 
         async def publish(change: KeyChange) -> Key:
             # Also for one revoked before: that answer may have been lost before the others were notified.
-            await self._outbox.publish(id, change.pending)
+            await self._outbox.publish(id, change.key.owner_id, change.pending)
             return change.key
 
         return await self._turns.change(authority.turn, id, commit, publish, is_revocation=True)
@@ -262,7 +266,7 @@ class KeyManagement:
             return change
 
         async def publish(change: KeyChange) -> None:
-            await self._outbox.publish(id, change.pending)
+            await self._outbox.publish(id, change.key.owner_id, change.pending)
 
         await self._turns.change(authority.turn, id, commit, publish, is_revocation=revoke)
 
@@ -275,9 +279,10 @@ class KeyManagement:
 
 async def _update(change: KeyChange, fields: dict[str, Any], actor: Actor) -> None:
     """Write the fields that differ from what is stored."""
-    stored = {name: getattr(change.key, name) for name in fields}
-    if "hourly_limit" in stored:  # a limit of its own differs from the same limit by default
-        stored["hourly_limit"] = change.stored_limit
+    fields = _merge_limits(fields, change.stored_limits)
+    # A limit of its own differs from the same limit by default.
+    of_limits = {name: value for name, value in change.stored_limits._asdict().items() if name in fields}
+    stored = {name: getattr(change.key, name) for name in fields} | of_limits
     values = {name: value for name, value in fields.items() if not _is_same(stored[name], value)}
     changes = {name: {"from": _as_json(stored[name]), "to": _as_json(value)} for name, value in values.items()}
     if "enabled" in fields:
@@ -286,6 +291,23 @@ async def _update(change: KeyChange, fields: dict[str, Any], actor: Actor) -> No
             values["disabled_by_admin"] = is_locked
     if values:
         await change.update(values, "updated", actor, changes)
+
+
+def _merge_limits(fields: dict[str, Any], stored: StoredLimits) -> dict[str, Any]:
+    """Return the fields to write, if ``hourly_limit`` and the list of limits concern each other.
+
+    A list that is sent alone is all that the key has. A number that is sent alone takes the place of the limit that it
+    is short for.
+    """
+    fields = dict(fields)
+    if fields.get("limits") is not None:
+        fields["limits"] = as_json(fields["limits"])
+        fields.setdefault("hourly_limit", None)
+    elif fields.get("hourly_limit") is not None and "limits" not in fields and stored.limits is not None:
+        fields["limits"] = [limit for limit in stored.limits if limit["name"] != "hour"]
+        if len(fields["limits"]) >= MAX_LIMITS:
+            raise InvalidField("hourly_limit", f"there may be at most {MAX_LIMITS} limits")
+    return fields
 
 
 def _lock(change: KeyChange, actor: Actor, *, is_enabled: bool) -> bool:

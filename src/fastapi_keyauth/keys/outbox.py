@@ -44,18 +44,23 @@ class Outbox:
         self._store = store
         self._is_shared = is_shared
         self._now = now
-        self._untold: set[str] = set()
+        self._untold: set[tuple[str, str]] = set()
         self._log_throttle = LogThrottle()
         self._forget_at = now() + FORGET_EVERY  # a short script forgets nothing
 
-    async def publish(self, key_id: str, pending: int | None) -> None:
+    async def publish(self, key_id: str, owner_id: str, pending: int | None) -> None:
         """Announce one change.
+
+        Args:
+            key_id: The key; "" for a change of the owner, which concerns all its keys.
+            owner_id: The owner.
+            pending: The row that waits for the announcement.
 
         Raises:
             ChangePending: it is stored and will be announced, but was not yet.
         """
         try:
-            await self._limiter.bump_generation(key_id)
+            await self._bump(key_id, owner_id)
         except LimiterUnavailable as error:
             if (
                 isinstance(error, Unsettled) and self._log_throttle.allow() is not None
@@ -66,7 +71,7 @@ class Outbox:
                     extra={"keyauth_event": "change_unsettled", "key_id": key_id, "reason": str(error)},
                 )
             # The row is for the case that this worker dies; this, that the database does.
-            self._untold.add(key_id)
+            self._untold.add((key_id, owner_id))
             raise ChangePending(HOLDS_WITHIN_S) from None
         if pending is not None and self._is_shared:
             try:
@@ -80,9 +85,9 @@ class Outbox:
     async def drain(self) -> None:
         """Announce what was left, by this worker or another. Twice does no harm: the row is read once more."""
         try:
-            for key_id in list(self._untold):
-                await self._limiter.bump_generation(key_id)
-                self._untold.discard(key_id)
+            for changed in list(self._untold):
+                await self._bump(*changed)
+                self._untold.discard(changed)
             if not self._is_shared:
                 await self._store.pending_changes(1)  # an outage is noticed without any request
                 await self._forget_when_due(self._now())
@@ -91,12 +96,18 @@ class Outbox:
             while not is_last:  # all of them, or the last would hold later than ``HOLDS_WITHIN_S``
                 changes = await self._store.pending_changes(_BATCH)
                 is_last = len(changes) < _BATCH
-                for key_id in {key_id for _, key_id in changes}:
-                    await self._limiter.bump_generation(key_id)
+                for key_id, owner_id in {(key_id, owner_id) for _, key_id, owner_id in changes}:
+                    await self._bump(key_id, owner_id)
                 if changes:
-                    await self._store.forget_changes([row_id for row_id, _ in changes])
+                    await self._store.forget_changes([row_id for row_id, _, _ in changes])
         except (LimiterUnavailable, StoreUnavailable):
             return  # both are logged where they happen; the rows are still there
+
+    async def _bump(self, key_id: str, owner_id: str) -> None:
+        if key_id:
+            await self._limiter.bump_generation(key_id, owner_id)
+        else:
+            await self._limiter.bump_owner_generation(owner_id)
 
     async def _forget_when_due(self, now: datetime) -> None:
         if now >= self._forget_at:

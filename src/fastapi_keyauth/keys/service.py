@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from fastapi_keyauth.domain.keys import CreatedKey, EventPage, Key, KeyPage, Status, UsageHour
+from fastapi_keyauth.domain.limits import Limit
 from fastapi_keyauth.domain.validation import KeyPatch, NewKey, explain
 from fastapi_keyauth.errors import InvalidField
 from fastapi_keyauth.keys.authority import TrustedCode
@@ -65,6 +66,7 @@ class Keys:
         allowed_ips: Iterable[str] = (),
         expires_at: datetime | None = None,
         metadata: Mapping[str, Any] | None = None,
+        limits: Iterable[Limit | Mapping[str, Any]] | None = None,
     ) -> CreatedKey:
         """Create a key.
 
@@ -78,6 +80,7 @@ class Keys:
             allowed_ips: Addresses or CIDR networks. Empty: any.
             expires_at: An aware datetime in the future. None: never.
             metadata: Anything that JSON holds, at most 4 KiB.
+            limits: Its limits, at most 8. Empty: none. None: ``hourly_limit``, or the defaults. Added in 0.2.
 
         Raises:
             InvalidField: If a value is invalid (a ValueError that names the field).
@@ -92,6 +95,7 @@ class Keys:
             "allowed_ips": _listed(allowed_ips),
             "expires_at": expires_at,
             "metadata": {} if metadata is None else dict(metadata),
+            "limits": None if limits is None else _listed(limits),
         }
         return await self._management.create(_validated(NewKey, values), owner_id, self._authority)
 
@@ -165,16 +169,17 @@ class Keys:
 
         Args:
             id: The key.
-            fields: Any of name, enabled, expires_at, scopes, hourly_limit, allowed_origins, allowed_ips and metadata,
-                and a ``reason`` for the history (added in 0.2). An empty list allows any value. None for
-                ``expires_at`` is never, for ``hourly_limit`` the default.
+            fields: Any of name, enabled, expires_at, scopes, hourly_limit, allowed_origins, allowed_ips, metadata and
+                limits, and a ``reason`` for the history (added in 0.2). An empty list allows any value, an empty list
+                of limits any number of requests. None for ``expires_at`` is never, for ``hourly_limit`` and
+                ``limits`` the default.
 
         Raises:
             InvalidField: If a value is invalid, or the field does not exist.
             KeyNotFound: If the key does not exist.
             KeyNotActive: If the key is revoked.
         """
-        lists = {"scopes", "allowed_origins", "allowed_ips"}
+        lists = {"scopes", "allowed_origins", "allowed_ips", "limits"}
         values = {name: _listed(value) if name in lists else value for name, value in fields.items()}
         return await self._management.patch(id, _validated(KeyPatch, values), self._authority)
 

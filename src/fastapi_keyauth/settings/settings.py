@@ -8,10 +8,11 @@ from pydantic import AwareDatetime, Field, PrivateAttr, ValidationError, field_v
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, SettingsConfigDict
 
 from fastapi_keyauth.domain.ip_addresses import parse_network
+from fastapi_keyauth.domain.limits import NAME_PATTERN, REQUESTS, Limit, check_unique, check_units, hour_limit
 from fastapi_keyauth.domain.origins import parse_origin
 from fastapi_keyauth.domain.text import is_scope_name
 from fastapi_keyauth.domain.tokens import SESSION_PREFIX
-from fastapi_keyauth.errors import SetupError
+from fastapi_keyauth.errors import InvalidField, SetupError
 from fastapi_keyauth.settings.database_urls import check_database_url
 from fastapi_keyauth.settings.redis_urls import parse_redis_url
 from fastapi_keyauth.settings.urls import MaskedUrl
@@ -67,6 +68,19 @@ class KeyAuthSettings(BaseSettings):
 
     default_hourly_limit: int | None = Field(1000, ge=1, le=1_000_000_000)
     """Requests per hour of a key without a limit of its own. None: no limit."""
+
+    default_limits: Annotated[tuple[Limit, ...], NoDecode] = ()
+    """Limits of a key that has none of its own, beside ``default_hourly_limit``. As JSON: a list of objects with name,
+    limit, per, unit and algorithm. Added in 0.2."""
+
+    default_owner_limits: Annotated[tuple[Limit, ...], NoDecode] = ()
+    """Limits of an owner who has none of their own, for all their keys together. Added in 0.2."""
+
+    units: Annotated[tuple[str, ...], NoDecode] = ()
+    """Units besides ``requests`` that limits and costs may be counted in, such as ``tokens``. Added in 0.2."""
+
+    reservation_ttl_s: int = Field(3600, ge=1, le=86_400)
+    """Seconds in which a reservation can be settled; after them it stays charged in full. Added in 0.2."""
 
     rate_limit_algorithm: Literal["fixed_window", "sliding_window"] = "fixed_window"
     """``fixed_window``: the clock hour in UTC. ``sliding_window``: smooths the edge between two hours."""
@@ -154,6 +168,40 @@ class KeyAuthSettings(BaseSettings):
         if value.lstrip().startswith("["):
             return json.loads(value)
         return [part.strip() for part in value.split(",") if part.strip()]
+
+    @field_validator("units", mode="before")
+    @classmethod
+    def _read_units(cls, value: Any) -> Any:
+        return cls._split_list(value)
+
+    @field_validator("default_limits", "default_owner_limits", mode="before")
+    @classmethod
+    def _read_limits(cls, value: Any) -> Any:
+        return json.loads(value or "[]") if isinstance(value, str) else value
+
+    @field_validator("units")
+    @classmethod
+    def _check_units(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(re.fullmatch(NAME_PATTERN, name) for name in value):
+            raise ValueError("must have names of 1 to 32 of a-z0-9_-")
+        return tuple(name for name in dict.fromkeys(value) if name != REQUESTS)
+
+    @model_validator(mode="after")
+    def _check_limits(self) -> "KeyAuthSettings":
+        hourly = [] if self.default_hourly_limit is None else [hour_limit(self.default_hourly_limit)]
+        for name, limits in (
+            ("default_limits", [*hourly, *self.default_limits]),
+            ("default_owner_limits", list(self.default_owner_limits)),
+        ):
+            try:
+                check_unique(limits)
+                check_units(limits, self.units, name)
+            except InvalidField as error:
+                raise ValueError(f"{name} is invalid: {error.message}") from None
+            except ValueError as error:
+                beside = ", and default_hourly_limit is the limit named hour" if name == "default_limits" else ""
+                raise ValueError(f"{name} is invalid: {error}{beside}") from None
+        return self
 
     @field_validator("scopes", mode="before")
     @classmethod

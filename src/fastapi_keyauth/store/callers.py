@@ -38,7 +38,7 @@ class CallerRows:
         # A second statement: PostgreSQL reads the rows of other tables as they were before it waited for the lock.
         statement = (
             select(*FOR_TOKEN_COLUMNS)
-            .select_from(keys.join(secrets, secrets.c.key_id == keys.c.id))
+            .select_from(self._mapper.token_tables)
             .where(keys.c.id == key_id, secrets.c.id == secret_id)
         )
         row = (await self._connection.execute(statement)).first()

@@ -25,12 +25,19 @@ class Recorded(NamedTuple):
     changes: dict[str, Any]
 
 
+class StoredLimits(NamedTuple):
+    """The limits of a key as they are stored; the key itself has those in force."""
+
+    hourly_limit: int | None
+    limits: list[dict[str, Any]] | None
+
+
 class KeyChange:
     """What may be written to a key whose row is locked.
 
     Attributes:
         key: the key as it is; after the transaction, as it became.
-        stored_limit: the key's own cap as it is stored, None for the default; ``key`` has the one in force.
+        stored_limits: Its limits as they are stored; ``key`` has those in force.
         is_disabled_by_admin: Whether only ``admin`` may enable the key.
         is_changed: whether anything was written.
         read: Returns the key as this transaction has left it so far.
@@ -42,7 +49,7 @@ class KeyChange:
         self,
         connection: AsyncConnection,
         key: Key,
-        stored_limit: int | None,
+        stored_limits: StoredLimits,
         is_disabled_by_admin: bool,
         now: datetime,
         read: Callable[[], Awaitable[Key]],
@@ -51,7 +58,7 @@ class KeyChange:
         self._now = now
         self.read = read
         self.key = key
-        self.stored_limit = stored_limit
+        self.stored_limits = stored_limits
         self.is_disabled_by_admin = is_disabled_by_admin
         self.is_changed = False
         self.pending: int | None = None
@@ -96,8 +103,8 @@ class KeyChange:
         self.recorded.append(Recorded(event, actor, changes))
         await add_event(self._connection, self.key.id, self.key.owner_id, event, actor, self._now, changes)
         prefix = select(keys.c.prefix).where(keys.c.id == self.key.id).scalar_subquery()
-        pending = insert(_changes).values(key_id=self.key.id, at=self._now, prefix=prefix).returning(_changes.c.id)
-        self.pending = (await self._connection.execute(pending)).scalar_one()
+        pending = insert(_changes).values(key_id=self.key.id, owner_id=self.key.owner_id, at=self._now, prefix=prefix)
+        self.pending = (await self._connection.execute(pending.returning(_changes.c.id))).scalar_one()
 
 
 async def add_event(

@@ -77,7 +77,7 @@ class ImportStore:
         """The secrets that are found by any of these, by what they were found by."""
         statement = (
             select(*FOR_TOKEN_COLUMNS, secrets.c.scheme, secrets.c.tag.label("secret_tag"), newest_event)
-            .select_from(keys.join(secrets, secrets.c.key_id == keys.c.id).outerjoin(newest_event, true()))
+            .select_from(self._mapper.token_tables.outerjoin(newest_event, true()))
             .where(secrets.c.lookup.in_(lookups), is_of_product(keys, self._mapper.prefix))
         )
         rows = await self._database.fetch(statement, is_like_probe=True)

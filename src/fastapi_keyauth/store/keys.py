@@ -14,7 +14,7 @@ from fastapi_keyauth.domain.keys import EventPage, Key, KeyEvent, KeyFilters, Ke
 from fastapi_keyauth.errors import KeyNotFound, TooManyKeys
 from fastapi_keyauth.settings.settings import KeyAuthSettings
 from fastapi_keyauth.store.callers import Authority, CallerRows
-from fastapi_keyauth.store.changes import KeyChange, add_event, add_secret, replace_origins
+from fastapi_keyauth.store.changes import KeyChange, StoredLimits, add_event, add_secret, replace_origins
 from fastapi_keyauth.store.database import Database
 from fastapi_keyauth.store.imported_keys import ImportStore
 from fastapi_keyauth.store.lineage import Lineage, newest_event
@@ -38,6 +38,7 @@ class KeyStore:
 
     Attributes:
         imports: keys from elsewhere.
+        default_limits: The limits in force of a key that has none of its own.
         lineage: Notices that the database went back.
     """
 
@@ -46,6 +47,7 @@ class KeyStore:
         self.tasks = database.tasks
         self._observer = observer
         self._mapper = RowMapper(settings)
+        self.default_limits = self._mapper.rules.defaults
         self._is_ours = is_of_product(keys, settings.key_prefix)
         self._are_our_changes = is_of_product(_changes, settings.key_prefix)
         self.lineage = Lineage(database)
@@ -56,10 +58,9 @@ class KeyStore:
 
         An unknown id and a wrong secret both find nothing, in one statement, and so take the same time.
         """
-        joined = keys.join(secrets, secrets.c.key_id == keys.c.id)
         statement = (
             select(*FOR_TOKEN_COLUMNS, newest_event)
-            .select_from(joined.outerjoin(newest_event, true()))
+            .select_from(self._mapper.token_tables.outerjoin(newest_event, true()))
             .where(keys.c.id == key_id, secrets.c.tag == tag, self._is_ours)
             .order_by(secrets.c.id.desc())
         )
@@ -212,10 +213,10 @@ class KeyStore:
             key = await self._get(connection, key_id, now, owner_ids, lock=True)
             if not is_caller_first:
                 await authority.confirm(rows)
-            stored = select(keys.c.hourly_limit, keys.c.disabled_by_admin).where(keys.c.id == key_id)
-            limit, is_disabled_by_admin = (await connection.execute(stored)).one()
+            stored = select(keys.c.hourly_limit, keys.c.limits, keys.c.disabled_by_admin).where(keys.c.id == key_id)
+            hourly_limit, limits, is_disabled_by_admin = (await connection.execute(stored)).one()
             read = partial(self._get, connection, key_id, now, None)
-            change = KeyChange(connection, key, limit, is_disabled_by_admin, now, read)
+            change = KeyChange(connection, key, StoredLimits(hourly_limit, limits), is_disabled_by_admin, now, read)
             yield change
             if change.is_changed:
                 change.key = await change.read()
@@ -252,13 +253,22 @@ class KeyStore:
         async with self._database.read() as connection:
             return frozenset((await connection.execute(statement)).scalars())
 
-    async def pending_changes(self, limit: int) -> list[tuple[int, str]]:
-        """Row id and key id of changes that were stored and not announced, oldest first."""
+    async def pending_changes(self, limit: int) -> list[tuple[int, str, str]]:
+        """Return row id, key id and owner id of changes that were stored and not announced, oldest first.
+
+        The key id is "" for a change of the owner.
+        """
         # Every worker asks so every few seconds: with the timeout of a request, so an outage is noticed without one.
         rows = await self._database.fetch(
-            select(_changes).where(self._are_our_changes).order_by(_changes.c.id).limit(limit)
+            select(
+                _changes.c.id, _changes.c.key_id, func.coalesce(_changes.c.owner_id, keys.c.owner_id, "").label("owner")
+            )
+            .select_from(_changes.outerjoin(keys, keys.c.id == _changes.c.key_id))
+            .where(self._are_our_changes)
+            .order_by(_changes.c.id)
+            .limit(limit)
         )
-        return [(row.id, row.key_id) for row in rows]
+        return [(row.id, row.key_id, row.owner) for row in rows]
 
     @uncancellable
     async def forget_changes_before(self, moment: datetime) -> None:

@@ -10,13 +10,14 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, Table, and_, false, or_, true
 
 from fastapi_keyauth.domain.keys import Key, KeySnapshot, Secret, Status, key_status
-from fastapi_keyauth.domain.limits import LimitSet, hour_limit, limit_set
+from fastapi_keyauth.domain.limits import LimitRules, find_hourly, limit_set
 from fastapi_keyauth.domain.tokens import format_hint
 from fastapi_keyauth.settings.settings import KeyAuthSettings
-from fastapi_keyauth.store.tables import KeyRow, SecretRow, table
+from fastapi_keyauth.store.tables import KeyRow, OwnerRow, SecretRow, table
 
 keys = table(KeyRow)
 secrets = table(SecretRow)
+owners = table(OwnerRow)
 
 _FOR_PEOPLE = ("created_at", "last_used_at", "created_by", "imported_at", "disabled_by_admin", "prefix")
 
@@ -26,6 +27,8 @@ FOR_TOKEN_COLUMNS = (
     secrets.c.hash.label("secret_hash"),
     secrets.c.expires_at.label("secret_expires_at"),
     secrets.c.lookup,
+    owners.c.limits.label("owner_limits"),
+    owners.c.suspended_at.label("owner_suspended_at"),
 )
 """What ``RowMapper.key_snapshot`` wants, and the hash."""
 
@@ -59,19 +62,28 @@ class RowMapper:
 
     Attributes:
         prefix: First part of every token of this product.
+        rules: Completes limits by the defaults.
+        token_tables: Where ``FOR_TOKEN_COLUMNS`` come from.
     """
 
     def __init__(self, settings: KeyAuthSettings) -> None:
         self.prefix = settings.key_prefix
-        self._default_limit = settings.default_hourly_limit
-        self._algorithm = settings.rate_limit_algorithm
         self._imported_until = settings.imported_until
+        self.rules = LimitRules(
+            settings.default_hourly_limit,
+            settings.default_limits,
+            settings.default_owner_limits,
+            settings.rate_limit_algorithm,
+        )
+        is_owner = (owners.c.prefix == self.prefix) & (owners.c.owner_id == keys.c.owner_id)
+        self.token_tables = keys.join(secrets, secrets.c.key_id == keys.c.id).outerjoin(owners, is_owner)
 
     def key(self, row: Mapping[str, Any], secret_rows: Sequence[Mapping[str, Any]], now: datetime) -> Key:
         """A key with its live secrets. ``secret_rows``: all that may be live, newest first, never empty."""
         environment, key_id = row["environment"], row["id"]
         found = [self._secret(environment, key_id, secret) for secret in secret_rows]
         alive = [secret for secret in found if secret.expires_at is None or secret.expires_at > now]
+        limits = self.rules.of_key(row["hourly_limit"], row["limits"])
         return Key(
             id=key_id,
             name=row["name"],
@@ -79,7 +91,7 @@ class RowMapper:
             environment=environment,
             hint=found[0].hint,
             scopes=row["scopes"],
-            hourly_limit=self._default_limit if row["hourly_limit"] is None else row["hourly_limit"],
+            hourly_limit=find_hourly(limits),
             allowed_origins=row["allowed_origins"],
             allowed_ips=row["allowed_ips"],
             metadata=row["metadata"],
@@ -91,10 +103,12 @@ class RowMapper:
             last_used_at=row["last_used_at"],
             secrets=alive,
             created_by=row["created_by"],
+            limits=limits,
         )
 
     def key_snapshot(self, row: Row[Any]) -> KeySnapshot:
         """What the request path needs, from the joined row of a key and the secret whose tag fits."""
+        limits = self.rules.of_key(row.hourly_limit, row.limits)
         return KeySnapshot(
             id=row.id,
             name=row.name,
@@ -102,7 +116,7 @@ class RowMapper:
             environment=sys.intern(row.environment),
             scopes=_scopes(tuple(row.scopes)),
             metadata_json=json.dumps(row.metadata) if row.metadata else "",
-            hourly_limit=self._default_limit if row.hourly_limit is None else row.hourly_limit,
+            hourly_limit=find_hourly(limits),
             allowed_origins=tuple(row.allowed_origins),
             allowed_ips=tuple(row.allowed_ips),
             enabled=row.enabled,
@@ -110,7 +124,8 @@ class RowMapper:
             revoked_at=row.revoked_at,
             secret_id=row.secret_id,
             secret_expires_at=self._end(row.secret_expires_at, row.lookup),
-            limits=self._limits(row),
+            limits=limit_set(limits, self.rules.of_owner(row.owner_limits)),
+            is_owner_suspended=row.owner_suspended_at is not None,
         )
 
     def _secret(self, environment: str, key_id: str, row: Mapping[str, Any]) -> Secret:
@@ -128,9 +143,3 @@ class RowMapper:
         if lookup is None or self._imported_until is None:
             return expires_at
         return self._imported_until if expires_at is None else min(expires_at, self._imported_until)
-
-    def _limits(self, row: Row[Any]) -> LimitSet:
-        number = self._default_limit if row.hourly_limit is None else row.hourly_limit
-        if number is None:
-            return limit_set((), ())
-        return limit_set((hour_limit(number).model_copy(update={"algorithm": self._algorithm}),), ())

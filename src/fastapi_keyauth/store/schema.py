@@ -9,7 +9,7 @@ from fastapi_keyauth.store.tables import KeyRow, metadata
 
 VERSION_TABLE = "keyauth_alembic_version"
 """Ours alone: an application that uses Alembic has its own ``alembic_version``."""
-REVISIONS = ("0001", "0002", "0003", "0004", "0005")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 """Of ``store/migrations/versions``, oldest first. Written down, so that a start need not read those files."""
 FIRST, NEWEST = REVISIONS[0], REVISIONS[-1]
 

@@ -70,6 +70,8 @@ class KeyRow(_Base, table=True):
     scopes: list[str] = Field(sa_column=Column(JSON, nullable=False))
     notes: dict[str, Any] = Field(sa_column=Column("metadata", JSON, nullable=False))
     hourly_limit: int | None = Field(default=None, sa_column=Column(Integer))
+    limits: list[dict[str, Any]] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
+    """Limits of its own. None: ``hourly_limit`` alone, or the defaults."""
     allowed_origins: list[str] = Field(sa_column=Column(JSON, nullable=False))
     allowed_ips: list[str] = Field(sa_column=Column(JSON, nullable=False))
     enabled: bool = True
@@ -85,6 +87,24 @@ class KeyRow(_Base, table=True):
     prefix: str | None = Field(default=None, sa_column=Column(String(16)))
     """The product (``key_prefix``) that it belongs to. None: written before products were told apart, so it belongs to
     every product of this database."""
+
+
+class OwnerRow(_Base, table=True):
+    """An owner for whom something was set. Most owners have no row."""
+
+    __tablename__ = "keyauth_owners"
+
+    prefix: str = Field(sa_column=Column(String(16), primary_key=True))
+    """The setting ``key_prefix``: each product has its own owners."""
+    owner_id: str = Field(sa_column=Column(String(255), primary_key=True))
+    name: str | None = Field(default=None, sa_column=Column(String(100)))
+    limits: list[dict[str, Any]] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
+    """Limits of its own. None: the defaults."""
+    suspended_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime))
+    reason: str | None = Field(default=None, sa_column=Column(String(500)))
+    """Why it was suspended."""
+    created_at: datetime = Field(sa_column=Column(UTCDateTime, nullable=False))
+    updated_at: datetime = Field(sa_column=Column(UTCDateTime, nullable=False))
 
 
 class SecretRow(_Base, table=True):
@@ -155,6 +175,9 @@ class ChangeRow(_Base, table=True):
 
     id: int | None = Field(default=None, sa_column=Column(_Serial, primary_key=True, autoincrement=True))
     key_id: str = Field(sa_column=Column(String(12), nullable=False))
+    """The key; "" for a change of the owner, which concerns all its keys."""
+    owner_id: str | None = Field(default=None, sa_column=Column(String(255)))
+    """The owner. None in rows of version 0.1."""
     at: datetime = Field(sa_column=Column(UTCDateTime, nullable=False))
     prefix: str | None = Field(default=None, sa_column=Column(String(16)))
     """See ``KeyRow``: only workers of this product announce it."""

@@ -210,7 +210,7 @@ async def test_a_change_whose_worker_died_before_telling_is_told_by_another(
         for _ in range(3):
             await authenticate(other, created.token)
 
-        async def die(_key_id: str) -> None:
+        async def die(_key_id: str, _owner_id: str) -> None:
             raise LimiterUnavailable("dying")
 
         monkeypatch.setattr(dying._limiter, "bump_generation", die)
@@ -249,7 +249,7 @@ async def test_changes_that_are_told_late_though_redis_answers_are_in_the_log(
     async with make_auth() as auth:
         created = await make_key(auth)
 
-        async def stay_unsettled(_key_id: str) -> None:
+        async def stay_unsettled(_key_id: str, _owner_id: str) -> None:
             raise Unsettled("no Sentinel can be asked")
 
         monkeypatch.setattr(auth._limiter, "bump_generation", stay_unsettled)
@@ -269,7 +269,7 @@ async def test_all_changes_that_piled_up_are_told_in_one_look(
     dying, other = make_auth(), make_auth()
     async with other, dying:
 
-        async def die(_key_id: str) -> None:
+        async def die(_key_id: str, _owner_id: str) -> None:
             raise LimiterUnavailable("dying")
 
         monkeypatch.setattr(dying._limiter, "bump_generation", die)
@@ -313,7 +313,7 @@ async def test_the_second_try_of_a_change_that_could_not_be_told_tells_it(
             await authenticate(there, created.token)
         with monkeypatch.context() as patch:
 
-            async def fail(_key_id: str) -> None:
+            async def fail(_key_id: str, _owner_id: str) -> None:
                 raise LimiterUnavailable("away")
 
             patch.setattr(here._limiter, "bump_generation", fail)

@@ -109,7 +109,7 @@ def build_keys_router(
     @router.get("/current")
     async def read_current_key(key: Annotated[KeyPrincipal, Depends(require_key)]) -> CurrentKeyOut:
         """Return the calling key, by its own token alone."""
-        return CurrentKeyOut.of(await queries.get(key.id, turn=key.owner_id), key.remaining, key.reset_at)
+        return CurrentKeyOut.of(await queries.get(key.id, turn=key.owner_id), key)
 
     @router.get("/{id}", responses=_NOT_FOUND, response_model=KeyOut)
     async def read_key(id: str, by: reader) -> Key:
@@ -124,10 +124,15 @@ def build_keys_router(
         def check(key: Key) -> None:
             by.caller.check_change(key)
             by.caller.check_scopes(changes.get("scopes", ()))
-            if "hourly_limit" in changes:
+            if "hourly_limit" in changes and changes.get("limits") is None:
                 by.caller.check_limit(changes["hourly_limit"])
 
-        return await management.patch(id, patch, by, check, lambda key: by.caller.check_bounds(Bounds.of(key)))
+        def check_result(key: Key) -> None:
+            by.caller.check_bounds(Bounds.of(key))
+            if "limits" in changes or "hourly_limit" in changes:
+                by.caller.check_limits(key.limits)
+
+        return await management.patch(id, patch, by, check, check_result)
 
     @router.post("/{id}/rotate", status_code=201, responses=_NOT_FOUND | _CONFLICT)
     async def rotate_key(id: str, by: writer, rotation: Annotated[RotateIn | None, Body()] = None) -> CreatedKeyOut:

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 from fastapi_keyauth.domain.keys import CreatedKey, Key
+from fastapi_keyauth.domain.limits import Algorithm
+from fastapi_keyauth.domain.principals import KeyPrincipal
 from fastapi_keyauth.domain.validation import Reason, StrictInt
 
 
@@ -18,6 +20,10 @@ Moment = Annotated[datetime, PlainSerializer(_rfc3339, return_type=str, when_use
 """RFC 3339 in UTC, with a Z."""
 
 
+def _fields(key: Key) -> dict[str, Any]:
+    return asdict(key) | {"limits": [limit.model_dump() for limit in key.limits]}
+
+
 class SecretOut(BaseModel):
     """A live secret of a key."""
 
@@ -25,6 +31,31 @@ class SecretOut(BaseModel):
     created_at: Moment
     expires_at: Moment | None
     last_used_at: Moment | None
+
+
+class LimitOut(BaseModel):
+    """A limit in force."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    name: str
+    limit: int = Field(description="Units per window.")
+    per: str | int = Field(description="A calendar window in UTC, or seconds counted from 1970.")
+    unit: str
+    algorithm: Algorithm
+
+
+class LimitStateOut(BaseModel):
+    """A limit in force, and what is left of it."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    name: str = Field(description="As in the headers: a limit of the owner starts with `owner-`.")
+    limit: int
+    per: str | int
+    unit: str
+    remaining: int
+    reset_at: Moment
 
 
 class KeyOut(BaseModel):
@@ -49,6 +80,7 @@ class KeyOut(BaseModel):
     revoked_at: Moment | None
     last_used_at: Moment | None
     secrets: list[SecretOut] = Field(description="The live secrets, newest first; two while a rotation overlaps.")
+    limits: list[LimitOut] = Field(description="All its limits in force; empty: none.")
     created_by: str | None = Field(description="The actor that created it, such as `user:<id>` or `key:<id>`.")
 
 
@@ -60,19 +92,23 @@ class CreatedKeyOut(KeyOut):
     @classmethod
     def of(cls, created: CreatedKey) -> "CreatedKeyOut":
         """Key and token, flat."""
-        return cls(token=created.token, **asdict(created.key))
+        return cls(token=created.token, **_fields(created.key))
 
 
 class CurrentKeyOut(KeyOut):
     """The calling key."""
 
-    remaining: int | None = Field(description="Units left of this hour's cap; null: no cap.")
+    remaining: int | None = Field(
+        description="Requests left of the limit of requests with the smallest share left; null: no such limit."
+    )
     reset_at: Moment | None
+    limit_states: list[LimitStateOut] = Field(description="Every limit of the key and of its owner.")
 
     @classmethod
-    def of(cls, key: Key, remaining: int | None, reset_at: datetime | None) -> "CurrentKeyOut":
-        """Key and quota, flat."""
-        return cls(remaining=remaining, reset_at=reset_at, **asdict(key))
+    def of(cls, key: Key, principal: KeyPrincipal) -> "CurrentKeyOut":
+        """Key and what is left of its limits, flat."""
+        states = [LimitStateOut.model_validate(state) for state in principal.limits]
+        return cls(remaining=principal.remaining, reset_at=principal.reset_at, limit_states=states, **_fields(key))
 
 
 class KeyPageOut(BaseModel):
