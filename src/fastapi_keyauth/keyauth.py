@@ -18,9 +18,10 @@ from fastapi_keyauth.auth.authenticator import Authenticator
 from fastapi_keyauth.auth.blocked_addresses import Blocks
 from fastapi_keyauth.auth.credentials import CredentialReader
 from fastapi_keyauth.auth.hashing import Hasher
-from fastapi_keyauth.auth.imported_verifier import build_verifier
+from fastapi_keyauth.auth.key_cache import KeyCache
 from fastapi_keyauth.auth.misplaced_keys import MisplacedKeys
 from fastapi_keyauth.auth.sessions import SessionGate, SessionResolver, Sessions
+from fastapi_keyauth.auth.verifier import Verifier
 from fastapi_keyauth.concurrency.event_loop import EventLoopBinding
 from fastapi_keyauth.concurrency.periodic import PeriodicTasks
 from fastapi_keyauth.domain.ip_addresses import AddressResolver
@@ -137,13 +138,13 @@ class KeyAuth:
         parser = TokenParser(settings.key_prefix)
         self.leaks = Leaks(parser, store, self._hasher, management.record_leak, self._now)
         monotonic = time.monotonic if clock is None else clock
-        self._verifier = build_verifier(settings, store, self._hasher, metrics, self._now, monotonic)
-        store.lineage.on_break = self._verifier.forget_all
-        self._database.on_recovery = self._verifier.distrust_rows
+        key_cache = KeyCache(settings.cache_size, self._now, monotonic)
+        self._verifier = Verifier.of(settings, store, self._hasher, key_cache, metrics, monotonic)
+        store.lineage.on_break = key_cache.clear
+        self._database.on_recovery = key_cache.distrust_rows
         self._check_lineage = store.lineage.check
         session_gate = SessionGate(session_resolver or self.sessions.resolve, self._now)
         self._authenticator = authenticator = Authenticator(
-            parser=parser,
             verifier=self._verifier,
             limiter=self._limiter,
             sessions=session_gate,

@@ -29,15 +29,15 @@ from typing import Any
 from starlette.requests import HTTPConnection
 
 from fastapi_keyauth.auth.credentials import Credentials
-from fastapi_keyauth.auth.imported_verifier import ANY_KEY, ImportVerifier
+from fastapi_keyauth.auth.key_cache import VerifiedKey
 from fastapi_keyauth.auth.request_context import AuthContext
 from fastapi_keyauth.auth.sessions import SessionGate
-from fastapi_keyauth.auth.verifier import VerifiedKey, Verifier
+from fastapi_keyauth.auth.verifier import Verifier
 from fastapi_keyauth.domain.ip_addresses import is_in, parse_networks
 from fastapi_keyauth.domain.keys import KeySnapshot
 from fastapi_keyauth.domain.principals import KeyPrincipal, KeyPrincipalDraft, SessionPrincipal
 from fastapi_keyauth.domain.token_mistakes import find_placeholder
-from fastapi_keyauth.domain.tokens import TokenFormError, TokenParser, token_digest
+from fastapi_keyauth.domain.tokens import TokenFormError, token_digest
 from fastapi_keyauth.errors import (
     AddressBlocked,
     AddressNotAllowed,
@@ -60,6 +60,9 @@ from fastapi_keyauth.limiter import Decision, LimitCheck, Limiter, Verdict
 from fastapi_keyauth.store.usage_buffer import UsageRecorder
 from fastapi_keyauth.telemetry.counters import Counters
 
+ANY_KEY = "any"
+"""The limiter is asked for it before it is known which key a token names; no key has such an id."""
+
 
 class Authenticator:
     """Runs the checks of this module, in its order.
@@ -70,7 +73,6 @@ class Authenticator:
 
     def __init__(
         self,
-        parser: TokenParser,
         verifier: Verifier,
         limiter: Limiter,
         sessions: SessionGate,
@@ -80,9 +82,7 @@ class Authenticator:
         counters: Counters,
     ) -> None:
         self.limiter = limiter
-        self._parser = parser
         self._verifier = verifier
-        self._imports = verifier if isinstance(verifier, ImportVerifier) else None
         self._sessions = sessions
         self._usage = usage
         self._now = now
@@ -187,14 +187,8 @@ class Authenticator:
         """The same for a token whose key may have changed since its row was read."""
         self._counters.stale += 1
         context.key = None
-        try:
-            token = self._parser.parse(text)
-        except TokenFormError:
-            if self._imports is None:  # only an imported key's is verified without our form
-                raise
-            reading = self._imports.read_imported(text, digest, key_id, seen.generation)
-        else:
-            reading = self._verifier.read(token, digest, seen.generation, seen.share_s)
+        location = self._verifier.locate(text, digest)
+        reading = self._verifier.read(location, key_id, seen.generation, seen.share_s)
         return await self._admit_by_row(context, key_id, reading, seen)
 
     async def _admit_unseen(self, context: AuthContext, text: str, digest: bytes) -> KeyPrincipal:
@@ -207,35 +201,21 @@ class Authenticator:
         if negative is not None:
             raise InvalidApiKey(negative or None, begins_block=await self._count_failure(context))
         try:
-            token = self._parser.parse(text)
+            location = self._verifier.locate(text, digest)
         except TokenFormError as error:
-            problem = str(error)
-        else:
-            seen = await self.limiter.check(LimitCheck(token.key_id, self._bucket_of(context)))
-            if seen.verdict is Verdict.BLOCKED:
-                raise AddressBlocked(seen.wait_s)
-            self._counters.missed += 1
-            reading = self._verifier.read(token, digest, seen.generation, seen.share_s)
-            return await self._admit_by_row(context, token.key_id, reading, seen)
-        if self._imports is not None and self._imports.forms.takes(text):
-            return await self._admit_imported(context, self._imports, text, digest)
-        raise MalformedApiKey(problem, begins_block=await self._count_failure(context))
-
-    async def _admit_imported(
-        self, context: AuthContext, imports: ImportVerifier, text: str, digest: bytes
-    ) -> KeyPrincipal:
-        """The same for a token of another form: which key it is has to be looked up first."""
+            raise MalformedApiKey(str(error), begins_block=await self._count_failure(context)) from None
         bucket = self._bucket_of(context)
-        if bucket is not None:
-            seen = await self.limiter.check(LimitCheck(ANY_KEY, bucket))
-            if seen.verdict is Verdict.BLOCKED:
-                raise AddressBlocked(seen.wait_s)
+        seen = await self.limiter.check(LimitCheck(location.key_id or ANY_KEY, bucket))
+        if seen.verdict is Verdict.BLOCKED:
+            raise AddressBlocked(seen.wait_s)
         self._counters.missed += 1
-        key_id = await imports.find_key_id(text, digest)
-        if key_id is None:
-            raise InvalidApiKey(begins_block=await self._count_failure(context))
-        seen = await self.limiter.check(LimitCheck(key_id, bucket))
-        reading = imports.read_imported(text, digest, key_id, seen.generation)
+        key_id = location.key_id
+        if key_id is None:  # the text does not contain it, so the database has to be asked first
+            key_id = await self._verifier.find_key_id(location)
+            if key_id is None:
+                raise InvalidApiKey(begins_block=await self._count_failure(context))
+            seen = await self.limiter.check(LimitCheck(key_id, bucket))
+        reading = self._verifier.read(location, key_id, seen.generation, seen.share_s)
         return await self._admit_by_row(context, key_id, reading, seen)
 
     async def _admit_by_row(

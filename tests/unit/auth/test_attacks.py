@@ -298,7 +298,7 @@ async def test_a_tag_that_fits_opens_nothing_and_ends_nothing(
     build: Build, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """Of 32 bits one can make as many as one likes: what decides is the hash, and the environment of the row."""
-    for module in ("keys.service", "auth.verifier", "keys.leaks"):
+    for module in ("keys.management", "auth.verifier", "keys.leaks"):
         monkeypatch.setattr(f"fastapi_keyauth.{module}.secret_tag", lambda _secret: "00000000")
     auth, client = build()
     async with auth:

@@ -28,7 +28,7 @@ MakeAuth = Callable[..., KeyAuth]
 SMALL = 20
 FLOOD = 150
 TINY = {
-    "fastapi_keyauth.auth.verifier.MAX_NEGATIVE": SMALL,
+    "fastapi_keyauth.auth.key_cache.MAX_NEGATIVE": SMALL,
     "fastapi_keyauth.limiter.memory.MAX_ADDRESSES": SMALL,
     "fastapi_keyauth.limiter.memory.MAX_KEYS": SMALL,
     "fastapi_keyauth.limiter.redis.base._MAX_KNOWN_BLOCKS": SMALL,
@@ -102,7 +102,7 @@ async def test_a_flood_of_everything_leaves_nothing_that_grows(
         sizes = list(containers_of(auth))
         assert [(name, size) for name, size in sizes if size > BY_NATURE] == []
         full = {name.rpartition(".")[0] for name, size in sizes if size == SMALL}
-        assert any(name.endswith("Verifier") for name in full), sizes  # the walk has met what fills up
+        assert any("KeyCache" in name for name in full), sizes  # the walk has met what fills up
         if auth.settings.redis_url is not None:
             limiter = auth._limiter
             assert len(limiter.primary._known_blocks) <= SMALL  # type: ignore[attr-defined]  # of the FailoverLimiter
@@ -115,9 +115,9 @@ async def test_verified_keys_are_remembered_up_to_the_setting(make_auth: MakeAut
         for key in keys * 2:
             await authenticate(auth, key.token)
         verifier = auth._request_handler.authenticator._verifier
-        assert len(verifier._verified) == 3
-        assert verifier._running == {}
-        assert verifier._readings == {}
+        assert len(verifier.key_cache) == 3
+        assert not verifier._secrets._hashes._tasks
+        assert not verifier._reads._tasks
 
 
 @in_memory
@@ -130,7 +130,8 @@ async def test_many_tasks_in_flight_leave_nothing_behind(make_auth: MakeAuth) ->
         assert len(refused) == 50
         await asyncio.sleep(0)
         verifier = auth._request_handler.authenticator._verifier
-        assert (verifier._running, verifier._readings) == ({}, {})
+        assert not verifier._secrets._hashes._tasks
+        assert not verifier._reads._tasks
 
 
 @in_memory

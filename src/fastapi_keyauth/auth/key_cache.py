@@ -1,0 +1,128 @@
+"""The tokens that this worker has verified or found wrong, by digest."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from fastapi_keyauth.concurrency.bounded_dict import BoundedDict
+from fastapi_keyauth.domain.keys import KeySnapshot
+
+NEGATIVE_TTL_S = 5.0
+"""Seconds for which a wrong token is cached, so that a client that repeats it costs no reads."""
+NEGATIVE_GRACE_S = 1.0
+"""Seconds for which it still counts as wrong while one request reads again."""
+MAX_NEGATIVE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedKey:
+    """A key whose secret was verified, as its row was at one moment.
+
+    Attributes:
+        key: The row.
+        has_conditions: Of the row; computed once for all requests.
+        generation: The generation that the limiter gave out before the row was read, so that a later change shows.
+        read_at: When the row was read, on the monotonic clock.
+    """
+
+    key: KeySnapshot
+    has_conditions: bool
+    generation: str
+    read_at: float
+
+
+class KeyCache:
+    """Verified keys, least recently used out first, and wrong tokens. No I/O.
+
+    A cached row is no proof that it is current: the caller has the limiter compare generations.
+
+    Args:
+        size: Maximum number of verified secrets. As many of inactive keys are cached apart: they cost their sender no
+            unit of a rate limit, and must not push out those that are in use.
+        now: The time, UTC.
+        monotonic: Seconds that only go forward.
+
+    Attributes:
+        distrusted_at: Rows that were read up to this moment are not used, on the monotonic clock.
+    """
+
+    def __init__(self, size: int, now: Callable[[], datetime], monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._monotonic = monotonic
+        self._verified: BoundedDict[bytes, VerifiedKey] = BoundedDict(size)
+        self._inactive: BoundedDict[bytes, VerifiedKey] = BoundedDict(size)
+        """Verified as well, and disabled, revoked or expired when the row was read."""
+        self._negative: BoundedDict[bytes, tuple[float, str]] = BoundedDict(MAX_NEGATIVE)
+        """Digest to (until when, key id)."""
+        self.distrusted_at = -math.inf
+
+    def __len__(self) -> int:
+        """Return the number of verified secrets of keys that were active."""
+        return len(self._verified)
+
+    def find(self, digest: bytes) -> VerifiedKey | None:
+        """Return the key if the token with this digest was verified before."""
+        for kept in (self._verified, self._inactive):
+            verified = kept.get(digest)
+            if verified is not None:
+                kept.move_to_end(digest)
+                return verified if verified.read_at > self.distrusted_at else None
+        return None
+
+    def find_negative(self, digest: bytes) -> str | None:
+        """Return the key id in a token that was found wrong a moment ago, or None for any other token."""
+        known = self._negative.get(digest)
+        if known is None:
+            return None
+        until, key_id = known
+        now = self._monotonic()
+        if until <= now:
+            # This request reads again; those that come meanwhile need not.
+            self._negative[digest] = (now + NEGATIVE_GRACE_S, key_id)
+            return None
+        return key_id
+
+    def has_verified(self, digest: bytes, key: KeySnapshot) -> bool:
+        """Return whether this secret of a key was verified. A row of secrets is never changed, so it still is."""
+        before = self._verified.get(digest) or self._inactive.get(digest)
+        return before is not None and before.key.secret_id == key.secret_id
+
+    def is_inactive(self, key: KeySnapshot) -> bool:
+        """Return whether a key is disabled, revoked or expired."""
+        return key.has_conditions and key.status(self._now()) != "active"
+
+    def add(self, digest: bytes, verified: VerifiedKey) -> VerifiedKey:
+        """Cache a verified key, and return it."""
+        self.forget(digest)
+        if verified.read_at <= self.distrusted_at:
+            return verified  # good for the request that read it
+        kept = self._inactive if self.is_inactive(verified.key) else self._verified
+        kept[digest] = verified
+        return verified
+
+    def add_negative(self, digest: bytes, key_id: str) -> None:
+        """Cache a wrong token. The key id is empty if the token names none."""
+        self.forget(digest)
+        self._negative[digest] = (self._monotonic() + NEGATIVE_TTL_S, key_id)
+
+    def forget_negative(self, digest: bytes) -> None:
+        """Forget a wrong token that could not be read again."""
+        self._negative.pop(digest, None)
+
+    def forget(self, digest: bytes) -> None:
+        """Forget a token."""
+        for known in (self._negative, self._verified, self._inactive):
+            known.pop(digest, None)
+
+    def distrust_rows(self) -> None:
+        """Have every row read again before it is used, because the database was unavailable meanwhile."""
+        self.distrusted_at = self._monotonic()
+        self._negative.clear()
+
+    def clear(self) -> None:
+        """Forget every row and every verified secret, because the database was restored or replaced."""
+        self.distrust_rows()
+        self._verified.clear()
+        self._inactive.clear()
