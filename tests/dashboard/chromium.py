@@ -28,17 +28,17 @@ FLAGS = (
     "--disable-sync",
 )
 TIMEOUT_MS = 15_000
-"""A hang guard; what the tests wait for comes in a tenth of it on a busy machine."""
+"""A guard against hanging tests, ten times what they wait for on a busy machine."""
 T = TypeVar("T")
 
 
 def find_chromium() -> str | None:
-    """Where it is installed."""
+    """Return the path of an installed Chromium, or None."""
     return next(filter(None, map(shutil.which, NAMES)), None)
 
 
 class Chromium:
-    """A browser and the thread that alone may touch it."""
+    """A browser and its thread, which alone may use it."""
 
     def __init__(self, executable: str) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="chromium")
@@ -51,8 +51,9 @@ class Chromium:
         expect.set_options(timeout=TIMEOUT_MS)
 
     def context(self, name: str = "shared", **options: Any) -> BrowserContext:
-        """What tabs share: a cache, which spares each test the page's files, and local storage. Storage of the session
-        is each tab's own. Tests that change what is shared take one of another name. In the browser's thread alone.
+        """Return what tabs share: a cache, local storage, and messages between tabs.
+
+        Tests that change what is shared use another name. Call it in the browser's thread alone.
         """
         if name not in self._contexts:
             context = self._contexts[name] = self._browser.new_context(
@@ -70,7 +71,7 @@ class Chromium:
         return self._thread.submit(work).result()
 
     def close(self) -> None:
-        """End the browser and the thread."""
+        """Stop the browser and the thread."""
         self.run(self._browser.close)
         self.run(self._playwright.stop)
         self._thread.shutdown()

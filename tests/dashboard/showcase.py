@@ -1,4 +1,4 @@
-"""An account with a year behind it, for the pictures in the docs."""
+"""An account with a year of history, for the pictures in the docs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.dashboard.site import Site, ago
 
 
 def furnish(site: Site, owner: str) -> None:
-    """Keys in every state. `prod-api-server` has all that a key's own page can show."""
+    """Create keys in every state. `prod-api-server` has everything that a key's own page can show."""
     chance = random.Random(7)
 
     def day_and_night(mean: float, hours: int, cap: int) -> dict[int, tuple[int, int]]:

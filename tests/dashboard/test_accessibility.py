@@ -1,4 +1,4 @@
-"""For everyone: keyboard, screen readers, contrast, narrow screens. axe-core looks for what machines can find."""
+"""Accessibility: keyboard, screen readers, contrast, narrow screens. axe-core finds what machines can find."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RULES = {"resultTypes": ["violations"]}
 
 
 def violations(visitor: Visitor) -> list[str]:
-    """What axe-core calls serious or critical."""
+    """Return what axe-core calls serious or critical."""
     found = Axe().run(visitor.page, options=RULES).response["violations"]
     return [
         f"{rule['id']}: {node['html']}"
@@ -66,7 +66,7 @@ def test_axe_finds_nothing_serious_in_any_view_or_dialog(
 
 
 def furnish(visitor: Visitor) -> str:
-    """One key in every state. Gives the id of the one with all there is to see."""
+    """Create a key in every state. Return the id of the one with the most to see."""
     auth, run = visitor.site.auth, visitor.site.run
     run(auth.keys.revoke(visitor.make_key("revoked").key.id))
     run(auth.keys.update(visitor.make_key("disabled").key.id, enabled=False))
@@ -79,7 +79,7 @@ def furnish(visitor: Visitor) -> str:
     return made.key.id
 
 
-def test_all_of_it_can_be_done_without_a_mouse(visitor: Visitor) -> None:
+def test_everything_can_be_done_without_a_mouse(visitor: Visitor) -> None:
     keyboard = visitor.page.keyboard
     visitor.open_list()
     visitor.page.get_by_role("button", name="Create key").first.focus()
@@ -195,3 +195,24 @@ def test_a_long_name_takes_two_lines_and_is_whole_on_the_page_of_its_key(visitor
     assert link.evaluate("node => node.offsetHeight / parseFloat(getComputedStyle(node).lineHeight)") <= 2.1
     visitor.open_key(made)
     expect(visitor.heading).to_have_text(name)
+
+
+@pytest.mark.parametrize("scopes", [("*",), ("*", "admin")])
+def test_no_column_is_cut_off_at_any_width(make_visitor: MakeVisitor, scopes: tuple[str, ...]) -> None:
+    visitor = make_visitor(scopes=scopes)
+    furnish(visitor)
+    visitor.make_key("y" * 100, environment="abcdefghijklmnop", expires_at=datetime.now(UTC) + timedelta(days=2))
+    visitor.open_list()
+    visitor.page.get_by_role("radio", name="All").check()
+    expect(visitor.row("revoked").first).to_be_visible()
+    expect(visitor.page.locator(".cell-usage .skeleton")).to_have_count(0)
+    overhangs = {}
+    for width in (1920, 1280, 1221, 1220, 1024, 768, 561, 560, 320):
+        visitor.page.set_viewport_size({"width": width, "height": 900})
+        overhangs[width] = visitor.page.evaluate(
+            """() => Math.max(
+                document.documentElement.scrollWidth - innerWidth,
+                document.querySelector(".keys").scrollWidth - document.querySelector(".table-card").clientWidth,
+            )"""
+        )
+    assert {width: pixels for width, pixels in overhangs.items() if pixels > 0} == {}

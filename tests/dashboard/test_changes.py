@@ -37,7 +37,7 @@ def test_rotating_shows_the_new_token_and_then_whether_the_old_secret_is_still_i
     expect(secrets.locator("li").first).to_contain_text("Last used just now")
 
 
-def test_a_rotation_that_is_stored_but_not_everywhere_yet_still_shows_its_token(visitor: Visitor) -> None:
+def test_a_rotation_that_is_not_yet_effective_on_all_workers_shows_its_token(visitor: Visitor) -> None:
     """The 503 of a change that could not be announced carries the only copy."""
     made = visitor.make_key("worker")
     visitor.open_list()
@@ -125,7 +125,7 @@ def test_revoking_names_the_key_and_its_last_use_before_it_is_done(visitor: Visi
     assert refused.json()["code"] == "revoked_api_key"
 
 
-def test_a_revocation_that_does_not_hold_everywhere_yet_says_so(visitor: Visitor) -> None:
+def test_a_revocation_that_is_not_yet_effective_on_all_workers_says_so(visitor: Visitor) -> None:
     visitor.make_key("worker")
     visitor.open_list()
     problem = {"code": "temporarily_unavailable", "detail": "It holds everywhere in 10 seconds.", "holds_within_s": 10}
@@ -169,7 +169,7 @@ def test_a_key_has_a_page_of_its_own(visitor: Visitor) -> None:
     expect(visitor.row("prod-api")).to_be_visible()
 
 
-def test_what_is_done_on_the_page_of_a_key_is_in_its_history_at_once(visitor: Visitor) -> None:
+def test_a_change_on_the_page_of_a_key_is_in_its_history_immediately(visitor: Visitor) -> None:
     made = visitor.make_key("worker")
     visitor.site.run(visitor.site.auth.keys.rotate(made.key.id))
     visitor.open_key(made)
@@ -197,7 +197,7 @@ def test_a_long_history_comes_in_parts(visitor: Visitor) -> None:
     expect(visitor.page.get_by_role("button", name="Show older changes")).to_be_hidden()
 
 
-def test_somebody_elses_key_is_no_key(visitor: Visitor) -> None:
+def test_another_users_key_is_not_found(visitor: Visitor) -> None:
     other = visitor.site.create_key("somebody else")
     visitor.open(f"/settings/api-keys#/keys/{other.key.id}")
     expect(visitor.page.get_by_role("heading", name="Key not found")).to_be_visible()

@@ -42,7 +42,7 @@ async def calling(
 
 @on_one_stack
 @pytest.mark.parametrize("path", ["/options", "/usage?ids=000000000000", "/keys", "/usage?nonsense=1"])
-async def test_data_wants_credentials_before_anything_else(
+async def test_data_routes_require_credentials_before_anything_else(
     make_auth: MakeAuth, make_client: MakeClient, path: str
 ) -> None:
     auth = make_auth()
@@ -111,7 +111,7 @@ async def test_usage_of_many_keys_takes_one_statement_and_shows_own_keys_alone(
         ("ids=000000000000&owner_id=bob", "owner_id"),
     ],
 )
-async def test_usage_refuses_what_cannot_be_right(
+async def test_usage_rejects_invalid_values(
     make_auth: MakeAuth, make_client: MakeClient, query: str, field: str
 ) -> None:
     async with calling(make_auth(), make_client) as client:
@@ -169,14 +169,16 @@ async def test_the_page_brings_the_management_routes_along(make_auth: MakeAuth, 
 
 
 @on_one_stack
-async def test_none_of_it_is_in_the_schema(make_auth: MakeAuth, make_client: MakeClient) -> None:
+async def test_no_route_of_the_page_is_in_the_schema(make_auth: MakeAuth, make_client: MakeClient) -> None:
     """Programs use `keys_router`; the page's own routes may change with the page."""
     async with calling(make_auth(), make_client) as client:
         assert (await client.get("/openapi.json")).json()["paths"] == {}
 
 
 @on_one_stack
-async def test_it_stands_beside_a_keys_router_and_behind_protect(make_auth: MakeAuth, make_client: MakeClient) -> None:
+async def test_the_page_works_beside_a_keys_router_and_behind_protect(
+    make_auth: MakeAuth, make_client: MakeClient
+) -> None:
     auth = make_auth()
     app = app_of(auth)
     app.include_router(auth.keys_router, prefix="/api-keys")

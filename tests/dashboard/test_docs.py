@@ -1,4 +1,4 @@
-"""What the page of the docs says of the key page is so."""
+"""The page of the docs about the key page is correct."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ def test_every_option_is_in_the_table_with_its_default() -> None:
     assert rows == {field.name: str(field.default) or "none" for field in fields(DashboardOptions)}
 
 
-def test_the_properties_to_set_are_those_that_the_stylesheet_asks_for() -> None:
+def test_the_properties_in_the_docs_are_those_of_the_stylesheet() -> None:
     shown = {name for row in find_rows(PAGE, "property") for name in re.findall(r"--keyauth-[a-z-]+", row["property"])}
     assert shown == set(re.findall(r"var\((--keyauth-[a-z-]+)", (FOLDER / "base.css").read_text("utf-8")))

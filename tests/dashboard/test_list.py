@@ -1,4 +1,4 @@
-"""The table of keys: what it shows, how it is searched, and that a thousand rows are no burden."""
+"""The table of keys: what it shows, its search, and its speed with a thousand rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.dashboard.site import Site, ago
 from tests.dashboard.visitor import Visitor
 
 
-def test_first_visit_explains_what_keys_are_for_and_offers_one(visitor: Visitor) -> None:
+def test_an_empty_list_explains_what_keys_are_for_and_offers_one(visitor: Visitor) -> None:
     visitor.open_list()
     expect(visitor.page.get_by_role("heading", name="No keys yet")).to_be_visible()
     expect(visitor.page.locator(".nothing")).to_contain_text("one for each program")
@@ -22,7 +22,7 @@ def test_first_visit_explains_what_keys_are_for_and_offers_one(visitor: Visitor)
     expect(visitor.field("Name")).to_be_focused()
 
 
-def test_a_row_says_all_about_its_key(visitor: Visitor) -> None:
+def test_a_row_shows_its_key(visitor: Visitor) -> None:
     made = visitor.make_key(
         "prod-api", environment="prod", scopes=["completions:write", "files:read", "files:write"], hourly_limit=200
     )
@@ -42,7 +42,7 @@ def test_a_row_says_all_about_its_key(visitor: Visitor) -> None:
     expect(row.locator(".usage-words")).to_have_text("162 · peak 75%")
 
 
-def test_times_stay_true_while_the_page_is_open(make_visitor: Callable[..., Visitor]) -> None:
+def test_times_are_updated_while_the_page_is_open(make_visitor: Callable[..., Visitor]) -> None:
     visitor = make_visitor(context="with a clock")
     visitor.page.clock.install()
     made = visitor.make_key("worker")
@@ -132,7 +132,7 @@ def test_an_administrator_sees_whose_key_it_is(make_visitor: Callable[..., Visit
     expect(admin.row("not mine").first).to_contain_text("somebody else")
 
 
-def test_what_cannot_be_loaded_is_said_and_tried_again(visitor: Visitor) -> None:
+def test_a_failure_to_load_is_shown_and_can_be_retried(visitor: Visitor) -> None:
     visitor.make_key("here after all")
     visitor.page.route(
         "**/data/keys?*", lambda route: route.fulfill(status=503, json={"detail": "Try again in a second."})

@@ -1,4 +1,4 @@
-"""The dialog for a new key, and the one time that its token is shown."""
+"""The dialog for a new key, and the single time that its token is shown."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.dashboard.visitor import Visitor
 BERLIN = ZoneInfo("Europe/Berlin")  # where the browser believes it is
 
 
-def test_a_key_is_made_shown_once_copied_and_works(visitor: Visitor) -> None:
+def test_a_key_is_created_shown_once_copied_and_works(visitor: Visitor) -> None:
     visitor.open_list()
     visitor.start_new_key("prod-api-server")
     visitor.field("Environment").select_option("staging")
@@ -149,7 +149,7 @@ def test_a_session_is_offered_what_it_holds_and_no_more(make_visitor: Callable[.
     ]
 
 
-def test_what_the_server_refuses_is_said_at_the_field(visitor: Visitor) -> None:
+def test_errors_of_the_server_are_shown_at_their_fields(visitor: Visitor) -> None:
     visitor.open_list()
     visitor.press("Create key")
     visitor.press("Create key")
@@ -187,7 +187,7 @@ def test_what_the_server_refuses_is_said_at_the_field(visitor: Visitor) -> None:
     assert key.allowed_origins == ["https://shop.example", "https://app.example"]
 
 
-def test_own_environment_is_checked_by_the_server(visitor: Visitor) -> None:
+def test_another_environment_is_checked_by_the_server(visitor: Visitor) -> None:
     visitor.open_list()
     visitor.start_new_key()
     visitor.field("Environment").select_option("Other…")
@@ -199,7 +199,7 @@ def test_own_environment_is_checked_by_the_server(visitor: Visitor) -> None:
     assert visitor.shown_token.startswith("ka_preview_")
 
 
-def test_what_concerns_no_field_is_said_above_the_form(visitor: Visitor, site: Site) -> None:
+def test_an_error_that_concerns_no_field_is_shown_above_the_form(visitor: Visitor, site: Site) -> None:
     visitor.open_list()
     visitor.page.route(
         "**/data/keys", lambda route: route.fulfill(status=409, json={"code": "too_many_keys", "detail": "Revoke one."})

@@ -1,4 +1,4 @@
-"""The pictures in the docs: made when asked for, by KEYAUTH_TEST_PICTURES=1, as no two machines draw the same bytes."""
+"""The pictures in the docs, taken with KEYAUTH_TEST_PICTURES=1 only: no two machines draw the same bytes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PICTURES = Path(__file__).resolve().parents[2] / "docs" / "images"
 IN_EVERY_LOOK = {"list", "key"}
 IN_ONE_LOOK = {("new-key", 1280, "light"), ("new-key", 360, "dark"), ("token", 1280, "light"), ("revoke", 1280, "dark")}
 LONGEST_PX = 1500
-# Nobody's token, and nobody's address, in place of those of the moment.
+# An example token and address in place of the real ones.
 DISGUISE = """(all) => all.forEach((node) => {
     node.textContent = node.textContent
         .replace(/http:[^']+/, "https://api.parrot.example/v1/models")
@@ -25,7 +25,7 @@ DISGUISE = """(all) => all.forEach((node) => {
 })"""
 
 
-@pytest.mark.skipif("KEYAUTH_TEST_PICTURES" not in os.environ, reason="KEYAUTH_TEST_PICTURES=1 makes them anew")
+@pytest.mark.skipif("KEYAUTH_TEST_PICTURES" not in os.environ, reason="set KEYAUTH_TEST_PICTURES=1 to take them")
 @pytest.mark.parametrize(("width", "color_scheme"), LOOKS)
 @pytest.mark.timeout(180)
 def test_pictures_for_the_docs(make_visitor: Callable[..., Visitor], width: int, color_scheme: str) -> None:
@@ -40,7 +40,6 @@ def test_pictures_for_the_docs(make_visitor: Callable[..., Visitor], width: int,
             shoot(visitor.page, PICTURES / f"dashboard-{name}-{width}-{color_scheme}.png", whole)
 
     visitor.open_list()
-    expect(visitor.page.locator(".spark").first).to_be_visible()
     expect(visitor.page.locator(".cell-usage .skeleton")).to_have_count(0)
     take("list", whole=True)
     visitor.start_new_key("prod-eu-api", "completions:write")

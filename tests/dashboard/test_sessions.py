@@ -1,4 +1,4 @@
-"""Where the session comes from and where it goes; and that the page works wherever it is mounted."""
+"""Where the session comes from, where it is kept, and that the page works wherever it is mounted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MakeVisitor = Callable[..., Visitor]
 
 
 @pytest.mark.parametrize(("prefix", "slash"), [("", ""), ("/stripped", "/"), ("/told", "")])
-def test_logging_in_by_the_pages_own_form_works_wherever_it_is_mounted(
+def test_logging_in_with_the_form_of_the_page_works_wherever_it_is_mounted(
     make_visitor: MakeVisitor, prefix: str, slash: str
 ) -> None:
     visitor = make_visitor(is_logged_in=False)
@@ -45,7 +45,7 @@ def test_logging_in_by_the_pages_own_form_works_wherever_it_is_mounted(
     assert ended.json()["code"] == "invalid_session"
 
 
-def test_a_session_that_ends_leads_to_the_log_in_and_back(visitor: Visitor) -> None:
+def test_a_session_that_ends_leads_to_the_login_and_back(visitor: Visitor) -> None:
     made = visitor.make_key("worker")
     visitor.open_key(made)
     # The last of what the page asks for by itself: a question still on its way would find the session ended first.
@@ -61,7 +61,7 @@ def test_a_session_that_ends_leads_to_the_log_in_and_back(visitor: Visitor) -> N
     expect(visitor.heading).to_have_text("worker")
 
 
-def test_sessions_from_elsewhere_work_and_without_one_there_is_a_sentence(make_visitor: MakeVisitor) -> None:
+def test_sessions_from_elsewhere_work_and_a_missing_one_is_explained(make_visitor: MakeVisitor) -> None:
     visitor = make_visitor(is_logged_in=False)
     visitor.open("/jwt" + PAGE)
     expect(visitor.page.get_by_text("Open this page from the application")).to_be_visible()
@@ -83,7 +83,7 @@ def test_sessions_from_elsewhere_work_and_without_one_there_is_a_sentence(make_v
     assert visitor.page.evaluate("localStorage.getItem('jwt')") is None
 
 
-def test_the_page_follows_the_system_until_told_otherwise_and_remembers(make_visitor: MakeVisitor) -> None:
+def test_the_page_follows_the_system_until_the_user_chooses_and_remembers_that(make_visitor: MakeVisitor) -> None:
     visitor = make_visitor(context="with colours of its own", color_scheme="dark")
     visitor.open_list()
 
@@ -105,7 +105,7 @@ def test_the_page_follows_the_system_until_told_otherwise_and_remembers(make_vis
     assert ground() == light
 
 
-def test_nothing_is_blurred_for_those_who_ask_for_less_transparency(make_visitor: MakeVisitor) -> None:
+def test_nothing_is_blurred_for_users_who_prefer_less_transparency(make_visitor: MakeVisitor) -> None:
     visitor = make_visitor(transparency="no-preference")
     visitor.open_list()
 
