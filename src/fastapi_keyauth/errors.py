@@ -276,7 +276,7 @@ class RateLimitExceeded(Refusal):
         hourly_limit: The key's limit of requests per hour that is named ``hour``; 0 if it has none.
         violated_policies: Names of the limits without room, as in the headers. Added in 0.2.
         reason: What these limits allow, in words. Added in 0.2.
-        decision: The limiter's answer.
+        evidence: The key's row and the limiter's answer, for the headers.
     """
 
     def __init__(
@@ -287,7 +287,7 @@ class RateLimitExceeded(Refusal):
         *,
         violated_policies: Iterable[str] = (),
         reason: str = "",
-        decision: Any = None,
+        evidence: Any = None,
     ) -> None:
         super().__init__(f"for {retry_after_s} s")
         self.retry_after_s = retry_after_s
@@ -295,7 +295,7 @@ class RateLimitExceeded(Refusal):
         self.key_id = key_id
         self.violated_policies = list(violated_policies)
         self.reason = reason
-        self.decision = decision
+        self.evidence = evidence
 
 
 class ManagementError(KeyAuthError):

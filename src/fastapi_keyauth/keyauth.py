@@ -20,11 +20,13 @@ from fastapi_keyauth.auth.credentials import CredentialReader
 from fastapi_keyauth.auth.hashing import Hasher
 from fastapi_keyauth.auth.key_cache import KeyCache
 from fastapi_keyauth.auth.misplaced_keys import MisplacedKeys
+from fastapi_keyauth.auth.reservations import Reservation, Reservations
 from fastapi_keyauth.auth.sessions import SessionGate, SessionResolver, Sessions
 from fastapi_keyauth.auth.verifier import Verifier
 from fastapi_keyauth.concurrency.event_loop import EventLoopBinding
 from fastapi_keyauth.concurrency.periodic import PeriodicTasks
 from fastapi_keyauth.domain.ip_addresses import AddressResolver
+from fastapi_keyauth.domain.principals import KeyPrincipal
 from fastapi_keyauth.domain.tokens import TokenParser
 from fastapi_keyauth.errors import KeyAuthError
 from fastapi_keyauth.http import dependencies
@@ -153,6 +155,7 @@ class KeyAuth:
             block_spares_valid_keys=settings.block_spares_valid_keys,
             counters=metrics.counters,
         )
+        self._reservations = Reservations(authenticator, store, settings.units, settings.reservation_ttl_s, self._now)
         addresses = AddressResolver(settings.trusted_proxies, settings.ipv6_prefix_length)
         self.blocks = Blocks(self._limiter, addresses, event_loop)
         self._request_handler = RequestHandler(
@@ -222,6 +225,25 @@ class KeyAuth:
             SetupError: If the package ``cryptography`` is not installed (extra ``leaks``).
         """
         return build_leaks_router(self.leaks, find_keys=find_keys, revoke=revoke)
+
+    def reserve(self, key: KeyPrincipal, **units: int) -> Reservation:
+        """Reserve units for a cost that is known only afterwards. Added in 0.2.
+
+        ``hold = await auth.reserve(key, tokens=4000)``, then ``await hold.settle(tokens=1312)``; or
+        ``async with auth.reserve(key, tokens=4000) as hold``. A hold that is not settled within ``reservation_ttl_s``
+        stays charged in full.
+
+        Args:
+            key: The key, as a dependency returned it.
+            units: What to reserve of each unit.
+
+        Returns:
+            A reservation, which raises ``RateLimitExceeded`` when it is awaited if a limit lacks room.
+
+        Raises:
+            ValueError: If no unit is given, one is not declared, or a number is out of bounds.
+        """
+        return self._reservations.reserve(key, units)
 
     def install(self, app: Starlette) -> None:
         """Join an application: its lifespan (beside its own), its error handlers, its responses and its OpenAPI.

@@ -274,11 +274,9 @@ class Authenticator:
 
     def find_fault(self, key: KeySnapshot, context: AuthContext) -> KeyRefusal | None:
         """Checks 5 and 6 on a row."""
-        status = key.status(self._now())
-        if status != "active":
-            return {"disabled": DisabledApiKey, "revoked": RevokedApiKey, "expired": ExpiredApiKey}[status](key.id)
-        if key.is_owner_suspended:
-            return OwnerSuspended(key.id)
+        inactive = find_inactive(key, self._now())
+        if inactive is not None:
+            return inactive
         if key.allowed_origins and context.origin is not None and context.origin not in key.allowed_origins:
             return OriginNotAllowed(key.id)
         if key.allowed_ips:
@@ -320,6 +318,14 @@ class Authenticator:
         ).freeze()
 
 
+def find_inactive(key: KeySnapshot, now: datetime) -> KeyRefusal | None:
+    """Check 5 on a row."""
+    status = key.status(now)
+    if status != "active":
+        return {"disabled": DisabledApiKey, "revoked": RevokedApiKey, "expired": ExpiredApiKey}[status](key.id)
+    return OwnerSuspended(key.id) if key.is_owner_suspended else None
+
+
 def refuse_limited(key: KeySnapshot, decision: Decision) -> RateLimitExceeded:
     """Return the refusal by the limits that have no room."""
     limits = key.limits
@@ -330,7 +336,7 @@ def refuse_limited(key: KeySnapshot, decision: Decision) -> RateLimitExceeded:
         key.id,
         violated_policies=[limits.names[position] for position in exhausted],
         reason=limits.describe_exhausted(exhausted),
-        decision=decision,
+        evidence=(key, decision),
     )
 
 

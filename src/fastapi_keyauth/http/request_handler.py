@@ -15,7 +15,7 @@ from fastapi_keyauth.auth.misplaced_keys import MisplacedKeys
 from fastapi_keyauth.auth.request_context import AuthContext
 from fastapi_keyauth.concurrency.event_loop import EventLoopBinding
 from fastapi_keyauth.domain.ip_addresses import AddressResolver, ClientAddress
-from fastapi_keyauth.errors import KeyAuthError, MissingApiKey, MissingCredentials
+from fastapi_keyauth.errors import KeyAuthError, MissingApiKey, MissingCredentials, RateLimitExceeded
 from fastapi_keyauth.http.cors import CorsRules
 from fastapi_keyauth.http.headers import find_header
 from fastapi_keyauth.http.problem_details import ProblemRenderer
@@ -134,6 +134,8 @@ class RequestHandler:
     def respond(self, error: KeyAuthError, context: AuthContext, scope: Scope) -> Response:
         """Return the response to an error, and report it."""
         self._find_mistake(error, scope)
+        if isinstance(error, RateLimitExceeded) and error.evidence is not None:
+            context.key, context.decision = error.evidence  # a reservation's; the headers tell of its limits
         response = self._problems.response(error, context)
         key, decision = context.key, context.decision
         self._observer.refused(

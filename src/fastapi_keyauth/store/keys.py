@@ -68,6 +68,19 @@ class KeyStore:
         self.lineage.observe(rows)
         return [(self._mapper.key_snapshot(row), row.secret_hash) for row in rows]
 
+    async def find_snapshot(self, key_id: str) -> KeySnapshot | None:
+        """Return a key as the request path needs it, with its newest secret. None if it does not exist."""
+        statement = (
+            select(*FOR_TOKEN_COLUMNS, newest_event)
+            .select_from(self._mapper.token_tables.outerjoin(newest_event, true()))
+            .where(keys.c.id == key_id, self._is_ours)
+            .order_by(secrets.c.id.desc())
+            .limit(1)
+        )
+        rows = await self._database.fetch(statement, is_like_probe=True)
+        self.lineage.observe(rows)
+        return self._mapper.key_snapshot(rows[0]) if rows else None
+
     async def get(self, key_id: str, now: datetime, owner_ids: Collection[str] | None = None) -> Key:
         """Return one key; with ``owner_ids`` only if it belongs to one of them.
 
