@@ -1,17 +1,13 @@
 """The checks of ``keyauth check``, one function each. None of them changes anything permanently."""
 
-import os
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Literal
 
 from sqlalchemy import text
-from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastapi_keyauth.auth.hashing import Hasher
 from fastapi_keyauth.cli.db import describe
@@ -25,6 +21,7 @@ from fastapi_keyauth.settings.settings import KeyAuthSettings
 from fastapi_keyauth.settings.urls import masked_url
 from fastapi_keyauth.store import Database, schema
 from fastapi_keyauth.store.upgrade import has_been_made
+from fastapi_keyauth.store.write_check import find_write_refusal
 from fastapi_keyauth.telemetry.providers import build_metrics
 
 SLOW_HASH_MS = 500.0
@@ -91,7 +88,7 @@ async def check_database(settings: KeyAuthSettings) -> AsyncIterator[Finding]:
             if revision is not None:
                 # The role may lack the permission to read.
                 await connection.execute(text("SELECT 1 FROM keyauth_keys WHERE id = ''"))
-            refusal = await _find_write_refusal(connection, settings.database_url, has_tables=revision is not None)
+            refusal = await find_write_refusal(connection, settings.database_url)
             if refusal is not None:
                 yield Finding("database", "error", f"{where} {refusal}")
             if not database.is_sqlite:
@@ -101,30 +98,6 @@ async def check_database(settings: KeyAuthSettings) -> AsyncIterator[Finding]:
         yield Finding("database", "error", str(error))
     finally:
         await database.close()
-
-
-async def _find_write_refusal(connection: AsyncConnection, url: str, *, has_tables: bool) -> str | None:
-    """Return why keys cannot be created or changed; None if they can be."""
-    if make_url(url).get_backend_name() == "sqlite":
-        return "rejects writes: the file is read-only for this user." if _is_read_only(url) else None
-    if (await connection.execute(text("SHOW transaction_read_only"))).scalar_one() == "on":
-        return "rejects writes: it is a replica, or default_transaction_read_only is on."
-    if not has_tables:
-        return None
-    rows = await connection.execute(
-        text(
-            "SELECT c.relname, p.name FROM pg_class c, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS p(name)"
-            " WHERE c.relkind = 'r' AND c.relname LIKE 'keyauth\\_%' AND pg_table_is_visible(c.oid)"
-            " AND NOT has_table_privilege(c.oid, p.name) ORDER BY 1, 2"
-        )
-    )
-    missing = [f"{privilege} on {relation}" for relation, privilege in rows]
-    return f"lacks permissions for this role: {', '.join(missing)}." if missing else None
-
-
-def _is_read_only(sqlite_url: str) -> bool:
-    file = Path(make_url(sqlite_url).database or ":memory:")
-    return file.exists() and not os.access(file, os.W_OK)
 
 
 def _judge_tables(revision: str | None) -> Finding:

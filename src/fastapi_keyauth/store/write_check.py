@@ -1,37 +1,69 @@
-"""Whether the role of a database may write, found out without changing anything."""
+"""Whether the user of a database may write, checked without changing anything."""
 
-from sqlalchemy import delete, false, func, insert, select, update
+import os
+from collections.abc import Mapping
+from pathlib import Path
 
-from fastapi_keyauth.errors import SetupError, StoreUnavailable
-from fastapi_keyauth.store.database import Database
-from fastapi_keyauth.store.health import describe
-from fastapi_keyauth.store.tables import metadata
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+_ALL = ("SELECT", "INSERT", "UPDATE", "DELETE")
+_NO_DELETE = ("SELECT", "INSERT", "UPDATE")
+_NO_UPDATE = ("SELECT", "INSERT", "DELETE")
+
+TABLE_PRIVILEGES: Mapping[str, tuple[str, ...]] = {
+    "keyauth_changes": _NO_UPDATE,
+    "keyauth_events": _NO_DELETE,
+    "keyauth_keys": _NO_DELETE,
+    "keyauth_origins": _NO_UPDATE,
+    "keyauth_owners": _ALL,
+    "keyauth_secrets": _NO_DELETE,
+    "keyauth_sessions": _ALL,
+    "keyauth_usage": _ALL,
+    "keyauth_writers": _ALL,
+}
+"""What the statements of this package require on PostgreSQL. ``docs/deployment.md`` has the same as GRANT."""
+NUMBERED_TABLES = ("keyauth_changes", "keyauth_events", "keyauth_secrets")
+"""Tables whose column ``id`` has a sequence, which requires ``USAGE``."""
+
+# A table that does not exist is left out: the revision of the tables is checked elsewhere.
+_MISSING = text(
+    "SELECT privilege || ' on ' || name FROM"
+    " unnest(CAST(:names AS text[]), CAST(:privileges AS text[])) AS needed(name, privilege)"
+    " WHERE NOT has_table_privilege(to_regclass(name), privilege)"
+    " UNION ALL SELECT 'USAGE on ' || pg_get_serial_sequence(name, 'id') FROM"
+    " unnest(CAST(:numbered AS text[])) AS numbered(name) WHERE to_regclass(name) IS NOT NULL"
+    " AND NOT has_sequence_privilege(pg_get_serial_sequence(name, 'id'), 'USAGE, UPDATE')"
+)
 
 
-async def check_writes(database: Database) -> None:
-    """Execute an INSERT, UPDATE and DELETE without rows on every table. Added in 0.2.
-
-    Rights are checked all the same, and so is whether an SQLite file or a PostgreSQL server takes writes.
+async def find_write_refusal(connection: AsyncConnection, url: str) -> str | None:
+    """Return why keys cannot be created or changed. Added in 0.2.
 
     Args:
-        database: An open database that has the tables.
+        connection: A connection to the database.
+        url: URL of the database.
 
-    Raises:
-        SetupError: If one of them is rejected. One sentence that names the table.
+    Returns:
+        The end of a sentence that begins with the database. None if writes are accepted.
     """
-    for target in metadata.sorted_tables:
-        nothing = select(*target.c).where(false())
-        column = target.primary_key.columns.values()[0]
-        try:
-            async with database.write() as connection:
-                await connection.execute(insert(target).from_select(list(target.c), nothing))
-                await connection.execute(update(target).where(false()).values({column: column}))
-                await connection.execute(delete(target).where(false()))
-                may_number = func.has_sequence_privilege(func.pg_get_serial_sequence(target.name, "id"), "USAGE")
-                is_numbered = not database.is_sqlite and column is target.autoincrement_column
-                if is_numbered and (await connection.execute(select(may_number))).scalar_one() is False:
-                    raise SetupError(f"The role may not use the sequence of {target.name}: grant USAGE on it.")
-        except StoreUnavailable as error:
-            raise SetupError(
-                f"The role may not write to {target.name} ({describe(error.__cause__ or error)})."
-            ) from None
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        is_read_only = _is_read_only(Path(parsed.database or ":memory:"))
+        return "rejects writes: the file or its folder is read-only for this user." if is_read_only else None
+    if (await connection.execute(text("SHOW transaction_read_only"))).scalar_one() == "on":
+        return "rejects writes: it is a replica, or default_transaction_read_only is on."
+    needed = [(name, privilege) for name, privileges in TABLE_PRIVILEGES.items() for privilege in privileges]
+    values = {
+        "names": [name for name, _ in needed],
+        "privileges": [privilege for _, privilege in needed],
+        "numbered": list(NUMBERED_TABLES),
+    }
+    missing = (await connection.execute(_MISSING, values)).scalars().all()
+    return f"lacks permissions for this role: {', '.join(missing)}." if missing else None
+
+
+def _is_read_only(file: Path) -> bool:
+    # SQLite creates its write-ahead log beside the file.
+    return file.exists() and not (os.access(file, os.W_OK) and os.access(file.parent, os.W_OK))

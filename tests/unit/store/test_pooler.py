@@ -13,10 +13,9 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ProgrammingError
 from starlette.requests import HTTPConnection
 
-from fastapi_keyauth import KeyAuth, KeyAuthSettings, SetupError, StoreUnavailable
+from fastapi_keyauth import KeyAuth, KeyAuthSettings, StoreUnavailable
 from fastapi_keyauth.store import Database, pool, schema
 from fastapi_keyauth.store.failures import is_mistake
-from fastapi_keyauth.store.write_check import check_writes
 from tests.helpers.keys import authenticate
 from tests.helpers.servers import PASSWORD, Server
 from tests.helpers.session import Servers
@@ -140,25 +139,6 @@ async def test_slots_that_stay_full_do_not_open_the_breaker(
         async with database.read() as connection:
             assert await connection.run_sync(schema.find_revision) == schema.NEWEST
         await database.close()
-
-
-async def test_a_role_that_cannot_write_is_found_out(postgres: Server) -> None:
-    async with make_auth(postgres.url):
-        pass
-    async with limited_role(postgres, slots=3) as url:
-        admin = await asyncpg.connect(postgres.url.replace("+asyncpg", ""))
-        database = Database(url)
-        await database.start()
-        await check_writes(database)
-        for statement, table in (
-            ("REVOKE USAGE ON SEQUENCE keyauth_events_id_seq FROM limited", "keyauth_events"),
-            ("REVOKE INSERT ON keyauth_changes FROM limited", "keyauth_changes"),
-        ):
-            await admin.execute(statement)
-            with pytest.raises(SetupError, match=table):
-                await check_writes(database)
-        await database.close()
-        await admin.close()
 
 
 async def test_a_changed_column_type_fails_no_read(postgres: Server) -> None:
