@@ -3,7 +3,7 @@
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from types import TracebackType
@@ -26,6 +26,7 @@ from fastapi_keyauth.auth.verifier import Verifier
 from fastapi_keyauth.concurrency.event_loop import EventLoopBinding
 from fastapi_keyauth.concurrency.periodic import PeriodicTasks
 from fastapi_keyauth.domain.ip_addresses import AddressResolver
+from fastapi_keyauth.domain.limits import REQUESTS, parse_cost
 from fastapi_keyauth.domain.principals import KeyPrincipal
 from fastapi_keyauth.domain.tokens import TokenParser
 from fastapi_keyauth.errors import KeyAuthError
@@ -225,6 +226,42 @@ class KeyAuth:
             SetupError: If the package ``cryptography`` is not installed (extra ``leaks``).
         """
         return build_leaks_router(self.leaks, find_keys=find_keys, revoke=revoke)
+
+    def require(
+        self,
+        *,
+        scopes: Iterable[str] = (),
+        session: bool = False,
+        optional: bool = False,
+        cost: int | Mapping[str, int] = 1,
+    ) -> Any:
+        """Return a dependency on an API key, with a cost and scopes. Added in 0.2.
+
+        ``require_key``, ``require_key_and_session`` and ``optional_key`` are short forms of it. Several requirements on
+        one request charge the highest cost of each unit once.
+
+        Args:
+            scopes: What the key, and the session if one is required, must hold.
+            session: True: also require a session. The dependency then returns a ``SessionPrincipal``.
+            optional: True: return None if no token was sent.
+            cost: Units of ``requests``, or unit to number, each from 0 to 1,000,000,000.
+
+        Returns:
+            The dependency, which returns a ``KeyPrincipal`` unless said otherwise.
+
+        Raises:
+            ValueError: If a unit is not declared in the setting ``units``, a number is out of bounds, or a requirement
+                with a session is to be optional.
+        """
+        if session and optional:
+            raise ValueError("a requirement with a session cannot be optional")
+        kind: type[Any] = dependencies.RequireKey
+        if session or optional:
+            kind = dependencies.RequireKeyAndSession if session else dependencies.OptionalKey
+        names = (scopes,) if isinstance(scopes, str) else tuple(scopes)
+        numbers = {REQUESTS: 1, **cost} if isinstance(cost, Mapping) else cost
+        parsed = parse_cost(numbers, self.settings.units)
+        return kind(self._request_handler, self.settings.header_name, names, parsed)
 
     def reserve(self, key: KeyPrincipal, **units: int) -> Reservation:
         """Reserve units for a cost that is known only afterwards. Added in 0.2.

@@ -20,6 +20,7 @@ since before that reading. A row read for this very request needs no such proof.
 """
 
 import json
+import secrets
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -35,6 +36,7 @@ from fastapi_keyauth.auth.sessions import SessionGate
 from fastapi_keyauth.auth.verifier import Verifier
 from fastapi_keyauth.domain.ip_addresses import is_in, parse_networks
 from fastapi_keyauth.domain.keys import KeySnapshot
+from fastapi_keyauth.domain.limits import ONE_REQUEST, REQUESTS, Cost, highest_cost
 from fastapi_keyauth.domain.principals import KeyPrincipal, KeyPrincipalDraft, SessionPrincipal
 from fastapi_keyauth.domain.token_mistakes import find_placeholder
 from fastapi_keyauth.domain.tokens import TokenFormError, token_digest
@@ -57,11 +59,15 @@ from fastapi_keyauth.errors import (
     SessionRequired,
 )
 from fastapi_keyauth.limiter import Decision, LimitCheck, Limiter, Verdict
+from fastapi_keyauth.limiter.protocol import Charge
 from fastapi_keyauth.store.usage_buffer import UsageRecorder
 from fastapi_keyauth.telemetry.counters import Counters
 
 ANY_KEY = "any"
 """The limiter is asked for it before it is known which key a token names; no key has such an id."""
+
+CHARGE_KEPT_S = 60
+"""Seconds for which a charge of more than one request is known, so that a call that is sent twice charges once."""
 
 
 class Authenticator:
@@ -147,6 +153,31 @@ class Authenticator:
             raise
         context._key_outcome = principal
         return principal
+
+    async def raise_cost(self, context: AuthContext, cost: Cost) -> None:
+        """Have a request cost at least this much. What it was charged already counts towards it.
+
+        Raises:
+            RateLimitExceeded: If the request was charged already, by ``auth.protect``, and a limit has no room for the
+                difference.
+            LimiterUnavailable: If the limiter is unavailable.
+        """
+        before, context.cost = context.cost, highest_cost(context.cost, cost) if context.has_cost else cost
+        context.has_cost = True
+        if context.cost != ONE_REQUEST and context.charge is None:
+            context.charge = Charge(secrets.token_hex(8), CHARGE_KEPT_S)
+        key = context.key
+        if key is None or not isinstance(context._key_outcome, KeyPrincipal) or context.cost == before:
+            return
+        charged = dict(before)
+        rest = tuple((unit, max(0, number - charged.get(unit, 0))) for unit, number in context.cost)
+        charge = Charge(secrets.token_hex(8), CHARGE_KEPT_S)
+        ask = LimitCheck(key.id, None, key.limits, rest, "", 0.0, True, key.owner_id, charge)
+        decision = await self.limiter.check(ask)
+        context.decision = decision
+        if decision.verdict is Verdict.LIMITED:
+            raise refuse_limited(key, decision)
+        self._usage.admitted(key, decision.hour, dict(rest).get(REQUESTS, 0))
 
     async def authenticate_session(
         self, context: AuthContext, connection: HTTPConnection, key: KeyPrincipal | None
@@ -299,7 +330,7 @@ class Authenticator:
         if decision.verdict is Verdict.LIMITED:
             self._usage.refused(key, decision.hour)
             raise refuse_limited(key, decision)
-        self._usage.admitted(key, decision.hour)
+        self._usage.admitted(key, decision.hour, 1 if context.cost is ONE_REQUEST else dict(context.cost)[REQUESTS])
         limits, states = key.limits, decision.states
         tightest = 0 if limits.only else limits.find_tightest(states)
         return KeyPrincipalDraft(

@@ -18,6 +18,7 @@ class AuthContext:
         key: the key, from the moment its secret was found right (also where the request is then refused).
         decision: The limiter's, if the request was charged or a limit had no room for it.
         cost: What the request costs of each unit.
+        has_cost: Whether a requirement has set the cost.
         charge: The name of its charge, if a lost connection must not charge it twice.
         takes_key, takes_session: what the route accepts; for the challenges of a 401.
     """
@@ -30,6 +31,7 @@ class AuthContext:
         "cost",
         "credentials",
         "decision",
+        "has_cost",
         "key",
         "origin",
         "takes_key",
@@ -43,6 +45,7 @@ class AuthContext:
         self.key: KeySnapshot | None = None
         self.decision: Decision | None = None
         self.cost: Cost = ONE_REQUEST
+        self.has_cost = False
         self.charge: Charge | None = None
         self.takes_key = False
         self.takes_session = False

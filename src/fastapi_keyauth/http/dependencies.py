@@ -1,6 +1,7 @@
 # Annotations stay real objects in this module: FastAPI reads them.
 """FastAPI security dependencies. Each is one object that reads the connection itself."""
 
+from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 from fastapi.openapi.models import APIKey, APIKeyIn, HTTPBearer
@@ -9,6 +10,7 @@ from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
 from fastapi_keyauth.auth.request_context import AuthContext
+from fastapi_keyauth.domain.limits import ONE_REQUEST, Cost
 from fastapi_keyauth.domain.principals import ADMIN, KeyPrincipal, SessionPrincipal
 from fastapi_keyauth.errors import InsufficientScope, KeyAuthError, MissingCredentials
 from fastapi_keyauth.http.openapi import EITHER, KEY, KEY_AND_SESSION, MANAGER, OPTIONAL_KEY, SESSION, internal_name
@@ -29,7 +31,12 @@ class _Requirement(SecurityBase, Generic[Principal]):
     takes_key = True
     takes_session = False
 
-    def __init__(self, handler: RequestHandler, header_name: str) -> None:
+    def __init__(
+        self, handler: RequestHandler, header_name: str, scopes: Iterable[str] = (), cost: Cost = ONE_REQUEST
+    ) -> None:
+        self.required_scopes = tuple(scopes)
+        self.cost = cost
+        handler.costs.has_any |= cost != ONE_REQUEST
         self._handler = handler
         self._authenticator = handler.authenticator
         # openapi.py replaces the name, with both schemes if the dependency concerns both.
@@ -53,7 +60,9 @@ class _Requirement(SecurityBase, Generic[Principal]):
         context.takes_key |= self.takes_key
         context.takes_session |= self.takes_session
         try:
-            return await self._authenticate(context, connection, scopes.scopes)
+            if self._handler.costs.has_any and self.takes_key and context.credentials.has_token:
+                await self._authenticator.raise_cost(context, self._handler.costs.find(connection.scope, self.cost))
+            return await self._authenticate(context, connection, [*self.required_scopes, *scopes.scopes])
         except KeyAuthError as error:
             self._handler.bind(error, context, connection.scope)
             raise

@@ -21,6 +21,7 @@ from fastapi_keyauth.http.headers import find_header
 from fastapi_keyauth.http.problem_details import ProblemRenderer
 from fastapi_keyauth.http.proxy_check import ProxyHeaderCheck
 from fastapi_keyauth.http.rate_limit_headers import RateLimitHeaders
+from fastapi_keyauth.http.route_costs import RouteCosts
 from fastapi_keyauth.http.routes import find_dependant, iterate_dependants
 from fastapi_keyauth.telemetry.observer import Observer
 
@@ -57,6 +58,7 @@ class RequestHandler:
         self.key_requirements: frozenset[Callable[..., Any]] = frozenset()
         self.authenticator = authenticator
         self.cors = cors
+        self.costs = RouteCosts()
         self._problems = problems
         self._credentials = credentials
         self._misplaced_keys = misplaced_keys

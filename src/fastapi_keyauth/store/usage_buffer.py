@@ -55,10 +55,10 @@ class UsageRecorder:
         self._lock = asyncio.Lock()
         self._overflows = LogThrottle(OVERFLOWS_EVERY_S)
 
-    def admitted(self, key: KeySnapshot, hour: int) -> None:
+    def admitted(self, key: KeySnapshot, hour: int, units: int = 1) -> None:
         """A unit was used."""
         row = self._pending.get((key.id, key.secret_id, hour)) or self._new_row(key, hour)
-        row[0] += 1
+        row[0] += units
         row[2] = row[3] = self._clock()
 
     def refused(self, key: KeySnapshot, hour: int) -> None:

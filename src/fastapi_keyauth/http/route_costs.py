@@ -1,0 +1,52 @@
+"""What a request to a route costs: the highest cost of each unit among the requirements of the route."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from starlette.types import Scope
+
+from fastapi_keyauth.domain.limits import Cost, highest_cost
+
+MAX_ROUTES = 10_000
+"""Routes whose costs are remembered."""
+
+
+class RouteCosts:
+    """Finds the cost of a request before its first requirement is checked, so that it is charged in one step.
+
+    Attributes:
+        has_any: Whether any requirement has a cost of its own; otherwise there is nothing to find.
+    """
+
+    def __init__(self) -> None:
+        self.has_any = False
+        self._known: dict[int, tuple[Any, Cost | None]] = {}
+
+    def find(self, scope: Scope, cost: Cost) -> Cost:
+        """Return the cost of a request, at least that of the requirement which asks.
+
+        Args:
+            scope: The request's, after routing.
+            cost: The cost of the requirement which asks: it may be called by hand.
+        """
+        dependant = getattr(scope.get("route"), "dependant", None)
+        if dependant is None:
+            return cost
+        known, of_route = self._known.get(id(dependant), (None, None))
+        if known is not dependant:
+            if len(self._known) >= MAX_ROUTES:
+                self._known.clear()
+            of_route = None
+            for found in _costs_in(dependant):
+                of_route = found if of_route is None else highest_cost(of_route, found)
+            self._known[id(dependant)] = (dependant, of_route)
+        return cost if of_route is None else highest_cost(cost, of_route)
+
+
+def _costs_in(dependant: Any) -> Iterator[Cost]:
+    """Yield the costs of our requirements in a tree of FastAPI's dependencies."""
+    cost = getattr(dependant.call, "cost", None)
+    if getattr(dependant.call, "takes_key", False) and isinstance(cost, tuple):
+        yield cost
+    for inner in dependant.dependencies:
+        yield from _costs_in(inner)

@@ -1,0 +1,76 @@
+"""auth.require(cost=...): the highest cost of each unit, charged once, in one step."""
+
+from typing import Annotated, Any
+
+import pytest
+from fastapi import Depends
+
+from fastapi_keyauth import KeyPrincipal, SessionPrincipal
+from tests.helpers.stage import OpenScene, code_of, remaining_of
+
+IMAGES = {"name": "images", "limit": 6, "per": "day", "unit": "images"}
+HOUR = {"name": "hour", "limit": 10, "per": "hour"}
+
+
+async def test_a_route_charges_its_cost(open_scene: OpenScene) -> None:
+    async with open_scene(units=["images"]) as scene:
+        auth = scene.auth
+
+        @scene.app.get("/draw", dependencies=[Depends(auth.require(cost={"images": 4}))])
+        async def draw() -> None: ...
+
+        @scene.app.get("/search", dependencies=[Depends(auth.require(cost=5))])
+        async def search() -> None: ...
+
+        key = await scene.key(limits=[HOUR, IMAGES])
+        answer = await scene.get("/draw", token=key.token)
+        assert [item.split(";")[1] for item in answer.headers["ratelimit"].split(", ")] == ["r=9", "r=2"]
+        refused = await scene.get("/draw", token=key.token)
+        assert refused.json()["violated-policies"] == ["images"]
+        assert remaining_of(await scene.get("/search", token=key.token)) == 4
+        refused = await scene.get("/search", token=key.token)
+        assert (refused.status_code, remaining_of(refused)) == (429, 4)
+
+
+async def test_several_requirements_charge_the_highest_cost_of_each_unit_once(open_scene: OpenScene) -> None:
+    async with open_scene(units=["images"]) as scene:
+        auth = scene.auth
+
+        @scene.app.get("/many", dependencies=[Depends(auth.require(cost=3)), Depends(auth.require(cost={"images": 2}))])
+        async def many(key: Annotated[KeyPrincipal, Depends(auth.require_key)]) -> None: ...
+
+        key = await scene.key(limits=[HOUR, IMAGES])
+        answer = await scene.get("/many", token=key.token)
+        assert [item.split(";")[1] for item in answer.headers["ratelimit"].split(", ")] == ["r=7", "r=4"]
+
+
+async def test_scopes_session_and_optional(open_scene: OpenScene) -> None:
+    async with open_scene() as scene:
+        auth = scene.auth
+        both, maybe = auth.require(session=True), auth.require(optional=True)
+
+        @scene.app.get("/scoped", dependencies=[Depends(auth.require(scopes=["a:read"]))])
+        async def scoped() -> None: ...
+
+        @scene.app.get("/both")
+        async def with_session(user: Annotated[SessionPrincipal, Depends(both)]) -> str:
+            return user.user_id
+
+        @scene.app.get("/optional")
+        async def optional(key: Annotated[KeyPrincipal | None, Depends(maybe)]) -> bool:
+            return key is not None
+
+        key = await scene.key(scopes=["b:read"])
+        assert code_of(await scene.get("/scoped", token=key.token)) == "insufficient_scope"
+        assert code_of(await scene.get("/both", token=key.token)) == "session_required"
+        session = await scene.session()
+        assert (await scene.get("/both", token=key.token, bearer=session)).status_code == 200
+        assert (await scene.get("/optional")).json() is False
+        assert (await scene.get("/optional", token=key.token)).json() is True
+
+
+@pytest.mark.parametrize("cost", [-1, 1_000_000_001, True, 1.5, {"unknown": 1}, {"requests": -1}])
+async def test_a_bad_cost_is_a_value_error(open_scene: OpenScene, cost: Any) -> None:
+    async with open_scene() as scene:
+        with pytest.raises((ValueError, TypeError)):
+            scene.auth.require(cost=cost)
