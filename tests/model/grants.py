@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from ipaddress import ip_network
+from math import inf
+from typing import Any, Literal, NamedTuple
 
 from .model import Model
 from .parts import Answer, Key, Session, covers
@@ -40,12 +42,16 @@ class Caller:
                 return set()
             if not all(map(self.may_grant, target.scopes)) or self._exceeds_own(self._model.limit_of(target)):
                 found.add("insufficient_scope")
+            if not self._binds(self._bounds_of(target)):
+                found.add("insufficient_scope")
             status = target.status(self._model.now)
             if status == "revoked" or (change.kind == "rotate" and status != "active"):
                 found.add("key_not_active")
         if not all(map(self.may_grant, change.fields.get("scopes", ()))):
             found.add("insufficient_scope")
         if "hourly_limit" in change.fields and self._exceeds(change.fields["hourly_limit"]):
+            found.add("insufficient_scope")
+        if change.kind in ("create", "patch") and not self._binds(self._bounds_after(change)):
             found.add("insufficient_scope")
         if change.kind == "create" and self._has_no_room():
             found.add("too_many_keys")
@@ -67,6 +73,45 @@ class Caller:
         default = self._model.rules.default_hourly_limit
         return self._own_limit() if not self.is_admin and self._exceeds_own(default) else None
 
+    def inherited(self) -> dict[str, Any]:
+        """The bounds of a key that a key creates, where the request names none."""
+        if self._key is None or self.is_admin:
+            return {}
+        ends_in_s = None if self._key.expires_at == inf else self._key.expires_at - self._model.now
+        lists = {"allowed_origins": list(self._key.allowed_origins), "allowed_ips": list(self._key.allowed_ips)}
+        return {"expires_at": ends_in_s, **lists}
+
+    def _bounds_of(self, key: Key) -> Bounds:
+        return Bounds(key.expires_at, key.allowed_origins, key.allowed_ips)
+
+    def _bounds_after(self, change: Change) -> Bounds:
+        fields = change.fields
+        if change.target is None:
+            named = {name: value for name, value in fields.items() if name != "expires_at" or value is not None}
+            before = Bounds(inf, (), ())
+            fields = {**self.inherited(), **named}
+        else:
+            before = self._bounds_of(change.target)
+        ends_at = before.expires_at
+        if "expires_at" in fields:
+            ends_at = inf if fields["expires_at"] is None else self._model.now + fields["expires_at"]
+        lists = (tuple(fields.get(name, getattr(before, name))) for name in ("allowed_origins", "allowed_ips"))
+        return Bounds(ends_at, *lists)
+
+    def _binds(self, bounds: Bounds) -> bool:
+        """Whether a key with these bounds is bound at least as tightly as the calling key."""
+        if self._key is None or self.is_admin:
+            return True
+        own = self._bounds_of(self._key)
+        ours, theirs = (tuple(map(ip_network, each.allowed_ips)) for each in (own, bounds))
+        return (
+            bounds.expires_at <= own.expires_at
+            and (not own.allowed_origins or {*bounds.allowed_origins} <= {*own.allowed_origins} != set())
+            and bool(bounds.allowed_origins or not own.allowed_origins)
+            and bool(theirs or not ours)
+            and (not ours or all(any(is_within(inner, outer) for outer in ours) for inner in theirs))
+        )
+
     def _has_no_room(self) -> bool:
         held = [key for key in self._model.keys if key.owner_id == self.owner_id and not key.revoked]
         return len(held) >= self._model.rules.max_keys_per_owner
@@ -81,6 +126,19 @@ class Caller:
 
     def _exceeds_own(self, limit: int | None) -> bool:
         return not self.is_admin and is_above(limit, self._own_limit())
+
+
+class Bounds(NamedTuple):
+    """Until when, from which pages and from where a key may be used."""
+
+    expires_at: float
+    allowed_origins: tuple[str, ...]
+    allowed_ips: tuple[str, ...]
+
+
+def is_within(inner: Any, outer: Any) -> bool:
+    """Whether one network lies in another, of the same version."""
+    return inner.version == outer.version and bool(inner.subnet_of(outer))
 
 
 def is_above(limit: int | None, bound: int | None) -> bool:

@@ -168,7 +168,8 @@ class World:
 
     def preflight(self, worker: int, origin: str) -> Seen:
         """What a browser asks first."""
-        headers = [(b"origin", origin.encode()), (b"access-control-request-method", b"GET")]
+        announced = [(b"access-control-request-method", b"GET"), (b"access-control-request-headers", b"api-key")]
+        headers = [(b"origin", origin.encode()), *announced]
         return Seen.of(self.run(call(self._apps[worker], "/models", method="OPTIONS", headers=headers)))
 
     async def _ask(self, worker: int, request: Request, body: Any = None) -> Seen:
