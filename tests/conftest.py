@@ -135,13 +135,13 @@ def redis_server_url(request: pytest.FixtureRequest, servers: Servers) -> str:
 def make_auth(stack: Stack) -> Callable[..., KeyAuth]:
     """Builds a KeyAuth on `stack`; start it by `async with auth:` or by the app's lifespan."""
 
-    def make(*, session_resolver: Any = None, clock: Any = None, **overrides: Any) -> KeyAuth:
+    def make(*, session_resolver: Any = None, owners_of: Any = None, clock: Any = None, **overrides: Any) -> KeyAuth:
         from fastapi_keyauth import KeyAuth, KeyAuthSettings
 
         cheap_hashing = {"argon2_time_cost": 1, "argon2_memory_kib": 8, "argon2_parallelism": 1}
         patience = {"redis_timeout_s": 10}  # a busy machine is no outage
         settings = KeyAuthSettings(_env_file=None, **{**stack.settings, **cheap_hashing, **patience, **overrides})
-        collaborators = {"session_resolver": session_resolver, "clock": clock}
+        collaborators = {"session_resolver": session_resolver, "owners_of": owners_of, "clock": clock}
         return KeyAuth(settings, **{name: value for name, value in collaborators.items() if value is not None})
 
     return make

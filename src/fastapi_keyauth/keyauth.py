@@ -52,6 +52,7 @@ from fastapi_keyauth.keys.importer import Importer
 from fastapi_keyauth.keys.leaks import Leaks
 from fastapi_keyauth.keys.management import KeyManagement
 from fastapi_keyauth.keys.outbox import POLL_INTERVAL_S, Outbox
+from fastapi_keyauth.keys.owners import Owners
 from fastapi_keyauth.keys.queries import KeyQueries
 from fastapi_keyauth.keys.retention import Pruner
 from fastapi_keyauth.keys.service import Keys
@@ -60,7 +61,7 @@ from fastapi_keyauth.limiter.factory import build_limiter
 from fastapi_keyauth.limiter.traced import TracedLimiter
 from fastapi_keyauth.settings.checks import run_checks
 from fastapi_keyauth.settings.settings import KeyAuthSettings
-from fastapi_keyauth.store import Database, KeyStore, PruneStore, SessionStore, UsageStore
+from fastapi_keyauth.store import Database, KeyStore, OwnerStore, PruneStore, SessionStore, UsageStore
 from fastapi_keyauth.store.usage_buffer import UsageRecorder
 from fastapi_keyauth.telemetry.event_hook import EventDispatcher, OnEvent
 from fastapi_keyauth.telemetry.observer import Observer
@@ -94,6 +95,7 @@ class KeyAuth:
     Attributes:
         settings: the settings.
         keys: make and change keys from code; see ``Keys``.
+        owners: limit, suspend and erase the owners of keys; see ``Owners``. Added in 0.2.
         sessions: start and end the built-in sessions; see ``Sessions``.
         leaks: report tokens that were found where they should not be; see ``Leaks``.
         blocks: see and lift the blocks of addresses; see ``Blocks``.
@@ -137,6 +139,14 @@ class KeyAuth:
         management = KeyManagement(settings, store, self._hasher, self._outbox, turns, self._now)
         queries = KeyQueries(store, usage_store, self._usage, turns, self._now)
         self.keys = Keys(management, queries, Importer(settings, store.imports, self._now), TRUSTED)
+        self.owners = Owners(
+            settings,
+            OwnerStore(self._database, settings, self._observer),
+            self._outbox,
+            self._limiter,
+            self._now,
+            TRUSTED,
+        )
         self.sessions = Sessions(SessionStore(self._database, settings.key_prefix), settings.session_ttl_s, self._now)
         parser = TokenParser(settings.key_prefix)
         self.leaks = Leaks(parser, store, self._hasher, management.record_leak, self._now)
@@ -192,7 +202,8 @@ class KeyAuth:
             settings.default_hourly_limit,
             store.default_limits,
         )
-        self._router_parts = (management, queries, settings, self.require_key, manager, callers)
+        requirements = (self.require_key, self.require_session, manager)
+        self._router_parts = (management, queries, self.owners, settings, *requirements, callers)
         self._schema = SchemaCompleter(settings)
         self._protected: dict[Any, ProtectedPaths] = {}
         self._users = 0

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from fastapi_keyauth.cli import blocks, check, db, keys, sessions, token
+from fastapi_keyauth.cli import blocks, check, db, keys, owners, sessions, token
 from fastapi_keyauth.cli.output import print_line
 from fastapi_keyauth.cli.source import APP_VARIABLE, app_reference
 
@@ -24,7 +24,14 @@ app = typer.Typer(
     " not found, 2 wrong usage, 3 unavailable or wrongly set up, 4 stored but not yet effective on all workers, 130"
     " interrupted.",
 )
-for name, noun in {"keys": keys, "sessions": sessions, "blocks": blocks, "token": token, "db": db}.items():
+for name, noun in {
+    "keys": keys,
+    "owners": owners,
+    "sessions": sessions,
+    "blocks": blocks,
+    "token": token,
+    "db": db,
+}.items():
     app.add_typer(noun.app, name=name)
 app.command()(check.check)
 

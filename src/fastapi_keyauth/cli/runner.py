@@ -76,7 +76,8 @@ async def _run(work: Callable[[KeyAuth], Awaitable[Result]], settings: KeyAuthSe
 
     # Not `async with auth:`, which contacts Redis and starts background tasks: commands must work while Redis is down.
     async with KeyAuth(settings, telemetry=False).connect() as auth:
-        auth.keys = auth.keys.acting_as(f"cli:{operating_system_user()}")
+        actor = f"cli:{operating_system_user()}"
+        auth.keys, auth.owners = auth.keys.acting_as(actor), auth.owners.acting_as(actor)
         return await work(auth)
 
 

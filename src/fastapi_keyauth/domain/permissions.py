@@ -143,6 +143,15 @@ class Caller:
             return None
         return [self.choose_owner(owner_id, KEYS_READ)]
 
+    def check_admin(self) -> None:
+        """Check that the caller holds ``admin``.
+
+        Raises:
+            InsufficientScope: Naming ``admin``.
+        """
+        if not self.is_admin:
+            raise InsufficientScope([ADMIN])
+
     def check_permission(self, owner_id: str, permission: str) -> None:
         """Check that the caller may do this to keys of an owner.
 

@@ -4,7 +4,7 @@ import enum
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -14,6 +14,7 @@ from pydantic import (
     ConfigDict,
     Field,
     StrictBool,
+    ValidationError,
     ValidationInfo,
     field_validator,
 )
@@ -32,6 +33,7 @@ from fastapi_keyauth.domain.text import (
 )
 from fastapi_keyauth.errors import InvalidField
 
+Model = TypeVar("Model", bound=BaseModel)
 MAX_METADATA_BYTES = 4096
 MAX_METADATA_DEPTH = 16
 MAX_LIST = 100
@@ -235,13 +237,22 @@ def _drop_defaults(schema: dict[str, Any]) -> None:
     """Leave no defaults in the schema of a patch: generated clients would send them."""
     for field in schema["properties"].values():
         field.pop("default", None)
+
+
+def _describe_patch(schema: dict[str, Any]) -> None:
+    _drop_defaults(schema)
     schema["example"] = {"name": "prod-api-server", "allowed_ips": ["203.0.113.0/24"]}
+
+
+def _describe_owner(schema: dict[str, Any]) -> None:
+    _drop_defaults(schema)
+    schema["example"] = {"name": "Project X", "limits": [{"name": "day", "limit": 50_000, "per": "day"}]}
 
 
 class KeyPatch(BaseModel):
     """Changes to a key: the fields that are sent. ``null`` clears an expiry, or goes back to the default limit."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, json_schema_extra=_drop_defaults)
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, json_schema_extra=_describe_patch)
 
     name: Name = _optional("Where the key is used: `prod-api-server`, `local-dev-alice`.")
     enabled: StrictBool = _optional("`false` disables the key, `true` enables it again.")
@@ -264,6 +275,32 @@ class KeyPatch(BaseModel):
     def sent_fields(self) -> dict[str, Any]:
         """Return the fields that were sent, with their values."""
         return {name: getattr(self, name) for name in self.model_fields_set}
+
+
+class OwnerFields(BaseModel):
+    """What can be set for an owner. ``null`` goes back to the default limits, or removes the name."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, json_schema_extra=_describe_owner)
+
+    limits: LimitList | None = _optional("Limits of all its keys together; empty: none, `null`: the defaults.")
+    name: Name | None = _optional("A name for people.")
+
+    def sent_fields(self) -> dict[str, Any]:
+        """Return the fields that were sent, with their values."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
+
+def validate_fields(model: type[Model], values: Mapping[str, Any]) -> Model:
+    """Validate fields from code by the rules for bodies.
+
+    Raises:
+        InvalidField: With the first that is invalid.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        raise InvalidField(str(first["loc"][0]), explain(first)) from None
 
 
 def explain(problem: Mapping[str, Any]) -> str:

@@ -2,20 +2,15 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
-
-from pydantic import BaseModel, ValidationError
+from typing import Any
 
 from fastapi_keyauth.domain.keys import CreatedKey, EventPage, Key, KeyPage, Status, UsageHour
 from fastapi_keyauth.domain.limits import Limit
-from fastapi_keyauth.domain.validation import KeyPatch, NewKey, explain
-from fastapi_keyauth.errors import InvalidField
+from fastapi_keyauth.domain.validation import KeyPatch, NewKey, validate_fields
 from fastapi_keyauth.keys.authority import TrustedCode
 from fastapi_keyauth.keys.importer import Importer, ImportOutcome, Line, Progress
 from fastapi_keyauth.keys.management import DEFAULT_OVERLAP, KeyManagement
 from fastapi_keyauth.keys.queries import KeyQueries
-
-_Model = TypeVar("_Model", bound=BaseModel)
 
 
 class Keys:
@@ -97,7 +92,7 @@ class Keys:
             "metadata": {} if metadata is None else dict(metadata),
             "limits": None if limits is None else _listed(limits),
         }
-        return await self._management.create(_validated(NewKey, values), owner_id, self._authority)
+        return await self._management.create(validate_fields(NewKey, values), owner_id, self._authority)
 
     async def get(self, id: str, owner_id: str | None = None) -> Key:
         """Return one key; with ``owner_id`` only if it is that owner's.
@@ -181,7 +176,7 @@ class Keys:
         """
         lists = {"scopes", "allowed_origins", "allowed_ips", "limits"}
         values = {name: _listed(value) if name in lists else value for name, value in fields.items()}
-        return await self._management.patch(id, _validated(KeyPatch, values), self._authority)
+        return await self._management.patch(id, validate_fields(KeyPatch, values), self._authority)
 
     async def rotate(self, id: str, overlap: timedelta = DEFAULT_OVERLAP, reason: str | None = None) -> CreatedKey:
         """Give a key a new secret. The previous one works until the overlap ends, never past the key's own expiry.
@@ -239,15 +234,6 @@ class Keys:
 
 def _owners(owner_id: str | None) -> list[str] | None:
     return None if owner_id is None else [owner_id]
-
-
-def _validated(model: type[_Model], values: dict[str, Any]) -> _Model:
-    """Validate fields from code by the rules for bodies."""
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        raise InvalidField(str(first["loc"][0]), explain(first)) from None
 
 
 def _listed(values: Any) -> Any:

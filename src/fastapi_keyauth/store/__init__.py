@@ -6,8 +6,9 @@ Writes name their columns: no code path writes a whole loaded row back, which is
 from fastapi_keyauth.store.changes import KeyChange
 from fastapi_keyauth.store.database import Database
 from fastapi_keyauth.store.keys import KeyStore
+from fastapi_keyauth.store.owners import OwnerStore
 from fastapi_keyauth.store.retention import PruneStore
 from fastapi_keyauth.store.sessions import SessionStore
 from fastapi_keyauth.store.usage import Usage, UsageStore
 
-__all__ = ["Database", "KeyChange", "KeyStore", "PruneStore", "SessionStore", "Usage", "UsageStore"]
+__all__ = ["Database", "KeyChange", "KeyStore", "OwnerStore", "PruneStore", "SessionStore", "Usage", "UsageStore"]

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Protocol
 
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastapi_keyauth.domain.keys import Actor, KeySnapshot
@@ -12,6 +12,20 @@ from fastapi_keyauth.store.mapping import FOR_TOKEN_COLUMNS, RowMapper, keys, se
 from fastapi_keyauth.store.tables import SessionRow, table
 
 _sessions = table(SessionRow)
+
+
+async def lock_owner(connection: AsyncConnection, owner_id: str, *, shared: bool = False) -> None:
+    """Keep the state of an owner until the transaction ends: most owners have no row that could be locked.
+
+    Args:
+        connection: The transaction. SQLite has only one that writes.
+        owner_id: The owner.
+        shared: Whether others may read the state meanwhile.
+    """
+    if connection.dialect.name == "postgresql":
+        name = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
+        # The seed keeps it apart from the lock under which an owner's keys are counted.
+        await connection.execute(text(f"SELECT {name}(hashtextextended(:owner, 1))"), {"owner": owner_id})
 
 
 class CallerRows:
@@ -33,8 +47,11 @@ class CallerRows:
 
     async def find_key(self, key_id: str, secret_id: int) -> KeySnapshot | None:
         """Return a key as it is now, with the secret that was presented. None if either does not exist."""
-        lock = select(keys.c.id).where(keys.c.id == key_id).with_for_update(read=True)
-        await self._connection.execute(lock)
+        lock = select(keys.c.owner_id).where(keys.c.id == key_id).with_for_update(read=True)
+        owner_id = (await self._connection.execute(lock)).scalar()
+        if owner_id is None:
+            return None
+        await lock_owner(self._connection, owner_id, shared=True)
         # A second statement: PostgreSQL reads the rows of other tables as they were before it waited for the lock.
         statement = (
             select(*FOR_TOKEN_COLUMNS)

@@ -4,7 +4,7 @@ Nothing here is called for a request that is admitted.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -138,6 +138,35 @@ class Observer:
             address=actor.address,
             actor=actor.name,
             changed=tuple(changes),
+        )
+
+    def revoked_all(self, keys: Sequence[tuple[str, str]], actor: Actor) -> None:
+        """Report the committed revocation of many keys: their ids and owners."""
+        if keys:
+            logger.info(
+                "keys revoked: count=%d actor=%r address=%s",
+                len(keys),
+                actor.name,
+                actor.address,
+                extra={"keyauth_event": "revoked", "actor": actor.name, "address": actor.address},
+            )
+        for key_id, owner_id in keys:
+            self._emit("revoked", key_id=key_id, owner_id=owner_id, address=actor.address, actor=actor.name)
+
+    def owner_changed(self, what: str, owner_id: str | None, actor: Actor) -> None:
+        """Report a committed change to an owner: ``updated``, ``suspended``, ``resumed`` or ``erased``."""
+        logger.info(
+            "owner %s: owner=%r actor=%r address=%s",
+            what,
+            owner_id,
+            actor.name,
+            actor.address,
+            extra={
+                "keyauth_event": f"owner_{what}",
+                "owner_id": owner_id,
+                "actor": actor.name,
+                "address": actor.address,
+            },
         )
 
     def lost(self, part: str, reason: str) -> None:

@@ -17,13 +17,14 @@ from fastapi_keyauth.domain.principals import ADMIN, ALL, KEYS_READ, KEYS_WRITE
 from fastapi_keyauth.domain.tokens import ID_LENGTH
 from fastapi_keyauth.http.dashboard.options import DashboardOptions
 from fastapi_keyauth.http.dashboard.page import Page
-from fastapi_keyauth.http.dependencies import RequireKey, RequireManager
+from fastapi_keyauth.http.dependencies import RequireKey, RequireManager, RequireSession
 from fastapi_keyauth.http.paths import path_in_app
 from fastapi_keyauth.http.routers.callers import Callers, Principal
 from fastapi_keyauth.http.routers.keys import build_keys_router
 from fastapi_keyauth.http.routers.schemas import Moment
 from fastapi_keyauth.http.routers.strict_json_route import strict_json_route
 from fastapi_keyauth.keys.management import KeyManagement
+from fastapi_keyauth.keys.owners import Owners
 from fastapi_keyauth.keys.queries import KeyQueries
 from fastapi_keyauth.settings.settings import KeyAuthSettings
 
@@ -78,8 +79,10 @@ def build_dashboard_router(
     options: DashboardOptions,
     management: KeyManagement,
     queries: KeyQueries,
+    owners: Owners,
     settings: KeyAuthSettings,
     require_key: RequireKey,
+    require_session: RequireSession,
     manager: RequireManager,
     callers: Callers,
 ) -> APIRouter:
@@ -103,7 +106,9 @@ def build_dashboard_router(
         return found
 
     router.include_router(_build_data_router(queries, settings, manager, callers), prefix="/data")
-    keys_router = build_keys_router(management, queries, settings, require_key, manager, callers)
+    keys_router = build_keys_router(
+        management, queries, owners, settings, require_key, require_session, manager, callers
+    )
     router.include_router(keys_router, prefix="/data/keys")
     return router
 

@@ -48,13 +48,13 @@ class Callers:
         self.sessions = sessions
         self.has_own_sessions = has_own_sessions
         self._owners_of = owners_of
-        self._get_context = get_context
+        self.get_context = get_context
         self._default_limit = default_limit
         self._default_limits = default_limits
 
     async def find(self, principal: Principal, connection: HTTPConnection) -> "RequestAuthority":
         """Return the authority of a request that was authenticated."""
-        context = self._get_context(connection)
+        context = self.get_context(connection)
         caller = await self.describe(principal, context.key)
         return RequestAuthority(self, connection, context, caller)
 

@@ -13,8 +13,9 @@ from fastapi_keyauth.domain.keys import EventPage, Key, KeyPage, Status
 from fastapi_keyauth.domain.pagination import MAX_PAGE, MAX_UNUSED_DAYS, MAX_USAGE_HOURS
 from fastapi_keyauth.domain.principals import KEYS_READ, KEYS_WRITE, KeyPrincipal
 from fastapi_keyauth.domain.validation import KeyPatch, NewKey, OwnerId, Reason
-from fastapi_keyauth.http.dependencies import RequireKey, RequireManager
+from fastapi_keyauth.http.dependencies import RequireKey, RequireManager, RequireSession
 from fastapi_keyauth.http.routers.callers import Callers, Principal, RequestAuthority
+from fastapi_keyauth.http.routers.owners import build_owners_router
 from fastapi_keyauth.http.routers.schemas import (
     CreatedKeyOut,
     CurrentKeyOut,
@@ -27,6 +28,7 @@ from fastapi_keyauth.http.routers.schemas import (
 )
 from fastapi_keyauth.http.routers.strict_json_route import strict_json_route
 from fastapi_keyauth.keys.management import KeyManagement
+from fastapi_keyauth.keys.owners import Owners
 from fastapi_keyauth.keys.queries import KeyQueries
 from fastapi_keyauth.settings.settings import KeyAuthSettings
 
@@ -41,8 +43,10 @@ _Reason = Annotated[Reason | None, Query(description="Why, for the key's history
 def build_keys_router(
     management: KeyManagement,
     queries: KeyQueries,
+    owners: Owners,
     settings: KeyAuthSettings,
     require_key: RequireKey,
+    require_session: RequireSession,
     manager: RequireManager,
     callers: Callers,
 ) -> APIRouter:
@@ -72,6 +76,8 @@ def build_keys_router(
     reader = Annotated[RequestAuthority, Depends(find_reader)]
     writer = Annotated[RequestAuthority, Depends(find_writer)]
     router = APIRouter(route_class=strict_json_route(authenticate), tags=["API keys"])
+    # First: `/owners` is no id of a key.
+    router.include_router(build_owners_router(owners, require_key, require_session, manager, callers))
 
     @router.post("", status_code=201, responses=_CONFLICT)
     async def create_key(new: NewKey, by: writer, request: Request, response: Response) -> CreatedKeyOut:

@@ -1,0 +1,220 @@
+"""``auth.owners``: the owners of keys."""
+
+import enum
+from collections.abc import Callable, Collection, Iterable
+from datetime import datetime
+from typing import Any, Final
+
+from fastapi_keyauth.concurrency.uncancellable import uncancellable
+from fastapi_keyauth.domain.limits import Limit, as_json, check_units, limit_set
+from fastapi_keyauth.domain.owners import Erasure, Owner
+from fastapi_keyauth.domain.text import check_owner_id
+from fastapi_keyauth.domain.validation import OwnerFields, check_reason, validate_fields
+from fastapi_keyauth.errors import ChangePending, InvalidField
+from fastapi_keyauth.keys.authority import ChangeAuthority, TrustedCode
+from fastapi_keyauth.keys.outbox import Outbox
+from fastapi_keyauth.limiter import LimitCheck, Limiter
+from fastapi_keyauth.settings.settings import KeyAuthSettings
+from fastapi_keyauth.store.owners import OwnerStore, Pending
+
+
+class Unchanged(enum.Enum):
+    """The value of a field that stays as it is."""
+
+    UNCHANGED = enum.auto()
+
+
+UNCHANGED: Final = Unchanged.UNCHANGED
+
+
+def allow() -> None:
+    """Check nothing."""
+
+
+class Owners:
+    """``auth.owners``: limit, suspend and erase the owners of keys. Added in 0.2.
+
+    An owner is any string of the application; it exists as soon as it has a key. Every method may raise
+    ``StoreUnavailable``. Those that change something raise ``ChangePending`` if the change is stored but not all
+    workers could be notified (Redis unreachable).
+
+    Args:
+        settings: The declared units.
+        store: Has the owners.
+        outbox: Announces changes.
+        limiter: Has what is left of limits.
+        now: The time, UTC.
+        authority: On whose authority owners are changed.
+        check: Called once the authority is confirmed. Raises to stop.
+    """
+
+    def __init__(
+        self,
+        settings: KeyAuthSettings,
+        store: OwnerStore,
+        outbox: Outbox,
+        limiter: Limiter,
+        now: Callable[[], datetime],
+        authority: ChangeAuthority,
+        check: Callable[[], None] = allow,
+    ) -> None:
+        self._parts = (settings, store, outbox, limiter, now)
+        self._settings = settings
+        self._store = store
+        self._outbox = outbox
+        self._limiter = limiter
+        self._now = now
+        self._authority = authority
+        self._check = check
+        self.tasks = store.tasks
+
+    def acting_as(self, actor: str) -> "Owners":
+        """Return the same owners, with another actor in the history of what is done to their keys."""
+        return Owners(*self._parts, TrustedCode(actor))
+
+    def on_behalf_of(self, authority: ChangeAuthority, check: Callable[[], None]) -> "Owners":
+        """Return the same owners for the caller of a route."""
+        return Owners(*self._parts, authority, check)
+
+    async def get(self, owner_id: str) -> Owner:
+        """Return an owner: what was set for it, what is left of its limits, and the number of its keys.
+
+        Raises:
+            InvalidField: If the id is not a string of 1 to 255 characters.
+            LimiterUnavailable: If Redis is unavailable and ``on_limiter_outage`` is ``deny``.
+        """
+        check_owner_id(owner_id, "owner_id")
+        found, counts = await self._store.find(owner_id, self._now())
+        limits = limit_set((), found.limits)
+        states: tuple[Any, ...] = ()
+        if found.limits:
+            # Without any cost nothing is charged. There is no key with this id.
+            ask = LimitCheck("", None, limits, (), age_s=0.0, is_fresh=True, owner_id=owner_id)
+            answer = await self._limiter.check(ask)
+            states = tuple(
+                state._replace(name=limit.name)
+                for state, limit in zip(limits.describe(answer.states), found.limits, strict=True)
+            )
+        return Owner(owner_id, found.name, found.suspended_at, found.reason, states, counts)
+
+    async def names(self, owner_ids: Collection[str]) -> dict[str, str | None]:
+        """Return the names of those owners for whom something was set."""
+        return await self._store.find_names(owner_ids)
+
+    async def set(
+        self,
+        owner_id: str,
+        *,
+        limits: Iterable[Limit | dict[str, Any]] | Unchanged | None = UNCHANGED,
+        name: str | Unchanged | None = UNCHANGED,
+    ) -> Owner:
+        """Set limits or the name of an owner. What is left out stays as it is.
+
+        Args:
+            owner_id: The owner.
+            limits: At most 8 ``Limit`` objects or dictionaries, for all its keys together. Empty: no limits. None: the
+                setting ``default_owner_limits``.
+            name: A name for people, 1 to 100 characters. None: no name.
+
+        Raises:
+            InvalidField: If a value is invalid.
+        """
+        check_owner_id(owner_id, "owner_id")
+        sent: dict[str, Any] = {} if name is UNCHANGED else {"name": name}
+        if limits is not UNCHANGED:
+            sent["limits"] = list(limits) if isinstance(limits, Iterable) and not isinstance(limits, str) else limits
+        values = validate_fields(OwnerFields, sent).sent_fields()
+        if values.get("limits") is not None:
+            check_units(values["limits"], self._settings.units)
+            values["limits"] = as_json(values["limits"])
+        if values:
+            await self._set(owner_id, values, "updated")
+        return await self.get(owner_id)
+
+    async def suspend(self, owner_id: str, reason: str | None = None) -> Owner:
+        """Refuse every key of an owner with ``owner_suspended``, on all workers, in one write.
+
+        Keys that are created meanwhile are refused, too.
+
+        Args:
+            owner_id: The owner.
+            reason: Why, shown with the owner.
+        """
+        reason = check_reason(reason)
+        await self._set(owner_id, {"suspended_at": self._now(), "reason": reason}, "suspended", reason)
+        return await self.get(owner_id)
+
+    async def resume(self, owner_id: str, reason: str | None = None) -> Owner:
+        """End the suspension of an owner.
+
+        Args:
+            owner_id: The owner.
+            reason: Why, for the log.
+        """
+        await self._set(owner_id, {"suspended_at": None, "reason": None}, "resumed", check_reason(reason))
+        return await self.get(owner_id)
+
+    @uncancellable
+    async def revoke_keys(
+        self, owner_id: str | None = None, *, created_by: str | None = None, reason: str | None = None
+    ) -> int:
+        """Revoke all keys of an owner, or all that an actor created for whichever owner, on all workers.
+
+        Args:
+            owner_id: Only keys of this owner.
+            created_by: Only keys that this actor created, such as ``user:<id>`` or ``key:<id>``.
+            reason: Why, for the history of each key.
+
+        Returns:
+            How many keys were revoked.
+
+        Raises:
+            InvalidField: If neither is given.
+        """
+        if owner_id is None and created_by is None:
+            raise InvalidField("owner_id", "give an owner, or the actor that created the keys")
+        if owner_id is not None:
+            check_owner_id(owner_id, "owner_id")
+        reason = check_reason(reason)
+        await self._authority.renew()
+        count, pending = await self._store.revoke_keys(
+            owner_id, created_by, self._now(), self._authority, self._check, reason
+        )
+        await self._publish(pending)
+        return count
+
+    @uncancellable
+    async def erase(self, owner_id: str, reason: str | None = None) -> Erasure:
+        """Revoke the keys and sessions of an owner and remove everything personal, for good.
+
+        Names, metadata, addresses, actors and the owner's id are removed or replaced, in the history too. Usage stays,
+        under the ids of keys that no longer name anybody. A second time changes nothing.
+
+        Returns:
+            How many rows were changed.
+        """
+        check_owner_id(owner_id, "owner_id")
+        check_reason(reason)
+        await self._authority.renew()
+        erasure, pending = await self._store.erase(owner_id, self._now(), self._authority, self._check, reason)
+        await self._publish(pending)
+        return erasure
+
+    @uncancellable
+    async def _set(self, owner_id: str, values: dict[str, Any], what: str, reason: str | None = None) -> None:
+        check_owner_id(owner_id, "owner_id")
+        await self._authority.renew()
+        await self._publish(
+            await self._store.set(owner_id, values, what, self._now(), self._authority, self._check, reason)
+        )
+
+    async def _publish(self, pending: Pending) -> None:
+        """Announce the changes of all these owners, and only then say what could not be announced."""
+        late: ChangePending | None = None
+        for owner_id, row_id in pending.items():
+            try:
+                await self._outbox.publish("", owner_id, row_id)
+            except ChangePending as error:
+                late = error
+        if late is not None:
+            raise late

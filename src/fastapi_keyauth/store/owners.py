@@ -1,0 +1,222 @@
+"""Owners, and the changes that concern all keys of one."""
+
+import secrets as random
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Table, delete, func, insert, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fastapi_keyauth.concurrency.uncancellable import uncancellable
+from fastapi_keyauth.domain.keys import Actor
+from fastapi_keyauth.domain.limits import Limit
+from fastapi_keyauth.domain.owners import Erasure, KeyCounts
+from fastapi_keyauth.settings.settings import KeyAuthSettings
+from fastapi_keyauth.store.callers import Authority, CallerRows, lock_owner
+from fastapi_keyauth.store.database import Database
+from fastapi_keyauth.store.mapping import RowMapper, has_status, is_of_product, keys, owners
+from fastapi_keyauth.store.tables import ChangeRow, EventRow, OriginRow, SessionRow, table
+from fastapi_keyauth.telemetry.observer import Observer
+
+_changes = table(ChangeRow)
+_events = table(EventRow)
+_origins = table(OriginRow)
+_sessions = table(SessionRow)
+
+ERASED = "erased"
+"""What stands in place of personal values."""
+Check = Callable[[], None]
+Pending = dict[str, int]
+"""Owner to the row that waits for the announcement of its change."""
+
+
+class OwnerSettings(NamedTuple):
+    """What is set for an owner, with the defaults."""
+
+    name: str | None
+    limits: tuple[Limit, ...]
+    suspended_at: datetime | None
+    reason: str | None
+
+
+class OwnerStore:
+    """Reads and writes owners.
+
+    Args:
+        database: Where they are.
+        settings: The defaults.
+        observer: Notified of each change once it is committed.
+    """
+
+    def __init__(self, database: Database, settings: KeyAuthSettings, observer: Observer) -> None:
+        self._database = database
+        self.tasks = database.tasks
+        self._mapper = RowMapper(settings)
+        self._observer = observer
+        self._is_our_key = is_of_product(keys, settings.key_prefix)
+
+    async def find(self, owner_id: str, now: datetime) -> tuple[OwnerSettings, KeyCounts]:
+        """Return what is set for an owner, and the number of its keys by status."""
+        of_owner = (keys.c.owner_id == owner_id) & self._is_our_key
+        counts = [
+            select(func.count()).select_from(keys).where(of_owner, has_status(status, now)).scalar_subquery()
+            for status in ("active", "disabled", "expired", "revoked")
+        ]
+        async with self._database.read() as connection:
+            row = (await connection.execute(select(owners).where(self._is(owner_id)))).first()
+            numbers = (await connection.execute(select(*counts))).one()
+        if row is None:
+            return OwnerSettings(None, self._mapper.rules.of_owner(None), None, None), KeyCounts(*numbers)
+        limits = self._mapper.rules.of_owner(row.limits)
+        return OwnerSettings(row.name, limits, row.suspended_at, row.reason), KeyCounts(*numbers)
+
+    async def find_names(self, owner_ids: Collection[str]) -> dict[str, str | None]:
+        """Return the names of those owners for whom something was set."""
+        ours = (owners.c.prefix == self._mapper.prefix) & owners.c.owner_id.in_(owner_ids)
+        async with self._database.read() as connection:
+            rows = await connection.execute(select(owners.c.owner_id, owners.c.name).where(ours))
+            return {row.owner_id: row.name for row in rows}
+
+    @uncancellable
+    async def set(
+        self,
+        owner_id: str,
+        values: Mapping[str, Any],
+        what: str,
+        now: datetime,
+        authority: Authority,
+        check: Check,
+        reason: str | None = None,
+    ) -> Pending:
+        """Write columns of an owner: these and no others.
+
+        Args:
+            owner_id: The owner.
+            values: Columns to values.
+            what: ``updated``, ``suspended`` or ``resumed``.
+            now: The time, UTC.
+            authority: Confirmed before anything is written.
+            check: Called after that. Raises to stop.
+            reason: Why, for the log.
+        """
+        async with self._database.write() as connection:
+            await authority.confirm(CallerRows(connection, self._mapper, now))
+            check()
+            await lock_owner(connection, owner_id)
+            statement = self._insert(owners).values(
+                prefix=self._mapper.prefix, owner_id=owner_id, created_at=now, updated_at=now, **values
+            )
+            changed = {name: statement.excluded[name] for name in (*values, "updated_at")}
+            await connection.execute(
+                statement.on_conflict_do_update(index_elements=["prefix", "owner_id"], set_=changed)
+            )
+            pending = await self._announce(connection, [owner_id], now)
+        self._observer.owner_changed(what, owner_id, authority.actor(reason))
+        return pending
+
+    @uncancellable
+    async def revoke_keys(
+        self,
+        owner_id: str | None,
+        created_by: str | None,
+        now: datetime,
+        authority: Authority,
+        check: Check,
+        reason: str | None,
+    ) -> tuple[int, Pending]:
+        """Revoke the keys of an owner, or those that an actor created, in one transaction.
+
+        Returns:
+            How many were revoked, and what waits for its announcement.
+        """
+        async with self._database.write() as connection:
+            await authority.confirm(CallerRows(connection, self._mapper, now))
+            check()
+            actor = authority.actor(reason)
+            revoked = await self._revoke(connection, self._find_keys(owner_id, created_by), actor, now)
+            # Also if nothing is left to revoke: the announcement of the first try may have failed.
+            concerned = {owner for _, owner in revoked} | ({owner_id} if owner_id is not None else set())
+            pending = await self._announce(connection, sorted(concerned), now)
+        self._observer.revoked_all(revoked, actor)
+        return len(revoked), pending
+
+    @uncancellable
+    async def erase(
+        self, owner_id: str, now: datetime, authority: Authority, check: Check, reason: str | None
+    ) -> tuple[Erasure, Pending]:
+        """Revoke the keys and sessions of an owner, and take everything personal out of the tables.
+
+        Returns:
+            What was changed, and what waits for its announcement.
+        """
+        alias = f"{ERASED}:{random.token_hex(8)}"  # nobody can log in as this owner and see the keys
+        user = f"user:{owner_id}"
+        async with self._database.write() as connection:
+            await authority.confirm(CallerRows(connection, self._mapper, now))
+            check()
+            actor = authority.actor(reason)
+            revoked = await self._revoke(connection, self._find_keys(owner_id, None), actor, now)
+            ids = select(keys.c.id).where(keys.c.owner_id == owner_id, self._is_our_key)
+            await connection.execute(delete(_origins).where(_origins.c.key_id.in_(ids)))
+            personal = or_(_events.c.key_id.in_(ids), _events.c.actor == user)
+            events = await connection.execute(
+                update(_events).where(personal).values(actor=ERASED, address=None, reason=None, changes={})
+            )
+            erased = {"owner_id": alias, "name": ERASED, "metadata": {}, "allowed_origins": [], "allowed_ips": []}
+            of_owner = update(keys).where(keys.c.owner_id == owner_id, self._is_our_key)
+            changed = await connection.execute(of_owner.values(erased))
+            await connection.execute(update(keys).where(keys.c.created_by == user).values(created_by=ERASED))
+            ended = await connection.execute(delete(_sessions).where(_sessions.c.user_id == owner_id))
+            known = await connection.execute(delete(owners).where(self._is(owner_id)))
+            pending = await self._announce(connection, [owner_id], now)
+        self._observer.revoked_all(revoked, actor)
+        self._observer.owner_changed("erased", None, actor)
+        return Erasure(changed.rowcount, ended.rowcount, events.rowcount, known.rowcount), pending
+
+    def _is(self, owner_id: str) -> ColumnElement[bool]:
+        return (owners.c.prefix == self._mapper.prefix) & (owners.c.owner_id == owner_id)
+
+    def _find_keys(self, owner_id: str | None, created_by: str | None) -> ColumnElement[bool]:
+        found = self._is_our_key
+        if owner_id is not None:
+            found &= keys.c.owner_id == owner_id
+        if created_by is not None:
+            found &= keys.c.created_by == created_by
+        return found
+
+    @staticmethod
+    async def _revoke(
+        connection: AsyncConnection, which: ColumnElement[bool], actor: Actor, now: datetime
+    ) -> list[tuple[str, str]]:
+        """Revoke keys. Return their ids and owners, in the order of the ids, in which they are locked."""
+        alive = which & keys.c.revoked_at.is_(None)
+        statement = select(keys.c.id, keys.c.owner_id).where(alive).order_by(keys.c.id).with_for_update()
+        revoked = [(row.id, row.owner_id) for row in await connection.execute(statement)]
+        if revoked:
+            await connection.execute(update(keys).where(alive).values(revoked_at=now))
+            line: dict[str, Any] = {
+                "event": "revoked",
+                "actor": actor.name,
+                "address": actor.address,
+                "at": now,
+                "changes": {},
+            }
+            rows = [
+                {**line, "key_id": key_id, "reason": actor.reason, "by_admin": actor.needs_admin_for(owner)}
+                for key_id, owner in revoked
+            ]
+            await connection.execute(insert(_events), rows)
+        return revoked
+
+    async def _announce(self, connection: AsyncConnection, owner_ids: Sequence[str], now: datetime) -> Pending:
+        """Note for all workers that the keys of these owners have changed."""
+        pending: Pending = {}
+        for owner_id in owner_ids:
+            row = insert(_changes).values(key_id="", owner_id=owner_id, at=now, prefix=self._mapper.prefix)
+            pending[owner_id] = (await connection.execute(row.returning(_changes.c.id))).scalar_one()
+        return pending
+
+    def _insert(self, target: Table) -> Any:
+        return sqlite.insert(target) if self._database.is_sqlite else postgresql.insert(target)
