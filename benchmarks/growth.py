@@ -133,20 +133,20 @@ async def _warm(database: Path, tokens: list[str]) -> CacheRow:
     address = ClientAddress("127.0.0.1", "127.0.0.1", None)
     values = {"cache_size": 1_000_000, "max_staleness_s": 3600, "default_hourly_limit": 1_000_000, **_CHEAP}
     async with KeyAuth(settings(database, **values)) as auth:
-        authenticator = auth._request_handler.authenticator
+        authenticator = auth._parts.request_handler.authenticator
 
         async def verify_nothing(phc: str, secret: str, owner_id: str) -> bool:
             return True
 
         # The copies share the first key's hash; here only what is remembered counts.
-        auth._hasher.verify = verify_nothing  # type: ignore[method-assign]  # the one part that is replaced
+        auth._parts.hasher.verify = verify_nothing  # type: ignore[method-assign]  # the one part that is replaced
         await authenticator.authenticate_key(AuthContext(Credentials(tokens[0]), address, None))
-        await auth._usage.flush()
+        await auth._parts.usage.flush()
         gc.collect()
         before = psutil.Process().memory_info().rss
         for token in tokens:
             await authenticator.authenticate_key(AuthContext(Credentials(token), address, None))
-        await auth._usage.flush()
+        await auth._parts.usage.flush()
         gc.collect()
         used = psutil.Process().memory_info().rss - before
         picked = [secrets.choice(tokens) for _ in range(2000)]

@@ -103,7 +103,7 @@ class _Burst:
     def __init__(self, auth: KeyAuth, tokens: list[str]) -> None:
         self._auth = auth
         self._tokens = tokens
-        self._verify = auth._hasher.verify
+        self._verify = auth._parts.hasher.verify
         self._started = 0
         self._done = asyncio.Event()
         self.stalls_s = {"burst": 0.0, "hashing": 0.0}
@@ -115,7 +115,7 @@ class _Burst:
             self._started += 1
             return await self._verify(phc, secret, owner_id) if hash_them else True
 
-        self._auth._hasher.verify = verify  # type: ignore[method-assign]  # to see when all of them wait
+        self._auth._parts.hasher.verify = verify  # type: ignore[method-assign]  # to see when all of them wait
         gc.collect()
         gc.freeze()  # as docs/deployment.md recommends; a collection stalls the loop longer than any hash
         watching = asyncio.create_task(self._watch())
@@ -124,7 +124,7 @@ class _Burst:
         self.took_s = time.perf_counter() - began
         self._done.set()
         await watching
-        self._auth._hasher.verify = self._verify  # type: ignore[method-assign]  # as it was
+        self._auth._parts.hasher.verify = self._verify  # type: ignore[method-assign]  # as it was
         if set(seen) != {200}:
             raise RuntimeError(f"not all were admitted: {set(seen)}")
         return self
@@ -142,8 +142,8 @@ async def _memory_of_hashing(auth: KeyAuth) -> int:
     """Bytes that the process grows by while many hashes wait for a thread; before it has hashed anything else."""
     process = psutil.Process()
     before = most = process.memory_info().rss
-    phc = await auth._hasher.hash("one by itself", "a")
-    waiting = asyncio.gather(*(auth._hasher.verify(phc, "one by itself", f"owner {n}") for n in range(NEW_KEYS)))
+    phc = await auth._parts.hasher.hash("one by itself", "a")
+    waiting = asyncio.gather(*(auth._parts.hasher.verify(phc, "one by itself", f"owner {n}") for n in range(NEW_KEYS)))
     while (await asyncio.wait([waiting], timeout=_TICK_S))[1]:
         most = max(most, process.memory_info().rss)
     if not all(waiting.result()):
@@ -161,7 +161,7 @@ async def hashing(folder: Path, redis_url: str) -> Hashing:
         app = _app(auth, protect=False)
         without = await _Burst(auth, copies).run(app, hash_them=False)
         began = time.perf_counter()
-        await auth._hasher.hash("one by itself", "a")
+        await auth._parts.hasher.hash("one by itself", "a")
         each_ms = (time.perf_counter() - began) * 1000
         made = await asyncio.gather(*(auth.keys.create(owner_id="a", name="new") for _ in range(NEW_KEYS)))
         seen = await _Burst(auth, [key.token for key in made]).run(app, hash_them=True)

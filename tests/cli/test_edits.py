@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from fastapi_keyauth import KeyAuth
 from fastapi_keyauth.cli.runner import operating_system_user
+from fastapi_keyauth.parts import Parts
 from tests.helpers.cli import NOBODY, keyauth, make, read
 
 
@@ -101,7 +101,7 @@ def test_enabling_says_what_else_keeps_a_key_from_working(monkeypatch: pytest.Mo
     _, id = make("n", "--expires-in", "30d")
     keyauth("keys", "disable", id)
     later = datetime.now(UTC) + timedelta(days=31)
-    monkeypatch.setattr(KeyAuth, "_now", lambda _: later)
+    monkeypatch.setattr(Parts, "now", lambda _: later)
     assert "expired" in keyauth("keys", "enable", id).stderr
 
 

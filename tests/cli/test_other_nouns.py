@@ -64,7 +64,7 @@ def test_a_token_as_an_argument_is_taken_with_a_warning() -> None:
 def test_blocks_are_listed_and_lifted(redis_url: str) -> None:
     async def block(auth: KeyAuth) -> None:
         for bucket in ("192.0.2.1", "192.0.2.2", "2001:db8::/64"):
-            await auth._limiter.record_failure(bucket)
+            await auth._parts.limiter.record_failure(bucket)
 
     assert "No address" in keyauth("blocks", "list").stderr
     with_auth(block)

@@ -212,7 +212,7 @@ def test_workers_hear_of_a_change_by_a_command_without_redis(redis_url: str, mon
         assert (await authenticate(worker, token)).id == id
         monkeypatch.delenv("KEYAUTH_REDIS_URL")
         await asyncio.to_thread(keyauth, "keys", "revoke", id)
-        await worker._outbox.drain()
+        await worker._parts.outbox.drain()
         with pytest.raises(RevokedApiKey):
             await authenticate(worker, token)
 

@@ -249,7 +249,7 @@ def restarted(server: RedisServer) -> Iterator[None]:
 
 async def _takes_changes(auth: KeyAuth) -> bool:
     try:
-        await auth._limiter.bump_generation("unknown-key1")
+        await auth._parts.limiter.bump_generation("unknown-key1")
     except LimiterUnavailable:
         return False
     return True
@@ -274,7 +274,7 @@ async def test_blocks_are_listed_and_lifted_on_whatever_node_they_lie(
 
 async def test_a_cluster_says_what_it_is(cluster: Cluster, tmp_path: Path) -> None:
     async with worker(tmp_path, cluster.url) as auth:
-        facts = await auth._limiter.primary.facts()  # type: ignore[attr-defined]  # of the FailoverLimiter that it is
+        facts = await auth._parts.limiter.primary.facts()  # type: ignore[attr-defined]  # of the FailoverLimiter that it is
         assert facts.version.endswith(", a cluster of 3 primaries,")
 
 

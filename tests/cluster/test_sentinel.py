@@ -114,7 +114,7 @@ async def test_a_primary_that_hung_and_came_back_is_believed_in_nothing(
     """For seconds it takes itself for the primary still, with the generation from before the revocation. A worker that
     asked nothing all the while has lost sight of it, too."""
     async with worker(tmp_path, watched.url) as here, worker(tmp_path, watched.url) as idle:
-        monkeypatch.setattr(idle._outbox._store, "pending_changes", _nothing)  # nor had it anything to tell
+        monkeypatch.setattr(idle._parts.store, "pending_changes", _nothing)  # nor had it anything to tell
         old, new = watched.pair()
         created = await here.keys.create(owner_id="a", name="k")
         for _ in range(3):
@@ -172,7 +172,7 @@ async def _revoke(auth: KeyAuth, key_id: str) -> None:
 
 
 async def _is_back(auth: KeyAuth) -> bool:
-    limiter = auth._limiter
+    limiter = auth._parts.limiter
     assert isinstance(limiter, FailoverLimiter)
     try:
         await limiter.primary.probe()
@@ -186,5 +186,5 @@ async def _nothing(_limit: int) -> list[tuple[int, str]]:
 
 
 async def _is_announced(auth: KeyAuth) -> bool:
-    await auth._outbox.drain()
-    return not await auth._outbox._store.pending_changes(1)
+    await auth._parts.outbox.drain()
+    return not await auth._parts.store.pending_changes(1)

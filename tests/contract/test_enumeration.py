@@ -69,13 +69,13 @@ def ledger_of(auth: KeyAuth, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[s
         lines.append(f"task {work.__qualname__}")
         return asyncio.Task(work, loop=loop, **options)
 
-    engine = auth._database._engine
+    engine = auth._parts.database._engine
     assert engine is not None
     loop = asyncio.get_running_loop()
     with monkeypatch.context():
         for owner, names in (
-            (auth._limiter, ("check", "record_failure", "known_block_s")),
-            (auth._hasher, ("hash", "verify")),
+            (auth._parts.limiter, ("check", "record_failure", "known_block_s")),
+            (auth._parts.hasher, ("hash", "verify")),
         ):
             for name in names:
                 noted(owner, name)

@@ -158,7 +158,7 @@ def token_in(answer: bytes) -> str:
 
 async def stored_in_database(auth: KeyAuth) -> str:
     """Every row of every table."""
-    engine = auth._database._engine
+    engine = auth._parts.database._engine
     assert engine is not None
     async with engine.connect() as connection:
         rows = [(await connection.execute(text(f"SELECT * FROM {name}"))).all() for name in metadata.tables]  # noqa: S608  # our own names

@@ -18,9 +18,9 @@ TOKENS = {"name": "tokens", "limit": 100, "per": "day", "unit": "tokens"}
 async def set_owner(scene: Scene, **values: Any) -> None:
     """Write the row of an owner, and announce it."""
     row = {"prefix": "ka", "owner_id": OWNER, "created_at": scene.clock.moment(), "updated_at": scene.clock.moment()}
-    async with scene.auth._database.write() as connection:
+    async with scene.auth._parts.database.write() as connection:
         await connection.execute(insert(table(OwnerRow)).values(**{**row, **values}))
-    await scene.auth._outbox.publish("", OWNER, None)
+    await scene.auth._parts.outbox.publish("", OWNER, None)
 
 
 async def test_every_limit_has_room_or_nothing_is_charged(open_scene: OpenScene) -> None:

@@ -209,7 +209,7 @@ async def test_nothing_personal_is_left_after_an_erasure(open_scene: OpenScene) 
         assert erased["rows"] == sum(erased[name] for name in ("keys", "sessions", "events", "owners"))
         assert code_of(await scene.get(token=made["token"])) == "revoked_api_key"
         assert code_of(await scene.get("/api-keys", bearer=session)) == "invalid_session"
-        await scene.auth._outbox._store.forget_changes_before(scene.clock.moment(60))
+        await scene.auth._parts.store.forget_changes_before(scene.clock.moment(60))
         everything = await _dump(scene)
         for personal in ("ada@example", "laptop", "phone", "about Ada", "203.0.113.99"):
             assert [row for row in everything if personal in row] == []
@@ -218,7 +218,7 @@ async def test_nothing_personal_is_left_after_an_erasure(open_scene: OpenScene) 
 
 
 async def _dump(scene: Scene) -> list[str]:
-    async with scene.auth._database.read() as connection:
+    async with scene.auth._parts.database.read() as connection:
         found = [(await connection.execute(select(table))).all() for table in metadata.tables.values()]
     return [repr(row) for rows in found for row in rows]
 

@@ -90,13 +90,13 @@ async def test_a_trailer_moves_neither_the_caller_nor_the_address(
     where they come in one piece with the rest). What was read at the start of the request must hold to its end."""
     scene, key, port = behind
     has_begun = asyncio.Event()
-    real = scene.auth._request_handler.open_context
+    real = scene.auth._parts.request_handler.open_context
 
     def begin(scope: Any) -> AuthContext:
         has_begun.set()
         return real(scope)
 
-    monkeypatch.setattr(scene.auth._request_handler, "open_context", begin)
+    monkeypatch.setattr(scene.auth._parts.request_handler, "open_context", begin)
     sent = request(
         b"authorization: Bearer " + (await scene.session()).encode(),
         b"x-forwarded-for: 203.0.113.7",
@@ -126,7 +126,7 @@ async def test_a_body_of_two_lengths_is_no_second_request(behind: tuple[Scene, I
 
 def test_the_middleware_itself_takes_no_second_spelling(make_auth: type[KeyAuth]) -> None:
     """Names come in lower case from every ASGI server; nothing but the very name is read."""
-    reader = make_auth()._request_handler._credentials
+    reader = make_auth()._parts.request_handler._credentials
     assert reader.read([(b"api-key", b"x")]).token == "x"
     for name in (b"API-KEY", b"api_key", b"api-key ", b" api-key", b"api\xe2\x80\x90key"):
         assert reader.read([(name, b"x")]).token is None

@@ -162,7 +162,7 @@ class Site:
         """Insert copies of a key named ``key 0001`` and so on, in one transaction."""
 
         async def copy() -> None:
-            async with self.auth._database.write() as connection:
+            async with self.auth._parts.database.write() as connection:
                 for rows, name in ((table(KeyRow), "id"), (table(SecretRow), "key_id")):
                     found = await connection.execute(rows.select().where(rows.c[name] == created.key.id))
                     row = found.mappings().one()
@@ -191,7 +191,7 @@ class Site:
 
     def _execute(self, statement: Any) -> None:
         async def execute() -> None:
-            async with self.auth._database.write() as connection:
+            async with self.auth._parts.database.write() as connection:
                 await connection.execute(statement)
 
         self.run(execute())

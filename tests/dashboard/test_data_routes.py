@@ -80,7 +80,7 @@ async def test_usage_of_many_keys_takes_one_statement_and_shows_own_keys_alone(
             if "keyauth_usage" in statement or "keyauth_keys" in statement:
                 statements.append(statement)
 
-        engine = auth._database._engine
+        engine = auth._parts.database._engine
         assert engine is not None
         event.listen(engine.sync_engine, "before_cursor_execute", note)
         answer = await client.get(f"{DATA}/usage", params={"ids": [*mine, other]})

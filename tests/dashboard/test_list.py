@@ -107,7 +107,7 @@ def test_a_thousand_keys_are_shown_page_by_page_with_one_request_for_their_usage
         statements.append(statement)
 
     visitor.page.on("request", note_request)
-    engine = site.auth._database._engine
+    engine = site.auth._parts.database._engine
     assert engine is not None
     event.listen(engine.sync_engine, "before_cursor_execute", note_statement)
     try:

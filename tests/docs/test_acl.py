@@ -52,12 +52,12 @@ async def test_the_commands_of_the_acl_are_enough(
         for _ in range(2):
             await authenticate(auth, created.token)
         await auth.keys.revoke(created.key.id)
-        assert await auth._limiter.record_failure("203.0.113.7") == 0
+        assert await auth._parts.limiter.record_failure("203.0.113.7") == 0
         with pytest.raises(LimiterUnavailable):
             await auth.blocks.list()
     await allow(*for_service, *for_command_line)
     async with KeyAuth(settings) as auth:
         assert [block.address for block in await auth.blocks.list()] == ["203.0.113.7"]
         assert await auth.blocks.clear("203.0.113.7")
-        assert isinstance(auth._limiter, FailoverLimiter)
-        assert (await auth._limiter.primary.facts()).version.startswith("Valkey")
+        assert isinstance(auth._parts.limiter, FailoverLimiter)
+        assert (await auth._parts.limiter.primary.facts()).version.startswith("Valkey")

@@ -37,7 +37,7 @@ async def outcome(auth: KeyAuth, token: str, address: str = "x") -> str:
     """One request with this token: what became of it."""
     visit = AuthContext(Credentials(token, None, False, None, False), ClientAddress(address, address, None), None)
     try:
-        await auth._request_handler.authenticator.authenticate_key(visit)
+        await auth._parts.request_handler.authenticator.authenticate_key(visit)
     except KeyAuthError as error:
         return type(error).__name__
     return "admitted"

@@ -16,7 +16,7 @@ from fastapi_keyauth.store import KeyStore
 async def authenticate(auth: KeyAuth, token: str) -> KeyPrincipal:
     """One request with this token, without HTTP around it."""
     credentials = Credentials(token, None, False, None, False)
-    return await auth._request_handler.authenticator.authenticate_key(
+    return await auth._parts.request_handler.authenticator.authenticate_key(
         AuthContext(credentials, ClientAddress("x", "x", None), None)
     )
 
@@ -60,7 +60,7 @@ class CountedCalls:
 
 
 def store_of(auth: KeyAuth) -> KeyStore:
-    return auth._outbox._store
+    return auth._parts.store
 
 
 async def make_key(auth: KeyAuth) -> CreatedKey:

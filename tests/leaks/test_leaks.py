@@ -184,7 +184,7 @@ async def test_all_tokens_of_a_message_are_revoked_though_no_worker_can_be_told(
     async def fail(_key_id: str, _owner_id: str) -> None:
         raise LimiterUnavailable
 
-    monkeypatch.setattr(auth._limiter, "bump_generation", fail)
+    monkeypatch.setattr(auth._parts.limiter, "bump_generation", fail)
     body = report_of(*(one.token for one in made))
     answer = await client.post("/leaks", content=body, headers=signed(body))
     assert (answer.status_code, answer.json()["holds_within_s"]) == (503, HOLDS_WITHIN_S)

@@ -35,7 +35,7 @@ async def auth(make_auth: Callable[..., KeyAuth]) -> AsyncIterator[KeyAuth]:
 
 async def fail(auth: KeyAuth, bucket: str, times: int = 2) -> None:
     for _ in range(times):
-        await auth._limiter.record_failure(bucket)
+        await auth._parts.limiter.record_failure(bucket)
 
 
 async def test_those_who_are_blocked_are_listed_and_those_who_failed_once_are_not(auth: KeyAuth) -> None:
@@ -89,10 +89,10 @@ async def test_other_workers_forget_a_lifted_block_soon(make_auth: Callable[...,
     settings: dict[str, Any] = {"block_after_failures": 1, "block_for_s": 100, "clock": clock}
     async with make_auth(**settings) as worker, make_auth(**settings) as script:
         await fail(worker, V4)
-        assert worker._limiter.known_block_s(V4)
+        assert worker._parts.limiter.known_block_s(V4)
         assert await script.blocks.clear(V4)
         clock.now += KNOWN_BLOCK_S
-        assert not await worker._limiter.record_failure(V4)
+        assert not await worker._parts.limiter.record_failure(V4)
 
 
 @pytest.mark.parametrize("stack", ["sqlite-redis6"], indirect=True)

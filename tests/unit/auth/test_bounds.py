@@ -104,7 +104,7 @@ async def test_a_flood_of_everything_leaves_nothing_that_grows(
         full = {name.rpartition(".")[0] for name, size in sizes if size == SMALL}
         assert any("KeyCache" in name for name in full), sizes  # the walk has met what fills up
         if auth.settings.redis_url is not None:
-            limiter = auth._limiter
+            limiter = auth._parts.limiter
             assert len(limiter.primary._known_blocks) <= SMALL  # type: ignore[attr-defined]  # of the FailoverLimiter
 
 
@@ -114,7 +114,7 @@ async def test_verified_keys_are_remembered_up_to_the_setting(make_auth: MakeAut
         keys = [await make_key(auth) for _ in range(6)]
         for key in keys * 2:
             await authenticate(auth, key.token)
-        verifier = auth._request_handler.authenticator._verifier
+        verifier = auth._parts.request_handler.authenticator._verifier
         assert len(verifier.key_cache) == 3
         assert not verifier._secrets._hashes._tasks
         assert not verifier._reads._tasks
@@ -129,7 +129,7 @@ async def test_many_tasks_in_flight_leave_nothing_behind(make_auth: MakeAuth) ->
         refused = await asyncio.gather(*[authenticate(auth, guess) for guess in guesses], return_exceptions=True)
         assert len(refused) == 50
         await asyncio.sleep(0)
-        verifier = auth._request_handler.authenticator._verifier
+        verifier = auth._parts.request_handler.authenticator._verifier
         assert not verifier._secrets._hashes._tasks
         assert not verifier._reads._tasks
 
@@ -139,7 +139,7 @@ async def test_an_owner_with_all_keys_that_may_be_makes_argon2_run_no_more(
     make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with make_auth() as auth:
-        hashes = Gate(monkeypatch, auth._hasher, "hash")
+        hashes = Gate(monkeypatch, auth._parts.hasher, "hash")
         hashes.opened.set()
         await auth.keys._management.create(NewKey(name="n"), "a", max_keys=1)
         for _ in range(3):

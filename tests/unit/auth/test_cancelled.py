@@ -108,7 +108,7 @@ class Scene:
         await until(self._is_settled, HANG_S, every_s=0.001)
 
     async def _is_settled(self) -> bool:
-        engine = self.auth._database._engine
+        engine = self.auth._parts.database._engine
         assert engine is not None
         pool: Any = engine.pool
         names = {task.get_name() for task in asyncio.all_tasks()}
@@ -213,7 +213,7 @@ async def test_change_is_made_or_not_made_and_never_half(scene: Scene) -> None:
     async def look(answer: RawAnswer | None) -> None:
         assert answer is None or answer.status == 204
         # What is left to be done is done by any worker's housekeeping; without Redis rows grow too old to be believed.
-        await scene.auth._outbox.drain()
+        await scene.auth._parts.outbox.drain()
         scene.clock.advance(2)
         row = await scene.auth.keys.get(scene.key_id)
         assert (await scene.use()).status == {"active": 200, "revoked": 401}[row.status]

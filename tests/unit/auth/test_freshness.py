@@ -55,7 +55,7 @@ async def test_a_warm_key_is_neither_hashed_nor_read_again(
         for _ in range(3):  # a key that Redis has not seen is read once more, when it has
             await authenticate(auth, created.token)
         reads = Gate(monkeypatch, store_of(auth), "find_for_token")
-        hashes = Gate(monkeypatch, auth._hasher, "verify")
+        hashes = Gate(monkeypatch, auth._parts.hasher, "verify")
         for _ in range(20):
             await authenticate(auth, created.token)
         assert (reads.calls, hashes.calls) == (0, 0)
@@ -70,7 +70,7 @@ async def test_the_row_of_a_changed_key_is_read_once_for_all_that_wait(
             await authenticate(auth, created.token)
         await auth.keys.update(created.key.id, name="other")
         reads = Gate(monkeypatch, store_of(auth), "find_for_token")
-        verifier = auth._request_handler.authenticator._verifier
+        verifier = auth._parts.request_handler.authenticator._verifier
         waiting = CountedCalls(monkeypatch, verifier, "read")
         tasks = [asyncio.create_task(authenticate(auth, created.token)) for _ in range(30)]
         await reads.reached.wait()
@@ -126,7 +126,7 @@ async def test_argon2_runs_once_for_all_that_wait_and_once_per_process(
 ) -> None:
     async with make_auth() as auth:
         created = await make_key(auth)
-        hashes = Gate(monkeypatch, auth._hasher, "verify")
+        hashes = Gate(monkeypatch, auth._parts.hasher, "verify")
         tasks = [asyncio.create_task(authenticate(auth, created.token)) for _ in range(30)]
         await hashes.reached.wait()
         tasks[0].cancel()
@@ -147,7 +147,7 @@ async def test_wrong_secrets_never_reach_argon2_and_are_read_once(
 
     async with make_auth() as auth:
         created = await make_key(auth)
-        hashes = Gate(monkeypatch, auth._hasher, "verify")
+        hashes = Gate(monkeypatch, auth._parts.hasher, "verify")
         reads = Gate(monkeypatch, store_of(auth), "find_for_token")
         reads.opened.set()
         for key_id in (created.key.id, new_key_id()):
@@ -213,13 +213,13 @@ async def test_a_change_whose_worker_died_before_telling_is_told_by_another(
         async def die(_key_id: str, _owner_id: str) -> None:
             raise LimiterUnavailable("dying")
 
-        monkeypatch.setattr(dying._limiter, "bump_generation", die)
+        monkeypatch.setattr(dying._parts.limiter, "bump_generation", die)
         with pytest.raises(ChangePending) as pending:
             await dying.keys.revoke(created.key.id)
         assert pending.value.holds_within_s > 0
         assert (await dying.keys.get(created.key.id)).status == "revoked"
         await authenticate(other, created.token)  # the other worker has not been told
-        await other._outbox.drain()
+        await other._parts.outbox.drain()
         with pytest.raises(RevokedApiKey):
             await authenticate(other, created.token)
         assert await store_of(other).pending_changes(10) == []
@@ -230,8 +230,8 @@ async def test_a_start_that_is_cut_off_leaves_nothing_open(
     make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     auth = make_auth()
-    looking = Gate(monkeypatch, auth._limiter, "run_checks")
-    closing = CountedCalls(monkeypatch, auth._limiter, "close")
+    looking = Gate(monkeypatch, auth._parts.limiter, "run_checks")
+    closing = CountedCalls(monkeypatch, auth._parts.limiter, "close")
     start = asyncio.create_task(auth.__aenter__())
     await looking.reached.wait()
     start.cancel()
@@ -239,7 +239,7 @@ async def test_a_start_that_is_cut_off_leaves_nothing_open(
         await start
     async with asyncio.timeout(10):
         await closing.reach(1)
-    assert auth._database._engine is None
+    assert auth._parts.database._engine is None
 
 
 @pytest.mark.parametrize("stack", ["sqlite-redis6"], indirect=True)
@@ -252,7 +252,7 @@ async def test_changes_that_are_told_late_though_redis_answers_are_in_the_log(
         async def stay_unsettled(_key_id: str, _owner_id: str) -> None:
             raise Unsettled("no Sentinel can be asked")
 
-        monkeypatch.setattr(auth._limiter, "bump_generation", stay_unsettled)
+        monkeypatch.setattr(auth._parts.limiter, "bump_generation", stay_unsettled)
         caplog.clear()
         for enabled in (False, True):
             with pytest.raises(ChangePending):
@@ -272,14 +272,14 @@ async def test_all_changes_that_piled_up_are_told_in_one_look(
         async def die(_key_id: str, _owner_id: str) -> None:
             raise LimiterUnavailable("dying")
 
-        monkeypatch.setattr(dying._limiter, "bump_generation", die)
+        monkeypatch.setattr(dying._parts.limiter, "bump_generation", die)
         created = [await make_key(dying) for _ in range(5)]
         for key in created:
             await authenticate(other, key.token)
         for key in created:
             with pytest.raises(ChangePending):
                 await dying.keys.revoke(key.key.id)
-        await other._outbox.drain()
+        await other._parts.outbox.drain()
         assert await store_of(other).pending_changes(10) == []
         for key in created:
             with pytest.raises(RevokedApiKey):
@@ -295,8 +295,8 @@ def test_a_keyauth_can_be_started_again_in_another_event_loop(make_auth: MakeAut
             if token is None:
                 token = (await make_key(auth)).token
             await asyncio.gather(*(authenticate(auth, token) for _ in range(20)))
-            await asyncio.gather(*(auth._limiter.bump_generation("x" * 12) for _ in range(20)))
-            await asyncio.gather(*(auth._usage.flush() for _ in range(5)))
+            await asyncio.gather(*(auth._parts.limiter.bump_generation("x" * 12) for _ in range(20)))
+            await asyncio.gather(*(auth._parts.usage.flush() for _ in range(5)))
             return token
 
     asyncio.run(run(asyncio.run(run(None))))
@@ -316,7 +316,7 @@ async def test_the_second_try_of_a_change_that_could_not_be_told_tells_it(
             async def fail(_key_id: str, _owner_id: str) -> None:
                 raise LimiterUnavailable("away")
 
-            patch.setattr(here._limiter, "bump_generation", fail)
+            patch.setattr(here._parts.limiter, "bump_generation", fail)
             with pytest.raises(ChangePending):
                 await here.keys.update(created.key.id, enabled=False)
         await here.keys.update(created.key.id, enabled=False)
@@ -331,9 +331,9 @@ async def test_a_dead_key_that_is_still_used_costs_no_reads(
     async with auth:
         created = await make_key(auth)
         await auth.keys.revoke(created.key.id)
-        if isinstance(auth._limiter, FailoverLimiter):
-            assert isinstance(auth._limiter.primary, SingleNodeLimiter)
-            await auth._limiter.primary._control_client.flushdb()
+        if isinstance(auth._parts.limiter, FailoverLimiter):
+            assert isinstance(auth._parts.limiter.primary, SingleNodeLimiter)
+            await auth._parts.limiter.primary._control_client.flushdb()
         reads = Gate(monkeypatch, store_of(auth), "find_for_token")
         reads.opened.set()
         for _ in range(20):
@@ -368,7 +368,7 @@ async def test_want_of_memory_for_argon2_says_nothing_about_the_secret(
     async with make_auth(block_after_failures=1) as auth:
         created = await make_key(auth)
         with monkeypatch.context() as patch:
-            patch.setattr(auth._hasher, "_hasher", type("Hasher", (), {"verify": staticmethod(fail)}))
+            patch.setattr(auth._parts.hasher, "_hasher", type("Hasher", (), {"verify": staticmethod(fail)}))
             for _ in range(3):
                 with pytest.raises(HasherUnavailable):
                     await authenticate(auth, created.token)

@@ -27,13 +27,13 @@ async def dead_tokens(auth: KeyAuth, count: int, owner_id: str = "mallory") -> l
 def hashes_of(auth: KeyAuth, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The owner of each hash that is run from now on, in the order in which they run."""
     ran: list[str] = []
-    real = auth._hasher._verify_in_turn
+    real = auth._parts.hasher._verify_in_turn
 
     async def verify(phc: str, secret: str, owner_id: str) -> tuple[bool, float]:
         ran.append(owner_id)
         return await real(phc, secret, owner_id)
 
-    monkeypatch.setattr(auth._hasher, "_verify_in_turn", verify)
+    monkeypatch.setattr(auth._parts.hasher, "_verify_in_turn", verify)
     return ran
 
 
@@ -44,7 +44,7 @@ class SlowHashes:
         self.ran: list[str] = []
         self.second = asyncio.Event()
         self.go = asyncio.Event()
-        hashing = auth._hasher
+        hashing = auth._parts.hasher
         turns = hashing._turns
         real = turns.acquire
 
@@ -66,7 +66,7 @@ async def test_dead_secrets_do_not_push_out_those_in_use(make_auth: MakeAuth, mo
         for token in await dead_tokens(auth, 8):
             with pytest.raises(ExpiredApiKey):
                 await authenticate(auth, token)
-        reads = Gate(monkeypatch, auth._outbox._store, "find_for_token")
+        reads = Gate(monkeypatch, auth._parts.store, "find_for_token")
         reads.opened.set()
         ran = hashes_of(auth, monkeypatch)
         for key in live:
@@ -143,7 +143,7 @@ async def test_the_lane_of_the_dead_rests(make_auth: MakeAuth, monkeypatch: pyte
         real = loop.call_later
 
         def call_later(delay: float, callback: Any, *arguments: Any, **options: Any) -> asyncio.TimerHandle:
-            if callback == auth._hasher._inactive_turns.release:
+            if callback == auth._parts.hasher._inactive_turns.release:
                 rests.append(delay)
                 delay = 0
             return real(delay, callback, *arguments, **options)
@@ -153,22 +153,22 @@ async def test_the_lane_of_the_dead_rests(make_auth: MakeAuth, monkeypatch: pyte
         async def verify(_phc: str, _secret: str, _owner_id: str) -> tuple[bool, float]:
             return True, 2.0
 
-        monkeypatch.setattr(auth._hasher, "_verify_in_turn", verify)
+        monkeypatch.setattr(auth._parts.hasher, "_verify_in_turn", verify)
         for _ in range(2):
-            assert await auth._hasher.verify_inactive("", "", "a")
+            assert await auth._parts.hasher.verify_inactive("", "", "a")
         assert rests == [6.0, 6.0]
 
 
 async def test_new_keys_wait_for_their_hash_up_to_a_bound(make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch) -> None:
     async with make_auth() as auth:
-        phc = await auth._hasher.hash("right", "a")
+        phc = await auth._parts.hasher.hash("right", "a")
         slow = SlowHashes(auth, monkeypatch)
         running = auth.settings.max_concurrent_hashes
         asked = [
-            asyncio.create_task(auth._hasher.verify(phc, "right", "a"))
+            asyncio.create_task(auth._parts.hasher.verify(phc, "right", "a"))
             for _ in range(MAX_WAITING_OF_OWNER + running + 1)
         ]
-        new = [asyncio.create_task(auth._hasher.hash("new", "a")) for _ in range(MAX_WAITING_OF_OWNER + 1)]
+        new = [asyncio.create_task(auth._parts.hasher.hash("new", "a")) for _ in range(MAX_WAITING_OF_OWNER + 1)]
         done, _ = await asyncio.wait(asked, timeout=20, return_when=asyncio.FIRST_EXCEPTION)
         assert [type(task.exception()) for task in done] == [HasherUnavailable]
         refused, _ = await asyncio.wait(new, timeout=20, return_when=asyncio.FIRST_EXCEPTION)
@@ -184,11 +184,13 @@ async def test_a_crowd_of_new_secrets_refuses_no_other_owners_first_use(
 ) -> None:
     monkeypatch.setattr("fastapi_keyauth.auth.hashing.MAX_WAITING", 20)
     async with make_auth() as auth:
-        phc = await auth._hasher.hash("right", "a")
+        phc = await auth._parts.hasher.hash("right", "a")
         slow = SlowHashes(auth, monkeypatch)
-        crowd = [asyncio.create_task(auth._hasher.hash("new", f"mallory {number % 3}")) for number in range(40)]
+        crowd = [asyncio.create_task(auth._parts.hasher.hash("new", f"mallory {number % 3}")) for number in range(40)]
         await slow.second.wait()
-        others = [asyncio.create_task(auth._hasher.verify(phc, "right", f"owner {number}")) for number in range(20)]
+        others = [
+            asyncio.create_task(auth._parts.hasher.verify(phc, "right", f"owner {number}")) for number in range(20)
+        ]
         slow.go.set()
         assert await asyncio.gather(*others) == [True] * 20
         outcomes = await asyncio.gather(*crowd, return_exceptions=True)

@@ -70,13 +70,13 @@ def record(**values: Any) -> dict[str, Any]:
 
 
 async def row_of(auth: KeyAuth) -> Any:
-    async with auth._database.read() as connection:
+    async with auth._parts.database.read() as connection:
         return (await connection.execute(select(secrets))).one()
 
 
 async def settle(auth: KeyAuth) -> None:
     """Until what goes on behind requests is over."""
-    await auth._verifier.close()
+    await auth._parts.verifier.close()
 
 
 @pytest.fixture
@@ -246,8 +246,8 @@ async def test_a_burst_of_wrong_tokens_costs_few_hashes(make: MakeAuth, monkeypa
         found_wrong = [tried for tried in tries if isinstance(tried.exception(), InvalidApiKey)]
         assert len(found_wrong) == MAX_TRIED
         await authenticate(auth, TOKEN)
-        assert auth._verifier.imported is not None
-        assert not auth._verifier.imported._tried
+        assert auth._parts.verifier.imported is not None
+        assert not auth._parts.verifier.imported._tried
 
 
 BAD: list[tuple[dict[str, Any], str | None, str]] = [

@@ -21,17 +21,17 @@ pytestmark = pytest.mark.parametrize("stack", ["sqlite-memory", "postgres-valkey
 
 
 async def add(auth: KeyAuth, row: type[Any], rows: list[dict[str, Any]]) -> None:
-    async with auth._database.write() as connection:
+    async with auth._parts.database.write() as connection:
         await connection.execute(insert(table(row)), rows)
 
 
 async def values(auth: KeyAuth, row: type[Any], column: str) -> list[Any]:
-    async with auth._database.read() as connection:
+    async with auth._parts.database.read() as connection:
         return sorted((await connection.execute(select(table(row).c[column]))).scalars())
 
 
 async def prune_all(auth: KeyAuth) -> None:
-    pruner, rounds = auth._pruner, 0
+    pruner, rounds = auth._parts.pruner, 0
     pruner._due_at = 0
     while pruner._due_at == 0:
         await pruner.prune_when_due()
@@ -44,7 +44,7 @@ async def test_only_what_is_long_over_goes(make_auth: MakeAuth, monkeypatch: pyt
     async with make_auth() as auth:
         created = await auth.keys.create(owner_id="a", name="k")
         await auth.keys.revoke(created.key.id)
-        now = auth._now()
+        now = auth._parts.now()
         hour = int(now.timestamp()) // HOUR_S
         ages = {"new": timedelta(0), "kept": KEEP_OVER - timedelta(hours=1)} | {
             f"old{number}": KEEP_OVER + timedelta(hours=number + 1) for number in range(5)
@@ -79,7 +79,7 @@ async def test_it_comes_round_once_an_hour(make_auth: MakeAuth) -> None:
                 calls += 1
                 return calls < 3  # three batches, then nothing is left
 
-        pruner = Pruner(Counted(auth._database), auth._now, lambda: clock)
+        pruner = Pruner(Counted(auth._parts.database), auth._parts.now, lambda: clock)
         pruner.start()
         await pruner.prune_when_due()
         assert calls == 0
@@ -97,5 +97,5 @@ async def test_workers_that_prune_at_once_do_not_get_in_each_others_way(make_aut
     async with here, there:
         await add(here, UsageRow, [{"key_id": f"k{n}", "hour": 1, "admitted": 1, "refused": 0} for n in range(500)])
         await asyncio.gather(prune_all(here), prune_all(there))
-        async with here._database.read() as connection:
+        async with here._parts.database.read() as connection:
             assert (await connection.execute(select(func.count()).select_from(table(UsageRow)))).scalar_one() == 0

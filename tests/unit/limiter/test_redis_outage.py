@@ -62,7 +62,7 @@ async def test_local_policy_goes_on_limits_and_recovers(database_url: str, redis
 
 async def _is_recovered(auth: KeyAuth) -> bool:
     try:
-        await auth._limiter.bump_generation("unknown-key1")
+        await auth._parts.limiter.bump_generation("unknown-key1")
     except LimiterUnavailable:
         return False
     return True
@@ -85,7 +85,7 @@ async def test_a_change_during_the_outage_says_so_and_holds_before_and_after(
                 await authenticate(here, created.token)
         await until(lambda: _is_recovered(there))
         await until(lambda: _is_recovered(here))
-        await there._outbox.drain()
+        await there._parts.outbox.drain()
         for auth in (here, there):
             with pytest.raises(RevokedApiKey):
                 await authenticate(auth, created.token)
@@ -148,7 +148,7 @@ async def test_a_change_without_redis_is_heard_by_workers_that_have_it(database_
             await authenticate(worker, created.token)
         async with build_script(database_url) as script:
             await script.keys.revoke(created.key.id)
-        await worker._outbox.drain()
+        await worker._parts.outbox.drain()
         with pytest.raises(RevokedApiKey):
             await authenticate(worker, created.token)
 
@@ -161,12 +161,12 @@ async def test_a_change_without_redis_waits_for_workers_that_do_not_reach_the_da
         for _ in range(3):
             await authenticate(worker, created.token)
         with monkeypatch.context() as patch:
-            patch.setattr(worker._outbox._store, "pending_changes", _find_nothing)
+            patch.setattr(worker._parts.store, "pending_changes", _find_nothing)
             async with build_script(database_url) as script:
                 await script.keys.revoke(created.key.id)
-                script._outbox._now = lambda: datetime.now(UTC) + timedelta(hours=20)
-                await script._outbox.drain()
-        await worker._outbox.drain()
+                script._parts.outbox._now = lambda: datetime.now(UTC) + timedelta(hours=20)
+                await script._parts.outbox.drain()
+        await worker._parts.outbox.drain()
         with pytest.raises(RevokedApiKey):
             await authenticate(worker, created.token)
 
@@ -175,11 +175,11 @@ async def test_a_change_without_redis_is_forgotten_in_the_end(database_url: str)
     async with build_script(database_url) as script:
         created = await make_key(script)
         await script.keys.revoke(created.key.id)
-        store = script._outbox._store
-        await script._outbox.drain()
+        store = script._parts.store
+        await script._parts.outbox.drain()
         assert len(await store.pending_changes(10)) == 1
-        script._outbox._now = lambda: datetime.now(UTC) + timedelta(hours=25)
-        await script._outbox.drain()
+        script._parts.outbox._now = lambda: datetime.now(UTC) + timedelta(hours=25)
+        await script._parts.outbox.drain()
         assert await store.pending_changes(10) == []
 
 
@@ -197,10 +197,10 @@ async def test_what_was_proven_before_an_outage_is_not_believed_after_it(databas
         await admin.replicaof("127.0.0.1", 1)
         with pytest.raises(ChangePending):
             await here.keys.revoke(created.key.id)
-        await there._outbox.drain()  # its housekeeping notices the outage, no request does
+        await there._parts.outbox.drain()  # its housekeeping notices the outage, no request does
         assert there._limiter._breaker.is_open  # type: ignore[attr-defined]  # of the FailoverLimiter that it is
         for auth in (here, there):
-            auth._outbox.drain = _say_nothing  # type: ignore[method-assign]  # as if it came too late
+            auth._parts.outbox.drain = _say_nothing  # type: ignore[method-assign]  # as if it came too late
         await admin.replicaof("NO", "ONE")
         await until(lambda: _is_recovered(there))
         with pytest.raises(RevokedApiKey):
@@ -224,12 +224,12 @@ async def test_a_change_is_told_though_the_database_died_after_it(
         await admin.replicaof("127.0.0.1", 1)
         with pytest.raises(ChangePending):
             await here.keys.revoke(created.key.id)
-        await here._usage.flush()
-        await there._usage.flush()
+        await here._parts.usage.flush()
+        await there._parts.usage.flush()
         postgres.kill()
         await admin.replicaof("NO", "ONE")
         await until(lambda: _is_recovered(here))
-        await here._outbox.drain()
+        await here._parts.outbox.drain()
         with pytest.raises(StoreUnavailable):
             await authenticate(there, created.token)
         postgres.restart()
@@ -254,7 +254,7 @@ async def test_a_look_at_redis_that_meets_a_bug_does_not_end_the_looking(
             await authenticate(auth, created.token)
 
         async def is_back() -> bool:
-            return not auth._limiter._breaker.is_open  # type: ignore[attr-defined]  # of the one on Redis
+            return not auth._parts.limiter._breaker.is_open  # type: ignore[attr-defined]  # of the one on Redis
 
         await until(is_back)
         await auth.keys.revoke(created.key.id)
@@ -280,14 +280,14 @@ async def test_a_redis_that_is_brought_back_and_refuses_is_told_of(
 
 async def test_a_stop_closes_everything_whatever_goes_wrong(database_url: str, redis: Server) -> None:
     auth = build(database_url, redis)
-    real = auth._limiter.close
+    real = auth._parts.limiter.close
 
     async def close() -> None:
         await real()
         raise ZeroDivisionError
 
-    auth._limiter.close = close  # type: ignore[method-assign]  # of this one alone
+    auth._parts.limiter.close = close  # type: ignore[method-assign]  # of this one alone
     with pytest.raises(ZeroDivisionError):
         async with auth:
             await make_key(auth)
-    assert auth._database._engine is None
+    assert auth._parts.database._engine is None

@@ -36,7 +36,7 @@ def redis(start_valkey: StartValkey) -> RedisServer:
 
 
 async def _is_back(auth: KeyAuth) -> bool:
-    return not auth._limiter._breaker.is_open  # type: ignore[attr-defined]  # of the one on Redis
+    return not auth._parts.limiter._breaker.is_open  # type: ignore[attr-defined]  # of the one on Redis
 
 
 @pytest.mark.parametrize("how", ["killed", "hung"])
@@ -74,11 +74,11 @@ async def test_with_local_it_serves_and_limits_by_itself_and_recovers(
 async def test_a_block_of_its_own_is_known_and_can_be_lifted(database_url: str, redis: Server) -> None:
     redis.kill()
     async with build(database_url, redis, block_after_failures=1) as auth:
-        assert await auth._limiter.record_failure("192.0.2.1") == 0
-        assert auth._limiter.known_block_s("192.0.2.1") is not None
+        assert await auth._parts.limiter.record_failure("192.0.2.1") == 0
+        assert auth._parts.limiter.known_block_s("192.0.2.1") is not None
         with pytest.raises(LimiterUnavailable):  # what other workers have cannot be lifted now
             await auth.blocks.clear("192.0.2.1")
-        assert auth._limiter.known_block_s("192.0.2.1") is None
+        assert auth._parts.limiter.known_block_s("192.0.2.1") is None
 
 
 async def test_with_deny_it_refuses_until_redis_is_there(database_url: str, redis: Server) -> None:
@@ -151,14 +151,14 @@ async def test_it_stops_as_soon_as_it_has_started_and_starts_again_when_redis_is
     redis.restart()
     async with auth:
         await auth.keys.revoke((await make_key(auth)).key.id)
-    counts = auth._observer.metrics.counters
+    counts = auth._parts.observer.metrics.counters
     assert (counts.outages["redis"], counts.recoveries["redis"]) == (1, 1)  # one, over all three starts
 
 
 async def test_a_question_that_waits_while_it_stops_begins_no_outage(database_url: str, redis: Server) -> None:
     async with build(database_url, redis, on_limiter_outage="deny") as auth:
         redis.stop()
-        asked = asyncio.ensure_future(auth._limiter.check(LimitCheck("k", None)))
+        asked = asyncio.ensure_future(auth._parts.limiter.check(LimitCheck("k", None)))
     with pytest.raises(LimiterUnavailable):
         await asked
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("keyauth")]

@@ -104,8 +104,8 @@ def unknown_token() -> str:
 
 
 def engine_of(auth: KeyAuth) -> AsyncEngine:
-    assert auth._database._engine is not None
-    return auth._database._engine
+    assert auth._parts.database._engine is not None
+    return auth._parts.database._engine
 
 
 def pool_of(auth: KeyAuth) -> Any:
@@ -124,7 +124,7 @@ async def connections_at(server: Server) -> int:
 async def assert_nothing_leaked(auth: KeyAuth, server: Server) -> None:
     """No connection is out, none that is counted is missing, and the server knows of no more than the pool holds."""
     pool = pool_of(auth)
-    await until(lambda: pool.checkedout() == 0 and not auth._database._readings._running)
+    await until(lambda: pool.checkedout() == 0 and not auth._parts.database._readings._running)
     assert pool.checkedin() == pool.size() + pool.overflow() <= engine.POOL_SIZE
 
     async def is_level() -> bool:
@@ -145,7 +145,7 @@ async def test_killed_and_restarted(
     warm, cold = await make_key(auth), await make_key(auth)
     session = {"authorization": f"Bearer {await auth.sessions.create('alice')}"}
     await warm_up(auth, warm.token)
-    await auth._usage.flush()
+    await auth._parts.usage.flush()
     postgres.kill()
     seen = await asyncio.gather(*(client.get("/models", headers={"api-key": warm.token}) for _ in range(20)))
     assert {answer.status_code for answer in seen} == {200}
@@ -179,13 +179,13 @@ async def test_frozen_and_thawed(
     warm, cold = await make_key(auth), await make_key(auth)
     session = await auth.sessions.create("alice")
     await warm_up(auth, warm.token)
-    await asyncio.gather(*(auth._database.fetch(text("SELECT pg_sleep(0.05)")) for _ in range(POOL)))
+    await asyncio.gather(*(auth._parts.database.fetch(text("SELECT pg_sleep(0.05)")) for _ in range(POOL)))
     postgres.stop()
     with hurried(monkeypatch):
         first = asyncio.gather(*(is_admitted(auth, token) for token in [cold.token, unknown_token()] * 30))
         assert await is_admitted(auth, warm.token)
         assert not any(await first)
-        await until(lambda: auth._database._breaker.is_open)
+        await until(lambda: auth._parts.database._breaker.is_open)
         began = time.monotonic()
         for _ in range(50):
             await refused(auth, cold.token, unknown_token())
@@ -215,7 +215,7 @@ async def test_a_frozen_database_does_not_hold_up_the_stop(
         postgres.stop()
         with hurried(monkeypatch):
             await refused(other, unknown_token())
-            await until(lambda: other._database._breaker.is_open)
+            await until(lambda: other._parts.database._breaker.is_open)
     postgres.cont()
 
 
@@ -245,7 +245,7 @@ async def test_tables_that_are_locked_are_an_outage_until_they_are_free(
         await connection.execute(text("LOCK TABLE keyauth_keys IN ACCESS EXCLUSIVE MODE"))
         with hurried(monkeypatch):
             await asyncio.gather(*(refused(auth, cold.token) for _ in range(POOL + 5)))
-            await until(lambda: auth._database._breaker.is_open)
+            await until(lambda: auth._parts.database._breaker.is_open)
             assert await is_admitted(auth, warm.token)
     await until(lambda: is_admitted(auth, cold.token))
     await assert_nothing_leaked(auth, postgres)
@@ -261,10 +261,10 @@ async def test_one_statement_that_fails_is_no_outage(
     with monkeypatch.context() as patch:
         patch.setattr(database, "READ_TIMEOUT_S", 0.2)
         with pytest.raises(StoreUnavailable):
-            await auth._database.fetch(text(statement))
+            await auth._parts.database.fetch(text(statement))
     await authenticate(auth, cold.token)
     await until(lambda: bool(lines("database call failed, ")))
-    assert not auth._database._breaker.is_open
+    assert not auth._parts.database._breaker.is_open
     await assert_nothing_leaked(auth, postgres)
 
 
@@ -273,7 +273,7 @@ async def test_management_leaves_connections_to_requests(auth: KeyAuth) -> None:
     is_over = asyncio.Event()
 
     async def hold() -> None:
-        async with auth._database.read():
+        async with auth._parts.database.read():
             await is_over.wait()
 
     async with asyncio.TaskGroup() as group:
@@ -295,8 +295,8 @@ async def test_a_pool_that_is_used_up_is_no_outage(
         with hurried(monkeypatch):
             await asyncio.gather(*(refused(auth, token) for token in [cold.token, unknown_token()] * 5))
             assert await is_admitted(auth, warm.token)
-            await until(lambda: auth._database._breaker._handling is None)
-            assert not auth._database._breaker.is_open
+            await until(lambda: auth._parts.database._breaker._handling is None)
+            assert not auth._parts.database._breaker.is_open
     await authenticate(auth, cold.token)
     await assert_nothing_leaked(auth, postgres)
 
@@ -308,9 +308,9 @@ async def test_a_burst_of_cold_keys_is_no_outage(auth: KeyAuth, lines: Callable[
 
 
 async def test_a_request_that_goes_away_leaves_its_connection_whole(auth: KeyAuth, postgres: Server) -> None:
-    await auth._database.fetch(text("SELECT 1"))
+    await auth._parts.database.fetch(text("SELECT 1"))
     made = pool_of(auth).checkedin()
-    tasks = [asyncio.create_task(auth._database.fetch(text("SELECT pg_sleep(0.2)"))) for _ in range(made)]
+    tasks = [asyncio.create_task(auth._parts.database.fetch(text("SELECT pg_sleep(0.2)"))) for _ in range(made)]
     await until(lambda: pool_of(auth).checkedout() == made)
     for task in tasks:
         task.cancel()
@@ -357,7 +357,7 @@ async def test_rights_or_tables_that_are_taken_away_are_an_outage_and_no_error_o
 
 async def test_mistakes_in_statements_are_not_taken_for_an_outage(auth: KeyAuth) -> None:
     with pytest.raises(ProgrammingError):
-        async with auth._database.read() as connection:
+        async with auth._parts.database.read() as connection:
             await connection.execute(text("SELECT 1 FROM keyauth_keys WHERE"))
     with pytest.raises(ProgrammingError):
-        await auth._database.fetch(text("SELECT 1 FROM keyauth_keys WHERE"))
+        await auth._parts.database.fetch(text("SELECT 1 FROM keyauth_keys WHERE"))

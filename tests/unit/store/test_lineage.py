@@ -16,7 +16,7 @@ MakeAuth = Callable[..., KeyAuth]
 
 async def go_back(auth: KeyAuth, key_id: str, *then: str) -> None:
     """Bring a key to the state that a backup has: disabled, and without the last line of its history."""
-    async with auth._database.write() as connection:
+    async with auth._parts.database.write() as connection:
         for statement in (
             "UPDATE keyauth_keys SET enabled = false WHERE id = :id",
             "DELETE FROM keyauth_events WHERE id = (SELECT max(id) FROM keyauth_events)",
@@ -53,14 +53,14 @@ async def test_a_database_that_went_back_decides_again(
     make_auth: MakeAuth, then: tuple[str, ...], caplog: pytest.LogCaptureFixture
 ) -> None:
     async with make_auth(max_staleness_s=3600) as auth:
-        await auth._check_lineage()
+        await auth._parts.store.lineage.check()
         token, key_id = await use_a_changed_key(auth)
         await go_back(auth, key_id, *then)
         with caplog.at_level(logging.ERROR, "fastapi_keyauth"):
-            await auth._check_lineage()
+            await auth._parts.store.lineage.check()
             with pytest.raises(DisabledApiKey):
                 await authenticate(auth, token)
-            await auth._check_lineage()
+            await auth._parts.store.lineage.check()
         errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
         assert errors == ["the database went back to an earlier state or was replaced: every key is read again"]
 
@@ -68,10 +68,10 @@ async def test_a_database_that_went_back_decides_again(
 async def test_a_database_without_the_key_refuses_it(make_auth: MakeAuth) -> None:
     async with make_auth(max_staleness_s=3600) as auth:
         token, _ = await use_a_changed_key(auth)
-        async with auth._database.write() as connection:
+        async with auth._parts.database.write() as connection:
             for table in (KeyRow, SecretRow, EventRow):
                 await connection.execute(delete(table))
-        await auth._check_lineage()
+        await auth._parts.store.lineage.check()
         with pytest.raises(InvalidApiKey):
             await authenticate(auth, token)
 
@@ -91,7 +91,7 @@ async def test_changes_as_usual_are_no_restore(make_auth: MakeAuth, caplog: pyte
         tokens = []
         for _ in range(3):
             tokens.append((await use_a_changed_key(auth))[0])
-            await auth._check_lineage()
+            await auth._parts.store.lineage.check()
         assert "database" not in caplog.text
         for token in tokens:
             assert (await authenticate(auth, token)).name == "key"
@@ -110,8 +110,8 @@ async def test_after_an_outage_each_row_is_read_once_and_no_secret_is_hashed_aga
             return await find(key_id, tag)
 
         monkeypatch.setattr(store_of(auth), "find_for_token", find_for_token)
-        hashed = CountedCalls(monkeypatch, auth._hasher, "verify")
-        auth._database.on_recovery()
+        hashed = CountedCalls(monkeypatch, auth._parts.hasher, "verify")
+        auth._parts.database.on_recovery()
         for _ in range(3):
             await authenticate(auth, token)
         assert len(reads) == 1
@@ -123,14 +123,14 @@ async def test_a_row_that_was_read_before_is_not_kept_after(
 ) -> None:
     async with make_auth(max_staleness_s=3600) as auth:
         created = await auth.keys.create("ada", "key")
-        gate = Gate(monkeypatch, auth._hasher, "verify")
+        gate = Gate(monkeypatch, auth._parts.hasher, "verify")
         request = asyncio.create_task(authenticate(auth, created.token))
         await gate.reached.wait()
-        auth._verifier.key_cache.clear()
+        auth._parts.verifier.key_cache.clear()
         gate.opened.set()
         assert (await request).name == "key"
-        await auth._database.settle()
-        async with auth._database.write() as connection:
+        await auth._parts.database.settle()
+        async with auth._parts.database.write() as connection:
             await connection.execute(text("UPDATE keyauth_keys SET enabled = false"))
         with pytest.raises(DisabledApiKey):
             await authenticate(auth, created.token)

@@ -34,7 +34,7 @@ async def test_reads_go_on_and_writes_come_back(
 ) -> None:
     monkeypatch.setattr(database, "POOL_TIMEOUT_S", 1.0)
     auth = make_auth(max_staleness_s=0)
-    auth._database._timeout_s = 1.0
+    auth._parts.database._timeout_s = 1.0
     async with auth:
         warm, *cold = [await make_key(auth) for _ in range(12)]
         session = await auth.sessions.create("alice")
@@ -48,15 +48,15 @@ async def test_reads_go_on_and_writes_come_back(
         writes = [auth.keys.revoke(warm.key.id), auth.keys.create("a", "n"), auth.sessions.create("bob")]
         answers = await asyncio.gather(*writes, return_exceptions=True)
         assert [type(answer) for answer in answers] == [StoreUnavailable] * 3
-        assert not auth._database._breaker.is_open
-        await auth._usage.flush()
-        assert auth._usage.count_lost() == 12
+        assert not auth._parts.database._breaker.is_open
+        await auth._parts.usage.flush()
+        assert auth._parts.usage.count_lost() == 12
         lock.execute("ROLLBACK")
         await auth.keys.revoke(warm.key.id)
-        await auth._usage.flush()
-        assert auth._usage.count_lost() == 0
-        assert auth._database._engine is not None
-        pool: Any = auth._database._engine.pool
+        await auth._parts.usage.flush()
+        assert auth._parts.usage.count_lost() == 0
+        assert auth._parts.database._engine is not None
+        pool: Any = auth._parts.database._engine.pool
         await until(lambda: pool.checkedout() == 0)  # the housekeeping reads now and then
 
 
@@ -70,13 +70,13 @@ async def test_changes_behind_usage_and_other_changes_wait_as_long_as_the_first(
         lock.execute("BEGIN IMMEDIATE")
         changes = [
             asyncio.ensure_future(change)
-            for change in (auth._usage.flush(), auth.sessions.create("ada"), auth.keys.revoke(revoked.key.id))
+            for change in (auth._parts.usage.flush(), auth.sessions.create("ada"), auth.keys.revoke(revoked.key.id))
         ]
-        await until(auth._database._writer.locked)
+        await until(auth._parts.database._writer.locked)
         lock.execute("ROLLBACK")
         await asyncio.gather(*changes)
         assert (await auth.keys.get(revoked.key.id)).status == "revoked"
-        assert auth._usage.count_lost() == 0
+        assert auth._parts.usage.count_lost() == 0
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ async def test_tables_that_are_away_are_an_outage_until_they_are_back(
         lock.execute("ALTER TABLE keyauth_keys RENAME TO moved")
         with pytest.raises(StoreUnavailable):
             await authenticate(auth, key.token)
-        await until(lambda: auth._database._breaker.is_open)
+        await until(lambda: auth._parts.database._breaker.is_open)
         lock.execute("ALTER TABLE moved RENAME TO keyauth_keys")
-        await until(lambda: not auth._database._breaker.is_open)
+        await until(lambda: not auth._parts.database._breaker.is_open)
         await authenticate(auth, key.token)

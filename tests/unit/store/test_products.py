@@ -28,11 +28,11 @@ async def test_keys_of_another_product_are_not_accepted_listed_or_changed(databa
         with pytest.raises(InvalidApiKey):
             await authenticate(admin, format_token("adm", "live", key_id, secret))
         assert (await admin.keys.list()).items == []
-        assert await store_of(admin).origins_of_active_keys(admin._now()) == frozenset()
+        assert await store_of(admin).origins_of_active_keys(admin._parts.now()) == frozenset()
         await authenticate(partner, created.token)
-        await partner._usage.flush()
+        await partner._parts.usage.flush()
         for prefix, found in (("prt", 1), ("adm", 0)):
-            usage = await UsageStore(admin._database, prefix).of_keys([key_id], 0, 2**30, None)
+            usage = await UsageStore(admin._parts.database, prefix).of_keys([key_id], 0, 2**30, None)
             assert len(usage) == found
         for change in (
             admin.keys.get(key_id),
@@ -78,7 +78,7 @@ async def test_changes_of_another_product_are_left_to_its_workers(database_url: 
 async def test_rows_from_before_belong_to_every_product(database_url: str) -> None:
     async with make_auth(database_url, "prt") as partner, make_auth(database_url, "adm") as admin:
         created = await partner.keys.create("mallory", "n")
-        async with partner._database.write() as connection:
+        async with partner._parts.database.write() as connection:
             await connection.execute(text("UPDATE keyauth_keys SET prefix = NULL"))
         assert (await admin.keys.get(created.key.id)).name == "n"
         assert (await authenticate(partner, created.token)).name == "n"

@@ -26,10 +26,10 @@ async def test_a_deleted_file_loses_no_change_that_was_answered(tmp_path: Path) 
         kept = file.rename(tmp_path / "elsewhere.db")
         with pytest.raises(StoreUnavailable):
             await auth.keys.create("ada", "lost")
-        await until(lambda: auth._database._breaker.is_open)
+        await until(lambda: auth._parts.database._breaker.is_open)
         assert not file.exists(), "an empty file in its place"
         kept.rename(file)
-        await until(lambda: not auth._database._breaker.is_open)
+        await until(lambda: not auth._parts.database._breaker.is_open)
         await auth.keys.create("ada", "after")
         assert (await authenticate(auth, token)).name == "before"
     with sqlite3.connect(file) as connection:
@@ -46,7 +46,7 @@ async def test_a_file_that_replaced_the_open_one_decides(tmp_path: Path) -> None
         for suffix in ("-wal", "-shm"):
             file.with_name(file.name + suffix).unlink(missing_ok=True)
         backup.replace(file)
-        await auth._check_lineage()
+        await auth._parts.store.lineage.check()
         with pytest.raises(InvalidApiKey):
             await authenticate(auth, gone)
         assert (await authenticate(auth, kept)).name == "kept"

@@ -53,15 +53,15 @@ async def test_a_batch_whose_answer_was_lost_is_counted_once(
         for _ in range(3):
             await authenticate(auth, created.token)
         lose_answers(2)
-        await auth._usage.flush()
-        assert auth._usage.count_lost() == 1
+        await auth._parts.usage.flush()
+        assert auth._parts.usage.count_lost() == 1
         for _ in range(4):  # what comes meanwhile goes into a batch of its own
             await authenticate(auth, created.token)
-        await auth._usage.flush()
-        await auth._usage.flush()
-        assert auth._usage.count_lost() == 0
+        await auth._parts.usage.flush()
+        await auth._parts.usage.flush()
+        assert auth._parts.usage.count_lost() == 0
         assert await admitted(auth, created.key.id) == 7
-        await auth._usage.flush()
+        await auth._parts.usage.flush()
         assert await admitted(auth, created.key.id) == 7
 
 
@@ -71,12 +71,12 @@ async def test_workers_and_restarts_write_under_names_of_their_own(make_auth: Ma
         created = await make_key(here)
         for auth in (here, there):
             await authenticate(auth, created.token)
-            await auth._usage.flush()
+            await auth._parts.usage.flush()
     async with here:
         await authenticate(here, created.token)
-        await here._usage.flush()
+        await here._parts.usage.flush()
         assert await admitted(here, created.key.id) == 3
-        async with here._database.read() as connection:
+        async with here._parts.database.read() as connection:
             rows = await connection.execute(select(func.count()).select_from(table(WriterRow)))
             assert rows.scalar_one() == 3
 
@@ -85,7 +85,7 @@ async def test_what_two_ask_for_at_once_is_written_once(make_auth: MakeAuth) -> 
     async with make_auth() as auth:
         created = await make_key(auth)
         await authenticate(auth, created.token)
-        await asyncio.gather(*(auth._usage.flush() for _ in range(5)))
+        await asyncio.gather(*(auth._parts.usage.flush() for _ in range(5)))
         assert await admitted(auth, created.key.id) == 1
 
 

@@ -83,9 +83,9 @@ async def test_documented_permissions_suffice_for_the_life_of_a_key(url: str) ->
         await auth.keys.rotate(created.key.id)
         await auth.keys.revoke(created.key.id)
         await auth.sessions.revoke(session)
-        await auth._usage.flush()
-        assert auth._usage.count_lost() == 0
-        await PruneStore(auth._database).prune(datetime.now(UTC), 0)
+        await auth._parts.usage.flush()
+        assert auth._parts.usage.count_lost() == 0
+        await PruneStore(auth._parts.database).prune(datetime.now(UTC), 0)
 
 
 @pytest.mark.parametrize(

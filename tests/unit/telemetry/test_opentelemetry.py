@@ -140,12 +140,12 @@ async def test_it_can_be_turned_off_and_costs_no_more_than_integers_where_it_is_
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = KeyAuthSettings(_env_file=None, **stack.settings, **CHEAP)
-    assert type(KeyAuth(settings, telemetry=False)._metrics) is Metrics
+    assert type(KeyAuth(settings, telemetry=False)._parts.metrics) is Metrics
     monkeypatch.setattr(telemetry, "otel", None)
     async with KeyAuth(settings) as auth:
-        assert type(auth._metrics) is Metrics
+        assert type(auth._parts.metrics) is Metrics
         await authenticate(auth, (await make_key(auth)).token)
-        assert auth._metrics.counters.admitted_by_row == 1
+        assert auth._parts.metrics.counters.admitted_by_row == 1
     with pytest.raises(SetupError, match="extra 'otel'"):
         KeyAuth(settings, telemetry=Telemetry())
 
@@ -154,7 +154,7 @@ async def test_without_a_configured_sdk_nothing_is_wrapped_around_the_limiter(st
     redis_url = servers.fresh_redis_url("valkey")
     settings = KeyAuthSettings(_env_file=None, **{**stack.settings, **CHEAP, "redis_url": redis_url})
     async with KeyAuth(settings) as auth:
-        assert auth._authenticator.limiter is auth._limiter
+        assert auth._parts.authenticator.limiter is auth._parts.limiter
 
 
 def test_no_module_but_one_needs_opentelemetry(stack: Stack) -> None:
