@@ -233,7 +233,8 @@ class KeyManagement:
         async def commit() -> KeyChange:
             await authority.renew()
             now = self.now()
-            async with self._store.change(check_key_id(id), now, authority, authority.owner_ids) as change:
+            revoked = self._store.change(check_key_id(id), now, authority, authority.owner_ids, is_urgent=True)
+            async with revoked as change:
                 check(change.key)
                 if change.key.status != "revoked":
                     await change.update({"revoked_at": now}, "revoked", authority.actor(reason), {})
@@ -258,7 +259,7 @@ class KeyManagement:
 
         async def commit() -> KeyChange:
             now = self.now()
-            async with self._store.change(check_key_id(id), now, authority) as change:
+            async with self._store.change(check_key_id(id), now, authority, is_urgent=revoke) as change:
                 if not await change.has_recorded("leaked", {"leak": leak}):
                     await change.record("leaked", authority.actor(), {"leak": leak})
                 if revoke and change.key.status != "revoked":

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from sqlalchemy import Executable, Row, text
@@ -156,6 +156,7 @@ class Database:
 
     def _create_limits(self) -> None:
         self._writer = asyncio.Lock()
+        self._ordinary_writer = asyncio.Lock()
         size = max_connections(self._url)
         background = max(1, min(MAX_BACKGROUND_CONNECTIONS, size // 3))
         self._unhurried = asyncio.Semaphore(background)
@@ -231,40 +232,46 @@ class Database:
         Raises:
             StoreUnavailable: the database cannot answer.
         """
-        async with self._turn(self._unhurried, POOL_TIMEOUT_S), self._connect(self._engine) as connection:
+        async with self._turn(POOL_TIMEOUT_S, self._unhurried), self._connect(self._engine) as connection:
             yield connection
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction, committed at the end, rolled back on any error.
+    async def write(self, *, is_urgent: bool = False) -> AsyncIterator[AsyncConnection]:
+        """Open a transaction, which is committed at the end and rolled back on any error.
+
+        Args:
+            is_urgent: Whether it passes the changes that wait for the one writer of SQLite, as revocations do.
 
         Raises:
-            StoreUnavailable: the database cannot answer. Where it was asked to commit, it may have done so.
+            StoreUnavailable: If the database does not respond. A transaction whose commit was sent may be committed.
         """
-        # SQLite has one writer. Others wait here, so that readers find connections, and as long as for the lock itself:
-        # a change behind one that waits for another process must not be refused before that one.
-        gate, patience_s = (self._writer, self._timeout_s) if self.is_sqlite else (self._unhurried, POOL_TIMEOUT_S)
-        async with self._turn(gate, patience_s), self._connect(self._engine, writes=True) as connection:
+        # Transactions wait here for SQLite's writer rather than with a connection, so that readers find one. They wait
+        # as long as for the lock: one behind another that waits for a different process must not be refused earlier.
+        turn = self._turn(POOL_TIMEOUT_S, self._unhurried)
+        if self.is_sqlite:
+            # Of the ordinary ones only the first waits for the writer, so that an urgent one passes the others.
+            gates = (self._writer,) if is_urgent else (self._ordinary_writer, self._writer)
+            turn = self._turn(self._timeout_s, *gates)
+        async with turn, self._connect(self._engine, writes=True) as connection:
             yield connection
         try:
-            self._file.is_replaced()  # what was committed to a file that is gone is lost
+            self._file.is_replaced()  # a commit to a deleted file is lost
         except FileNotFoundError as error:
             self._breaker.report_failure(error)
             raise StoreUnavailable from error
 
     @asynccontextmanager
-    async def _turn(self, gate: asyncio.Lock | asyncio.Semaphore, patience_s: float) -> AsyncIterator[None]:
+    async def _turn(self, patience_s: float, *gates: asyncio.Lock | asyncio.Semaphore) -> AsyncIterator[None]:
         self._check()
-        try:
-            async with asyncio.timeout(patience_s):
-                await gate.acquire()
-        except TimeoutError as error:
-            self._breaker.report_failure(error)
-            raise StoreUnavailable from error
-        try:
+        async with AsyncExitStack() as held:
+            try:
+                async with asyncio.timeout(patience_s):
+                    for gate in gates:
+                        await held.enter_async_context(gate)
+            except TimeoutError as error:
+                self._breaker.report_failure(error)
+                raise StoreUnavailable from error
             yield
-        finally:
-            gate.release()
 
     @asynccontextmanager
     async def _connect(self, engine: AsyncEngine | None, writes: bool = False) -> AsyncIterator[AsyncConnection]:

@@ -204,7 +204,13 @@ class KeyStore:
 
     @asynccontextmanager
     async def change(
-        self, key_id: str, now: datetime, authority: Authority, owner_ids: Collection[str] | None = None
+        self,
+        key_id: str,
+        now: datetime,
+        authority: Authority,
+        owner_ids: Collection[str] | None = None,
+        *,
+        is_urgent: bool = False,
     ) -> AsyncIterator[KeyChange]:
         """Open a transaction on one key, which stays locked until the end, so that what was checked still holds.
 
@@ -213,11 +219,12 @@ class KeyStore:
             now: The time, UTC.
             authority: Confirmed before the block is entered.
             owner_ids: Find only keys of these owners. None: of all.
+            is_urgent: See ``Database.write``.
 
         Raises:
             KeyNotFound: If the key does not exist, or is not one of these owners'.
         """
-        async with self._database.write() as connection:
+        async with self._database.write(is_urgent=is_urgent) as connection:
             rows = CallerRows(connection, self._mapper, now)
             # Both rows are locked in the order of their ids: two keys that change each other must not deadlock.
             is_caller_first = authority.key_id is not None and authority.key_id < key_id

@@ -64,5 +64,5 @@ class SessionStore:
             statement = statement.where(_sessions.c.user_id == user_id)
         if token_hash is None and user_id is None:
             raise ValueError("name a session or a user")
-        async with self._database.write() as connection:
+        async with self._database.write(is_urgent=True) as connection:
             await connection.execute(statement)

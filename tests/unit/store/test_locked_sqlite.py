@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,26 @@ async def test_changes_behind_usage_and_other_changes_wait_as_long_as_the_first(
         await asyncio.gather(*changes)
         assert (await auth.keys.get(revoked.key.id)).status == "revoked"
         assert auth._parts.usage.count_lost() == 0
+
+
+async def test_revocations_pass_the_changes_that_wait_for_the_writer(make_auth: MakeAuth) -> None:
+    async with make_auth() as auth:
+        revoked = await make_key(auth)
+        session = await auth.sessions.create("ada")
+        done: list[str] = []
+
+        async def note(name: str, change: Awaitable[object]) -> None:
+            await change
+            done.append(name)
+
+        writer = auth._parts.database._writer
+        async with asyncio.TaskGroup() as tasks, writer:
+            for name in ("first", "second", "third"):
+                tasks.create_task(note(name, auth.sessions.create(name)))
+            tasks.create_task(note("key", auth.keys.revoke(revoked.key.id)))
+            tasks.create_task(note("session", auth.sessions.revoke(session)))
+            await until(lambda: len(writer._waiters or ()) == 3)  # asyncio has no public count
+    assert set(done[1:3]) == {"key", "session"}  # after one that waited for the writer already
 
 
 @pytest.fixture
