@@ -20,9 +20,10 @@ from fastapi_keyauth.limiter import ClusterLimiter, Verdict
 from fastapi_keyauth.limiter import failover as outage
 from fastapi_keyauth.limiter.protocol import Policy
 from fastapi_keyauth.limiter.redis.base import owner_tag
+from tests.helpers.acl import service_commands
 from tests.helpers.cluster_stage import HANGS_S, loaded, outcome, until, worker
 from tests.helpers.groups import HASTY_MS, Cluster
-from tests.helpers.limits import ask
+from tests.helpers.limits import question
 from tests.helpers.processes import wait_until
 from tests.helpers.servers import PASSWORD, RedisServer
 
@@ -81,8 +82,8 @@ async def test_workers_share_the_caps_of_keys_on_all_nodes(
     make_limiter: MakeLimiter, algorithm: Literal["fixed_window", "sliding_window"]
 ) -> None:
     workers = [make_limiter() for _ in range(3)]
-    asks = [ask(f"k{number % 7}", 20, bucket=f"a{number % 5}", algorithm=algorithm) for number in range(420)]
-    seen = await asyncio.gather(*(workers[number % 3].check(each) for number, each in enumerate(asks)))
+    questions = [question(f"k{number % 7}", 20, bucket=f"a{number % 5}", algorithm=algorithm) for number in range(420)]
+    seen = await asyncio.gather(*(workers[number % 3].check(each) for number, each in enumerate(questions)))
     assert admitted(list(seen)) == 7 * 20
     assert {decision.verdict for decision in seen} == {Verdict.ADMITTED, Verdict.LIMITED}
 
@@ -92,11 +93,11 @@ async def test_blocked_requests_take_no_unit_not_even_for_a_moment(make_limiter:
     here, there = make_limiter(), make_limiter()
     for _ in range(3):
         await here.record_failure("bad")
-    asks = [ask("k", 50, bucket="bad" if number % 2 else "good") for number in range(100)]
-    seen = await asyncio.gather(*((here if number % 3 else there).check(each) for number, each in enumerate(asks)))
+    questions = [question("k", 50, bucket="bad" if number % 2 else "good") for number in range(100)]
+    seen = await asyncio.gather(*((here if number % 3 else there).check(each) for number, each in enumerate(questions)))
     assert {decision.verdict for decision in seen[1::2]} == {Verdict.BLOCKED}
     assert {decision.verdict for decision in seen[::2]} == {Verdict.ADMITTED}
-    assert (await here.check(ask("k", 50))).verdict is Verdict.LIMITED
+    assert (await here.check(question("k", 50))).verdict is Verdict.LIMITED
 
 
 async def test_caps_and_blocks_are_exact_while_their_slots_move(cluster: Cluster, make_limiter: MakeLimiter) -> None:
@@ -107,7 +108,7 @@ async def test_caps_and_blocks_are_exact_while_their_slots_move(cluster: Cluster
     async def keep_taking(number: int) -> None:
         while True:
             limiter = workers[number % 2]
-            seen.append(await limiter.check(ask("moving", 400, bucket="wanderer")))
+            seen.append(await limiter.check(question("moving", 400, bucket="wanderer")))
             if len(seen) % 10 == 0:
                 workers[0]._known_blocks.clear()  # so that the cluster is asked each time
                 failed.append(await limiter.record_failure("guesser"))
@@ -163,9 +164,9 @@ async def test_a_failover_under_load_admits_nothing_wrong(
             counts[token] += said == "admitted"
             return said
 
-        asks = [partial(counted, auth, key.token) for auth in (here, there) for key in (capped, revoked)]
+        load_calls = [partial(counted, auth, key.token) for auth in (here, there) for key in (capped, revoked)]
         with cluster.hasty(), restarted(victim):
-            async with loaded(*asks) as load:
+            async with loaded(*load_calls) as load:
                 await until(lambda: counts[capped.token] > 50)
                 if how == "killed":
                     victim.kill()
@@ -268,14 +269,14 @@ async def test_blocks_are_listed_and_lifted_on_whatever_node_they_lie(
     assert (set(found), set(found.values()) <= {59, 60}) == (buckets, True)
     for bucket in buckets:
         assert await other.unblock(bucket) is True
-        assert (await other.check(ask("k", None, bucket=bucket))).verdict is Verdict.ADMITTED
+        assert (await other.check(question("k", None, bucket=bucket))).verdict is Verdict.ADMITTED
     assert (await limiter.blocks(), await limiter.unblock("192.0.2.1")) == ({}, False)
 
 
 async def test_a_cluster_says_what_it_is(cluster: Cluster, tmp_path: Path) -> None:
     async with worker(tmp_path, cluster.url) as auth:
-        facts = await auth._parts.limiter.primary.facts()  # type: ignore[attr-defined]  # of the FailoverLimiter that it is
-        assert facts.version.endswith(", a cluster of 3 primaries,")
+        info = await auth._parts.limiter.primary.server_info()  # type: ignore[attr-defined]  # of the FailoverLimiter
+        assert info.version.endswith(", a cluster of 3 primaries,")
 
 
 async def test_what_is_dangerous_about_the_nodes_is_said_once(cluster: Cluster, make_limiter: MakeLimiter) -> None:
@@ -311,7 +312,7 @@ async def _is_admitted(auth: KeyAuth, token: str) -> bool:
 
 
 async def test_the_url_of_one_server_at_a_node_of_a_cluster_stops_the_start(cluster: Cluster, tmp_path: Path) -> None:
-    """Such a node would answer what lies in one slot, and requests ask about a key and an address."""
+    """Such a node would answer what lies in one slot, and requests question about a key and an address."""
     for server in cluster.servers:
         with pytest.raises(SetupError, match=r"rejects the connection \(.*(MOVED|CROSSSLOT)"):
             async with worker(tmp_path, server.url):
@@ -326,11 +327,9 @@ async def test_a_cluster_that_refuses_stops_the_start_in_a_sentence(cluster: Clu
 
 
 async def test_the_rights_that_the_docs_name_are_enough(cluster: Cluster, tmp_path: Path) -> None:
-    commands = "EVALSHA EVAL TIME HGET HMGET HSET DEL EXPIRE PEXPIRE INFO CLUSTER|SLOTS".lower().split()
+    allowed = [f"+{command}" for command in service_commands("Cluster")]
     for server in cluster.servers:
-        cluster.ask(
-            server, "ACL", "SETUSER", "api", "reset", "on", ">pw", "~keyauth:*", *(f"+{each}" for each in commands)
-        )
+        cluster.ask(server, "ACL", "SETUSER", "api", "reset", "on", ">pw", "~keyauth:*", *allowed)
     url = cluster.url.replace(f":{PASSWORD}@", "api:pw@")
     async with worker(tmp_path, url) as auth:
         created = await auth.keys.create(owner_id="a", name="k", hourly_limit=1)

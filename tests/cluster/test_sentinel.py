@@ -13,6 +13,7 @@ import pytest
 from fastapi_keyauth import KeyAuth, LimiterUnavailable, SetupError
 from fastapi_keyauth.errors import ChangePending
 from fastapi_keyauth.limiter import FailoverLimiter
+from tests.helpers.acl import service_commands
 from tests.helpers.cluster_stage import HANGS_S, loaded, outcome, until, worker
 from tests.helpers.groups import SENTINEL_PASSWORD, SERVICE, Watched
 from tests.helpers.processes import wait_until
@@ -61,11 +62,9 @@ async def test_what_cannot_work_stops_the_start_in_a_sentence(
 
 
 async def test_the_rights_that_the_docs_name_are_enough(watched: Watched, tmp_path: Path) -> None:
-    commands = "EVALSHA EVAL TIME HGET HMGET HSET DEL EXPIRE PEXPIRE ROLE".lower().split()
+    allowed = [f"+{command}" for command in service_commands("Sentinel")]
     for server in watched.servers:
-        watched.ask(
-            server, "ACL", "SETUSER", "api", "reset", "on", ">pw", "~keyauth:*", *(f"+{each}" for each in commands)
-        )
+        watched.ask(server, "ACL", "SETUSER", "api", "reset", "on", ">pw", "~keyauth:*", *allowed)
     async with worker(tmp_path, watched.url.replace(f":{PASSWORD}@", "api:pw@")) as auth:
         created = await auth.keys.create(owner_id="a", name="k", hourly_limit=1)
         assert [await outcome(auth, created.token) for _ in range(2)] == ["admitted", "RateLimitExceeded"]
@@ -88,8 +87,8 @@ async def test_workers_follow_to_a_new_primary_and_admit_nothing_wrong(
             units += said == "admitted"
             return said
 
-        asks = [partial(counted, auth) for auth in (here, there)]
-        async with loaded(*asks, *[partial(outcome, auth, revoked.token) for auth in (here, there)]) as load:
+        load_calls = [partial(counted, auth) for auth in (here, there)]
+        async with loaded(*load_calls, *[partial(outcome, auth, revoked.token) for auth in (here, there)]) as load:
             await until(lambda: units > 50)
             if how == "killed":
                 old.kill()

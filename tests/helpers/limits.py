@@ -16,7 +16,7 @@ def hourly(limit: int | None, algorithm: str = "fixed_window") -> tuple[Limit, .
     return () if limit is None else (hour_limit(limit).model_copy(update={"algorithm": algorithm}),)
 
 
-def ask(key_id: str = "k", limit: int | None = 5, units: int = 1, **options: Any) -> LimitCheck:
+def question(key_id: str = "k", limit: int | None = 5, units: int = 1, **options: Any) -> LimitCheck:
     """A question about a key with an hourly limit, by an asker that has just read its row unless `age_s` is given."""
     algorithm = options.pop("algorithm", "fixed_window")
     is_fresh = options.pop("is_fresh", "age_s" not in options)

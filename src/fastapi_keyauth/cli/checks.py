@@ -140,7 +140,7 @@ async def check_redis(settings: KeyAuthSettings) -> AsyncIterator[Finding]:
 
 async def _inspect(server: RedisLimiterBase) -> Finding:
     try:
-        info = await server.facts()
+        info = await server.server_info()
     except LimiterUnavailable as error:
         if not is_rejection(error):
             raise

@@ -19,13 +19,13 @@ class _Waiter(NamedTuple):
 class FairSemaphore:
     """A semaphore whose waiters are served owner by owner, so that a crowd of one owner delays no other owner.
 
-    Waiters may be divided into lanes. Lanes share the turns, but each has its own bounds, so a full lane closes no
-    other one. Use it from one event loop.
+    Waiters may be divided into lanes. Lanes share the turns, but each has its own bounds, so a full lane does not
+    affect the others. Use it from one event loop.
 
     Args:
         max_concurrent: Maximum number of holders.
         max_waiting: Maximum number of waiters in one lane.
-        max_waiting_per_owner: The same for each owner.
+        max_waiting_per_owner: Maximum number of waiters of one owner in one lane.
     """
 
     def __init__(self, max_concurrent: int, max_waiting: int, max_waiting_per_owner: int) -> None:
@@ -33,7 +33,7 @@ class FairSemaphore:
         self._max_waiting = max_waiting
         self._max_waiting_per_owner = max_waiting_per_owner
         self._waiting: OrderedDict[str, deque[_Waiter]] = OrderedDict()
-        """Owner to waiters, the next owner and its next waiter first. No queue is empty."""
+        """Owner to waiters, the next owner and its next waiter first. Never an empty queue."""
         self._by_lane: Counter[str] = Counter()
         self._by_owner_and_lane: Counter[tuple[str, str]] = Counter()
 
@@ -42,7 +42,7 @@ class FairSemaphore:
         """Hold the semaphore for as long as the block runs.
 
         Args:
-            owner: On whose behalf.
+            owner: The owner on whose behalf it is held.
             lane: The lane to wait in.
 
         Raises:
@@ -55,8 +55,16 @@ class FairSemaphore:
             self.release()
 
     async def acquire(self, owner: str, *, lane: str = "") -> None:
-        """Hold the semaphore until ``release`` is called. See ``slot``."""
-        if self._free > 0:  # then nobody waits
+        """Acquire the semaphore. Each call requires one of ``release``; see ``slot`` for a context manager.
+
+        Args:
+            owner: The owner on whose behalf it is held.
+            lane: The lane to wait in.
+
+        Raises:
+            TooManyWaiting: If too many wait already in this lane, of this owner or of all.
+        """
+        if self._free > 0:  # then there are no waiters
             self._free -= 1
             return
         if (
@@ -73,11 +81,11 @@ class FairSemaphore:
             if waiter.turn.cancelled():
                 self._leave(owner, waiter)
             else:
-                self.release()  # its turn came in the same moment
+                self.release()  # it was acquired in the same moment
             raise
 
     def release(self) -> None:
-        """Give the semaphore back; the next waiter of the next owner gets it."""
+        """Release the semaphore. The next waiter of the next owner acquires it."""
         while self._waiting:
             owner, waiting = self._waiting.popitem(last=False)
             waiter = waiting.popleft()

@@ -1,4 +1,4 @@
-"""What a worker does every few seconds, beside the requests."""
+"""Periodic background tasks."""
 
 import asyncio
 import logging
@@ -8,24 +8,24 @@ logger = logging.getLogger("fastapi_keyauth")
 
 
 class PeriodicTasks:
-    """Calls each of its tasks every few seconds, one after another, whatever happens to any of them.
+    """Calls its tasks one after another, again and again. An error of one does not stop the others.
 
     Args:
-        every_s: seconds between two rounds.
-        tasks: what is to be done.
+        every_s: Seconds between two rounds.
+        tasks: The tasks, in their order.
     """
 
     def __init__(self, every_s: float, *tasks: Callable[[], Awaitable[None]]) -> None:
         self._every_s = every_s
-        self._works = tasks
+        self._tasks = tasks
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin, in this event loop."""
+        """Start in the running event loop."""
         self._task = asyncio.create_task(self._run(), name="keyauth-housekeeping")
 
     async def close(self) -> None:
-        """End, in the middle of a work if need be."""
+        """Stop. A task that is running is cancelled."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -34,10 +34,8 @@ class PeriodicTasks:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(self._every_s)
-            for work in self._works:
+            for task in self._tasks:
                 try:
-                    await work()
-                except Exception:  # whatever it was, the next work and the next round must come; it is in the log
-                    logger.exception(
-                        "housekeeping failed, will try again", extra={"keyauth_event": "housekeeping_failed"}
-                    )
+                    await task()
+                except Exception:  # the other tasks and the next round must still run; the log has the error
+                    logger.exception("housekeeping failed; retrying", extra={"keyauth_event": "housekeeping_failed"})

@@ -1,4 +1,4 @@
-"""Work that comes to its end also when whoever waits for it goes away."""
+"""Work that completes even if its caller is cancelled."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -10,9 +10,9 @@ Parameters = ParamSpec("Parameters")
 
 
 class ShieldedTasks:
-    """Runs each work in a task of its own, which is not cancelled with those that wait for it.
+    """Runs work in tasks of its own, which are not cancelled with their callers.
 
-    A transaction that is cut off in the middle may leave a lock in SQLite, and a change that is cut off after its
+    A transaction that is cancelled in the middle may leave a lock in SQLite, and a change that is cancelled after its
     transaction is not announced. Use it from one event loop.
     """
 
@@ -20,33 +20,45 @@ class ShieldedTasks:
         self._running: set[asyncio.Task[Any]] = set()
 
     async def run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """What the work comes to. Where nobody waits for it any more, its errors are nobody's."""
+        """Return the result of the work. If the caller is cancelled, errors of the work are ignored.
+
+        Args:
+            work: The coroutine to run.
+        """
         task = asyncio.create_task(work, name="keyauth-work")
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return await asyncio.shield(task)
 
     async def settle(self, within_s: float) -> None:
-        """Wait for what still runs; what takes longer is cancelled."""
+        """Wait for the running tasks, and cancel those that take longer.
+
+        Args:
+            within_s: Seconds to wait.
+        """
         if self._running and (late := (await asyncio.wait(self._running, timeout=within_s))[1]):
             for task in late:
                 task.cancel()
             await asyncio.wait(late)
 
 
-class HasWorks(Protocol):
-    """What has methods that are done uncancellable."""
+class HasTasks(Protocol):
+    """A class with uncancellable methods.
+
+    Attributes:
+        tasks: Runs the methods.
+    """
 
     tasks: ShieldedTasks
 
 
-Owner = TypeVar("Owner", bound=HasWorks)
+Owner = TypeVar("Owner", bound=HasTasks)
 
 
 def uncancellable(
     method: Callable[Concatenate[Owner, Parameters], Coroutine[Any, Any, Result]],
 ) -> Callable[Concatenate[Owner, Parameters], Coroutine[Any, Any, Result]]:
-    """Make a method one that comes to its end also when its caller is cancelled."""
+    """Make a method complete even if its caller is cancelled."""
 
     @wraps(method)
     async def run(self: Owner, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:

@@ -1,4 +1,4 @@
-"""The limiter that the settings ask for."""
+"""Limiters, built from the settings."""
 
 import time
 from collections.abc import Callable
@@ -16,15 +16,19 @@ from fastapi_keyauth.settings.settings import KeyAuthSettings
 from fastapi_keyauth.telemetry.observer import Observer
 
 Clock = Callable[[], float]
+"""Returns seconds since 1970."""
 
 
 def build_limiter(settings: KeyAuthSettings, clock: Clock | None, observer: Observer) -> Limiter:
-    """A limiter that has not connected yet.
+    """Build the limiter of an application. It is not connected yet.
 
     Args:
-        settings: what it is to be.
-        clock: seconds since 1970, in place of Redis's own clock or of this host's; for tests.
-        observer: told of outages and of each call.
+        settings: The settings. Without ``redis_url``, the limiter is in memory.
+        clock: Seconds since 1970, in place of the clock of Redis and of this host; for tests.
+        observer: Notified of outages and of each call.
+
+    Raises:
+        SetupError: If ``redis_url`` is invalid.
     """
     policy = Policy.of(settings)
     local_clock = time.time if clock is None else clock

@@ -49,7 +49,7 @@ class FailoverLimiter(Limiter):
             outages=(LimiterUnavailable,),
             is_rejection=is_rejection,
         )
-        primary.rescue = self._rescue
+        primary.on_outage = self._decide_locally
 
     @override
     async def start(self) -> None:
@@ -72,12 +72,12 @@ class FailoverLimiter(Limiter):
         await self.primary.close()
 
     @override
-    def check(self, ask: LimitCheck) -> Awaitable[Decision]:
-        return self._local().check(ask) if self._breaker.is_open else self.primary.check(ask)
+    def check(self, question: LimitCheck) -> Awaitable[Decision]:
+        return self._local().check(question) if self._breaker.is_open else self.primary.check(question)
 
-    def _rescue(self, ask: LimitCheck, error: LimiterUnavailable) -> Decision:
+    def _decide_locally(self, question: LimitCheck, error: LimiterUnavailable) -> Decision:
         self._breaker.report_failure(error)
-        return self._local().decide(ask)
+        return self._local().decide(question)
 
     @override
     def known_block_s(self, bucket: str) -> int | None:

@@ -1,4 +1,4 @@
-"""What every limiter answers, and the policy that all of them keep."""
+"""The protocol of limiters: questions, decisions, policy."""
 
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from fastapi_keyauth.settings.checks import CheckWarning
 from fastapi_keyauth.settings.settings import KeyAuthSettings
 
 SETTLED_S = 60
-"""Seconds for which a settled charge is remembered: a second try of its charge that comes late must charge nothing."""
+"""Seconds for which a settled charge is stored: a retry of its charge that arrives late must charge nothing."""
 
 
 class Verdict(IntEnum):
-    """What a limiter says to one request. The numbers are those of ``redis/lua/take.lua``."""
+    """The outcome of one check. The numbers are those of ``redis/lua/take.lua``."""
 
     ADMITTED = 0
-    """Nothing stands against it, and its cost was charged."""
+    """Nothing prevents the request, and its cost was charged."""
     LIMITED = 1
     """A limit has no room for its cost; nothing was charged."""
     BLOCKED = 2
@@ -41,7 +41,7 @@ class Charge(NamedTuple):
 
 
 class LimitCheck(NamedTuple):
-    """One question for one request: is the address blocked, has the key changed, is there room for its cost?
+    """A question about one request: is the address blocked, has the key changed, is there room for its cost?
 
     Attributes:
         key_id: The key.
@@ -49,9 +49,9 @@ class LimitCheck(NamedTuple):
         limits: The limits of the key and of its owner.
         cost: What the request costs of each unit. None: charge nothing, and check no limit.
         generation: The key's and its owner's, as given out before the row was read; "" if unknown.
-        age_s: Seconds since the row was read. None: the asker has no row. Only an asker with a row leaves a trace of
-            the key in the limiter, so that questions of strangers cannot fill it.
-        is_fresh: Whether the row was read for this very request, which is proof enough.
+        age_s: Seconds since the row was read. None if the row is not known. Only a question with a row creates an
+            entry of the key in the limiter, so that strangers cannot fill it.
+        is_fresh: Whether the row was read for this very request, so that generations need not be compared.
         owner_id: The key's owner. None: not known yet.
         charge: The name of the charge, if it must survive a second try or can be settled.
     """
@@ -75,8 +75,8 @@ class Decision(NamedTuple):
         generation: Opaque. It changes with every change to the key or to its owner. "" if unknown.
         wait_s: Whole seconds, at least 1, until a retry may succeed.
         hour: The hour of the limiter's clock, in hours since 1970.
-        share_s: Seconds for which a reading of the row that began under this generation may serve other requests that
-            get the same generation. 0: each must read the row itself.
+        share_s: Seconds for which requests that get this generation may share one reading of the row. 0: each must read
+            the row itself.
         states: Three whole numbers for each limit, in their order: the units that are left (never below 0), the seconds
             until its window ends (or, in a sliding window that refused, until the cost fits), and the end of its window
             in seconds since 1970. After them, if the verdict is LIMITED, the positions of the limits without room.
@@ -98,7 +98,13 @@ class Decision(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How many failures, within what, block for how long. Durations in milliseconds."""
+    """The policy for failed attempts.
+
+    Attributes:
+        block_after_failures: Failed attempts that block an address.
+        failure_window_ms: Milliseconds within which they count together.
+        block_for_ms: Milliseconds for which the address is blocked.
+    """
 
     block_after_failures: int
     failure_window_ms: int
@@ -106,7 +112,7 @@ class Policy:
 
     @classmethod
     def of(cls, settings: KeyAuthSettings) -> "Policy":
-        """The policy that the settings ask for."""
+        """Return the policy of the settings."""
         return cls(
             block_after_failures=settings.block_after_failures,
             failure_window_ms=settings.failure_window_s * 1000,
@@ -115,43 +121,82 @@ class Policy:
 
 
 class Limiter(Protocol):
-    """Counts attempts and units. Every method may raise ``LimiterUnavailable``."""
+    """Counts failed attempts and units.
+
+    Every method except ``known_block_s`` and ``run_checks`` raises ``LimiterUnavailable`` if the server of the counters
+    is unavailable.
+    """
 
     async def start(self) -> None:
-        """Connect. Raises ``SetupError`` where the server refuses; one that does not answer is an outage."""
+        """Connect.
+
+        Raises:
+            SetupError: If the server rejects the connection. A server that does not respond is an outage.
+        """
 
     async def close(self) -> None:
-        """Let go of connections and tasks."""
+        """Close connections, and end tasks."""
 
-    def check(self, ask: LimitCheck) -> Awaitable[Decision]:
-        """Answer one question, atomically."""
+    def check(self, question: LimitCheck) -> Awaitable[Decision]:
+        """Answer a question, and charge the cost of an admitted request, in one atomic step.
+
+        Args:
+            question: The question.
+        """
 
     def known_block_s(self, bucket: str) -> int | None:
-        """Whole seconds for which the address is blocked, as far as is known here without asking anybody; or None."""
+        """Return the remaining duration of a block that this process knows, without any I/O.
+
+        Args:
+            bucket: Name under which the address is counted.
+
+        Returns:
+            Whole seconds, at least 1. None if no block is known.
+        """
 
     async def record_failure(self, bucket: str) -> int | None:
         """Count a failed attempt.
 
-        None: counted. 0: counted, and it blocks the address from now on. More: not counted, as the address is blocked
-        already, for that many whole seconds.
+        Args:
+            bucket: Name under which the address is counted.
+
+        Returns:
+            None if the attempt was counted. 0 if it was counted and blocks the address. Otherwise the address was
+            blocked already, the attempt was not counted, and this is the rest of the block in whole seconds.
         """
 
     async def bump_generation(self, key_id: str, owner_id: str = "") -> None:
-        """Give a key another generation. When this returns, no worker takes an older row for current."""
+        """Replace the generation of a key. After this returns, no worker considers an older row current.
+
+        Args:
+            key_id: The key.
+            owner_id: Its owner.
+        """
 
     async def bump_owner_generation(self, owner_id: str) -> None:
-        """Give an owner another generation: as ``bump_generation`` for all its keys, in one write."""
+        """Replace the generation of an owner: like ``bump_generation`` for all its keys, in one write.
+
+        Args:
+            owner_id: The owner.
+        """
 
     async def blocks(self) -> dict[str, int]:
-        """What is blocked: bucket to whole seconds left, at least 1."""
+        """Return the blocked buckets, with the whole seconds left of each block, at least 1."""
 
     async def unblock(self, bucket: str) -> bool:
-        """Forget a block and failed attempts. Whether there was a block."""
+        """Delete a block and the failed attempts of an address.
+
+        Args:
+            bucket: Name under which the address is counted.
+
+        Returns:
+            Whether it was blocked.
+        """
 
     async def run_checks(self) -> list[CheckWarning]:
-        """What about the server is allowed and dangerous, as far as it may be asked. Never raises."""
+        """Return warnings about risky settings of the server, as far as it can be checked. Never raises."""
 
 
 def ceil_s(milliseconds: int) -> int:
-    """Whole seconds that cover a duration, at least 1: what ``Retry-After`` wants."""
+    """Return the whole seconds that cover a duration, at least 1, for ``Retry-After``."""
     return max(1, -(-milliseconds // 1000))

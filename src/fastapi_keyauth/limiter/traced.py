@@ -1,4 +1,4 @@
-"""A limiter whose questions show in traces."""
+"""A limiter with OpenTelemetry spans."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Limiter
 
 Span = Callable[..., AbstractContextManager[object]]
-"""``span(name, key_id=None)``: a context manager, which gives an OpenTelemetry span if the request is traced."""
+"""``span(name, key_id=None)`` returns a context manager. It yields an OpenTelemetry span if the request is traced."""
 
 
 class TracedLimiter:
@@ -29,16 +29,16 @@ class TracedLimiter:
         self.unblock = limiter.unblock
         self.run_checks = limiter.run_checks
 
-    async def check(self, ask: LimitCheck) -> Decision:
-        """See ``Limiter``."""
-        with self._span("keyauth.limiter.take", ask.key_id) as span:
-            decision = await self._limiter.check(ask)
+    async def check(self, question: LimitCheck) -> Decision:
+        """Check as the limiter does, in a span with the verdict."""
+        with self._span("keyauth.limiter.take", question.key_id) as span:
+            decision = await self._limiter.check(question)
             set_attribute = getattr(span, "set_attribute", None)
             if set_attribute is not None:
                 set_attribute("keyauth.verdict", decision.verdict.name.lower())
             return decision
 
     async def record_failure(self, bucket: str) -> int | None:
-        """See ``Limiter``."""
+        """Count a failed attempt as the limiter does, in a span."""
         with self._span("keyauth.limiter.fail"):
             return await self._limiter.record_failure(bucket)

@@ -250,14 +250,14 @@ async def test_changes_that_are_told_late_though_redis_answers_are_in_the_log(
         created = await make_key(auth)
 
         async def stay_unsettled(_key_id: str, _owner_id: str) -> None:
-            raise Unsettled("no Sentinel can be asked")
+            raise Unsettled("no Sentinel responds")
 
         monkeypatch.setattr(auth._parts.limiter, "bump_generation", stay_unsettled)
         caplog.clear()
         for enabled in (False, True):
             with pytest.raises(ChangePending):
                 await auth.keys.update(created.key.id, enabled=enabled)
-        assert caplog.messages == ["changes to keys are answered 503 and told later: no Sentinel can be asked"]
+        assert caplog.messages == ["changes to keys are answered 503 and told later: no Sentinel responds"]
 
 
 @several_workers

@@ -16,11 +16,11 @@ from fastapi_keyauth.limiter.redis.connection import IDLE_AFTER_S, ConnectionLos
 from fastapi_keyauth.settings.redis_urls import Address
 from tests.helpers.clocks import LeapingClock
 from tests.helpers.fakes import listening, read_command
-from tests.helpers.limits import ask
+from tests.helpers.limits import question
 
 TIMEOUT_S = 0.5
 HANG = b""
-QUESTION = ask("k", 9)
+QUESTION = question("k", 9)
 
 
 def admitted(remaining: int = 4) -> bytes:

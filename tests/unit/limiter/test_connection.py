@@ -23,7 +23,7 @@ from fastapi_keyauth.telemetry.counters import Metrics
 from fastapi_keyauth.telemetry.observer import Observer
 from tests.helpers.clocks import LeapingClock
 from tests.helpers.fakes import listening, read_command
-from tests.helpers.limits import ask
+from tests.helpers.limits import question
 from tests.helpers.waiting import until
 
 ADMITTED = b"*5\r\n:0\r\n$1\r\ng\r\n:500000\r\n:60\r\n*3\r\n:4\r\n:60\r\n:1800000000\r\n"
@@ -80,7 +80,7 @@ async def limiter(server: FakeRedis) -> AsyncIterator[SingleNodeLimiter]:
 
 
 def take(limiter: SingleNodeLimiter | FailoverLimiter) -> Awaitable[object]:
-    return limiter.check(ask("k", 5))
+    return limiter.check(question("k", 5))
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ async def test_an_odd_answer_fails_the_call_and_the_next_is_served(
     server.answers = [answer]
     with pytest.raises(LimiterUnavailable):
         await take(limiter)
-    decision = await limiter.check(ask("k", 5))
+    decision = await limiter.check(question("k", 5))
     assert decision.verdict is Verdict.ADMITTED
 
 
@@ -114,7 +114,7 @@ async def test_an_answer_that_comes_twice_is_not_taken_for_the_next_one(
     server.in_pieces = False
     with pytest.raises(LimiterUnavailable):
         await take(limiter)
-    decision = await limiter.check(ask("k", 5))
+    decision = await limiter.check(question("k", 5))
     assert decision.remaining == 3
 
 
@@ -139,7 +139,7 @@ async def test_a_connection_that_was_forgotten_while_idle_is_replaced_and_the_ca
     await take(limiter)
     clock.leap(IDLE_AFTER_S + 1)
     server.answers = [b""]
-    decision = await limiter.check(ask())
+    decision = await limiter.check(question())
     assert decision.verdict is Verdict.ADMITTED
     assert (server.calls, server.connections) == (3, 2)
 
@@ -189,7 +189,7 @@ async def test_workers_forked_from_one_process_give_out_generations_of_their_own
     given = set()
     for key_id in ("a", "b"):  # a fork shares all that was made before the start
         await limiter.start()
-        given.add((await limiter.check(ask(key_id, 5))).generation.partition(":")[2])
+        given.add((await limiter.check(question(key_id, 5))).generation.partition(":")[2])
         await limiter.close()
     nonces = {generation[:16] for generation in given}
     assert len(nonces) == 2

@@ -50,17 +50,17 @@ class PlainModel:
         self._counters: dict[tuple[str, str], PlainCounter] = {}
         self._charges: dict[str, list[tuple[PlainCounter, int]]] = {}
 
-    def check(self, ask: LimitCheck) -> tuple[bool, list[int]]:
+    def check(self, question: LimitCheck) -> tuple[bool, list[int]]:
         now_ms = int(self._clock.now * 1000)
-        limits = [(ask.key_id, limit) for limit in ask.limits.key] + [
-            (f"owner {ask.owner_id}", limit) for limit in ask.limits.owner
+        limits = [(question.key_id, limit) for limit in question.limits.key] + [
+            (f"owner {question.owner_id}", limit) for limit in question.limits.owner
         ]
-        costs = list(ask.limits.costs(ask.cost or ()))
+        costs = list(question.limits.costs(question.cost or ()))
         counters = [self._counters.setdefault((holder, limit.counter_id), PlainCounter()) for holder, limit in limits]
-        if ask.charge is not None and ask.charge.actual is not None:
-            self._settle(ask.charge, [limit for _, limit in limits], costs, now_ms)
+        if question.charge is not None and question.charge.actual is not None:
+            self._settle(question.charge, [limit for _, limit in limits], costs, now_ms)
             costs = [0] * len(costs)
-        elif ask.charge is not None and ask.charge.id in self._charges:
+        elif question.charge is not None and question.charge.id in self._charges:
             costs = [0] * len(costs)
         elif all(
             cost <= self.free(limit, counter, now_ms)
@@ -71,8 +71,8 @@ class PlainModel:
                 number = window_at(limit.window_ms, now_ms).number
                 counter.units[number] = counter.units.get(number, 0) + cost
                 windows.append((counter, number))
-            if ask.charge is not None:
-                self._charges[ask.charge.id] = windows
+            if question.charge is not None:
+                self._charges[question.charge.id] = windows
         else:
             return False, [
                 max(0, self.free(one, counter, now_ms)) for (_, one), counter in zip(limits, counters, strict=True)
@@ -172,10 +172,10 @@ async def _compare(url: str, limits: Any, steps: Any) -> None:
                     settled.add(name)
                 elif name in settled:  # is remembered for a minute, of which this clock knows nothing
                     continue
-            ask = LimitCheck(key_id, None, limits, cost, "", 0.0, is_fresh=True, owner_id="o", charge=charge)
-            seen = [await limiter.check(ask) for limiter in limiters]
+            question = LimitCheck(key_id, None, limits, cost, "", 0.0, is_fresh=True, owner_id="o", charge=charge)
+            seen = [await limiter.check(question) for limiter in limiters]
             assert summary(seen[0]) == summary(seen[1])
-            admitted, left = model.check(ask)
+            admitted, left = model.check(question)
             assert (seen[0].verdict is Verdict.ADMITTED) == admitted
             assert list(seen[0].states[0 : 3 * len(left) : 3]) == left
             if admitted and action == "charge":
@@ -200,8 +200,8 @@ async def _jump(url: str, limits: Any, steps: Any) -> None:
         every = limit_set(tuple(limits), ())
         for units, jump_ms in steps:
             clock.now = round(clock.now * 1000 + jump_ms) / 1000
-            ask = LimitCheck("k", None, every, (("requests", units),), "", 0.0, is_fresh=True, owner_id="o")
-            seen = [await limiter.check(ask) for limiter in limiters]
+            question = LimitCheck("k", None, every, (("requests", units),), "", 0.0, is_fresh=True, owner_id="o")
+            seen = [await limiter.check(question) for limiter in limiters]
             assert summary(seen[0]) == summary(seen[1])
             for limit, t_s in zip(every.all, seen[0].states[1::3], strict=False):
                 longest_ms = limit.window_ms * (2 if limit.is_sliding else 1) or 31 * 86_400_000
@@ -215,8 +215,8 @@ async def test_the_largest_numbers_are_counted_to_the_unit(url: str, per: Any, a
     async with two_limiters(url) as (clock, limiters):
 
         async def check(units: int) -> tuple[Any, ...]:
-            ask = LimitCheck("k", None, limits, (("requests", units),), "", 0.0, is_fresh=True, owner_id="o")
-            seen = [summary(await limiter.check(ask)) for limiter in limiters]
+            question = LimitCheck("k", None, limits, (("requests", units),), "", 0.0, is_fresh=True, owner_id="o")
+            seen = [summary(await limiter.check(question)) for limiter in limiters]
             assert seen[0] == seen[1]
             return seen[0]
 
@@ -242,8 +242,8 @@ async def test_a_debt_is_bounded_and_counted_exactly(url: str) -> None:
         for number in range(5):
             for actual in (None, (MAX_UNITS,)):
                 charge = Charge(f"c{number}", 3600, actual)
-                ask = LimitCheck("k", None, limits, (("requests", 0),), "", 0.0, True, "o", charge)
-                seen = [summary(await limiter.check(ask)) for limiter in limiters]
+                question = LimitCheck("k", None, limits, (("requests", 0),), "", 0.0, True, "o", charge)
+                seen = [summary(await limiter.check(question)) for limiter in limiters]
                 assert seen[0] == seen[1]
         assert seen[0][0] is Verdict.ADMITTED or seen[0][3][0] == 0
 
@@ -252,14 +252,14 @@ async def test_a_debt_is_bounded_and_counted_exactly(url: str) -> None:
 async def test_months_begin_on_the_first_in_utc(url: str, year: int) -> None:
     limits = limit_set((resolved(limit=5, per="month"),), ())
     async with two_limiters(url) as (clock, limiters):
-        ask = LimitCheck("k", None, limits, (("requests", 1),), "", 0.0, is_fresh=True, owner_id="o")
+        question = LimitCheck("k", None, limits, (("requests", 1),), "", 0.0, is_fresh=True, owner_id="o")
         for number in range(12):
             window = month(year * 12 + number)
             begins_ms = window.end_ms - window.length_ms
             assert datetime.fromtimestamp(begins_ms / 1000, UTC) == datetime(year, number + 1, 1, tzinfo=UTC)
             for moment_ms in (begins_ms, window.end_ms - 1):
                 clock.now = moment_ms / 1000
-                seen = [summary(await limiter.check(ask)) for limiter in limiters]
+                seen = [summary(await limiter.check(question)) for limiter in limiters]
                 assert seen[0] == seen[1]
                 assert seen[0][3][2] == window.end_ms // 1000
 
@@ -274,8 +274,8 @@ async def test_everything_in_redis_expires_and_not_before_its_window(url: str) -
     )
     for step in range(3):
         charge = Charge(f"c{step}", 600)
-        ask = LimitCheck("k", None, limits, (("requests", 1),), "", 0.0, True, "o", charge)
-        await limiter.check(ask)
+        question = LimitCheck("k", None, limits, (("requests", 1),), "", 0.0, True, "o", charge)
+        await limiter.check(question)
         await limiter.bump_generation("k", "o")
         await limiter.bump_owner_generation("o")
         clock.now += 5 * 86_400

@@ -1,4 +1,4 @@
-"""What the limiters on Redis share: key names, script arguments, replies, generations and recent blocks."""
+"""Base of the limiters on Redis: key names, script arguments, replies, generations and recent blocks."""
 
 import base64
 import hashlib
@@ -6,29 +6,33 @@ import itertools
 import math
 import secrets
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar
 
+from redis.asyncio import Redis
+from typing_extensions import override
+
+from fastapi_keyauth.concurrency.bounded_dict import BoundedDict
 from fastapi_keyauth.domain.limits import Cost, LimitSet
 from fastapi_keyauth.errors import LimiterUnavailable, SetupError
-from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Policy, Verdict, ceil_s
+from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Limiter, Policy, Verdict, ceil_s
 from fastapi_keyauth.limiter.redis.batcher import Answered
+from fastapi_keyauth.limiter.redis.blocks import RedisBlocks
 from fastapi_keyauth.limiter.redis.clients import ClientFactory
 from fastapi_keyauth.limiter.redis.scripts import ScriptArgs
 from fastapi_keyauth.limiter.redis.server_info import ServerInfo
-from fastapi_keyauth.settings.checks import CheckWarning
 from fastapi_keyauth.settings.redis_urls import RedisUrl, parse_redis_url
 from fastapi_keyauth.settings.urls import masked_url
 
 KEEP_S = 7200
 """Seconds for which the hash of a key or owner is kept at least, and beyond the end of each window in it."""
 START_TRIES = 5
-"""Looks at Redis before a start takes it for away: a machine that starts workers is busy."""
+"""Probes at startup before Redis counts as unavailable: a machine that starts workers is busy."""
 KNOWN_BLOCK_S = 5.0
-"""Seconds for which a worker remembers a block, so that a flood from a blocked address costs no trips. Short, so that
-a block that is lifted is soon lifted everywhere."""
+"""Seconds for which a worker caches a block, so that a flood from a blocked address costs no round trips. Short, so
+that all workers soon notice if a block is lifted."""
 _MAX_KNOWN_BLOCKS = 10_000
 _VERDICTS = tuple(Verdict)
 
@@ -46,34 +50,34 @@ def encode_limits(limits: LimitSet, cost: Cost) -> str:
 
 @lru_cache(maxsize=4096)
 def owner_tag(owner_id: str) -> str:
-    """Return what an owner is named by in Redis: short, without the characters that mean something there."""
+    """Return the name of an owner in Redis: short, and without characters that have a meaning in names."""
     return base64.urlsafe_b64encode(hashlib.blake2b(owner_id.encode(), digest_size=12).digest()).decode()
 
 
 class Unsettled(LimiterUnavailable):
-    """The server took the change, but may be just being replaced. That is no outage: questions are answered."""
+    """The server stored a change, but may be about to be replaced. Not an outage: checks are answered."""
 
 
-class RedisLimiterBase(ABC):
-    """A limiter that counts in Redis, on Redis's clock, for many workers.
+class RedisLimiterBase(Limiter):
+    """A limiter that counts in Redis, by Redis's clock, for many workers.
 
     Args:
-        url: see ``redis_urls``.
-        namespace: first part of every name in Redis.
-        timeout_s: seconds to wait for an answer.
-        clock: seconds since 1970, in place of Redis's own clock; for tests.
-        answered: told of each call that carried questions of requests.
+        url: URL of the servers; see ``redis_urls``.
+        policy: Numbers for blocks.
+        namespace: First part of every name in Redis.
+        timeout_s: Seconds to wait for an answer.
+        clock: Seconds since 1970, in place of Redis's own clock; for tests.
+        answered: Called after each call that carried checks of requests.
 
     Attributes:
-        rescue: answers a question that Redis did not; without it ``take`` raises. A function, and no ``except``
-            around an ``await``: one coroutine less to wake up for every request.
-        fails_over: whether another server may take over, so that one that was lost sight of must be believed no more.
-        where: the URL, to be shown.
-        signs: whether the server that gives a generation out signs it. Without, a generation is doubted when the
-            connection is made anew.
+        on_outage: Decides in place of Redis when a call failed. None: ``check`` raises. A callback, since an ``except``
+            around an ``await`` would cost every request one more coroutine.
+        fails_over: Whether another server may take over, which may have lost changes.
+        where: URL to show, without passwords.
+        signs: Whether servers sign the generations that they create. If not, generations are invalid after a reconnect.
     """
 
-    rescue: Callable[[LimitCheck, LimiterUnavailable], Decision] | None = None
+    on_outage: Callable[[LimitCheck, LimiterUnavailable], Decision] | None = None
     fails_over: bool = False
     signs: ClassVar[bool] = False
 
@@ -90,31 +94,32 @@ class RedisLimiterBase(ABC):
         try:
             self._place: RedisUrl = parse_redis_url(url)
         except ValueError as error:
-            raise SetupError(f"The Redis URL {self.where} is wrong: it {error}.") from None
+            raise SetupError(f"The Redis URL {self.where} is invalid: it {error}.") from None
         self._policy = policy
         self._namespace = namespace
         self._timeout_s = timeout_s
         self._clock = clock
         self._answered = answered
         self._epoch = 0
-        self._known_blocks: dict[str, tuple[float, float]] = {}
-        """Bucket to (believed until, blocked until), on the local clock."""
+        self._known_blocks: BoundedDict[str, tuple[float, float]] = BoundedDict(_MAX_KNOWN_BLOCKS)
+        """Bucket to (cached until, blocked until), by the local clock."""
         self._open()
 
     def _open(self) -> None:
-        """ClientFactory that have not connected yet. Made anew at each start, as they belong to one event loop."""
-        # Here and not above: workers that are forked from one process must not give out the same generations.
+        """Create what belongs to one event loop. Called again by each ``start``; nothing connects yet."""
+        # Not in __init__: workers that are forked from one process must not create the same generations.
         self._nonce = secrets.token_hex(8)
         self._numbers = itertools.count()
 
     def invalidate_generations(self) -> None:
-        """Take no row for current that was proven before: a server that we lost sight of may have lost changes (a
-        failover, a restart), or may not have been told of them.
+        """Have every cached row read again: the server may have lost changes in a failover or a restart, or rejected
+        them.
         """
         self._epoch += 1
 
+    @override
     async def start(self) -> None:
-        """Connect. After a ``LimiterUnavailable`` the limiter can be used all the same: it connects once it can.
+        """Connect. After a ``LimiterUnavailable`` the limiter can still be used: it connects when the server is back.
 
         Raises:
             SetupError: If a file that the URL names for TLS cannot be used.
@@ -132,21 +137,15 @@ class RedisLimiterBase(ABC):
                 return
 
     @abstractmethod
-    async def close(self) -> None:
-        """See ``Limiter``."""
-
-    @abstractmethod
     async def probe(self) -> None:
-        """See that questions are answered and changes taken (a replica that lost its primary takes none). Raises
-        ``LimiterUnavailable``.
+        """Check that the servers answer checks and accept changes (a replica without its primary does not).
+
+        Raises:
+            LimiterUnavailable: If they do not.
         """
 
-    @abstractmethod
-    def check(self, ask: LimitCheck) -> Awaitable[Decision]:
-        """See ``Limiter``."""
-
+    @override
     async def record_failure(self, bucket: str) -> int | None:
-        """See ``Limiter``."""
         blocked_s = self.known_block_s(bucket)
         if blocked_s is None:
             blocked_ms = await self._record_failure(bucket)
@@ -158,56 +157,55 @@ class RedisLimiterBase(ABC):
 
     @abstractmethod
     def _record_failure(self, bucket: str) -> Awaitable[int]:
-        """What ``lua/fail.lua`` answers for an address."""
+        """Return the answer of ``lua/fail.lua`` for an address."""
 
+    @override
     async def bump_generation(self, key_id: str, owner_id: str = "") -> None:
-        """See ``Limiter``."""
         await self._bump(self._holder_names(key_id, owner_id)[0])
 
+    @override
     async def bump_owner_generation(self, owner_id: str) -> None:
-        """See ``Limiter``."""
         await self._bump(self._holder_names("", owner_id)[1])
 
     @abstractmethod
     async def _bump(self, name: str) -> None:
-        """Give the key or owner of this hash another generation."""
+        """Replace the generation in the hash of a key or of an owner."""
 
-    @abstractmethod
-    async def blocks(self) -> dict[str, int]:
-        """See ``Limiter``."""
-
+    @override
     async def unblock(self, bucket: str) -> bool:
-        """See ``Limiter``."""
         was_blocked = await self._unblock(bucket)
         self._known_blocks.pop(bucket, None)
         return was_blocked
 
     @abstractmethod
     async def _unblock(self, bucket: str) -> bool:
-        """Forget a block and failed attempts; whether there was a block."""
+        """Delete a block and the failed attempts. Return whether there was a block."""
+
+    def _blocks_on(self, client: Redis) -> RedisBlocks:
+        return RedisBlocks(client, self._namespace, self._timeout_s, self._policy.block_for_ms, self._clock)
 
     @abstractmethod
-    async def run_checks(self) -> list[CheckWarning]:
-        """See ``Limiter``."""
+    async def server_info(self) -> ServerInfo:
+        """Return version and response time of the server.
 
-    @abstractmethod
-    async def facts(self) -> ServerInfo:
-        """What the server says of itself. Raises ``LimiterUnavailable``."""
+        Raises:
+            LimiterUnavailable: If it does not respond in time, or rejects the commands.
+        """
 
-    def _on_error(self, ask: LimitCheck, error: LimiterUnavailable) -> Decision:
-        if self.rescue is None:
+    def _on_error(self, question: LimitCheck, error: LimiterUnavailable) -> Decision:
+        if self.on_outage is None:
             raise error
-        return self.rescue(ask, error)
+        return self.on_outage(question, error)
 
-    def _prepare(self, asks: Sequence[LimitCheck]) -> ScriptArgs:
-        """Names and arguments of ``lua/take.lua``."""
+    def _prepare(self, questions: Sequence[LimitCheck]) -> ScriptArgs:
+        """Return keys and arguments of ``lua/take.lua``."""
         names: list[str] = []
         # Another one each time, on whatever worker; nobody has to be kept from guessing it.
         fresh = f"{self._nonce}{next(self._numbers):x}"
         args: list[str | int] = [self._now_ms(), fresh, "r" if self.signs else "", KEEP_S, self._policy.block_for_ms]
         epoch = f"{self._epoch}:"
         length = len(epoch)
-        for key_id, bucket, limits, cost, generation, age_s, is_fresh, owner_id, charge in asks:
+        for key_id, bucket, limits, cost, generation, age_s, is_fresh, owner_id, charge in questions:
             key, owner = self._holder_names(key_id, owner_id)
             names += (key if bucket is None else f"{self._namespace}:{{{bucket}}}", key, owner)
             # A generation of another epoch proves nothing; "-" equals none that is ever given out.
@@ -223,11 +221,11 @@ class RedisLimiterBase(ABC):
         return names, args
 
     def _holder_names(self, key_id: str, owner_id: str | None) -> tuple[str, str]:
-        """The hashes of a key and of its owner."""
+        """Return the names of the hashes of a key and of its owner."""
         return f"{self._namespace}:{{{key_id}}}", f"{self._namespace}:{{{owner_tag(owner_id or '')}}}"
 
     def _decide(self, reply: Sequence[Any]) -> list[Decision]:
-        """What ``lua/take.lua`` has answered."""
+        """Return the decisions in an answer of ``lua/take.lua``."""
         epoch = f"{self._epoch}:"
         fields = iter(reply)
         return [
@@ -247,17 +245,17 @@ class RedisLimiterBase(ABC):
         ]
 
     def _prepare_failures(self, buckets: Sequence[str]) -> ScriptArgs:
-        """Names and arguments of ``lua/fail.lua``."""
+        """Return keys and arguments of ``lua/fail.lua``."""
         policy = self._policy
         names = [self._name(bucket) for bucket in buckets]
         return names, [self._now_ms(), policy.block_after_failures, policy.failure_window_ms, policy.block_for_ms]
 
     def _prepare_change(self, name: str) -> ScriptArgs:
-        """Names and arguments of ``lua/changed.lua``, for the hash of a key or of an owner."""
+        """Return keys and arguments of ``lua/changed.lua``, for the hash of a key or of an owner."""
         return [name], [secrets.token_hex(8), KEEP_S]
 
     def _name(self, tag: str) -> str:
-        """The hash of an address; its tag keeps it in one slot of a cluster."""
+        """Return the name of the hash of an address. The tag determines its slot in a cluster."""
         return f"{self._namespace}:{{{tag}}}"
 
     def _now_ms(self) -> str | int:
@@ -266,24 +264,21 @@ class RedisLimiterBase(ABC):
     def _local_now(self) -> float:
         return time.monotonic() if self._clock is None else self._clock()
 
+    @override
     def known_block_s(self, bucket: str) -> int | None:
-        """See ``Limiter``."""
         known = self._known_blocks.get(bucket)
         if known is None:
             return None
-        believed_until, blocked_until = known
+        cached_until, blocked_until = known
         now = self._local_now()
-        if now >= believed_until:
+        if now >= cached_until:
             del self._known_blocks[bucket]
             return None
         return max(1, math.ceil(blocked_until - now))
 
     def _remember_block(self, bucket: str, blocked_s: int) -> None:
-        # Whole seconds are rounded up: believed for one less, so that a block never outlives itself here.
-        believed_s = min(KNOWN_BLOCK_S, blocked_s - 1)
-        if believed_s <= 0:
-            return
-        while len(self._known_blocks) >= _MAX_KNOWN_BLOCKS:
-            del self._known_blocks[next(iter(self._known_blocks))]
-        now = self._local_now()
-        self._known_blocks[bucket] = (now + believed_s, now + blocked_s)
+        # One second less, since whole seconds are rounded up: a block must not last longer here than in Redis.
+        cached_s = min(KNOWN_BLOCK_S, blocked_s - 1)
+        if cached_s > 0:
+            now = self._local_now()
+            self._known_blocks[bucket] = (now + cached_s, now + blocked_s)

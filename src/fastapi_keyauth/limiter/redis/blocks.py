@@ -1,4 +1,4 @@
-"""Which addresses are blocked, and lifting a block. Asked by people and scripts, so plain commands will do."""
+"""Blocked addresses: list them, and remove a block. For people and scripts, so plain commands are fast enough."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -10,44 +10,52 @@ from redis.exceptions import RedisError
 from fastapi_keyauth.limiter.protocol import ceil_s
 from fastapi_keyauth.limiter.redis.errors import unavailable
 
-LOOK_TIMEOUT_S = 60.0
-"""Seconds to walk through all names of a server; a million take less than one."""
+SCAN_TIMEOUT_S = 60.0
+"""Seconds to scan all names of a server; a million take less than one."""
 _PAGE = 1000
 
 
 class RedisBlocks:
-    """The blocks that lie in one Redis, under one namespace.
+    """The blocks in one Redis server, under one namespace.
 
     Args:
-        client: of redis-py; one that nobody else uses.
-        namespace: first part of every name.
-        timeout_s: seconds for one answer.
-        clock: seconds since 1970, in place of the server's clock; for tests.
+        client: A client of redis-py that nothing else uses.
+        namespace: First part of every name.
+        timeout_s: Seconds for one answer.
+        block_for_ms: Longest block in milliseconds.
+        clock: Seconds since 1970, in place of the server's clock; for tests.
     """
 
-    def __init__(self, client: Any, namespace: str, timeout_s: float, clock: Callable[[], float] | None) -> None:
+    def __init__(
+        self, client: Any, namespace: str, timeout_s: float, block_for_ms: int, clock: Callable[[], float] | None
+    ) -> None:
         self._client = client
         self._namespace = namespace
         self._timeout_s = timeout_s
+        self._block_for_ms = block_for_ms
         self._clock = clock
 
     async def find(self) -> dict[str, int]:
-        """Bucket to whole seconds left. Raises ``LimiterUnavailable``."""
-        async with _answering(self._timeout_s):
+        """Return the blocked buckets, with the whole seconds left of each block.
+
+        Raises:
+            LimiterUnavailable: If the server does not respond in time, or rejects a command.
+        """
+        async with _in_time(self._timeout_s):
             await self._client.ping()  # a server that hangs is noticed soon
         found: dict[str, int] = {}
-        async with _answering(LOOK_TIMEOUT_S):
+        async with _in_time(SCAN_TIMEOUT_S):
             names: list[str] = []
-            # An address has a dot or a colon, the id of an API key has neither.
+            # An address has a dot or a colon; the id of an API key has neither.
             async for name in self._client.scan_iter(match=f"{self._namespace}:{{*[.:]*}}", count=_PAGE):
                 names.append(name)
                 if len(names) == _PAGE:
-                    found |= await self._look_at(names)
+                    found |= await self._read(names)
                     names.clear()
-            found |= await self._look_at(names)
+            found |= await self._read(names)
         return found
 
-    async def _look_at(self, names: list[str]) -> dict[str, int]:
+    async def _read(self, names: list[str]) -> dict[str, int]:
         pipeline = self._client.pipeline(transaction=False)
         for name in names:
             pipeline.hget(name, "b")
@@ -61,9 +69,16 @@ class RedisBlocks:
         return left
 
     async def lift(self, bucket: str) -> bool:
-        """Forget the block and the failures of a bucket. Whether it was blocked. Raises ``LimiterUnavailable``."""
+        """Delete the block and the failed attempts of a bucket.
+
+        Returns:
+            Whether it was blocked.
+
+        Raises:
+            LimiterUnavailable: If the server does not respond in time, or rejects a command.
+        """
         name = f"{self._namespace}:{{{bucket}}}"
-        async with _answering(self._timeout_s), self._client.pipeline(transaction=True) as pipeline:
+        async with _in_time(self._timeout_s), self._client.pipeline(transaction=True) as pipeline:
             pipeline.hget(name, "b")
             pipeline.pttl(name)
             pipeline.delete(name)
@@ -73,11 +88,12 @@ class RedisBlocks:
     def _left_ms(self, until: str | None, ttl_ms: int) -> int:
         if until is None:
             return 0
-        return ttl_ms if self._clock is None else int(until) - int(self._clock() * 1000)
+        left_ms = ttl_ms if self._clock is None else int(until) - int(self._clock() * 1000)
+        return min(left_ms, self._block_for_ms)  # it is longer if it began while the clock was ahead
 
 
 @asynccontextmanager
-async def _answering(timeout_s: float) -> AsyncIterator[None]:
+async def _in_time(timeout_s: float) -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(timeout_s):
             yield
