@@ -251,5 +251,24 @@ async def test_keys_are_found_by_creator_id_hint_and_token(open_scene: OpenScene
         assert [item["name"] for item in found.json()["items"]] == ["by ada"]
 
 
+async def test_what_a_leaked_key_created_is_revoked_with_it(open_scene: OpenScene) -> None:
+    async with open_scene() as scene:
+        leaked = await scene.key(scopes=["*", "keys:write"])
+        body = {"name": "n", "scopes": ["*", "keys:write"]}
+        child = (await scene.send("POST", "/api-keys", json=body, token=leaked.token)).json()
+        grandchild = (await scene.send("POST", "/api-keys", json={"name": "n"}, token=child["token"])).json()
+        elsewhere = await scene.auth.keys.acting_as(f"key:{leaked.id}").create("other", "k")
+        own = await scene.key()
+        tokens = [leaked.token, child["token"], grandchild["token"], own.token, elsewhere.token]
+        assert await asyncio.gather(*(scene.get(token=token) for token in tokens))
+        path = f"/api-keys/{leaked.id}?reason=leaked&include_created=true"
+        for _ in range(2):
+            assert (await scene.send("DELETE", path, bearer=await scene.session())).status_code == 204
+        codes = [code_of(await scene.get(token=token)) for token in tokens]
+        assert codes == ["revoked_api_key"] * 3 + [None, None], "another owner's key is not the caller's to revoke"
+        history = (await scene.auth.keys.events(grandchild["id"])).items
+        assert [(event.event, event.reason) for event in history] == [("revoked", "leaked"), ("created", None)]
+
+
 async def _history(scene: Scene, key: Issued) -> list[Any]:
     return (await scene.auth.keys.events(key.id)).items

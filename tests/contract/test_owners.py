@@ -59,6 +59,7 @@ async def test_what_is_set_stays_until_it_is_set_again(open_scene: OpenScene) ->
             "unit": "requests",
             "remaining": 3,
         }
+        scene.auth.require(cost=5)  # another route of the application costs more
         for _ in range(3):  # it costs nothing
             current = await scene.get("/api-keys/owners/current", token=key.token)
             assert (current.status_code, current.json()["limits"][0]["remaining"]) == (200, 3)

@@ -221,9 +221,22 @@ class KeyManagement:
         return await self._turns.change(authority.turn, id, commit, publish)
 
     async def revoke(
-        self, id: str, authority: ChangeAuthority = TRUSTED, check: Check = allow, reason: str | None = None
+        self,
+        id: str,
+        authority: ChangeAuthority = TRUSTED,
+        check: Check = allow,
+        reason: str | None = None,
+        *,
+        include_created: bool = False,
     ) -> Key:
         """Revoke a key. A second time changes nothing.
+
+        Args:
+            id: The key.
+            authority: On whose authority.
+            check: Checks the key.
+            reason: Why, for the history.
+            include_created: Whether to revoke also the keys that it created, those that they created, and so on.
 
         Raises:
             KeyNotFound: If the key does not exist, or the caller may not see it.
@@ -238,9 +251,12 @@ class KeyManagement:
                 check(change.key)
                 if change.key.status != "revoked":
                     await change.update({"revoked_at": now}, "revoked", authority.actor(reason), {})
+                if include_created:
+                    await change.revoke_created(authority.actor(reason), authority.owner_ids)
             return change
 
         async def publish(change: KeyChange) -> Key:
+            await self._outbox.publish_owners(change.pending_owners)
             # Also for one revoked before: that answer may have been lost before the others were notified.
             await self._outbox.publish(id, change.key.owner_id, change.pending)
             return change.key

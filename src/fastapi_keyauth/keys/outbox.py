@@ -6,7 +6,7 @@ next announces it.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
 from fastapi_keyauth.concurrency.log_throttle import LogThrottle
@@ -81,6 +81,21 @@ class Outbox:
                     "an announced change stays noted and will be announced once more",
                     extra={"keyauth_event": "change_noted", "key_id": key_id},
                 )
+
+    async def publish_owners(self, pending: Mapping[str, int]) -> None:
+        """Announce the changes of owners: owner to the row that waits for its announcement.
+
+        Raises:
+            ChangePending: If some could not be announced. All were tried.
+        """
+        late: ChangePending | None = None
+        for owner_id, row_id in pending.items():
+            try:
+                await self.publish("", owner_id, row_id)
+            except ChangePending as error:
+                late = error
+        if late is not None:
+            raise late
 
     async def drain(self) -> None:
         """Announce what was left, by this worker or another. Twice does no harm: the row is read once more."""

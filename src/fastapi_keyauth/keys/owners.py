@@ -10,12 +10,12 @@ from fastapi_keyauth.domain.limits import Limit, as_json, check_units, limit_set
 from fastapi_keyauth.domain.owners import Erasure, Owner
 from fastapi_keyauth.domain.text import check_owner_id
 from fastapi_keyauth.domain.validation import OwnerFields, check_reason, validate_fields
-from fastapi_keyauth.errors import ChangePending, InvalidField
+from fastapi_keyauth.errors import InvalidField
 from fastapi_keyauth.keys.authority import ChangeAuthority, TrustedCode
 from fastapi_keyauth.keys.outbox import Outbox
 from fastapi_keyauth.limiter import LimitCheck, Limiter
 from fastapi_keyauth.settings.settings import KeyAuthSettings
-from fastapi_keyauth.store.owners import OwnerStore, Pending
+from fastapi_keyauth.store.owners import OwnerStore
 
 
 class Unchanged(enum.Enum):
@@ -180,7 +180,7 @@ class Owners:
         count, pending = await self._store.revoke_keys(
             owner_id, created_by, self._now(), self._authority, self._check, reason
         )
-        await self._publish(pending)
+        await self._outbox.publish_owners(pending)
         return count
 
     @uncancellable
@@ -197,24 +197,13 @@ class Owners:
         check_reason(reason)
         await self._authority.renew()
         erasure, pending = await self._store.erase(owner_id, self._now(), self._authority, self._check, reason)
-        await self._publish(pending)
+        await self._outbox.publish_owners(pending)
         return erasure
 
     @uncancellable
     async def _set(self, owner_id: str, values: dict[str, Any], what: str, reason: str | None = None) -> None:
         check_owner_id(owner_id, "owner_id")
         await self._authority.renew()
-        await self._publish(
+        await self._outbox.publish_owners(
             await self._store.set(owner_id, values, what, self._now(), self._authority, self._check, reason)
         )
-
-    async def _publish(self, pending: Pending) -> None:
-        """Announce the changes of all these owners, and only then say what could not be announced."""
-        late: ChangePending | None = None
-        for owner_id, row_id in pending.items():
-            try:
-                await self._outbox.publish("", owner_id, row_id)
-            except ChangePending as error:
-                late = error
-        if late is not None:
-            raise late

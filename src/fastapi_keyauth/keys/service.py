@@ -197,17 +197,19 @@ class Keys:
         """
         return await self._management.rotate(id, overlap, self._authority, reason=reason)
 
-    async def revoke(self, id: str, reason: str | None = None) -> None:
+    async def revoke(self, id: str, reason: str | None = None, *, include_created: bool = False) -> None:
         """Revoke a key for good, on all workers. A second time changes nothing.
 
         Args:
             id: The key.
             reason: Why, for the history. Added in 0.2.
+            include_created: Whether to revoke also the keys that it created, those that they created, and so on: what a
+                thief who had it may have made. Added in 0.2.
 
         Raises:
             KeyNotFound: If the key does not exist.
         """
-        await self._management.revoke(id, self._authority, reason=reason)
+        await self._management.revoke(id, self._authority, reason=reason, include_created=include_created)
 
     async def import_keys(
         self, records: Iterable[Mapping[str, Any]], *, dry_run: bool = False, skip_existing: bool = False

@@ -1,6 +1,6 @@
 """One change to one key, inside a transaction that holds its row."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from fastapi_keyauth.domain.events import EventKind
 from fastapi_keyauth.domain.keys import Actor, Key
 from fastapi_keyauth.store.mapping import keys, secrets
+from fastapi_keyauth.store.revocation import Pending, Revoked, note_owners, revoke_created
 from fastapi_keyauth.store.tables import ChangeRow, EventRow, OriginRow, table
 
 _events = table(EventRow)
@@ -43,6 +44,8 @@ class KeyChange:
         read: Returns the key as this transaction has left it so far.
         pending: the row that waits for the announcement of this change; None where nothing was written.
         recorded: what was written to its history.
+        also_revoked: Other keys that were revoked with it, and their owners.
+        pending_owners: Owners to the rows that wait for the announcement of that.
     """
 
     def __init__(
@@ -53,16 +56,20 @@ class KeyChange:
         is_disabled_by_admin: bool,
         now: datetime,
         read: Callable[[], Awaitable[Key]],
+        prefix: str,
     ) -> None:
         self._connection = connection
         self._now = now
         self.read = read
+        self._prefix = prefix
         self.key = key
         self.stored_limits = stored_limits
         self.is_disabled_by_admin = is_disabled_by_admin
         self.is_changed = False
         self.pending: int | None = None
         self.recorded: list[Recorded] = []
+        self.also_revoked: Revoked = []
+        self.pending_owners: Pending = {}
 
     async def update(self, values: Mapping[str, Any], event: EventKind, actor: Actor, changes: dict[str, Any]) -> None:
         """Write these columns and no others, and the line of history."""
@@ -88,6 +95,13 @@ class KeyChange:
             "overlap_s": int(overlap.total_seconds()),
         }
         await self._record("rotated", actor, changes)
+
+    async def revoke_created(self, actor: Actor, owner_ids: Collection[str] | None) -> None:
+        """Revoke the keys that this key created, those that they created, and so on; only of these owners."""
+        scope = (self.key.id, owner_ids, self._prefix)
+        self.also_revoked = await revoke_created(self._connection, *scope, actor, self._now)
+        concerned = {owner_id for _, owner_id in self.also_revoked}
+        self.pending_owners = await note_owners(self._connection, concerned, self._prefix, self._now)
 
     async def has_recorded(self, event: EventKind, changes: dict[str, Any]) -> bool:
         """Return whether the history has this entry already, whoever made it."""

@@ -236,12 +236,22 @@ class KeyStore:
             stored = select(keys.c.hourly_limit, keys.c.limits, keys.c.disabled_by_admin).where(keys.c.id == key_id)
             hourly_limit, limits, is_disabled_by_admin = (await connection.execute(stored)).one()
             read = partial(self._get, connection, key_id, now, None)
-            change = KeyChange(connection, key, StoredLimits(hourly_limit, limits), is_disabled_by_admin, now, read)
+            change = KeyChange(
+                connection,
+                key,
+                StoredLimits(hourly_limit, limits),
+                is_disabled_by_admin,
+                now,
+                read,
+                self._mapper.prefix,
+            )
             yield change
             if change.is_changed:
                 change.key = await change.read()
         for event, actor, changes in change.recorded:
             self._observer.changed(event, change.key, actor, changes)
+        if change.also_revoked:
+            self._observer.revoked_all(change.also_revoked, authority.actor())
 
     async def events(
         self, key_id: str, before: int | None, limit: int, *, shows_admin_addresses: bool = True

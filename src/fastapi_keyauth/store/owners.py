@@ -1,26 +1,24 @@
 """Owners, and the changes that concern all keys of one."""
 
 import secrets as random
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Table, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Table, delete, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastapi_keyauth.concurrency.uncancellable import uncancellable
-from fastapi_keyauth.domain.keys import Actor
 from fastapi_keyauth.domain.limits import Limit
 from fastapi_keyauth.domain.owners import Erasure, KeyCounts
 from fastapi_keyauth.settings.settings import KeyAuthSettings
 from fastapi_keyauth.store.callers import Authority, CallerRows, lock_owner
 from fastapi_keyauth.store.database import Database
 from fastapi_keyauth.store.mapping import RowMapper, has_status, is_of_product, keys, owners
-from fastapi_keyauth.store.tables import ChangeRow, EventRow, OriginRow, SessionRow, table
+from fastapi_keyauth.store.revocation import Pending, note_owners, revoke_matching
+from fastapi_keyauth.store.tables import EventRow, OriginRow, SessionRow, table
 from fastapi_keyauth.telemetry.observer import Observer
 
-_changes = table(ChangeRow)
 _events = table(EventRow)
 _origins = table(OriginRow)
 _sessions = table(SessionRow)
@@ -28,8 +26,6 @@ _sessions = table(SessionRow)
 ERASED = "erased"
 """What stands in place of personal values."""
 Check = Callable[[], None]
-Pending = dict[str, int]
-"""Owner to the row that waits for the announcement of its change."""
 
 
 class OwnerSettings(NamedTuple):
@@ -112,7 +108,7 @@ class OwnerStore:
             await connection.execute(
                 statement.on_conflict_do_update(index_elements=["prefix", "owner_id"], set_=changed)
             )
-            pending = await self._announce(connection, [owner_id], now)
+            pending = await note_owners(connection, [owner_id], self._mapper.prefix, now)
         self._observer.owner_changed(what, owner_id, authority.actor(reason))
         return pending
 
@@ -135,10 +131,10 @@ class OwnerStore:
             await authority.confirm(CallerRows(connection, self._mapper, now))
             check()
             actor = authority.actor(reason)
-            revoked = await self._revoke(connection, self._find_keys(owner_id, created_by), actor, now)
+            revoked = await revoke_matching(connection, self._find_keys(owner_id, created_by), actor, now)
             # Also if nothing is left to revoke: the announcement of the first try may have failed.
             concerned = {owner for _, owner in revoked} | ({owner_id} if owner_id is not None else set())
-            pending = await self._announce(connection, sorted(concerned), now)
+            pending = await note_owners(connection, concerned, self._mapper.prefix, now)
         self._observer.revoked_all(revoked, actor)
         return len(revoked), pending
 
@@ -157,7 +153,7 @@ class OwnerStore:
             await authority.confirm(CallerRows(connection, self._mapper, now))
             check()
             actor = authority.actor(reason)
-            revoked = await self._revoke(connection, self._find_keys(owner_id, None), actor, now)
+            revoked = await revoke_matching(connection, self._find_keys(owner_id, None), actor, now)
             ids = select(keys.c.id).where(keys.c.owner_id == owner_id, self._is_our_key)
             await connection.execute(delete(_origins).where(_origins.c.key_id.in_(ids)))
             personal = or_(_events.c.key_id.in_(ids), _events.c.actor == user)
@@ -170,7 +166,7 @@ class OwnerStore:
             await connection.execute(update(keys).where(keys.c.created_by == user).values(created_by=ERASED))
             ended = await connection.execute(delete(_sessions).where(_sessions.c.user_id == owner_id))
             known = await connection.execute(delete(owners).where(self._is(owner_id)))
-            pending = await self._announce(connection, [owner_id], now)
+            pending = await note_owners(connection, [owner_id], self._mapper.prefix, now)
         self._observer.revoked_all(revoked, actor)
         self._observer.owner_changed("erased", None, actor)
         return Erasure(changed.rowcount, ended.rowcount, events.rowcount, known.rowcount), pending
@@ -185,38 +181,6 @@ class OwnerStore:
         if created_by is not None:
             found &= keys.c.created_by == created_by
         return found
-
-    @staticmethod
-    async def _revoke(
-        connection: AsyncConnection, which: ColumnElement[bool], actor: Actor, now: datetime
-    ) -> list[tuple[str, str]]:
-        """Revoke keys. Return their ids and owners, in the order of the ids, in which they are locked."""
-        alive = which & keys.c.revoked_at.is_(None)
-        statement = select(keys.c.id, keys.c.owner_id).where(alive).order_by(keys.c.id).with_for_update()
-        revoked = [(row.id, row.owner_id) for row in await connection.execute(statement)]
-        if revoked:
-            await connection.execute(update(keys).where(alive).values(revoked_at=now))
-            line: dict[str, Any] = {
-                "event": "revoked",
-                "actor": actor.name,
-                "address": actor.address,
-                "at": now,
-                "changes": {},
-            }
-            rows = [
-                {**line, "key_id": key_id, "reason": actor.reason, "by_admin": actor.needs_admin_for(owner)}
-                for key_id, owner in revoked
-            ]
-            await connection.execute(insert(_events), rows)
-        return revoked
-
-    async def _announce(self, connection: AsyncConnection, owner_ids: Sequence[str], now: datetime) -> Pending:
-        """Note for all workers that the keys of these owners have changed."""
-        pending: Pending = {}
-        for owner_id in owner_ids:
-            row = insert(_changes).values(key_id="", owner_id=owner_id, at=now, prefix=self._mapper.prefix)
-            pending[owner_id] = (await connection.execute(row.returning(_changes.c.id))).scalar_one()
-        return pending
 
     def _insert(self, target: Table) -> Any:
         return sqlite.insert(target) if self._database.is_sqlite else postgresql.insert(target)

@@ -152,9 +152,20 @@ def build_keys_router(
         return CreatedKeyOut.of(await management.rotate(id, overlap, by, check, rotation.reason))
 
     @router.delete("/{id}", status_code=204, response_class=Response, responses=_NOT_FOUND)
-    async def revoke_key(id: str, by: writer, reason: _Reason = None) -> None:
+    async def revoke_key(
+        id: str,
+        by: writer,
+        reason: _Reason = None,
+        include_created: Annotated[
+            bool, Query(description="Revoke also the keys that it created, those that they created, and so on.")
+        ] = False,
+    ) -> None:
         """Revoke the key, for good. It takes effect immediately, on all workers; a second time changes nothing."""
-        await management.revoke(id, by, lambda key: by.caller.check_permission(key.owner_id, KEYS_WRITE), reason)
+
+        def check(key: Key) -> None:
+            by.caller.check_permission(key.owner_id, KEYS_WRITE)
+
+        await management.revoke(id, by, check, reason, include_created=include_created)
 
     @router.get("/{id}/usage", responses=_NOT_FOUND)
     async def read_usage(id: str, by: reader, hours: Annotated[int, Query(ge=1, le=MAX_USAGE_HOURS)] = 24) -> UsageOut:
