@@ -1,4 +1,4 @@
-"""A real cluster: caps, blocks and revocation are exact while slots move and while primaries fail over."""
+"""A real cluster: limits, blocks and revocation are exact while slots move and while primaries fail over."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MakeLimiter = Callable[..., ClusterLimiter]
 
 @pytest.fixture
 def cluster(servers: Servers) -> Cluster:
-    """The session's cluster, whole and empty."""
+    """The cluster of the session, complete and empty."""
     found = servers.cluster()
     found.wait_until_whole()
     return found
@@ -44,7 +44,7 @@ def cluster(servers: Servers) -> Cluster:
 
 @pytest.fixture
 async def make_limiter(cluster: Cluster) -> AsyncIterator[MakeLimiter]:
-    """Builds started limiters; each is a worker."""
+    """Build started limiters; each is a worker."""
     made: list[ClusterLimiter] = []
 
     def make() -> ClusterLimiter:
@@ -78,7 +78,7 @@ def admitted(decisions: list[object]) -> int:
 
 
 @pytest.mark.parametrize("algorithm", ["fixed_window", "sliding_window"])
-async def test_workers_share_the_caps_of_keys_on_all_nodes(
+async def test_workers_share_the_limits_of_keys_on_all_nodes(
     make_limiter: MakeLimiter, algorithm: Literal["fixed_window", "sliding_window"]
 ) -> None:
     workers = [make_limiter() for _ in range(3)]
@@ -89,7 +89,7 @@ async def test_workers_share_the_caps_of_keys_on_all_nodes(
 
 
 async def test_blocked_requests_take_no_unit_not_even_for_a_moment(make_limiter: MakeLimiter) -> None:
-    """A unit that was taken and given back would have refused another request meanwhile."""
+    """If a unit were charged and returned, another request could be refused meanwhile."""
     here, there = make_limiter(), make_limiter()
     for _ in range(3):
         await here.record_failure("bad")
@@ -100,7 +100,7 @@ async def test_blocked_requests_take_no_unit_not_even_for_a_moment(make_limiter:
     assert (await here.check(question("k", 50))).verdict is Verdict.LIMITED
 
 
-async def test_caps_and_blocks_are_exact_while_their_slots_move(cluster: Cluster, make_limiter: MakeLimiter) -> None:
+async def test_limits_and_blocks_are_exact_while_their_slots_move(cluster: Cluster, make_limiter: MakeLimiter) -> None:
     workers = [make_limiter(), make_limiter()]
     seen: list[object] = []
     failed: list[int | None] = []
@@ -110,7 +110,7 @@ async def test_caps_and_blocks_are_exact_while_their_slots_move(cluster: Cluster
             limiter = workers[number % 2]
             seen.append(await limiter.check(question("moving", 400, bucket="wanderer")))
             if len(seen) % 10 == 0:
-                workers[0]._known_blocks.clear()  # so that the cluster is asked each time
+                workers[0]._known_blocks.clear()  # so that each check reaches the cluster
                 failed.append(await limiter.record_failure("guesser"))
 
     step = asyncio.Semaphore(0)
@@ -133,7 +133,7 @@ async def test_caps_and_blocks_are_exact_while_their_slots_move(cluster: Cluster
     assert {getattr(decision, "verdict", None) for decision in seen} == {Verdict.ADMITTED, Verdict.LIMITED}
 
 
-async def test_a_change_holds_at_once_while_the_slot_moves(cluster: Cluster, tmp_path: Path) -> None:
+async def test_a_change_takes_effect_immediately_while_the_slot_moves(cluster: Cluster, tmp_path: Path) -> None:
     async with worker(tmp_path, cluster.url) as here, worker(tmp_path, cluster.url) as there:
         for _ in range(3):
             created = await here.keys.create(owner_id="a", name="k")
@@ -147,7 +147,7 @@ async def test_a_change_holds_at_once_while_the_slot_moves(cluster: Cluster, tmp
             assert set(load.seen) <= {"admitted", "RevokedApiKey"}
 
 
-@pytest.mark.parametrize("how", ["asked to", "killed"])
+@pytest.mark.parametrize("how", ["requested", "killed"])
 async def test_a_failover_under_load_admits_nothing_wrong(
     cluster: Cluster, tmp_path: Path, how: str, record_property: Callable[[str, object], None]
 ) -> None:
@@ -186,8 +186,8 @@ async def test_a_failover_under_load_admits_nothing_wrong(
     record_property("outage_s", load.outage_s)
 
 
-async def test_a_failover_that_lost_the_news_of_a_revocation_revives_no_key(cluster: Cluster, tmp_path: Path) -> None:
-    """The replica takes over with the generation that workers hold a proof of; and so does the first primary again."""
+async def test_a_failover_that_lost_a_revocation_does_not_revive_the_key(cluster: Cluster, tmp_path: Path) -> None:
+    """The replica takes over with the generation that workers have cached, and later the first primary does too."""
     async with worker(tmp_path, cluster.url) as here, worker(tmp_path, cluster.url) as there:
         primary, replica = cluster.pair()
         created = await make_key_at(primary, here, cluster)
@@ -214,11 +214,11 @@ async def test_a_failover_that_lost_the_news_of_a_revocation_revives_no_key(clus
             cluster.ask(replica, "CONFIG", "SET", "masterauth", PASSWORD)
 
 
-async def test_a_primary_that_hung_and_came_back_is_believed_in_nothing(
+async def test_generations_of_a_primary_that_hung_are_invalid(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker that asked nothing all the while has lost sight of it, too."""
-    # The failover is hastier than docs/deployment.md allows it to be, so the worker has to look more often.
+    """A worker without requests has dropped its connection, too."""
+    # The failover is hastier than docs/deployment.md allows it to be, so the worker has to probe more often.
     monkeypatch.setattr(outage, "WATCH_EVERY_S", outage.WATCH_EVERY_S * HASTY_MS / 2000)
     async with worker(tmp_path, cluster.url) as here, worker(tmp_path, cluster.url) as idle:
         victim, _ = cluster.pair()
@@ -228,11 +228,11 @@ async def test_a_primary_that_hung_and_came_back_is_believed_in_nothing(
         with cluster.hasty():
             victim.process.send_signal(signal.SIGSTOP)
             try:
-                await until(lambda: idle._limiter._breaker.is_open)  # type: ignore[attr-defined]  # of the FailoverLimiter
+                await until(lambda: idle._parts.limiter._breaker.is_open)  # type: ignore[attr-defined]  # of the FailoverLimiter
                 await until(lambda: asyncio.to_thread(lambda: len(cluster.primaries(besides=victim)) == 3))
                 await until(lambda: _takes_changes(here))
                 await here.keys.revoke(created.key.id)
-                await until(lambda: not idle._limiter._breaker.is_open)  # type: ignore[attr-defined]  # of the FailoverLimiter
+                await until(lambda: not idle._parts.limiter._breaker.is_open)  # type: ignore[attr-defined]  # of the FailoverLimiter
             finally:
                 victim.cont()
             assert await outcome(idle, created.token) == "RevokedApiKey"
@@ -240,7 +240,7 @@ async def test_a_primary_that_hung_and_came_back_is_believed_in_nothing(
 
 @contextmanager
 def restarted(server: RedisServer) -> Iterator[None]:
-    """Afterwards it runs, whatever was done to it."""
+    """Have it running afterwards, whatever was done to it."""
     try:
         yield
     finally:
@@ -256,9 +256,7 @@ async def _takes_changes(auth: KeyAuth) -> bool:
     return True
 
 
-async def test_blocks_are_listed_and_lifted_on_whatever_node_they_lie(
-    cluster: Cluster, make_limiter: MakeLimiter
-) -> None:
+async def test_blocks_on_all_nodes_are_listed_and_removed(cluster: Cluster, make_limiter: MakeLimiter) -> None:
     limiter, other = make_limiter(), make_limiter()
     buckets = {f"192.0.2.{number}" for number in range(12)}
     assert len({cluster.owner(f"t:{{{bucket}}}") for bucket in buckets}) == 3
@@ -273,13 +271,13 @@ async def test_blocks_are_listed_and_lifted_on_whatever_node_they_lie(
     assert (await limiter.blocks(), await limiter.unblock("192.0.2.1")) == ({}, False)
 
 
-async def test_a_cluster_says_what_it_is(cluster: Cluster, tmp_path: Path) -> None:
+async def test_a_cluster_reports_its_version(cluster: Cluster, tmp_path: Path) -> None:
     async with worker(tmp_path, cluster.url) as auth:
         info = await auth._parts.limiter.primary.server_info()  # type: ignore[attr-defined]  # of the FailoverLimiter
         assert info.version.endswith(", a cluster of 3 primaries,")
 
 
-async def test_what_is_dangerous_about_the_nodes_is_said_once(cluster: Cluster, make_limiter: MakeLimiter) -> None:
+async def test_a_warning_about_several_nodes_is_returned_once(cluster: Cluster, make_limiter: MakeLimiter) -> None:
     limiter = make_limiter()
     await limiter.probe()
     for server in cluster.servers:
@@ -312,21 +310,23 @@ async def _is_admitted(auth: KeyAuth, token: str) -> bool:
 
 
 async def test_the_url_of_one_server_at_a_node_of_a_cluster_stops_the_start(cluster: Cluster, tmp_path: Path) -> None:
-    """Such a node would answer what lies in one slot, and requests question about a key and an address."""
+    """Such a node answers calls for one slot only, and a check has a key and an address."""
     for server in cluster.servers:
         with pytest.raises(SetupError, match=r"rejects the connection \(.*(MOVED|CROSSSLOT)"):
             async with worker(tmp_path, server.url):
                 pass
 
 
-async def test_a_cluster_that_refuses_stops_the_start_in_a_sentence(cluster: Cluster, tmp_path: Path) -> None:
+async def test_a_cluster_that_rejects_the_connection_stops_the_start_with_one_sentence(
+    cluster: Cluster, tmp_path: Path
+) -> None:
     with pytest.raises(SetupError, match=r"^The Redis server at .* rejects the connection \(.+\)\.$") as failure:
         async with worker(tmp_path, cluster.url.replace(PASSWORD, "hunter2")):
             pass
     assert not [secret for secret in ("hunter2", PASSWORD) if secret in str(failure.value)]
 
 
-async def test_the_rights_that_the_docs_name_are_enough(cluster: Cluster, tmp_path: Path) -> None:
+async def test_the_documented_acl_is_sufficient(cluster: Cluster, tmp_path: Path) -> None:
     allowed = [f"+{command}" for command in service_commands("Cluster")]
     for server in cluster.servers:
         cluster.ask(server, "ACL", "SETUSER", "api", "reset", "on", ">pw", "~keyauth:*", *allowed)

@@ -1,4 +1,4 @@
-"""A real primary with a replica and three Sentinels: workers find the primary, follow it, and believe no old one."""
+"""A real primary with a replica and three Sentinels: workers find the primary, follow it, and ignore a former one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def group(servers: Servers) -> Iterator[Watched]:
-    """The servers and their Sentinels, for all tests here."""
+    """The servers and their Sentinels, for all tests of this module."""
     watched = Watched(servers)
     yield watched
     watched.close()
@@ -33,14 +33,14 @@ def group(servers: Servers) -> Iterator[Watched]:
 
 @pytest.fixture
 def watched(group: Watched, monkeypatch: pytest.MonkeyPatch) -> Watched:
-    """The group, whole again and empty. Three Sentinels on one host agree sooner than the code waits for."""
+    """The group, complete and empty. Three Sentinels on one host agree sooner than the code waits for."""
     monkeypatch.setattr("fastapi_keyauth.limiter.redis.single.SETTLED_S", 1.5)
     group.heal()
     group.empty()
     return group
 
 
-async def test_a_sentinel_that_hangs_is_passed_over(watched: Watched, tmp_path: Path) -> None:
+async def test_a_sentinel_that_hangs_is_skipped(watched: Watched, tmp_path: Path) -> None:
     first = watched.sentinels[0]
     first.stop()
     try:
@@ -52,7 +52,7 @@ async def test_a_sentinel_that_hangs_is_passed_over(watched: Watched, tmp_path: 
 
 
 @pytest.mark.parametrize("wrong", [(SERVICE, "nobody"), (SENTINEL_PASSWORD, "hunter2"), (f":{PASSWORD}@", ":hunter2@")])
-async def test_what_cannot_work_stops_the_start_in_a_sentence(
+async def test_a_url_that_cannot_work_stops_the_start_with_one_sentence(
     watched: Watched, tmp_path: Path, wrong: tuple[str, str]
 ) -> None:
     with pytest.raises(SetupError, match=r"^The Redis server at .* rejects the connection \(.+\)\.$") as failure:
@@ -61,7 +61,7 @@ async def test_what_cannot_work_stops_the_start_in_a_sentence(
     assert not [secret for secret in ("hunter2", PASSWORD, SENTINEL_PASSWORD) if secret in str(failure.value)]
 
 
-async def test_the_rights_that_the_docs_name_are_enough(watched: Watched, tmp_path: Path) -> None:
+async def test_the_documented_acl_is_sufficient(watched: Watched, tmp_path: Path) -> None:
     allowed = [f"+{command}" for command in service_commands("Sentinel")]
     for server in watched.servers:
         watched.ask(server, "ACL", "SETUSER", "api", "reset", "on", ">pw", "~keyauth:*", *allowed)
@@ -70,8 +70,8 @@ async def test_the_rights_that_the_docs_name_are_enough(watched: Watched, tmp_pa
         assert [await outcome(auth, created.token) for _ in range(2)] == ["admitted", "RateLimitExceeded"]
 
 
-@pytest.mark.parametrize("how", ["asked to", "killed"])
-async def test_workers_follow_to_a_new_primary_and_admit_nothing_wrong(
+@pytest.mark.parametrize("how", ["requested", "killed"])
+async def test_workers_follow_a_failover_and_admit_nothing_wrong(
     watched: Watched, tmp_path: Path, how: str, record_property: Callable[[str, object], None]
 ) -> None:
     settings = {"on_limiter_outage": "deny"}
@@ -101,19 +101,19 @@ async def test_workers_follow_to_a_new_primary_and_admit_nothing_wrong(
         # What was cut off may have been counted, and perhaps twice. A primary that is replaced while it lives goes on
         # counting for a moment, and its successor does not hear of that: see docs/deployment.md.
         assert units >= 300 - 4
-        assert how == "asked to" or units <= 300
+        assert how == "requested" or units <= 300
     assert set(load.seen) <= {"admitted", "LimiterUnavailable", "RateLimitExceeded", "RevokedApiKey"}
     assert load.slowest_s < HANGS_S
     record_property("outage_s", load.outage_s)
 
 
-async def test_a_primary_that_hung_and_came_back_is_believed_in_nothing(
+async def test_generations_of_a_primary_that_hung_are_invalid(
     watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For seconds it takes itself for the primary still, with the generation from before the revocation. A worker that
-    asked nothing all the while has lost sight of it, too."""
+    """For seconds it still acts as the primary, with the generation from before the revocation. A worker without
+    requests has dropped its connection, too."""
     async with worker(tmp_path, watched.url) as here, worker(tmp_path, watched.url) as idle:
-        monkeypatch.setattr(idle._parts.store, "pending_changes", _nothing)  # nor had it anything to tell
+        monkeypatch.setattr(idle._parts.store, "pending_changes", _nothing)  # nor has it anything to announce
         old, new = watched.pair()
         created = await here.keys.create(owner_id="a", name="k")
         for _ in range(3):
@@ -129,8 +129,8 @@ async def test_a_primary_that_hung_and_came_back_is_believed_in_nothing(
         assert watched.is_primary(old)  # else this has shown nothing
 
 
-async def test_a_primary_cut_off_from_its_replicas_vouches_for_nobody(watched: Watched, tmp_path: Path) -> None:
-    """With ``min-replicas-to-write``, as the docs advise: even for a key without a cap there is something to write."""
+async def test_a_primary_without_its_replicas_admits_nothing(watched: Watched, tmp_path: Path) -> None:
+    """With ``min-replicas-to-write``, as the docs advise: a key without a limit writes, too."""
     old, new = watched.pair()
     async with worker(tmp_path, watched.url, on_limiter_outage="deny", default_hourly_limit=None) as auth:
         created = await auth.keys.create(owner_id="a", name="k")
@@ -145,10 +145,10 @@ async def test_a_primary_cut_off_from_its_replicas_vouches_for_nobody(watched: W
             watched.ask(old, "CONFIG", "SET", "min-replicas-to-write", 0)
 
 
-async def test_a_change_is_not_promised_while_the_primary_may_be_just_replaced(
+async def test_a_change_is_pending_while_the_primary_may_have_been_replaced(
     watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is stored, and told once all workers have moved; nobody takes that for an outage."""
+    """It is stored, and announced once all workers use the new primary. This is not an outage."""
     async with worker(tmp_path, watched.url) as auth:
         created = await auth.keys.create(owner_id="a", name="k")
         assert await outcome(auth, created.token) == "admitted"
@@ -163,7 +163,7 @@ async def test_a_change_is_not_promised_while_the_primary_may_be_just_replaced(
 
 
 async def _revoke(auth: KeyAuth, key_id: str) -> None:
-    """Revoke a key, and wait until it holds everywhere where that is not so at once."""
+    """Revoke a key, and wait until the revocation has reached all workers if it is pending."""
     try:
         await auth.keys.revoke(key_id)
     except ChangePending:

@@ -1,15 +1,15 @@
-"""The forms of ``redis_url``: one server, servers that Sentinels watch over, or a cluster.
+"""The forms of ``redis_url``: one server, servers that Sentinels monitor, or a cluster.
 
-| form | names |
+| form | what it names |
 | --- | --- |
 | ``redis://[user:password@]host[:6379][/database]`` | one server |
 | ``unix://[user:password@]/path[?db=database]`` | one server on this host |
-| ``redis+sentinel://[user:password@]host[:26379],.../service[/database]`` | Sentinels, and what they watch over |
-| ``redis+cluster://[user:password@]host[:6379],...`` | some nodes of a cluster; the others are asked for |
+| ``redis+sentinel://[user:password@]host[:26379],.../service[/database]`` | Sentinels, and their service |
+| ``redis+cluster://[user:password@]host[:6379],...`` | some nodes of a cluster, which name the others |
 
-With ``rediss`` in place of ``redis`` all connections are TLS. User and password are the servers'; those of the
-Sentinels are the options ``sentinel_username`` and ``sentinel_password``. Every other option is redis-py's. docket,
-Prefect, RedisVL and Redis-Sentinel-Url read Sentinels in the same form, so one variable serves them all.
+With ``rediss`` in place of ``redis``, all connections use TLS. User and password are those of the servers; those of the
+Sentinels are the options ``sentinel_username`` and ``sentinel_password``. All other options are those of redis-py.
+docket, Prefect, RedisVL and Redis-Sentinel-Url use the same form for Sentinels, so all can share one variable.
 """
 
 import re
@@ -31,14 +31,14 @@ _PLACE = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:@/\[\],]+))(?::(\d{1,5}))?")
 
 @dataclass(frozen=True, slots=True)
 class RedisUrl:
-    """A Redis URL, taken apart.
+    """A parsed Redis URL.
 
     Attributes:
-        kind: see the module.
-        url: of one server, as redis-py reads it. With Sentinels and in a cluster host and port are the first address's.
-        addresses: of the Sentinels, or of the nodes that are named.
-        service: what the Sentinels call the servers that they watch over.
-        sentinel_options: ``sentinel_username`` and ``sentinel_password``, where given.
+        kind: Kind of servers.
+        url: URL of one server in the form of redis-py. Host and port are those of the first address.
+        addresses: Addresses of the Sentinels, or of the named nodes of a cluster.
+        service: Name of the service that the Sentinels monitor.
+        sentinel_options: ``sentinel_username`` and ``sentinel_password``, if given.
     """
 
     kind: Literal["single", "sentinel", "cluster"]
@@ -49,10 +49,13 @@ class RedisUrl:
 
 
 def parse_redis_url(text: str) -> RedisUrl:
-    """Take a Redis URL apart.
+    """Parse a Redis URL.
+
+    Args:
+        text: The URL.
 
     Raises:
-        ValueError: it cannot be right. What to do, without the value.
+        ValueError: If it is invalid. The message says what to change, without the value.
     """
     text = str.__str__(text)
     scheme, separator, rest = text.partition("://")
@@ -96,7 +99,7 @@ def _parse_sentinel_path(path: str) -> tuple[str, int]:
     service, _, database = path.partition("/")
     database = database.rstrip("/")
     if not service:
-        raise ValueError("must name the service that the Sentinels watch over: redis+sentinel://host:26379/mymaster")
+        raise ValueError("must name the service that the Sentinels monitor: redis+sentinel://host:26379/mymaster")
     if database and not (database.isascii() and database.isdigit()):
         raise ValueError("must end with the service and at most the number of a database: /mymaster/0")
     return unquote(service), int(database or 0)

@@ -138,7 +138,7 @@ async def test_a_suspicion_opens_it_if_the_probe_fails_too(
     await until(lambda: not breaker.is_open)
 
 
-async def test_a_suspicion_that_the_probe_does_not_confirm_is_logged_once_in_a_while(
+async def test_an_unconfirmed_suspicion_is_logged_at_intervals(
     build: Build, dependency: Dependency, caplog: pytest.LogCaptureFixture
 ) -> None:
     breaker = build(confirms_failures=True)
@@ -177,7 +177,7 @@ async def test_a_probe_that_hangs_is_not_joined_by_others(build: Build, dependen
     await until(lambda: not breaker.is_open)
 
 
-async def test_a_probe_that_fails_while_it_is_given_up_is_no_error_of_asyncio(build: Build) -> None:
+async def test_a_probe_that_fails_while_it_is_cancelled_is_not_logged_by_asyncio(build: Build) -> None:
     """A driver whose own timeout ends in the same moment turns our cancellation into its error."""
     probes = 0
 
@@ -248,7 +248,7 @@ async def test_a_stopped_breaker_probes_nothing_and_stays_closed(build: Build, d
 
 
 @pytest.mark.parametrize("is_open", [True, False])
-async def test_a_bug_in_the_probe_is_logged_and_ends_no_probing(
+async def test_a_bug_in_the_probe_is_logged_and_does_not_end_probing(
     build: Build, dependency: Dependency, caplog: pytest.LogCaptureFixture, is_open: bool
 ) -> None:
     breaker = build(outages=(ConnectionError,), watch_every_s=1.0)
@@ -263,7 +263,7 @@ async def test_a_bug_in_the_probe_is_logged_and_ends_no_probing(
     await until(lambda: not breaker.is_open)
 
 
-async def test_a_rejection_during_an_outage_is_logged_once_in_a_while(
+async def test_a_rejection_during_an_outage_is_logged_at_intervals(
     build: Build, dependency: Dependency, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A server that was restored with another password must not be taken for one that is still unreachable."""

@@ -48,7 +48,7 @@ async def test_concurrency_is_limited() -> None:
     assert visitors.inside[-1] == "b"
 
 
-async def test_a_crowd_of_one_owner_delays_nobody_else() -> None:
+async def test_a_crowd_of_one_owner_delays_no_other_owner() -> None:
     visitors = Visitors(FairSemaphore(1, 100, 100))
     for owner in "aaaaaabbc":
         await visitors.come(owner)

@@ -45,7 +45,7 @@ async def test_concurrent_calls_of_one_key_share_one_result(flight: SingleFlight
     assert call.started == 1
 
 
-async def test_calls_of_different_keys_run_side_by_side(flight: SingleFlight[str, str], call: Call) -> None:
+async def test_calls_of_different_keys_run_concurrently(flight: SingleFlight[str, str], call: Call) -> None:
     waiters = [asyncio.create_task(flight.run(key, call)) for key in ("one", "other")]
     await settle()
     assert call.started == 2
@@ -61,7 +61,7 @@ async def test_a_finished_call_is_not_shared_with_later_ones(flight: SingleFligh
     assert call.started == 2
 
 
-async def test_a_cancelled_waiter_takes_the_call_from_nobody(flight: SingleFlight[str, str], call: Call) -> None:
+async def test_a_cancelled_waiter_does_not_cancel_the_call(flight: SingleFlight[str, str], call: Call) -> None:
     first, second = (asyncio.create_task(flight.run("key", call)) for _ in range(2))
     await settle()
     first.cancel()

@@ -12,7 +12,7 @@ from tests.helpers.waiting import until
 TIMEOUT_S = 0.08
 
 
-async def test_a_block_that_takes_too_long_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_block_that_takes_too_long_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     IdleClock(monkeypatch)
     loop = asyncio.get_running_loop()
     began = loop.time()

@@ -1,4 +1,4 @@
-"""What comes together in one call, and what must not."""
+"""Batches: which questions share one call."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from fastapi_keyauth.limiter.redis.batcher import MAX_BATCH, Batcher, Resolve
 
 
 class Wire:
-    """Keeps what is sent until the test answers it."""
+    """Holds batches until the test answers them."""
 
     def __init__(self) -> None:
         self.sent: list[list[str]] = []
@@ -23,7 +23,7 @@ class Wire:
         self.since.append(since)
 
     def answer_with(self, answers: Sequence[str]) -> None:
-        """As `answer`, and what was asked may be answered again."""
+        """Answer a batch, which may be answered again."""
         self._landed[-1](answers)
 
     def answer(self, answers: Sequence[str] | LimiterUnavailable | None = None) -> None:
@@ -32,7 +32,7 @@ class Wire:
 
 
 async def turn() -> None:
-    """Let everything run that is ready to."""
+    """Run all tasks that are ready."""
     for _ in range(3):
         await asyncio.sleep(0)
 
@@ -47,7 +47,7 @@ def batcher(wire: Wire) -> Batcher[str, str]:
     return Batcher(wire)
 
 
-async def test_a_question_does_not_join_a_call_that_is_on_the_wire(wire: Wire, batcher: Batcher[str, str]) -> None:
+async def test_a_question_does_not_join_a_call_in_flight(wire: Wire, batcher: Batcher[str, str]) -> None:
     first = batcher.submit("a")
     second = batcher.submit("b")
     await turn()
@@ -58,7 +58,7 @@ async def test_a_question_does_not_join_a_call_that_is_on_the_wire(wire: Wire, b
     assert await second == "to b"
 
 
-async def test_a_lone_question_goes_at_once_and_all_that_come_meanwhile_go_together(
+async def test_a_lone_question_is_sent_immediately_and_later_ones_together(
     wire: Wire, batcher: Batcher[str, str]
 ) -> None:
     futures = [batcher.submit(str(number)) for number in range(5)]
@@ -69,7 +69,7 @@ async def test_a_lone_question_goes_at_once_and_all_that_come_meanwhile_go_toget
     assert await asyncio.gather(*futures) == [f"to {number}" for number in range(5)]
 
 
-async def test_a_call_carries_a_bounded_number(wire: Wire, batcher: Batcher[str, str]) -> None:
+async def test_a_call_carries_a_bounded_number_of_questions(wire: Wire, batcher: Batcher[str, str]) -> None:
     futures = [batcher.submit("q") for _ in range(MAX_BATCH + 2)]
     for _ in range(3):
         wire.answer()
@@ -77,32 +77,30 @@ async def test_a_call_carries_a_bounded_number(wire: Wire, batcher: Batcher[str,
     assert len(await asyncio.gather(*futures)) == MAX_BATCH + 2
 
 
-async def test_a_call_that_fails_fails_those_behind_it_too_each_with_an_error_of_its_own(
+async def test_a_failed_call_fails_all_waiting_questions_with_separate_errors(
     wire: Wire, batcher: Batcher[str, str]
 ) -> None:
     first, second = batcher.submit("a"), batcher.submit("b")
-    wire.answer(LimiterUnavailable("gone"))
+    wire.answer(LimiterUnavailable("failed"))
     seen = await asyncio.gather(first, second, return_exceptions=True)
-    assert [str(error) for error in seen] == ["gone", "gone"]
+    assert [str(error) for error in seen] == ["failed", "failed"]
     assert seen[0] is not seen[1]
     third = batcher.submit("c")
     wire.answer()
     assert await third == "to c"
 
 
-async def test_an_asker_that_goes_away_disturbs_nobody(wire: Wire, batcher: Batcher[str, str]) -> None:
-    first, gone, stays = batcher.submit("a"), batcher.submit("b"), batcher.submit("c")
-    gone.cancel()
+async def test_a_cancelled_question_does_not_affect_its_batch(wire: Wire, batcher: Batcher[str, str]) -> None:
+    first, cancelled, last = batcher.submit("a"), batcher.submit("b"), batcher.submit("c")
+    cancelled.cancel()
     wire.answer()
     wire.answer()
-    assert (await first, await stays) == ("to a", "to c")
+    assert (await first, await last) == ("to a", "to c")
 
 
-async def test_an_answer_of_another_length_is_refused_before_anything_is_given_out(
-    wire: Wire, batcher: Batcher[str, str]
-) -> None:
+async def test_an_answer_of_another_length_is_rejected_as_a_whole(wire: Wire, batcher: Batcher[str, str]) -> None:
     asked = batcher.submit("a")
-    with pytest.raises(ValueError, match="not as many"):
+    with pytest.raises(ValueError, match="number of answers differs"):
         wire.answer_with(["x", "y"])
     assert not asked.done()
     wire.answer(LimiterUnavailable("unreadable"))
@@ -110,7 +108,7 @@ async def test_an_answer_of_another_length_is_refused_before_anything_is_given_o
         await asked
 
 
-async def test_closing_waits_for_all_that_was_asked(wire: Wire, batcher: Batcher[str, str]) -> None:
+async def test_closing_waits_for_all_answers(wire: Wire, batcher: Batcher[str, str]) -> None:
     futures = [batcher.submit(str(number)) for number in range(4)]
     closing = asyncio.create_task(batcher.close())
     await turn()
@@ -122,7 +120,7 @@ async def test_closing_waits_for_all_that_was_asked(wire: Wire, batcher: Batcher
     assert all(future.done() for future in futures)
 
 
-async def test_closing_does_not_wait_for_askers_that_went_away(wire: Wire, batcher: Batcher[str, str]) -> None:
+async def test_closing_does_not_wait_for_cancelled_questions(wire: Wire, batcher: Batcher[str, str]) -> None:
     asked = [batcher.submit(str(number)) for number in range(3)]
     for future in asked:
         future.cancel()
@@ -131,9 +129,7 @@ async def test_closing_does_not_wait_for_askers_that_went_away(wire: Wire, batch
     assert wire.sent == [["0"]]
 
 
-async def test_a_call_is_told_since_when_the_first_of_its_questions_waits(
-    wire: Wire, batcher: Batcher[str, str]
-) -> None:
+async def test_a_call_knows_since_when_its_first_question_has_waited(wire: Wire, batcher: Batcher[str, str]) -> None:
     clock = asyncio.get_running_loop().time
     began = clock()
     futures = [batcher.submit("on the wire"), *(batcher.submit("q") for _ in range(MAX_BATCH + 1))]

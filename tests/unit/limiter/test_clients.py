@@ -1,4 +1,4 @@
-"""ClientFactory of redis-py: what they wait for is bounded by us where it is not by redis-py."""
+"""Clients of redis-py: their options, and time limits that redis-py does not have."""
 
 import asyncio
 import socket
@@ -11,10 +11,10 @@ from fastapi_keyauth.limiter.redis.clients import ClientFactory
 from fastapi_keyauth.settings.redis_urls import parse_redis_url
 
 
-async def test_a_look_at_the_sentinels_does_not_wait_for_a_server_that_hangs_to_take_leave(
+async def test_finding_the_primary_does_not_wait_for_a_former_one_that_hangs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With the address of another primary redis-py closes idle connections to the old one; by TLS it waits 30 s."""
+    """When the primary changes, redis-py closes idle connections to the former one; with TLS it waits 30 s."""
     clients = ClientFactory(parse_redis_url("redis+sentinel://127.0.0.1:1/mymaster"), 0.05)
     client = clients.create()
     sentinels = clients._sentinel
@@ -34,8 +34,8 @@ async def test_a_look_at_the_sentinels_does_not_wait_for_a_server_that_hangs_to_
 
 
 @pytest.mark.parametrize("url", ["redis://127.0.0.1:1", "redis+sentinel://127.0.0.1:1/mymaster"])
-def test_to_make_a_connection_reads_nothing_from_disk(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """redis-py asks for its own version, which is a file, wherever it is not told: in the event loop, for each."""
+def test_creating_a_connection_reads_nothing_from_disk(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default, redis-py reads its own version from disk for each connection, in the event loop."""
     looked_up: list[str] = []
     monkeypatch.setattr(metadata, "version", looked_up.append)
     clients = ClientFactory(parse_redis_url(url), 0.05)
@@ -47,7 +47,7 @@ def test_to_make_a_connection_reads_nothing_from_disk(url: str, monkeypatch: pyt
 
 
 @pytest.mark.filterwarnings("ignore:Call to '__init__' function with deprecated usage")
-def test_a_name_for_connections_in_the_url_is_theirs() -> None:
+def test_a_library_name_in_the_url_is_sent_to_redis() -> None:
     made: Any = ClientFactory(parse_redis_url("redis://127.0.0.1:1?lib_name=mine"), 0.05).create_connection()
     said = made.driver_info.formatted_name if hasattr(made, "driver_info") else made.lib_name
     assert said == "mine"
@@ -70,5 +70,5 @@ def test_the_url_decides_about_keepalive() -> None:
     assert clients.create_connection().socket_keepalive is False  # type: ignore[attr-defined]  # as above
 
 
-def test_a_unix_socket_is_not_given_options_of_tcp() -> None:
+def test_a_unix_socket_has_no_options_of_tcp() -> None:
     ClientFactory(parse_redis_url("unix:///tmp/redis.sock"), 1.0).create_connection()

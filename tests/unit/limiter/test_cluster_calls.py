@@ -1,4 +1,4 @@
-"""Calls to the nodes of a cluster: whatever a node does, who asked hears of it, and no answer reaches another."""
+"""Calls to the nodes of a cluster: whatever a node does, each caller gets its own answer or an error."""
 
 import asyncio
 import contextlib
@@ -24,16 +24,16 @@ QUESTION = question("k", 9)
 
 
 def admitted(remaining: int = 4) -> bytes:
-    """What the script says to a request that it admits."""
+    """The answer of the script to an admitted request."""
     return b"*5\r\n:0\r\n$1\r\ng\r\n:500000\r\n:60\r\n*3\r\n:%d\r\n:60\r\n:1800000000\r\n" % remaining
 
 
 class FakeNode:
-    """Has all slots, or says that another node has; answers script calls as the test says."""
+    """A node with all slots, or with redirections to another node. Answers script calls as the test specifies."""
 
     def __init__(self) -> None:
         self.answers: list[bytes | None] = []
-        """To one script call after another; None closes the connection, and nothing in it is no answer at all."""
+        """Answers to script calls, in order. None closes the connection; empty bytes are no answer."""
         self.owner = self
         self.said: list[str] = []
         self.connections = 0
@@ -106,7 +106,7 @@ async def take(limiter: ClusterLimiter) -> Decision:
         b"*5\r\n:0\r\n",
     ],
 )
-async def test_an_odd_answer_or_none_fails_the_call_and_the_next_is_served(
+async def test_an_unexpected_or_missing_answer_fails_the_call_and_the_next_one_succeeds(
     node: FakeNode, limiter: ClusterLimiter, answer: bytes
 ) -> None:
     node.answers = [answer]
@@ -115,18 +115,14 @@ async def test_an_odd_answer_or_none_fails_the_call_and_the_next_is_served(
     assert (await take(limiter)).verdict is Verdict.ADMITTED
 
 
-async def test_an_answer_that_comes_twice_is_not_taken_for_the_next_one(
-    node: FakeNode, limiter: ClusterLimiter
-) -> None:
+async def test_a_repeated_answer_is_not_given_to_the_next_call(node: FakeNode, limiter: ClusterLimiter) -> None:
     node.answers = [admitted(4) + admitted(4), admitted(3)]
     with pytest.raises(LimiterUnavailable):
         await take(limiter)
     assert (await take(limiter)).remaining == 3
 
 
-async def test_the_answer_to_a_question_that_was_given_up_reaches_nobody(
-    node: FakeNode, limiter: ClusterLimiter
-) -> None:
+async def test_the_late_answer_to_a_cancelled_question_is_discarded(node: FakeNode, limiter: ClusterLimiter) -> None:
     await take(limiter)
     node.answers = [admitted(number) for number in range(5)]
     tasks = [asyncio.create_task(take(limiter)) for _ in range(5)]
@@ -162,9 +158,7 @@ async def test_a_connection_that_was_forgotten_while_idle_is_replaced_and_the_ca
     assert (len(node.said), node.connections) == (3, 2)
 
 
-async def test_a_slot_that_has_moved_is_followed_and_remembered(
-    node: FakeNode, other: FakeNode, limiter: ClusterLimiter
-) -> None:
+async def test_a_moved_slot_is_followed_and_stored(node: FakeNode, other: FakeNode, limiter: ClusterLimiter) -> None:
     await take(limiter)
     node.owner = other.owner
     node.answers = [b"-MOVED 1 127.0.0.1:%d\r\n" % other.port]
@@ -173,7 +167,7 @@ async def test_a_slot_that_has_moved_is_followed_and_remembered(
     assert (len(node.said), len(other.said)) == (2, 3)
 
 
-async def test_a_slot_that_moves_is_asked_for_where_it_goes_and_nothing_is_remembered(
+async def test_a_migrating_slot_is_followed_once_and_not_stored(
     node: FakeNode, other: FakeNode, limiter: ClusterLimiter
 ) -> None:
     node.answers = [b"-ASK 1 127.0.0.1:%d\r\n" % other.port]
@@ -185,14 +179,16 @@ async def test_a_slot_that_moves_is_asked_for_where_it_goes_and_nothing_is_remem
 
 
 @pytest.mark.parametrize("word", ["TRYAGAIN", "CLUSTERDOWN", "LOADING"])
-async def test_what_cannot_be_answered_yet_is_asked_again(node: FakeNode, limiter: ClusterLimiter, word: str) -> None:
+async def test_a_call_that_cannot_be_answered_yet_is_repeated(
+    node: FakeNode, limiter: ClusterLimiter, word: str
+) -> None:
     node.answers = [f"-{word} not yet\r\n".encode()] * 2
     assert (await take(limiter)).verdict is Verdict.ADMITTED
     assert len(node.said) == 3
 
 
 @pytest.mark.parametrize("word", ["CLUSTERDOWN", "MOVED"])
-async def test_a_cluster_that_never_agrees_fails_the_call_in_its_time(
+async def test_a_cluster_that_never_agrees_fails_the_call_within_its_timeout(
     node: FakeNode, limiter: ClusterLimiter, word: str
 ) -> None:
     node.answers = [f"-{word} 1 127.0.0.1:{node.port}\r\n".encode()] * 10_000
@@ -201,10 +197,10 @@ async def test_a_cluster_that_never_agrees_fails_the_call_in_its_time(
     assert len(node.said) < 100
 
 
-async def test_nodes_that_are_gone_while_another_draws_the_map_leave_no_complaint(
+async def test_nodes_that_fail_while_another_returns_the_map_cause_no_error_log(
     limiter: ClusterLimiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """asyncio complains of an error that nobody looked at, from wherever it happens to collect garbage."""
+    """asyncio logs an error that was never retrieved, whenever it collects garbage."""
     complaints: list[Any] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: complaints.append(context))
@@ -225,7 +221,7 @@ async def test_nodes_that_are_gone_while_another_draws_the_map_leave_no_complain
     assert complaints == []
 
 
-async def test_a_call_after_closing_fails_at_once(limiter: ClusterLimiter) -> None:
+async def test_a_call_after_closing_fails_immediately(limiter: ClusterLimiter) -> None:
     await take(limiter)
     await limiter.close()
     with pytest.raises(LimiterUnavailable):

@@ -1,4 +1,4 @@
-"""The held connection to Redis: whatever the other end does, who asked hears of it, and the next one is served."""
+"""The held connection to Redis: whatever the server does, callers get an answer or an error, and later calls work."""
 
 import asyncio
 import contextlib
@@ -29,11 +29,11 @@ from tests.helpers.waiting import until
 ADMITTED = b"*5\r\n:0\r\n$1\r\ng\r\n:500000\r\n:60\r\n*3\r\n:4\r\n:60\r\n:1800000000\r\n"
 POLICY = Policy(3, 60_000, 60_000)
 Answers = list[bytes | None]
-"""To one script call after another; None closes the connection."""
+"""Answers to script calls, in order. None closes the connection."""
 
 
 class FakeRedis:
-    """Answers script calls as the test says, and everything else with OK. Counters both."""
+    """Answers script calls as the test specifies, and everything else with OK. Counts both."""
 
     def __init__(self) -> None:
         self.answers: Answers = []
@@ -96,7 +96,7 @@ def take(limiter: SingleNodeLimiter | FailoverLimiter) -> Awaitable[object]:
         b"$2\r\n\xff\xfe\r\n",
     ],
 )
-async def test_an_odd_answer_fails_the_call_and_the_next_is_served(
+async def test_an_unexpected_answer_fails_the_call_and_the_next_one_succeeds(
     server: FakeRedis, limiter: SingleNodeLimiter, answer: bytes
 ) -> None:
     server.answers = [answer]
@@ -106,9 +106,7 @@ async def test_an_odd_answer_fails_the_call_and_the_next_is_served(
     assert decision.verdict is Verdict.ADMITTED
 
 
-async def test_an_answer_that_comes_twice_is_not_taken_for_the_next_one(
-    server: FakeRedis, limiter: SingleNodeLimiter
-) -> None:
+async def test_a_repeated_answer_is_not_given_to_the_next_call(server: FakeRedis, limiter: SingleNodeLimiter) -> None:
     other = ADMITTED.replace(b":4", b":3")
     server.answers = [ADMITTED + ADMITTED, other]
     server.in_pieces = False
@@ -134,7 +132,7 @@ async def test_a_call_that_lost_its_connection_is_sent_once_more_and_not_again(
 async def test_a_connection_that_was_forgotten_while_idle_is_replaced_and_the_call_sent_once_more(
     server: FakeRedis, limiter: SingleNodeLimiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A middlebox drops everything that is sent over it, and tells nobody."""
+    """A middlebox drops everything that is sent over the connection, and notifies neither end."""
     clock = LeapingClock(monkeypatch)
     await take(limiter)
     clock.leap(IDLE_AFTER_S + 1)
@@ -157,7 +155,7 @@ async def test_a_failed_attempt_and_a_change_survive_a_connection_that_was_forgo
     assert server.connections == 3
 
 
-async def test_a_busy_server_that_does_not_answer_is_asked_nothing_twice(
+async def test_a_busy_server_that_does_not_respond_gets_no_call_twice(
     server: FakeRedis, limiter: SingleNodeLimiter
 ) -> None:
     await take(limiter)
@@ -167,7 +165,7 @@ async def test_a_busy_server_that_does_not_answer_is_asked_nothing_twice(
     assert server.calls == 2
 
 
-async def test_a_server_that_forgets_the_script_and_dies_at_the_source_is_not_hammered(
+async def test_a_server_that_loses_the_script_and_fails_at_its_source_is_not_flooded(
     server: FakeRedis, limiter: SingleNodeLimiter
 ) -> None:
     await take(limiter)
@@ -177,14 +175,14 @@ async def test_a_server_that_forgets_the_script_and_dies_at_the_source_is_not_ha
     assert server.connections <= 3
 
 
-async def test_a_call_after_closing_fails_at_once(server: FakeRedis, limiter: SingleNodeLimiter) -> None:
+async def test_a_call_after_closing_fails_immediately(server: FakeRedis, limiter: SingleNodeLimiter) -> None:
     await take(limiter)
     await limiter.close()
     with pytest.raises(LimiterUnavailable):
         await take(limiter)
 
 
-async def test_workers_forked_from_one_process_give_out_generations_of_their_own(redis_server_url: str) -> None:
+async def test_workers_forked_from_one_process_create_different_generations(redis_server_url: str) -> None:
     limiter = SingleNodeLimiter(redis_server_url, POLICY, "t", 5.0)
     given = set()
     for key_id in ("a", "b"):  # a fork shares all that was made before the start
@@ -212,10 +210,10 @@ def test_a_draft_has_the_fields_of_a_principal_in_their_order() -> None:
     assert [field.name for field in drafted] == [field.name for field in final]
 
 
-async def test_the_time_runs_from_the_question_and_not_from_the_call(
+async def test_the_timeout_counts_from_the_question_and_not_from_the_call(
     server: FakeRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server that is slow and yet in time for each call is too late for a question that waited for a call before."""
+    """A slow server that answers each call in time is too late for a question that waited for the call before."""
     clock = LeapingClock(monkeypatch)
     limiter = SingleNodeLimiter(f"redis://127.0.0.1:{server.port}/0", POLICY, "t", 30.0)
     await take(limiter)
@@ -232,10 +230,8 @@ async def test_the_time_runs_from_the_question_and_not_from_the_call(
     await limiter.close()
 
 
-async def test_a_worker_that_stood_still_does_not_take_it_for_an_outage(
-    server: FakeRedis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """While it connects, which takes several turns of the loop: nothing is ready when the time is over."""
+async def test_a_worker_that_stood_still_reports_no_outage(server: FakeRedis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it connects, which takes several turns of the event loop."""
     clock = LeapingClock(monkeypatch)
     limiter = SingleNodeLimiter(f"redis://127.0.0.1:{server.port}/0", POLICY, "t", 30.0)
     asked = asyncio.ensure_future(take(limiter))
@@ -245,7 +241,7 @@ async def test_a_worker_that_stood_still_does_not_take_it_for_an_outage(
     await limiter.close()
 
 
-async def test_a_start_on_a_busy_machine_looks_more_than_once(server: FakeRedis) -> None:
+async def test_a_start_on_a_busy_machine_probes_more_than_once(server: FakeRedis) -> None:
     limiter = SingleNodeLimiter(f"redis://127.0.0.1:{server.port}/0", POLICY, "t", 0.3)
     server.may_answer.clear()
     starting = asyncio.create_task(limiter.start())
@@ -255,10 +251,10 @@ async def test_a_start_on_a_busy_machine_looks_more_than_once(server: FakeRedis)
     await limiter.close()
 
 
-async def test_the_breaker_stays_open_while_only_requests_are_refused(
+async def test_the_breaker_stays_open_while_redis_rejects_only_checks(
     server: FakeRedis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Changes get through, the script that requests call does not: a probe of the one alone would open and close it."""
+    """Redis accepts changes but rejects checks: a probe of changes alone would make the breaker alternate."""
     observer = Observer(Metrics(), None, partial(datetime.now, UTC))
     limiter = FailoverLimiter(SingleNodeLimiter(f"redis://127.0.0.1:{server.port}/0", POLICY, "t", 1.0), None, observer)
     limiter._breaker._probe_every_s = 0.01

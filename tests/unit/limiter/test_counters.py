@@ -37,13 +37,13 @@ class Clock:
 
 @dataclass
 class PlainCounter:
-    """Units by the number of their window; nothing is forgotten."""
+    """Units by the number of their window, all of them kept."""
 
     units: dict[int, int] = field(default_factory=dict)
 
 
 class PlainModel:
-    """What the limits promise, by fractions and dictionaries, on a clock that only goes forward."""
+    """A model of the limits with fractions and dictionaries, for a clock that only goes forward."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -150,7 +150,7 @@ def summary(decision: Decision) -> tuple[Verdict, int, int, tuple[int, ...]]:
 
 @fuzzed(25)
 @given(key=LIMITS, owner=LIMITS, steps=STEPS)
-def test_memory_and_redis_do_what_a_plain_model_does(url: str, key: Any, owner: Any, steps: Any) -> None:
+def test_memory_and_redis_agree_with_a_plain_model(url: str, key: Any, owner: Any, steps: Any) -> None:
     asyncio.run(_compare(url, limit_set(tuple(key), tuple(owner)), steps))
 
 

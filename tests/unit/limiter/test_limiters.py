@@ -1,4 +1,4 @@
-"""What every limiter promises, over memory, Valkey 9, Redis 6.2 and a cluster, on a clock that the test moves."""
+"""The behavior of every limiter: memory, Valkey 9, Redis 6.2 and a cluster, with a clock that the test moves."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -35,7 +35,7 @@ MakeLimiter = Callable[..., Limiter]
 
 @pytest.fixture(params=["memory", "valkey", "redis6", "cluster"])
 async def make_limiter(request: pytest.FixtureRequest, servers: Servers, clock: Clock) -> AsyncIterator[MakeLimiter]:
-    """Builds limiters that share what they count in: two of them are two workers (memory: one, as promised)."""
+    """Build limiters with shared counters: two of them are two workers (in memory there is only one)."""
     url = None
     if request.param == "cluster":
         url = servers.cluster().url
@@ -58,8 +58,8 @@ async def make_limiter(request: pytest.FixtureRequest, servers: Servers, clock: 
         await limiter.close()
 
 
-class TestCap:
-    async def test_exactly_the_cap_is_admitted_and_the_rest_told_when_to_come_back(
+class TestLimit:
+    async def test_exactly_the_limit_is_admitted_and_later_requests_get_the_time_to_retry(
         self, make_limiter: MakeLimiter
     ) -> None:
         limiter = make_limiter()
@@ -69,12 +69,12 @@ class TestCap:
         assert {decision.wait_s for decision in seen} == {3000}
         assert {decision.states[2] for decision in seen} == {START - 600 + HOUR}
 
-    async def test_concurrent_takers_on_two_workers_share_one_cap(self, make_limiter: MakeLimiter) -> None:
+    async def test_concurrent_requests_on_two_workers_share_one_limit(self, make_limiter: MakeLimiter) -> None:
         workers = [make_limiter(), make_limiter()]
         seen = await asyncio.gather(*(workers[i % 2].check(question(limit=50)) for i in range(400)))
         assert sum(decision.verdict is Verdict.ADMITTED for decision in seen) == 50
 
-    async def test_the_next_hour_starts_anew(self, make_limiter: MakeLimiter, clock: Clock) -> None:
+    async def test_the_next_hour_starts_at_zero(self, make_limiter: MakeLimiter, clock: Clock) -> None:
         limiter = make_limiter()
         for _ in range(5):
             await limiter.check(question())
@@ -90,25 +90,25 @@ class TestCap:
         clock.now -= HOUR
         assert (await limiter.check(question())).verdict is Verdict.LIMITED
 
-    async def test_looking_uses_nothing(self, make_limiter: MakeLimiter) -> None:
+    async def test_a_check_without_cost_uses_no_unit(self, make_limiter: MakeLimiter) -> None:
         limiter = make_limiter()
         for _ in range(9):
             assert (await limiter.check(question(units=0))).verdict is Verdict.ADMITTED
         assert (await limiter.check(question())).remaining == 4
 
-    async def test_no_cap_no_counting(self, make_limiter: MakeLimiter) -> None:
+    async def test_a_key_without_a_limit_is_not_counted(self, make_limiter: MakeLimiter) -> None:
         limiter = make_limiter()
         seen = [await limiter.check(question(limit=None)) for _ in range(20)]
         assert {(decision.verdict, decision.remaining) for decision in seen} == {(Verdict.ADMITTED, None)}
 
-    async def test_a_lowered_cap_below_what_was_used_refuses(self, make_limiter: MakeLimiter) -> None:
+    async def test_a_limit_lowered_below_the_used_units_refuses(self, make_limiter: MakeLimiter) -> None:
         limiter = make_limiter()
         for _ in range(5):
             await limiter.check(question())
         decision = await limiter.check(question(limit=2))
         assert (decision.verdict, decision.remaining) == (Verdict.LIMITED, 0)
 
-    async def test_keys_are_counted_apart(self, make_limiter: MakeLimiter) -> None:
+    async def test_keys_are_counted_separately(self, make_limiter: MakeLimiter) -> None:
         limiter = make_limiter()
         assert (await limiter.check(question("a", limit=1))).verdict is Verdict.ADMITTED
         assert (await limiter.check(question("b", limit=1))).verdict is Verdict.ADMITTED
@@ -119,7 +119,7 @@ class TestCap:
 @pytest.mark.parametrize("make_limiter", ["memory", "valkey", "redis6"], indirect=True)
 class TestSlidingWindow:
     @pytest.mark.parametrize(("minutes", "admitted"), [(0, 0), (15, 25), (30, 50), (45, 75), (59.99, 99), (60, 100)])
-    async def test_the_hour_before_slides_out(
+    async def test_the_previous_hour_slides_out(
         self, make_limiter: MakeLimiter, clock: Clock, minutes: float, admitted: int
     ) -> None:
         limiter = make_limiter()
@@ -157,7 +157,7 @@ class TestGeneration:
         assert stale.generation not in ("", generation)
         assert (await limiter.check(question(generation=stale.generation, age_s=0.5))).verdict is Verdict.ADMITTED
 
-    async def test_stale_uses_no_unit(self, make_limiter: MakeLimiter) -> None:
+    async def test_a_stale_row_uses_no_unit(self, make_limiter: MakeLimiter) -> None:
         limiter = make_limiter()
         await limiter.check(question())
         await limiter.check(question(generation="another", age_s=0.5))
@@ -169,9 +169,7 @@ class TestGeneration:
         assert (await limiter.check(question(generation="", age_s=0.5))).verdict is Verdict.STALE
         assert (await limiter.check(question(generation="-", age_s=0.5))).verdict is Verdict.STALE
 
-    async def test_asking_about_unknown_keys_leaves_nothing_behind(
-        self, make_limiter: MakeLimiter, servers: Servers
-    ) -> None:
+    async def test_checking_unknown_keys_stores_nothing(self, make_limiter: MakeLimiter, servers: Servers) -> None:
         limiter = make_limiter()
         seen = [await limiter.check(question(f"k{i}", units=0, age_s=None)) for i in range(50)]
         assert {(decision.verdict, decision.generation) for decision in seen} == {(Verdict.STALE, "")}
@@ -183,16 +181,14 @@ class TestGeneration:
         else:
             assert servers.cluster(emptied=False).names() == set()
 
-    async def test_a_key_changed_before_it_was_ever_asked_about_is_stale_for_old_rows(
-        self, make_limiter: MakeLimiter
-    ) -> None:
+    async def test_a_key_changed_before_its_first_check_is_stale_for_old_rows(self, make_limiter: MakeLimiter) -> None:
         limiter = make_limiter()
         await limiter.bump_generation("k")
         assert (await limiter.check(question(generation="", age_s=0.5))).verdict is Verdict.STALE
 
 
 class TestBlocking:
-    async def test_the_failure_that_reaches_the_number_is_counted_says_so_and_the_next_is_blocked(
+    async def test_the_failed_attempt_that_reaches_the_limit_blocks_the_address(
         self, make_limiter: MakeLimiter
     ) -> None:
         limiter, other = make_limiter(), make_limiter()
@@ -208,7 +204,7 @@ class TestBlocking:
         assert (await other.check(question(bucket="b"))).verdict is Verdict.ADMITTED
         assert (await other.check(question(bucket=None))).verdict is Verdict.ADMITTED
 
-    async def test_exactly_the_number_is_counted_under_concurrency(self, make_limiter: MakeLimiter) -> None:
+    async def test_concurrent_failed_attempts_are_counted_exactly(self, make_limiter: MakeLimiter) -> None:
         workers = [make_limiter(), make_limiter()]
         seen = await asyncio.gather(*(workers[i % 2].record_failure("a") for i in range(60)))
         assert (seen.count(None), seen.count(0)) == (2, 1)
@@ -218,11 +214,11 @@ class TestBlocking:
         await limiter.record_failure("a")
         clock.now += 59
         await limiter.record_failure("a")
-        clock.now += 1  # the first one is out; counting starts anew
+        clock.now += 1  # the first one has expired; counting starts at zero
         assert [await limiter.record_failure("a") for _ in range(3)] == [None, None, 0]
         assert await limiter.record_failure("a") == 120
 
-    async def test_a_block_is_not_extended_and_afterwards_counting_starts_anew(
+    async def test_a_block_is_not_extended_and_afterwards_counting_starts_at_zero(
         self, make_limiter: MakeLimiter, clock: Clock
     ) -> None:
         limiter = make_limiter()
@@ -236,8 +232,8 @@ class TestBlocking:
         assert await limiter.record_failure("a") == 120
 
 
-class TestRedisAlone:
-    async def test_one_call_serves_all_that_wait_and_a_cancelled_one_disturbs_nobody(
+class TestRedisOnly:
+    async def test_one_call_serves_all_waiting_requests_and_cancelled_ones_affect_no_other(
         self, redis_server_url: str, clock: Clock
     ) -> None:
         limiter = SingleNodeLimiter(redis_server_url, Policy(3, 1000, 1000), "t", 5.0, clock)
@@ -269,7 +265,7 @@ class TestRedisAlone:
         assert all([await limiter._control_client.pttl(name) > 0 for name in names])
         await limiter.close()
 
-    async def test_failures_grow_no_further_than_the_memory_that_redis_may_use(self, redis_server_url: str) -> None:
+    async def test_failed_attempts_are_bounded_by_maxmemory(self, redis_server_url: str) -> None:
         limiter = SingleNodeLimiter(redis_server_url, Policy(3, 60_000, 60_000), "t", 5.0)
         admin: Redis = Redis.from_url(redis_server_url)
         for bucket in ("known", "nearly", "nearly"):
@@ -285,7 +281,7 @@ class TestRedisAlone:
         await admin.aclose()
         await limiter.close()
 
-    async def test_a_new_connection_proves_every_row_anew(self, redis_server_url: str) -> None:
+    async def test_rows_are_read_again_after_a_reconnect(self, redis_server_url: str) -> None:
         limiter = SingleNodeLimiter(redis_server_url, Policy(3, 1000, 1000), "t", 5.0)
         generation = (await limiter.check(question())).generation
         assert (await limiter.check(question(generation=generation, age_s=0.5))).verdict is Verdict.ADMITTED
@@ -302,7 +298,7 @@ class TestRedisAlone:
         assert (await limiter.check(question())).remaining == 3
         await limiter.close()
 
-    async def test_redis_own_clock_rules_where_none_is_given(self, redis_server_url: str) -> None:
+    async def test_the_clock_of_redis_is_used_by_default(self, redis_server_url: str) -> None:
         limiter = SingleNodeLimiter(redis_server_url, Policy(3, 1000, 1000), "t", 5.0)
         seconds, _ = await limiter._control_client.time()
         decision = await limiter.check(question())
@@ -311,8 +307,8 @@ class TestRedisAlone:
         await limiter.close()
 
 
-async def test_no_remembered_row_is_believed_where_none_may_be_however_coarse_the_clock(clock: Clock) -> None:
-    """`max_staleness_s=0`, and the fallback while Redis is away: a clock that has not moved yet makes no row fresh."""
+async def test_no_cached_row_is_current_if_max_staleness_is_zero_however_coarse_the_clock(clock: Clock) -> None:
+    """`max_staleness_s=0`, as in the fallback during an outage: a clock that has not moved makes no row current."""
     limiter = MemoryLimiter(Policy(3, 60_000, 120_000), 0.0, clock)
     generation = (await limiter.check(question())).generation
     assert (await limiter.check(question(generation=generation, age_s=0.0))).verdict is Verdict.STALE

@@ -1,4 +1,4 @@
-"""Redis killed and hung, for real: nothing waits long, nothing revoked is admitted, and it recovers by itself."""
+"""Outages of a real Redis server: requests wait only briefly, revoked keys stay revoked, and workers recover."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -32,24 +32,26 @@ def redis(start_valkey: Callable[..., Server]) -> Server:
 
 
 def build_script(database_url: str) -> KeyAuth:
-    """What makes changes without Redis, such as a command."""
+    """A KeyAuth without Redis that changes keys, such as a command."""
     return KeyAuth(KeyAuthSettings(_env_file=None, database_url=database_url, argon2_time_cost=1, argon2_memory_kib=8))
 
 
 @asynccontextmanager
-async def away(redis: Server, how: str) -> AsyncIterator[None]:
-    """Redis out of reach for a while; afterwards it is back, empty where it was killed."""
+async def outage(redis: Server, how: str) -> AsyncIterator[None]:
+    """Make Redis unavailable for the duration of the block. If it was killed, it is empty afterwards."""
     redis.kill() if how == "killed" else redis.stop()
     yield
     redis.restart() if how == "killed" else redis.cont()
 
 
 @pytest.mark.parametrize("how", ["killed", "hung"])
-async def test_local_policy_goes_on_limits_and_recovers(database_url: str, redis: Server, how: str) -> None:
+async def test_with_the_local_policy_requests_are_limited_during_an_outage(
+    database_url: str, redis: Server, how: str
+) -> None:
     async with build(database_url, redis) as auth:
         created = await auth.keys.create(owner_id="a", name="k", hourly_limit=5)
         await authenticate(auth, created.token)
-        async with away(redis, how):
+        async with outage(redis, how):
             seen = await asyncio.gather(*(authenticate(auth, created.token) for _ in range(8)), return_exceptions=True)
             assert sum(isinstance(answer, RateLimitExceeded) for answer in seen) == 3
             assert not [answer for answer in seen if isinstance(answer, Exception)][3:]
@@ -69,14 +71,14 @@ async def _is_recovered(auth: KeyAuth) -> bool:
 
 
 @pytest.mark.parametrize("how", ["killed", "hung"])
-async def test_a_change_during_the_outage_says_so_and_holds_before_and_after(
+async def test_a_change_during_an_outage_is_pending_and_takes_effect(
     database_url: str, redis: Server, how: str
 ) -> None:
     async with build(database_url, redis) as here, build(database_url, redis) as there:
         created = await make_key(here)
         for _ in range(3):
             await authenticate(there, created.token)
-        async with away(redis, how):
+        async with outage(redis, how):
             with pytest.raises(ChangePending):
                 await here.keys.revoke(created.key.id)
             with pytest.raises(RevokedApiKey):
@@ -91,18 +93,18 @@ async def test_a_change_during_the_outage_says_so_and_holds_before_and_after(
                 await authenticate(auth, created.token)
 
 
-async def test_deny_policy_refuses_until_redis_is_back(database_url: str, redis: Server) -> None:
+async def test_with_the_deny_policy_requests_are_refused_until_redis_recovers(database_url: str, redis: Server) -> None:
     async with build(database_url, redis, on_limiter_outage="deny") as auth:
         created = await make_key(auth)
-        async with away(redis, "killed"):
+        async with outage(redis, "killed"):
             with pytest.raises(LimiterUnavailable):
                 await authenticate(auth, created.token)
         await until(lambda: _is_recovered(auth))
         assert (await authenticate(auth, created.token)).id == created.key.id
 
 
-async def test_a_server_that_came_back_empty_is_believed_in_nothing(database_url: str, redis: Server) -> None:
-    """A change that only the lost memory of Redis knew of must not be lost with it."""
+async def test_rows_are_read_again_after_redis_restarted_empty(database_url: str, redis: Server) -> None:
+    """A change whose generation was lost with the memory of Redis still takes effect."""
     async with build(database_url, redis) as here, build(database_url, redis) as there:
         created = await make_key(here)
         for _ in range(3):
@@ -114,7 +116,7 @@ async def test_a_server_that_came_back_empty_is_believed_in_nothing(database_url
             await authenticate(there, created.token)
 
 
-async def test_a_database_that_does_not_answer_at_start_is_said_in_one_sentence() -> None:
+async def test_a_database_that_does_not_respond_at_startup_is_reported_in_one_sentence() -> None:
     url = "postgresql+asyncpg://keyauth:hunter2@127.0.0.1:1/keyauth"
     with pytest.raises(SetupError, match=r"^The database at .* does not answer \(.+\)\.$") as failure:
         async with KeyAuth(KeyAuthSettings(_env_file=None, database_url=url)):
@@ -141,7 +143,7 @@ async def test_a_rotation_during_the_outage_loses_no_token(database_url: str, re
         assert (await authenticate(auth, token)).id == created.key.id
 
 
-async def test_a_change_without_redis_is_heard_by_workers_that_have_it(database_url: str, redis: Server) -> None:
+async def test_a_change_without_redis_reaches_workers_with_redis(database_url: str, redis: Server) -> None:
     async with build(database_url, redis) as worker:
         created = await make_key(worker)
         for _ in range(3):
@@ -171,7 +173,7 @@ async def test_a_change_without_redis_waits_for_workers_that_do_not_reach_the_da
             await authenticate(worker, created.token)
 
 
-async def test_a_change_without_redis_is_forgotten_in_the_end(database_url: str) -> None:
+async def test_a_pending_change_without_redis_is_deleted_after_a_day(database_url: str) -> None:
     async with build_script(database_url) as script:
         created = await make_key(script)
         await script.keys.revoke(created.key.id)
@@ -187,8 +189,8 @@ async def _find_nothing(_limit: int) -> list[tuple[int, str]]:
     raise StoreUnavailable
 
 
-async def test_what_was_proven_before_an_outage_is_not_believed_after_it(database_url: str, redis: Server) -> None:
-    """Redis refuses writes for a while without losing a connection or a word: it was not told of a change."""
+async def test_rows_are_read_again_after_an_outage(database_url: str, redis: Server) -> None:
+    """Redis rejects writes for a while, but keeps its connections and generations, so it misses a change."""
     admin: Redis = Redis.from_url(redis.url)
     async with build(database_url, redis) as here, build(database_url, redis) as there:
         created = await make_key(here)
@@ -198,7 +200,7 @@ async def test_what_was_proven_before_an_outage_is_not_believed_after_it(databas
         with pytest.raises(ChangePending):
             await here.keys.revoke(created.key.id)
         await there._parts.outbox.drain()  # its housekeeping notices the outage, no request does
-        assert there._limiter._breaker.is_open  # type: ignore[attr-defined]  # of the FailoverLimiter that it is
+        assert there._parts.limiter._breaker.is_open  # type: ignore[attr-defined]  # of the FailoverLimiter that it is
         for auth in (here, there):
             auth._parts.outbox.drain = _say_nothing  # type: ignore[method-assign]  # as if it came too late
         await admin.replicaof("NO", "ONE")
@@ -212,7 +214,7 @@ async def _say_nothing() -> None:
     return
 
 
-async def test_a_change_is_told_though_the_database_died_after_it(
+async def test_a_change_is_published_even_if_the_database_fails_after_it(
     start_postgres: Callable[..., Server], redis: Server
 ) -> None:
     postgres = start_postgres()
@@ -236,7 +238,7 @@ async def test_a_change_is_told_though_the_database_died_after_it(
     await admin.aclose()
 
 
-async def test_a_look_at_redis_that_meets_a_bug_does_not_end_the_looking(
+async def test_a_bug_in_the_probe_of_redis_does_not_end_probing(
     database_url: str, redis: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with build(database_url, redis) as auth:
@@ -250,7 +252,7 @@ async def test_a_look_at_redis_that_meets_a_bug_does_not_end_the_looking(
             await real(limiter)
 
         monkeypatch.setattr(SingleNodeLimiter, "probe", probe)
-        async with away(redis, "killed"):
+        async with outage(redis, "killed"):
             await authenticate(auth, created.token)
 
         async def is_back() -> bool:
@@ -262,7 +264,7 @@ async def test_a_look_at_redis_that_meets_a_bug_does_not_end_the_looking(
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-async def test_a_redis_that_is_brought_back_and_refuses_is_told_of(
+async def test_a_redis_that_is_restored_and_rejects_the_connection_is_logged(
     database_url: str, redis: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with Redis.from_url(redis.url) as admin, build(database_url, redis) as auth:
@@ -278,7 +280,7 @@ async def test_a_redis_that_is_brought_back_and_refuses_is_told_of(
     assert PASSWORD not in caplog.text
 
 
-async def test_a_stop_closes_everything_whatever_goes_wrong(database_url: str, redis: Server) -> None:
+async def test_a_stop_closes_everything_despite_errors(database_url: str, redis: Server) -> None:
     auth = build(database_url, redis)
     real = auth._parts.limiter.close
 

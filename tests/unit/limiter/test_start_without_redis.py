@@ -1,4 +1,4 @@
-"""A worker that starts while Redis is away serves as one that has lost it; a Redis that refuses stops the start."""
+"""A worker that starts while Redis is unavailable begins with an outage; a Redis that rejects it stops the start."""
 
 import asyncio
 import logging
@@ -40,7 +40,7 @@ async def _is_back(auth: KeyAuth) -> bool:
 
 
 @pytest.mark.parametrize("how", ["killed", "hung"])
-async def test_with_local_it_serves_and_limits_by_itself_and_recovers(
+async def test_with_the_local_policy_it_limits_by_itself_and_recovers(
     database_url: str, redis: Server, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     seen: list[tuple[str, str | None]] = []
@@ -71,7 +71,7 @@ async def test_with_local_it_serves_and_limits_by_itself_and_recovers(
     assert seen == [("outage", "redis"), ("recovered", "redis")]
 
 
-async def test_a_block_of_its_own_is_known_and_can_be_lifted(database_url: str, redis: Server) -> None:
+async def test_a_block_of_its_own_is_known_and_can_be_removed(database_url: str, redis: Server) -> None:
     redis.kill()
     async with build(database_url, redis, block_after_failures=1) as auth:
         assert await auth._parts.limiter.record_failure("192.0.2.1") == 0
@@ -81,7 +81,7 @@ async def test_a_block_of_its_own_is_known_and_can_be_lifted(database_url: str, 
         assert auth._parts.limiter.known_block_s("192.0.2.1") is None
 
 
-async def test_with_deny_it_refuses_until_redis_is_there(database_url: str, redis: Server) -> None:
+async def test_with_the_deny_policy_it_refuses_until_redis_is_available(database_url: str, redis: Server) -> None:
     redis.kill()
     async with build(database_url, redis, on_limiter_outage="deny") as auth:
         created = await make_key(auth)
@@ -92,7 +92,7 @@ async def test_with_deny_it_refuses_until_redis_is_there(database_url: str, redi
         assert (await authenticate(auth, created.token)).id == created.key.id
 
 
-async def test_a_server_that_takes_no_writes_yet_is_away(database_url: str, redis: Server) -> None:
+async def test_a_server_that_does_not_accept_writes_yet_is_unavailable(database_url: str, redis: Server) -> None:
     async with Redis.from_url(redis.url) as admin:
         await admin.replicaof("127.0.0.1", 1)
         async with build(database_url, redis, on_limiter_outage="deny") as auth:
@@ -104,7 +104,7 @@ async def test_a_server_that_takes_no_writes_yet_is_away(database_url: str, redi
             assert (await authenticate(auth, created.token)).id == created.key.id
 
 
-async def test_what_is_dangerous_about_the_server_is_said_when_it_is_there(
+async def test_warnings_about_the_server_are_logged_once_it_is_available(
     database_url: str, start_valkey: StartValkey, caplog: pytest.LogCaptureFixture
 ) -> None:
     redis = start_valkey("--maxmemory-policy", "allkeys-lru", "--maxmemory", "100mb")
@@ -124,7 +124,7 @@ async def test_what_is_dangerous_about_the_server_is_said_when_it_is_there(
             await authenticate(auth, (await make_key(auth)).token)
 
 
-async def test_a_look_for_dangers_that_meets_a_bug_keeps_nobody_from_recovering(
+async def test_a_bug_in_the_checks_of_the_server_does_not_prevent_recovery(
     database_url: str, redis: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def run_checks(_limiter: SingleNodeLimiter) -> list[CheckWarning]:
@@ -139,9 +139,7 @@ async def test_a_look_for_dangers_that_meets_a_bug_keeps_nobody_from_recovering(
     assert [record.levelname for record in caplog.records if "redis health check failed" in record.message] == ["ERROR"]
 
 
-async def test_it_stops_as_soon_as_it_has_started_and_starts_again_when_redis_is_there(
-    database_url: str, redis: Server
-) -> None:
+async def test_it_can_be_stopped_immediately_and_started_again_with_redis(database_url: str, redis: Server) -> None:
     redis.kill()
     auth = KeyAuth(build(database_url, redis).settings, telemetry=False)  # else it counts together with others
     for _ in range(2):
@@ -155,7 +153,7 @@ async def test_it_stops_as_soon_as_it_has_started_and_starts_again_when_redis_is
     assert (counts.outages["redis"], counts.recoveries["redis"]) == (1, 1)  # one, over all three starts
 
 
-async def test_a_question_that_waits_while_it_stops_begins_no_outage(database_url: str, redis: Server) -> None:
+async def test_a_question_that_waits_during_a_stop_causes_no_outage(database_url: str, redis: Server) -> None:
     async with build(database_url, redis, on_limiter_outage="deny") as auth:
         redis.stop()
         asked = asyncio.ensure_future(auth._parts.limiter.check(LimitCheck("k", None)))
@@ -164,9 +162,9 @@ async def test_a_question_that_waits_while_it_stops_begins_no_outage(database_ur
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("keyauth")]
 
 
-@pytest.mark.parametrize(("failures", "is_away"), [(START_TRIES - 1, False), (START_TRIES, True)])
-async def test_a_start_takes_redis_for_away_after_some_looks(
-    database_url: str, redis: Server, monkeypatch: pytest.MonkeyPatch, failures: int, is_away: bool
+@pytest.mark.parametrize(("failures", "is_unavailable"), [(START_TRIES - 1, False), (START_TRIES, True)])
+async def test_redis_counts_as_unavailable_at_startup_after_several_probes(
+    database_url: str, redis: Server, monkeypatch: pytest.MonkeyPatch, failures: int, is_unavailable: bool
 ) -> None:
     left = iter(range(failures))
 
@@ -176,7 +174,7 @@ async def test_a_start_takes_redis_for_away_after_some_looks(
 
     monkeypatch.setattr(SingleNodeLimiter, "probe", probe)
     async with build(database_url, redis) as auth:
-        assert await _is_back(auth) is not is_away
+        assert await _is_back(auth) is not is_unavailable
 
 
 def _refused_urls(redis: RedisServer) -> dict[str, str]:
@@ -192,7 +190,7 @@ def _refused_urls(redis: RedisServer) -> dict[str, str]:
 @pytest.mark.parametrize(
     "why", ["another password", "no password", "a right that requests need", "a database that it does not have"]
 )
-async def test_a_server_that_refuses_stops_the_start_in_one_sentence(
+async def test_a_server_that_rejects_the_connection_stops_the_start_with_one_sentence(
     database_url: str, redis: RedisServer, why: str
 ) -> None:
     async with Redis.from_url(redis.url) as admin:

@@ -1,4 +1,4 @@
-"""Redis by TLS: a certificate that is trusted and one that is not, and a server that hangs and never takes leave."""
+"""Redis with TLS: trusted and untrusted certificates, and a server that hangs and never closes TLS."""
 
 import asyncio
 import socket
@@ -28,7 +28,7 @@ HANG_S = 40.0
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    """One for 127.0.0.1 that vouches for itself; its key lies beside it."""
+    """A self-signed certificate for 127.0.0.1, with its key beside it."""
     key = ec.generate_private_key(ec.SECP256R1())
     name, now = x509.Name([]), datetime.now(UTC)
     built = x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1))
@@ -41,7 +41,7 @@ def certificate(tmp_path: Path) -> Path:
 
 
 class Front:
-    """Speaks TLS in front of a server that does not, until it hangs."""
+    """A TLS proxy for a server without TLS, until it hangs."""
 
     def __init__(self, server: Server, context: ssl.SSLContext) -> None:
         self._server = server
@@ -52,7 +52,7 @@ class Front:
 
     @asynccontextmanager
     async def standing(self) -> AsyncIterator[Self]:
-        """The same, as long as the block lasts."""
+        """Hang for the duration of the block."""
         front = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._context)
         self.url = f"rediss://:{PASSWORD}@127.0.0.1:{front.sockets[0].getsockname()[1]}/0"
         async with front:
@@ -62,7 +62,7 @@ class Front:
             await asyncio.gather(*filter(None, self._serving))
 
     def hang(self) -> None:
-        """Read nothing any more, be it a question or the end of TLS."""
+        """Stop reading, both questions and the end of TLS."""
         for writer in self._living:
             writer.transport.pause_reading()  # type: ignore[attr-defined]  # of a socket's
 
@@ -95,7 +95,7 @@ def build(database_url: str, redis_url: str) -> KeyAuth:
     return KeyAuth(KeyAuthSettings(_env_file=None, database_url=database_url, redis_url=redis_url, **values))
 
 
-async def test_everything_works_and_a_server_that_hangs_holds_up_neither_a_question_nor_the_stop(
+async def test_a_tls_server_that_hangs_delays_neither_a_question_nor_the_stop(
     database_url: str, front: Front, certificate: Path
 ) -> None:
     async with asyncio.timeout(HANG_S), build(database_url, f"{front.url}?ssl_ca_certs={certificate}") as auth:
@@ -158,7 +158,7 @@ async def test_a_file_of_the_url_that_does_not_exist_stops_the_start(
     assert PASSWORD not in str(failure.value)
 
 
-async def test_a_file_of_the_url_that_is_no_certificate_stops_the_start(
+async def test_a_file_of_the_url_that_is_not_a_certificate_stops_the_start(
     database_url: str, front: Front, tmp_path: Path
 ) -> None:
     (tmp_path / "ca.pem").write_text("not a certificate")

@@ -1,4 +1,4 @@
-"""One call for all that wait: what arrives while a call is on the wire goes out together in the next."""
+"""Batches of questions: those that arrive while a call is in flight are sent together in the next one."""
 
 import asyncio
 import time
@@ -8,26 +8,27 @@ from typing import Generic, TypeVar
 from fastapi_keyauth.errors import LimiterUnavailable
 
 MAX_BATCH = 512
-"""Questions in one script call: some milliseconds of the server's time at most. Fewer would make a crowd queue behind
-several calls where each takes long."""
+"""Maximum number of questions in one script call: they take the server some milliseconds at most. With fewer, a crowd
+would wait for several calls if each takes long."""
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
 Resolve = Callable[[Sequence[Answer] | LimiterUnavailable], None]
+"""Called with the answers to a batch, in order, or with the reason why there are none."""
 Answered = Callable[[int, float, str | None], None]
-"""Told of a batch that came back: how many questions, after how many seconds, and the kind of error where it failed."""
+"""Called after each batch with the number of questions, the seconds that it took, and the class of its error."""
 
 
 class Batcher(Generic[Question, Answer]):
-    """Sends questions in batches, one batch on the wire at a time. A lone question goes at once.
+    """Sends questions in batches, with one batch in flight at a time. A lone question is sent immediately.
 
-    A question whose asker went away is answered all the same, into nothing; it disturbs no other in its batch.
+    A question whose caller is cancelled is sent with its batch all the same, and its answer is ignored.
 
     Args:
-        send: asks a batch; calls what it was given with as many answers, in order, or with why there are none. It is
-            also told when the first of the batch was asked, on the event loop's clock.
-        on_error: is asked, one by one, what a batch that failed was asked. Where left out, each of them fails.
-        answered: told of each batch that comes back.
+        send: Sends a batch. Its arguments are the questions, what to call with the outcome, and when the first of them
+            was submitted, on the event loop's clock.
+        on_error: Answers a question of a batch that failed. None: the question fails.
+        answered: Called after each batch.
     """
 
     def __init__(
@@ -39,60 +40,64 @@ class Batcher(Generic[Question, Answer]):
         self._send = send
         self._on_error = on_error
         self._answered = answered
-        self._departed_at = 0.0
+        self._sent_at = 0.0
         self._questions: list[Question] = []
         self._futures: list[asyncio.Future[Answer]] = []
-        self._asked: list[Question] = []
-        self._on_the_wire: list[asyncio.Future[Answer]] = []
+        self._sent: list[Question] = []
+        self._in_flight: list[asyncio.Future[Answer]] = []
         self._waiting_since = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def submit(self, question: Question) -> asyncio.Future[Answer]:
-        """The answer to one question."""
+        """Return the future answer to a question.
+
+        Args:
+            question: The question.
+        """
         loop = self._loop
         if loop is None:
-            # Kept: Python 3.11 asks the system for its process id whenever it is asked for the running loop.
+            # Cached: in Python 3.11, get_running_loop() makes a system call for the process id.
             loop = self._loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
         if not self._futures:
-            # Once for all that go together. Where more wait than go, those left behind keep it: too early, never late.
+            # Once for each batch. Questions beyond MAX_BATCH keep the time of the first one: too early, never late.
             self._waiting_since = loop.time()
         self._questions.append(question)
         self._futures.append(future)
-        if not self._on_the_wire:
-            # Not one turn of the loop later, with all that ask in this one: that makes fewer calls and less work, but
-            # no more requests per second, as the process then waits for Redis with nothing else to do.
+        if not self._in_flight:
+            # Not at the end of this turn of the event loop, together with others: that makes fewer calls, but no more
+            # requests per second, since the process then waits for Redis with nothing else to do.
             self._flush()
         return future
 
     def _flush(self) -> None:
-        self._asked, self._questions = self._questions[:MAX_BATCH], self._questions[MAX_BATCH:]
-        self._on_the_wire, self._futures = self._futures[:MAX_BATCH], self._futures[MAX_BATCH:]
+        self._sent, self._questions = self._questions[:MAX_BATCH], self._questions[MAX_BATCH:]
+        self._in_flight, self._futures = self._futures[:MAX_BATCH], self._futures[MAX_BATCH:]
         if self._answered is not None:
-            self._departed_at = time.perf_counter()
-        self._send(self._asked, self._resolve, self._waiting_since)
+            self._sent_at = time.perf_counter()
+        self._send(self._sent, self._resolve, self._waiting_since)
 
     def _resolve(self, answers: Sequence[Answer] | LimiterUnavailable) -> None:
         if self._answered is not None:
             kind = str(answers).partition(":")[0] if isinstance(answers, LimiterUnavailable) else None
-            self._answered(len(self._asked), time.perf_counter() - self._departed_at, kind)
+            self._answered(len(self._sent), time.perf_counter() - self._sent_at, kind)
         if not isinstance(answers, LimiterUnavailable):
-            if len(answers) != len(self._on_the_wire):
-                raise ValueError("not as many answers as questions")
-            resolve, self._on_the_wire = self._on_the_wire, []
-            for future, answer in zip(resolve, answers, strict=True):
+            if len(answers) != len(self._in_flight):
+                raise ValueError("the number of answers differs from that of the questions")
+            futures, self._in_flight = self._in_flight, []
+            for future, answer in zip(futures, answers, strict=True):
                 if not future.done():
                     future.set_result(answer)
             if self._futures:
                 self._flush()
             return
-        # Those behind would wait as long for the same: they fail now.
-        failed = zip(self._on_the_wire + self._futures, self._asked + self._questions, strict=True)
-        self._on_the_wire, self._futures, self._asked, self._questions = [], [], [], []
+        # Those that wait behind this batch would most likely time out too: they fail now.
+        failed = zip(self._in_flight + self._futures, self._sent + self._questions, strict=True)
+        self._in_flight, self._futures, self._sent, self._questions = [], [], [], []
         for future, question in failed:
             if future.done():
                 continue
-            # One exception object for each: a shared one would collect every asker's traceback.
+            # One exception object for each: a shared one would collect every caller's traceback.
             error = LimiterUnavailable(*answers.args)
             try:
                 if self._on_error is None:
@@ -102,6 +107,6 @@ class Batcher(Generic[Question, Answer]):
                 future.set_exception(final)
 
     async def close(self) -> None:
-        """Wait for what was asked so far."""
-        while waiting := [future for future in self._on_the_wire + self._futures if not future.done()]:
+        """Wait for all answers."""
+        while waiting := [future for future in self._in_flight + self._futures if not future.done()]:
             await asyncio.wait(waiting)

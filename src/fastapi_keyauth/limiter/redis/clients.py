@@ -25,7 +25,7 @@ try:
 except ImportError:
     _LIBRARY: dict[str, Any] = {}  # redis-py before 7.2
 else:
-    # What a connection tells of redis-py. Left to itself each looks the version up on disk, in the event loop.
+    # Name and version of redis-py. Otherwise each connection would read them from disk, in the event loop.
     _LIBRARY = {"driver_info": DriverInfo()}
 
 
@@ -38,9 +38,9 @@ _KEEPALIVE_PROBES = 4
 
 
 def _keepalive_options() -> dict[str, Any]:
-    """Return redis-py's options for TCP keepalive, as far as this system has them. Old versions of it set none."""
+    """Return redis-py's options for TCP keepalive, as far as this system has them. Its old versions set none."""
     values = {
-        # macOS calls it by another name.
+        # macOS has another name for it.
         getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None)): KEEPALIVE_IDLE_S,
         getattr(socket, "TCP_KEEPINTVL", None): _KEEPALIVE_INTERVAL_S,
         getattr(socket, "TCP_KEEPCNT", None): _KEEPALIVE_PROBES,
@@ -50,15 +50,17 @@ def _keepalive_options() -> dict[str, Any]:
 
 
 class ClientFactory:
-    """Makes clients, each to be closed by who had it made.
+    """Creates clients of redis-py.
+
+    Clients have no timeouts of their own: callers limit the time of everything that they do, connecting included. Only
+    Sentinels have timeouts, so that there is time for the next one.
 
     Args:
-        url: where the servers are.
-        timeout_s: seconds for a call. Who calls takes the time, once for all that it does, connecting included; the
-            Sentinels alone have timeouts of their own, so that there is time for the next.
+        url: The Redis URL.
+        timeout_s: Seconds for a call.
 
     Raises:
-        SetupError: an option of the URL is none of redis-py's, or cannot be read.
+        SetupError: If an option of the URL is unknown to redis-py, or has an invalid value.
     """
 
     def __init__(self, url: RedisUrl, timeout_s: float) -> None:
@@ -69,20 +71,18 @@ class ClientFactory:
             self._options: dict[str, Any] = {
                 "socket_timeout": None,
                 "socket_connect_timeout": None,
-                "retry": Retry(
-                    NoBackoff(), 0
-                ),  # what to do about an outage is decided in one place: limiter/failover.py
+                "retry": Retry(NoBackoff(), 0),  # outages are handled in one place: limiter/failover.py
                 "decode_responses": True,
-                "protocol": 2,  # RESP2 serves for integers and strings, and spares old servers a HELLO
+                "protocol": 2,  # RESP2 is enough for integers and strings, and needs no HELLO
                 **({} if {"lib_name", "lib_version"} & chosen.keys() else _LIBRARY),
                 **({} if "path" in chosen else _keepalive_options()),  # a Unix socket has none
                 **chosen,
             }
-            # An option that redis-py does not know shows here; nothing connects yet.
+            # Raises if redis-py does not know an option; nothing connects yet.
             self.create_connection()
-            self._sentinel = self._make_sentinel() if url.kind == "sentinel" else None
+            self._sentinel = self._create_sentinel() if url.kind == "sentinel" else None
         except (RedisError, ValueError, TypeError):
-            raise SetupError(f"The Redis URL {masked_url(url.url)} cannot be understood.") from None
+            raise SetupError(f"The Redis URL {masked_url(url.url)} is invalid.") from None
 
     def check_tls(self) -> None:
         """Check that the files can be used which the URL names for TLS.
@@ -103,15 +103,21 @@ class ClientFactory:
             raise SetupError(f"{where} names TLS files that cannot be used ({unavailable(error)}).") from None
 
     def create_connection(self, address: Address | None = None) -> AbstractConnection:
-        """A connection to one server, not connected yet: to that at ``address``, or to the first that the URL names."""
+        """Create a connection to one server. It is not connected yet.
+
+        Args:
+            address: Host and port. None: the first server that the URL names.
+        """
         options = self._options if address is None else {**self._options, "host": address[0], "port": address[1]}
-        made: AbstractConnection = ConnectionPool(**options).make_connection()  # type: ignore[no-untyped-call]  # untyped
-        return made
+        connection: AbstractConnection = ConnectionPool(**options).make_connection()  # type: ignore[no-untyped-call]  # untyped
+        return connection
 
     @asynccontextmanager
     async def borrow(self, address: Address | None = None) -> AsyncIterator[Redis]:
-        """A client for the block alone: of the server at ``address``, or of the one that ``make`` would choose. It is
-        for plain commands: an answer that comes too late must not be taken for that to another question.
+        """Create a client for the duration of a context, for plain commands.
+
+        Args:
+            address: Host and port of the server. None: as ``create``.
         """
         if address is None:
             client = self.create()
@@ -123,16 +129,21 @@ class ClientFactory:
             await self.close_client(client)
 
     async def close_client(self, client: Redis) -> None:
-        """Close a client, within the time of a call: by TLS it waits for the other side to take leave, and where that
-        hangs, for asyncio's 30 s.
+        """Close a client within the time of a call. With TLS, asyncio waits 30 s for a server that hangs.
+
+        Args:
+            client: The client.
         """
         with suppress(RedisError, TimeoutError):
             async with asyncio.timeout(self._timeout_s):
                 await client.aclose()
 
     def create(self, **options: Any) -> Redis:
-        """A client, not connected yet, of the server that the URL names, or of the primary that the Sentinels know at
-        the time of each connection. Options are redis-py's, of each connection.
+        """Create a client. It is not connected yet, and connects to the server that the URL names, or to the primary
+        that the Sentinels name at that time.
+
+        Args:
+            **options: Options of redis-py for each connection.
         """
         options = {**self._options, **options}
         pool: ConnectionPool
@@ -146,12 +157,15 @@ class ClientFactory:
         return Redis.from_pool(pool)
 
     async def find_primary(self, client: Redis) -> Address | None:
-        """What the first Sentinel that answers takes for the primary; None where none does in time."""
+        """Return the primary according to the first Sentinel that responds. None if none responds in time.
+
+        Args:
+            client: A client from ``create``.
+        """
         try:
-            # Where it is another one than before, idle connections to that are closed, and one by TLS waits for the
-            # other side to take leave: 30 s where it hangs.
+            # If it has changed, idle connections to the former one are closed. With TLS that takes 30 s if it hangs.
             async with asyncio.timeout(self._timeout_s):
-                host, port = await client.connection_pool.get_master_address()  # type: ignore[attr-defined]  # a Sentinel's
+                host, port = await client.connection_pool.get_master_address()  # type: ignore[attr-defined]  # of Sentinels' pools
         except (RedisError, TimeoutError):
             return None
         return str(host), int(port)
@@ -165,21 +179,23 @@ class ClientFactory:
         """
         if self._sentinel is None:
             return True
-        states = [masters[self._url.service] for masters in await self._ask_sentinels() if self._url.service in masters]
+        states = [
+            masters[self._url.service] for masters in await self._query_sentinels() if self._url.service in masters
+        ]
         return bool(states) and all(
             (state["ip"], state["port"]) == server and state["role-reported-time"] >= settled_s * 1000
             for state in states
         )
 
     async def is_service_unknown(self) -> bool:
-        """Whether there are Sentinels that answer, and none watches over a service of this name."""
-        found = await self._ask_sentinels()
+        """Return whether Sentinels respond and none of them knows the service."""
+        found = await self._query_sentinels()
         return bool(found) and not any(self._url.service in masters for masters in found)
 
-    async def _ask_sentinels(self) -> list[dict[str, Any]]:
-        """Of each Sentinel that answers, its services and what it knows of their primaries."""
-        asked = (one.sentinel_masters() for one in (self._sentinel.sentinels if self._sentinel else ()))
-        answers = await asyncio.gather(*asked, return_exceptions=True)
+    async def _query_sentinels(self) -> list[dict[str, Any]]:
+        """Return the primaries of all services, by service, from each Sentinel that responds."""
+        queries = (one.sentinel_masters() for one in (self._sentinel.sentinels if self._sentinel else ()))
+        answers = await asyncio.gather(*queries, return_exceptions=True)
         return [masters for masters in answers if isinstance(masters, dict)]
 
     async def close(self) -> None:
@@ -187,23 +203,23 @@ class ClientFactory:
         if self._sentinel is not None:
             await asyncio.gather(*map(self.close_client, self._sentinel.sentinels))
 
-    def _make_sentinel(self) -> Sentinel:
-        # All of them, one after the other and the primary besides, within the time of one call.
-        patience_s = self._timeout_s / (len(self._url.addresses) + 1)
-        own = self._url.sentinel_options
+    def _create_sentinel(self) -> Sentinel:
+        # All of them, one after the other, and then the primary, within the time of one call.
+        share_s = self._timeout_s / (len(self._url.addresses) + 1)
+        credentials = self._url.sentinel_options
         tls = {name: value for name, value in self._options.items() if name.startswith("ssl_")}
         options = {
             **tls,
             "ssl": self._options.get("connection_class") is SSLConnection,
-            "username": own.get("sentinel_username"),
-            "password": own.get("sentinel_password"),
-            "socket_timeout": patience_s,
-            "socket_connect_timeout": patience_s,
-            # Once more where it had closed the connection while it lay idle; not where it does not answer.
+            "username": credentials.get("sentinel_username"),
+            "password": credentials.get("sentinel_password"),
+            "socket_timeout": share_s,
+            "socket_connect_timeout": share_s,
+            # Once more if the Sentinel had closed an idle connection, but not if it does not respond.
             "retry": Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
             "decode_responses": True,
             "protocol": 2,
             **_keepalive_options(),
             **_LIBRARY,
         }
-        return Sentinel(list(self._url.addresses), sentinel_kwargs=options)  # type: ignore[no-untyped-call]  # as above
+        return Sentinel(list(self._url.addresses), sentinel_kwargs=options)  # type: ignore[no-untyped-call]  # untyped in redis-py

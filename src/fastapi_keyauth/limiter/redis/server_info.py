@@ -1,4 +1,4 @@
-"""What a Redis server says of itself, as far as it may be asked."""
+"""Checks of a Redis server, and its version, as far as its ACL allows."""
 
 import asyncio
 import time
@@ -13,15 +13,15 @@ from fastapi_keyauth.limiter.redis.errors import unavailable
 from fastapi_keyauth.settings.checks import CheckWarning
 
 MAX_CLOCK_DIFFERENCE_S = 5.0
-"""Seconds by which the clocks may differ before it is worth a warning: hosts with NTP are within milliseconds."""
+"""Maximum difference of the clocks in seconds, without a warning. Hosts with NTP differ by milliseconds."""
 
 
 class ServerInfo(NamedTuple):
     """A Redis or Valkey server.
 
     Attributes:
-        version: such as ``Valkey 9.1.2``.
-        answer_ms: milliseconds for one answer.
+        version: Name and version, such as ``Valkey 9.1.2``.
+        answer_ms: Milliseconds for one answer.
     """
 
     version: str
@@ -29,12 +29,12 @@ class ServerInfo(NamedTuple):
 
 
 async def check_server(client: Redis, timeout_s: float, clock: Callable[[], float] | None) -> list[CheckWarning]:
-    """Look for a policy that evicts, and for a clock that is wrong. What is not permitted is left out.
+    """Return warnings about a policy that evicts keys and about a wrong clock. Commands that fail are ignored.
 
     Args:
-        client: of the server; one that nobody else uses.
-        timeout_s: seconds for each of the two questions.
-        clock: this host's, in seconds since 1970; None where hours do not go by the server's.
+        client: A client of the server that nothing else uses.
+        timeout_s: Seconds for each of the two commands.
+        clock: Clock of this host, in seconds since 1970. None if the server's clock is not used.
     """
     warnings = []
     with suppress(RedisError, OSError, TimeoutError):
@@ -42,8 +42,8 @@ async def check_server(client: Redis, timeout_s: float, clock: Callable[[], floa
             # INFO and not CONFIG GET: managed servers allow it.
             memory = await client.info("memory")
         policy = memory.get("maxmemory_policy", "noeviction")
-        # Without a limit nothing is evicted, whatever the policy. All that lies there has an expiry, so the volatile
-        # policies are no better than the others.
+        # Without maxmemory nothing is evicted. Everything stored there has an expiry, so the volatile policies are no
+        # better than the others.
         if memory.get("maxmemory") and policy != "noeviction":
             warnings.append(CheckWarning.of("redis_evicts", policy=policy))
     if clock is not None:
@@ -53,7 +53,7 @@ async def check_server(client: Redis, timeout_s: float, clock: Callable[[], floa
                 seconds, microseconds = await client.time()
             after_s = clock()
             server_s = seconds + microseconds / 1_000_000
-            # The server looked at its clock at some moment in between.
+            # The server read its clock at some moment in between.
             difference_s = max(before_s - server_s, server_s - after_s)
             if difference_s > MAX_CLOCK_DIFFERENCE_S:
                 warnings.append(CheckWarning.of("clocks_differ", seconds=round(difference_s)))
@@ -61,7 +61,15 @@ async def check_server(client: Redis, timeout_s: float, clock: Callable[[], floa
 
 
 async def read_server_info(client: Any, timeout_s: float) -> ServerInfo:
-    """Ask a server, by a client that nobody else uses. Raises ``LimiterUnavailable``."""
+    """Return version and response time of a server.
+
+    Args:
+        client: A client of the server that nothing else uses.
+        timeout_s: Seconds for both commands.
+
+    Raises:
+        LimiterUnavailable: If the server does not respond in time, or rejects the commands.
+    """
     try:
         async with asyncio.timeout(timeout_s):
             info: dict[str, Any] = await client.info("server")

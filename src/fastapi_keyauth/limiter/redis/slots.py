@@ -1,6 +1,6 @@
-"""The nodes of a cluster: which of them answers for a slot, and calls that find their way there.
+"""Routing to the nodes of a cluster: which node has a slot, and script calls that follow redirections.
 
-The map of slots is what a node last said (``CLUSTER SLOTS``), put right by every redirection that is met.
+The map of slots comes from one node (``CLUSTER SLOTS``), and every redirection corrects it.
 https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec
 """
 
@@ -24,22 +24,24 @@ from fastapi_keyauth.limiter.redis.scripts import LuaScript, ScriptArgs
 from fastapi_keyauth.settings.redis_urls import Address, RedisUrl
 
 PAUSE_S = 0.02
-"""Seconds before a question is put again that the cluster could not answer yet."""
+"""Seconds before a call is repeated that the cluster could not answer yet."""
 MAP_AGE_S = 1.0
-"""Seconds in which redirections ask for no second map: each of them puts right the slot that it is about."""
-_ASKED_AT_ONCE = 3
+"""Seconds in which redirections cause no second refresh of the map: each of them corrects its own slot."""
+_CONCURRENT_NODES = 3
+"""Nodes that are asked for the map concurrently."""
 _MANY_REDIRECTIONS = 5
+"""Redirections of one call that are followed without a pause."""
 _MAX_NAMES_TRIED = 1000
 _NOT_YET = ("TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN")
 _SLOTS = b"*2\r\n$7\r\nCLUSTER\r\n$5\r\nSLOTS\r\n"
 
 
 class SlotRouter:
-    """Calls scripts on whichever node has the slot, for as long as the caller waits.
+    """Calls scripts on the node that has the slot. It retries until the caller cancels it.
 
     Args:
-        url: names some of the nodes.
-        timeout_s: seconds that a caller waits.
+        url: The Redis URL, which names some of the nodes.
+        timeout_s: Seconds after which callers cancel.
     """
 
     def __init__(self, url: RedisUrl, timeout_s: float) -> None:
@@ -55,13 +57,17 @@ class SlotRouter:
         self._is_closed = False
 
     async def call(self, script: LuaScript, prepared: ScriptArgs) -> Any:
-        """What the script answers, on the node that has the slot of its first key (the others must be in the same one).
+        """Call a script on the node that has the slot of its first key, and return its answer.
 
-        A call whose connection is lost is put once more. If it was carried out all the same its units count twice;
-        never more is admitted by that.
+        A call that loses its connection is sent once more. If the first one was carried out after all, its units count
+        twice, which never admits more.
+
+        Args:
+            script: The script.
+            prepared: Keys, all in one slot, and arguments.
 
         Raises:
-            LimiterUnavailable: a node does not answer in time, or cannot run the script.
+            LimiterUnavailable: If a node does not respond in time, or cannot run the script.
         """
         slot = key_slot(prepared[0][0].encode())
         packed = script.pack(prepared)
@@ -85,14 +91,14 @@ class SlotRouter:
                 continue
             if not isinstance(answer, hiredis.ReplyError):
                 return answer
-            word, _, said = str(answer).partition(" ")
+            word, _, rest = str(answer).partition(" ")
             if word == "NOSCRIPT":
                 packed = script.pack(prepared, with_source=True)
             elif word in ("MOVED", "ASK"):
                 redirections += 1
                 if redirections > _MANY_REDIRECTIONS:
-                    await asyncio.sleep(PAUSE_S)  # they send it to and fro until they agree
-                address, is_asking = _read_redirection(said, address), word == "ASK"
+                    await asyncio.sleep(PAUSE_S)  # nodes redirect to each other until they agree
+                address, is_asking = _read_redirection(rest, address), word == "ASK"
                 if not is_asking:
                     self._map[slot] = address
                     self._refresh_soon()
@@ -105,44 +111,50 @@ class SlotRouter:
         raise LimiterUnavailable("closed")
 
     async def refresh(self) -> None:
-        """Have the map drawn anew; who asks meanwhile waits for the same one.
+        """Refresh the map. Concurrent callers share one refresh.
 
         Raises:
-            LimiterUnavailable: no node gives one.
+            LimiterUnavailable: If no node returns a map.
         """
         await self._fetching.run(None, self._fetch_map)
 
     def names_on_all(self, make_name: Callable[[int], str]) -> list[str]:
-        """Names of keys of which one lies on each primary, from those that ``make_name`` gives for a number. A primary
-        with next to no slots may be left out.
+        """Return names of keys, one on each primary. A primary with very few slots may be missing.
+
+        Args:
+            make_name: Returns a name for a number, different for each.
 
         Raises:
-            LimiterUnavailable: a slot is nobody's.
+            LimiterUnavailable: If a slot is not assigned to any node.
         """
-        wanted = set(self._map)
-        if None in wanted:
+        missing = set(self._map)
+        if None in missing:
             raise LimiterUnavailable("a slot of the cluster is on no node")
         names = []
         for number in range(_MAX_NAMES_TRIED):
             name = make_name(number)
             address = self._map[key_slot(name.encode())]
-            if address in wanted:
-                wanted.discard(address)
+            if address in missing:
+                missing.discard(address)
                 names.append(name)
-            if not wanted:
+            if not missing:
                 break
         return names
 
     def primaries(self) -> list[Address]:
-        """Where the primaries are, as far as is known."""
+        """Return the addresses of the known primaries."""
         return list({address for address in self._map if address is not None})
 
     def borrow(self, address: Address) -> AbstractAsyncContextManager[Redis]:
-        """A client of one node, for the block alone: for what is asked seldom, and not for a request."""
+        """Return a context manager with a client of one node. For rare commands, not for requests.
+
+        Args:
+            address: Host and port of the node.
+        """
         return self._clients.borrow(address)
 
     async def close(self) -> None:
-        """Wait for what was asked so far, then let go of all connections."""
+        """Wait for running calls, then close all connections."""
         while busy := [connection for connection in self._connections.values() if connection.is_busy]:
             await asyncio.gather(*(connection.settle() for connection in busy))
         self._is_closed = True
@@ -164,57 +176,57 @@ class SlotRouter:
             self._fetching.start(None, self._fetch_map)
 
     async def _fetch_map(self) -> None:
-        """Take over the map of the first node that answers."""
+        """Apply the map of the first node that responds."""
         self._problem = "TimeoutError"
         known = list({address for address in self._map if address is not None} | self._replicas | set(self._named))
-        random.shuffle(known)  # one that is out of date is asked first by chance alone
-        groups = [known[start : start + _ASKED_AT_ONCE] for start in range(0, len(known), _ASKED_AT_ONCE)]
+        random.shuffle(known)  # so that a node with an outdated map is rarely the first
+        groups = [known[start : start + _CONCURRENT_NODES] for start in range(0, len(known), _CONCURRENT_NODES)]
         try:
             for group in groups:
-                # The last ones have as long as calls have.
-                patience_s = None if group is groups[-1] else self._timeout_s / len(groups)
-                if await self._fetch_map_from(group, patience_s):
+                # The last group has as long as calls have.
+                timeout_s = None if group is groups[-1] else self._timeout_s / len(groups)
+                if await self._fetch_map_from(group, timeout_s):
                     return
         finally:
             self._mapped_at = asyncio.get_running_loop().time()
-        raise LimiterUnavailable(f"no node of the cluster tells where the slots are ({self._problem})")
+        raise LimiterUnavailable(f"no node of the cluster returns a map of the slots ({self._problem})")
 
-    async def _fetch_map_from(self, addresses: list[Address], patience_s: float | None) -> bool:
+    async def _fetch_map_from(self, addresses: list[Address], timeout_s: float | None) -> bool:
         asked = {self._connection_to(address).request(_SLOTS): address for address in addresses}
-        is_drawn = False
+        is_applied = False
         try:
-            async with asyncio.timeout(patience_s):
-                while asked and not is_drawn:
+            async with asyncio.timeout(timeout_s):
+                while asked and not is_applied:
                     done, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
                     for future in done:
                         address = asked.pop(future)
-                        # Looked at in any case, else asyncio complains of an error that nobody looked at.
-                        problem = future.exception() or future.result()
-                        if isinstance(problem, Exception):
-                            self._problem = str(problem)
-                        elif not is_drawn:
-                            is_drawn = self._apply(future.result(), address)
+                        # Retrieved in any case: asyncio logs errors that were not.
+                        outcome = future.exception() or future.result()
+                        if isinstance(outcome, Exception):
+                            self._problem = str(outcome)
+                        elif not is_applied:
+                            is_applied = self._apply(future.result(), address)
         except TimeoutError:
             pass
         finally:
             for late in asked:
                 late.cancel()
-        return is_drawn
+        return is_applied
 
     def _apply(self, rows: Any, asked: Address) -> bool:
-        """Take over what ``CLUSTER SLOTS`` gave; whether it is a map."""
-        drawn: list[Address | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
+        """Apply the answer to ``CLUSTER SLOTS``. Return whether it is a map."""
+        slots: list[Address | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
         replicas = set()
         try:
             for first, last, primary, *others in rows:
-                drawn[first : last + 1] = [_read_address(primary, asked)] * (last - first + 1)
+                slots[first : last + 1] = [_read_address(primary, asked)] * (last - first + 1)
                 replicas |= {_read_address(other, asked) for other in others}
         except (TypeError, ValueError):
             return False
-        if len(drawn) != REDIS_CLUSTER_HASH_SLOTS or not any(drawn):
+        if len(slots) != REDIS_CLUSTER_HASH_SLOTS or not any(slots):
             return False
-        self._map, self._replicas = drawn, replicas
-        primaries = set(drawn)
+        self._map, self._replicas = slots, replicas
+        primaries = set(slots)
         for address, connection in list(self._connections.items()):
             if address not in primaries and not connection.is_busy:
                 del self._connections[address]
@@ -223,14 +235,14 @@ class SlotRouter:
 
 
 def _read_address(entry: Any, asked: Address) -> Address:
-    """Host and port of a node; where it does not know its own host, it is the one that was asked."""
+    """Return host and port of a node. A node that does not know its own host is the one that was asked."""
     host, port, *_ = entry
     return (host if host not in (None, "", "?") else asked[0]), int(port)
 
 
-def _read_redirection(said: str, asked: Address) -> Address:
-    """Where ``MOVED <slot> <host>:<port>`` sends to."""
-    host, _, port = said.rpartition(" ")[2].rpartition(":")
+def _read_redirection(text: str, asked: Address) -> Address:
+    """Return the address in ``<slot> <host>:<port>``, the rest of ``MOVED`` and ``ASK``."""
+    host, _, port = text.rpartition(" ")[2].rpartition(":")
     if not port.isdigit():
-        raise LimiterUnavailable("a node of the cluster sends to nowhere")
+        raise LimiterUnavailable("a node of the cluster sent a malformed redirection")
     return host or asked[0], int(port)

@@ -1,8 +1,8 @@
--- Tells whether an address is blocked: the first half of take.lua, for a cluster, where the key lies elsewhere.
+-- Checks whether an address is blocked: the first half of take.lua, for a cluster, where the key is in another slot.
 --
 -- KEYS  [1] hash of the address (b blocked until, ms)
 -- ARGV  [1] read by now.lua   [2] longest block in ms
--- Gives the ms for which it is still blocked, or 0
+-- Returns the ms for which it is still blocked, or 0
 local left, longest = tonumber(redis.call('HGET', KEYS[1], 'b') or 0) - now, tonumber(ARGV[2])
 -- A clock that was ahead for a moment must not block for longer than the policy says.
 if left > longest then

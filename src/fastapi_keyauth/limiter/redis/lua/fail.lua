@@ -1,9 +1,9 @@
--- Counts failed attempts of addresses, and blocks those that reach the number.
+-- Counts failed attempts of addresses, and blocks the addresses that reach the limit.
 --
--- KEYS  hash of an address each (n failures since t, t time of the first in ms, b blocked until, ms)
+-- KEYS  hashes of addresses (n failed attempts, t time of the first in ms since 1970, b blocked until, ms since 1970)
 -- ARGV  [1] read by now.lua
---       [2] failures that block   [3] within how many ms of the first   [4] for how many ms
--- Gives per address the ms for which it was blocked already, 0 where the failure was counted, or -1 where it was
+--       [2] failed attempts that block   [3] window from the first one in ms   [4] length of a block in ms
+-- Returns for each address the ms for which it was blocked already, 0 if the attempt was counted, or -1 if it was
 -- counted and blocks the address
 local max, window, block = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local reply = {}
@@ -20,8 +20,8 @@ for i, key in ipairs(KEYS) do
   if blocked_until > now then
     reply[i] = blocked_until - now
   else
-    -- A server whose memory is full refuses what would take more of it, but nothing once a script has written: so HSET
-    -- comes first, or failures would grow past maxmemory. DEL is for a clock of tests alone: an entry ends with its block.
+    -- When its memory is full, Redis rejects the first write of a script that needs memory, but no later one. So HSET
+    -- comes first. DEL runs only with the clock of tests, since an entry expires with its block.
     if blocked_until > 0 then redis.call('DEL', key) end
     if blocked_until > 0 or n == 0 or first + window <= now then n, first = 0, now end
     if n + 1 >= max then
