@@ -1,8 +1,8 @@
 """Whether this is still the database that was read before: it may be restored from a backup while workers run.
 
-Every change to a key adds a line to the history in the same transaction, and lines are never deleted. So a reading of
-a key's row also reads the newest line (its id and time), as a mark of how far the database was. A mark that the
-database does not have any more shows that it went back, or was replaced, since a row was read and perhaps cached.
+Every change to a key or an owner adds a line to the history in its transaction, and lines are never deleted. So reading
+a key's row also reads the newest line (its id and time), as a mark of how far the database was. If the database no
+longer has a mark, it went back or was replaced since a row was read and perhaps cached.
 """
 
 import logging

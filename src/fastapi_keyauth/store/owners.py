@@ -13,6 +13,7 @@ from fastapi_keyauth.domain.limits import Limit
 from fastapi_keyauth.domain.owners import Erasure, KeyCounts
 from fastapi_keyauth.settings.settings import KeyAuthSettings
 from fastapi_keyauth.store.callers import Authority, CallerRows, lock_owner
+from fastapi_keyauth.store.changes import add_event
 from fastapi_keyauth.store.database import Database
 from fastapi_keyauth.store.mapping import RowMapper, has_status, is_of_product, keys, owners
 from fastapi_keyauth.store.revocation import Pending, note_owners, revoke_matching
@@ -23,6 +24,8 @@ _events = table(EventRow)
 _origins = table(OriginRow)
 _sessions = table(SessionRow)
 
+OWNER_CHANGED = "owner_changed"
+"""Event of a line of history without a key. It shows how far the database is; see ``store/lineage.py``."""
 ERASED = "erased"
 """What stands in place of personal values."""
 Check = Callable[[], None]
@@ -52,6 +55,7 @@ class OwnerStore:
         self._mapper = RowMapper(settings)
         self._observer = observer
         self._is_our_key = is_of_product(keys, settings.key_prefix)
+        self._is_our_session = is_of_product(_sessions, settings.key_prefix)
 
     async def find(self, owner_id: str, now: datetime) -> tuple[OwnerSettings, KeyCounts]:
         """Return what is set for an owner, and the number of its keys by status."""
@@ -97,7 +101,7 @@ class OwnerStore:
             check: Called after that. Raises to stop.
             reason: Why, for the log.
         """
-        async with self._database.write() as connection:
+        async with self._database.write(is_urgent=what == "suspended") as connection:
             await authority.confirm(CallerRows(connection, self._mapper, now))
             check()
             await lock_owner(connection, owner_id)
@@ -108,6 +112,7 @@ class OwnerStore:
             await connection.execute(
                 statement.on_conflict_do_update(index_elements=["prefix", "owner_id"], set_=changed)
             )
+            await add_event(connection, "", owner_id, OWNER_CHANGED, authority.actor(), now, {})
             pending = await note_owners(connection, [owner_id], self._mapper.prefix, now)
         self._observer.owner_changed(what, owner_id, authority.actor(reason))
         return pending
@@ -127,7 +132,7 @@ class OwnerStore:
         Returns:
             How many were revoked, and what waits for its announcement.
         """
-        async with self._database.write() as connection:
+        async with self._database.write(is_urgent=True) as connection:
             await authority.confirm(CallerRows(connection, self._mapper, now))
             check()
             actor = authority.actor(reason)
@@ -149,23 +154,30 @@ class OwnerStore:
         """
         alias = f"{ERASED}:{random.token_hex(8)}"  # nobody can log in as this owner and see the keys
         user = f"user:{owner_id}"
-        async with self._database.write() as connection:
+        async with self._database.write(is_urgent=True) as connection:
             await authority.confirm(CallerRows(connection, self._mapper, now))
             check()
             actor = authority.actor(reason)
             revoked = await revoke_matching(connection, self._find_keys(owner_id, None), actor, now)
             ids = select(keys.c.id).where(keys.c.owner_id == owner_id, self._is_our_key)
             await connection.execute(delete(_origins).where(_origins.c.key_id.in_(ids)))
-            personal = or_(_events.c.key_id.in_(ids), _events.c.actor == user)
+            ours = select(keys.c.id).where(self._is_our_key)
+            by_user = (_events.c.actor == user) & ((_events.c.key_id == "") | _events.c.key_id.in_(ours))
+            personal = or_(_events.c.key_id.in_(ids), by_user)
             events = await connection.execute(
                 update(_events).where(personal).values(actor=ERASED, address=None, reason=None, changes={})
             )
             erased = {"owner_id": alias, "name": ERASED, "metadata": {}, "allowed_origins": [], "allowed_ips": []}
             of_owner = update(keys).where(keys.c.owner_id == owner_id, self._is_our_key)
             changed = await connection.execute(of_owner.values(erased))
-            await connection.execute(update(keys).where(keys.c.created_by == user).values(created_by=ERASED))
-            ended = await connection.execute(delete(_sessions).where(_sessions.c.user_id == owner_id))
+            await connection.execute(
+                update(keys).where(keys.c.created_by == user, self._is_our_key).values(created_by=ERASED)
+            )
+            ended = await connection.execute(
+                delete(_sessions).where(_sessions.c.user_id == owner_id, self._is_our_session)
+            )
             known = await connection.execute(delete(owners).where(self._is(owner_id)))
+            await add_event(connection, "", alias, OWNER_CHANGED, authority.actor(), now, {})
             pending = await note_owners(connection, [owner_id], self._mapper.prefix, now)
         self._observer.revoked_all(revoked, actor)
         self._observer.owner_changed("erased", None, actor)

@@ -158,6 +158,7 @@ class EventRow(_Base, table=True):
 
     id: int | None = Field(default=None, sa_column=Column(_Serial, primary_key=True, autoincrement=True))
     key_id: str = Field(sa_column=Column(String(12), nullable=False))
+    """The key; "" for a change of an owner."""
     event: str = Field(sa_column=Column(String(16), nullable=False))
     actor: str = Field(sa_column=Column(String(300), nullable=False))
     address: str | None = Field(default=None, sa_column=Column(String(255)))

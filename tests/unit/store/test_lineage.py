@@ -5,13 +5,14 @@ import logging
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import delete, text
+from sqlalchemy import delete, func, select, text, update
 
-from fastapi_keyauth import DisabledApiKey, InvalidApiKey, KeyAuth
-from fastapi_keyauth.store.tables import EventRow, KeyRow, SecretRow
+from fastapi_keyauth import DisabledApiKey, InvalidApiKey, KeyAuth, OwnerSuspended
+from fastapi_keyauth.store.tables import EventRow, KeyRow, OwnerRow, SecretRow, table
 from tests.helpers.keys import CountedCalls, Gate, authenticate, store_of
 
 MakeAuth = Callable[..., KeyAuth]
+events = table(EventRow)
 
 
 async def go_back(auth: KeyAuth, key_id: str, *then: str) -> None:
@@ -63,6 +64,22 @@ async def test_a_database_that_went_back_decides_again(
             await auth._parts.store.lineage.check()
         errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
         assert errors == ["the database went back to an earlier state or was replaced: every key is read again"]
+
+
+async def test_a_suspension_that_a_restore_brings_back_holds_again(make_auth: MakeAuth) -> None:
+    async with make_auth(max_staleness_s=3600) as auth:
+        created = await auth.keys.create("ada", "key")
+        await auth.owners.suspend("ada", "unpaid")
+        async with auth._parts.database.read() as connection:
+            newest = (await connection.execute(select(func.max(events.c.id)))).scalar_one()
+        await auth.owners.resume("ada")
+        await authenticate(auth, created.token)
+        async with auth._parts.database.write() as connection:
+            await connection.execute(delete(events).where(events.c.id > newest))
+            await connection.execute(update(OwnerRow).values(suspended_at=auth._parts.now()))
+        await auth._parts.store.lineage.check()
+        with pytest.raises(OwnerSuspended):
+            await authenticate(auth, created.token)
 
 
 async def test_a_database_without_the_key_refuses_it(make_auth: MakeAuth) -> None:

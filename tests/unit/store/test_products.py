@@ -67,6 +67,20 @@ async def test_sessions_of_another_product_are_neither_accepted_nor_ended(databa
         assert await partner.sessions.resolve(session, ANYONE) is not None
 
 
+async def test_an_owner_of_another_product_is_another_owner(database_url: str) -> None:
+    async with make_auth(database_url, "prt") as partner, make_auth(database_url, "adm") as admin:
+        created = await partner.keys.acting_as("user:mallory").create("mallory", "n")
+        session = await partner.sessions.create("mallory")
+        await admin.owners.suspend("mallory")
+        await admin.owners.revoke_keys("mallory")
+        await admin.owners.erase("mallory")
+        assert (await authenticate(partner, created.token)).name == "n"
+        assert await partner.sessions.resolve(session, ANYONE) is not None
+        assert (await partner.owners.get("mallory")).suspended_at is None
+        assert (await partner.keys.get(created.key.id)).created_by == "user:mallory"
+        assert (await partner.keys.events(created.key.id)).items[0].actor == "user:mallory"
+
+
 async def test_changes_of_another_product_are_left_to_its_workers(database_url: str) -> None:
     async with make_auth(database_url, "prt") as partner, make_auth(database_url, "adm") as admin:
         created = await partner.keys.create("mallory", "n")
