@@ -66,12 +66,13 @@ class Hasher:
         self._turns = FairSemaphore(self._max_threads, MAX_WAITING, MAX_WAITING_OF_OWNER)
         self._inactive_turns = FairSemaphore(1, MAX_WAITING_INACTIVE, MAX_WAITING_INACTIVE_OF_OWNER)
 
-    async def hash(self, secret: str, owner_id: str) -> str:
+    async def hash(self, secret: str, owner_id: str | None) -> str:
         """Return a secret's Argon2id hash as a PHC string, with a fresh salt.
 
         Args:
             secret: The secret.
-            owner_id: Whose key it is. If many wait, owners take turns.
+            owner_id: On whose behalf. If many wait, owners take turns. None: the application's own code, which waits
+                however many wait already.
 
         Raises:
             HasherUnavailable: If Argon2 cannot run, for lack of memory for instance, or too many wait for it.

@@ -20,7 +20,8 @@ class FairSemaphore:
     """A semaphore whose waiters are served owner by owner, so that a crowd of one owner delays no other owner.
 
     Waiters may be divided into lanes. Lanes share the turns, but each has its own bounds, so a full lane does not
-    affect the others. Use it from one event loop.
+    affect the others. Waiters without an owner take turns with the owners, but no bound applies to them, and they count
+    towards none. Use it from one event loop.
 
     Args:
         max_concurrent: Maximum number of holders.
@@ -32,17 +33,17 @@ class FairSemaphore:
         self._free = max_concurrent
         self._max_waiting = max_waiting
         self._max_waiting_per_owner = max_waiting_per_owner
-        self._waiting: OrderedDict[str, deque[_Waiter]] = OrderedDict()
+        self._waiting: OrderedDict[str | None, deque[_Waiter]] = OrderedDict()
         """Owner to waiters, the next owner and its next waiter first. Never an empty queue."""
         self._by_lane: Counter[str] = Counter()
-        self._by_owner_and_lane: Counter[tuple[str, str]] = Counter()
+        self._by_owner_and_lane: Counter[tuple[str | None, str]] = Counter()
 
     @asynccontextmanager
-    async def slot(self, owner: str, *, lane: str = "") -> AsyncIterator[None]:
+    async def slot(self, owner: str | None, *, lane: str = "") -> AsyncIterator[None]:
         """Hold the semaphore for as long as the block runs.
 
         Args:
-            owner: The owner on whose behalf it is held.
+            owner: The owner on whose behalf it is held. None: without bounds.
             lane: The lane to wait in.
 
         Raises:
@@ -54,11 +55,11 @@ class FairSemaphore:
         finally:
             self.release()
 
-    async def acquire(self, owner: str, *, lane: str = "") -> None:
+    async def acquire(self, owner: str | None, *, lane: str = "") -> None:
         """Acquire the semaphore. Each call requires one of ``release``; see ``slot`` for a context manager.
 
         Args:
-            owner: The owner on whose behalf it is held.
+            owner: The owner on whose behalf it is held. None: without bounds.
             lane: The lane to wait in.
 
         Raises:
@@ -67,10 +68,7 @@ class FairSemaphore:
         if self._free > 0:  # then there are no waiters
             self._free -= 1
             return
-        if (
-            self._by_lane[lane] >= self._max_waiting
-            or self._by_owner_and_lane[owner, lane] >= self._max_waiting_per_owner
-        ):
+        if owner is not None and self._is_full(owner, lane):
             raise TooManyWaiting
         waiter = _Waiter(asyncio.get_running_loop().create_future(), lane)
         self._waiting.setdefault(owner, deque()).append(waiter)
@@ -97,7 +95,13 @@ class FairSemaphore:
                 return
         self._free += 1
 
-    def _leave(self, owner: str, waiter: _Waiter) -> None:
+    def _is_full(self, owner: str, lane: str) -> bool:
+        return (
+            self._by_lane[lane] >= self._max_waiting
+            or self._by_owner_and_lane[owner, lane] >= self._max_waiting_per_owner
+        )
+
+    def _leave(self, owner: str | None, waiter: _Waiter) -> None:
         waiting = self._waiting.get(owner, ())
         if waiter in waiting:
             self._waiting[owner].remove(waiter)
@@ -105,7 +109,9 @@ class FairSemaphore:
             if not self._waiting[owner]:
                 del self._waiting[owner]
 
-    def _count(self, owner: str, lane: str, change: int) -> None:
+    def _count(self, owner: str | None, lane: str, change: int) -> None:
+        if owner is None:
+            return
         self._by_lane[lane] += change
         self._by_owner_and_lane[owner, lane] += change
         if not self._by_owner_and_lane[owner, lane]:

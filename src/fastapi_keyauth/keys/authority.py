@@ -11,8 +11,8 @@ class ChangeAuthority(Authority, Protocol):
     """An authority that also says whose turn a change takes, and which keys it reaches."""
 
     @property
-    def turn(self) -> str:
-        """On whose behalf the change waits for its turn."""
+    def turn(self) -> str | None:
+        """On whose behalf the change waits for its turn. None: of the application, to which no bound applies."""
 
     @property
     def owner_ids(self) -> Collection[str] | None:
@@ -35,13 +35,14 @@ class TrustedCode:
 
     key_id = None
     owner_ids = None
+    turn = None
 
     def __init__(self, name: str = CODE) -> None:
-        self.turn = name
+        self._name = name
 
     def actor(self, reason: str | None = None) -> Actor:
         """Return who makes the change."""
-        return Actor(self.turn, reason=reason)
+        return Actor(self._name, reason=reason)
 
     async def renew(self) -> None:
         """Do nothing: code does not lose its authority."""

@@ -98,7 +98,7 @@ class KeyManagement:
                 await self._store.check_room(owner_id, max_keys)
         environment = new.environment or self._settings.default_environment
         key_id = new_key_id()
-        token, secret = await self._new_secret(environment, key_id, owner_id)
+        token, secret = await self._new_secret(environment, key_id, authority.turn)
 
         async def commit() -> Key:
             now = self.now()
@@ -197,7 +197,7 @@ class KeyManagement:
         async with self._turns.place(authority.turn):
             before = await self._store.get(check_key_id(id), self.now(), authority.owner_ids)
         check_rotation(before)
-        token, secret = await self._new_secret(before.environment, id, before.owner_id)
+        token, secret = await self._new_secret(before.environment, id, authority.turn)
 
         async def commit() -> tuple[KeyChange, bool]:
             await authority.renew()
@@ -287,10 +287,10 @@ class KeyManagement:
 
         await self._turns.change(authority.turn, id, commit, publish, is_revocation=revoke)
 
-    async def _new_secret(self, environment: str, key_id: str, owner_id: str) -> tuple[str, dict[str, Any]]:
+    async def _new_secret(self, environment: str, key_id: str, turn: str | None) -> tuple[str, dict[str, Any]]:
         secret = new_secret()
         token = format_token(self._settings.key_prefix, environment, key_id, secret)
-        phc = await self._hasher.hash(secret, owner_id)
+        phc = await self._hasher.hash(secret, turn)
         return token, {"tag": secret_tag(secret), "hash": phc, "last4": token[-4:]}
 
 

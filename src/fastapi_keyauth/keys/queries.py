@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
 
-from fastapi_keyauth.domain.keys import CODE, EventPage, Key, KeyFilters, KeyPage, Status, UsageHour
+from fastapi_keyauth.domain.keys import EventPage, Key, KeyFilters, KeyPage, Status, UsageHour
 from fastapi_keyauth.domain.pagination import (
     MAX_PAGE,
     MAX_UNUSED_DAYS,
@@ -49,13 +49,13 @@ class KeyQueries:
         self._turns = turns
         self._now = now
 
-    async def get(self, id: str, owner_ids: Owners = None, turn: str = CODE) -> Key:
+    async def get(self, id: str, owner_ids: Owners = None, turn: str | None = None) -> Key:
         """Return one key.
 
         Args:
             id: The key.
             owner_ids: Only if it belongs to one of these owners.
-            turn: On whose behalf.
+            turn: On whose behalf. None: of the application.
 
         Raises:
             KeyNotFound: If the key does not exist.
@@ -65,7 +65,9 @@ class KeyQueries:
         async with self._turns.place(turn):
             return await self._store.get(id, self._now(), owner_ids)
 
-    async def usage(self, id: str, hours: int = 24, owner_ids: Owners = None, turn: str = CODE) -> list[UsageHour]:
+    async def usage(
+        self, id: str, hours: int = 24, owner_ids: Owners = None, turn: str | None = None
+    ) -> list[UsageHour]:
         """Return the requests of a key in each of the last hours; see ``Keys.usage``.
 
         Raises:
@@ -82,7 +84,7 @@ class KeyQueries:
         ]
 
     async def usage_of_many(
-        self, ids: Sequence[str], hours: int, owner_ids: Owners = None, turn: str = CODE
+        self, ids: Sequence[str], hours: int, owner_ids: Owners = None, turn: str | None = None
     ) -> tuple[datetime, dict[str, list[tuple[int, int]]]]:
         """Return the first of the last hours, and by key the admitted and refused requests in each of them.
 
@@ -90,7 +92,7 @@ class KeyQueries:
             ids: The keys. Those without usage are left out of the result.
             hours: 1 to 168.
             owner_ids: Only keys of these owners.
-            turn: On whose behalf.
+            turn: On whose behalf. None: of the application.
 
         Raises:
             InvalidField: If ``hours`` is out of bounds.
@@ -111,7 +113,7 @@ class KeyQueries:
         cursor: str | None = None,
         limit: int = 50,
         owner_ids: Owners = None,
-        turn: str = CODE,
+        turn: str | None = None,
         *,
         shows_admin_addresses: bool = True,
     ) -> EventPage:
@@ -122,7 +124,7 @@ class KeyQueries:
             cursor: ``next_cursor`` of the page before.
             limit: 1 to 200.
             owner_ids: Only if the key belongs to one of these owners.
-            turn: On whose behalf.
+            turn: On whose behalf. None: of the application.
             shows_admin_addresses: Whether the page has the addresses from which ``admin`` acted.
 
         Raises:
@@ -145,7 +147,7 @@ class KeyQueries:
         limit: int = 50,
         include_revoked: bool = True,
         created_by: str | None = None,
-        turn: str = CODE,
+        turn: str | None = None,
     ) -> KeyPage:
         """Return a page of keys, newest first; see ``Keys.list``.
 

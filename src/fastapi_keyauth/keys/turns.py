@@ -47,11 +47,11 @@ class Turns:
         self._key_turns: dict[str, _KeyTurn] = {}
 
     @asynccontextmanager
-    async def place(self, owner: str) -> AsyncIterator[None]:
+    async def place(self, owner: str | None) -> AsyncIterator[None]:
         """Wait for a turn, and keep it for as long as the block runs.
 
         Args:
-            owner: On whose behalf.
+            owner: On whose behalf. None: the application's own code, which waits however many wait already.
 
         Raises:
             TemporarilyUnavailable: If too many wait already.
@@ -61,7 +61,7 @@ class Turns:
 
     async def change(
         self,
-        owner: str,
+        owner: str | None,
         key_id: str | None,
         commit: Callable[[], Awaitable[Committed]],
         publish: Callable[[Committed], Awaitable[Result]],
@@ -73,7 +73,7 @@ class Turns:
         Whoever waits for a turn can be cancelled. From then on the change completes even if its caller is gone.
 
         Args:
-            owner: On whose behalf.
+            owner: On whose behalf. None: the application's own code, which waits however many wait already.
             key_id: The key. None: a new one.
             commit: The transaction. It holds the turn.
             publish: What follows it, given the result of ``commit``. It does not hold the turn.
@@ -99,7 +99,7 @@ class Turns:
         return await self._tasks.run(complete())
 
     @asynccontextmanager
-    async def _turn_of_key(self, key_id: str, owner: str) -> AsyncIterator[None]:
+    async def _turn_of_key(self, key_id: str, owner: str | None) -> AsyncIterator[None]:
         turn = self._key_turns.setdefault(key_id, _KeyTurn())
         turn.users += 1
         try:
@@ -112,7 +112,7 @@ class Turns:
 
 
 @asynccontextmanager
-async def _turn(semaphore: FairSemaphore, owner: str) -> AsyncIterator[None]:
+async def _turn(semaphore: FairSemaphore, owner: str | None) -> AsyncIterator[None]:
     try:
         await semaphore.acquire(owner)
     except TooManyWaiting:

@@ -16,9 +16,11 @@ from fastapi import FastAPI
 
 import fastapi_keyauth
 from fastapi_keyauth import KeyAuth, TooManyKeys
+from fastapi_keyauth.auth import hashing
 from fastapi_keyauth.domain.ip_addresses import AddressResolver
 from fastapi_keyauth.domain.tokens import format_token, new_key_id, new_secret, new_session_token
 from fastapi_keyauth.domain.validation import NewKey
+from fastapi_keyauth.keys import turns
 from fastapi_keyauth.limiter.protocol import Policy
 from fastapi_keyauth.limiter.redis import base as shared
 from fastapi_keyauth.limiter.redis.single import SingleNodeLimiter
@@ -146,6 +148,22 @@ async def test_an_owner_with_all_keys_that_may_be_makes_argon2_run_no_more(
             with pytest.raises(TooManyKeys):
                 await auth.keys._management.create(NewKey(name="n"), "a", max_keys=1)
         assert hashes.calls == 1
+
+
+@in_memory
+async def test_code_that_creates_many_keys_of_one_owner_waits_for_all_of_them(
+    make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (hashing, turns):
+        monkeypatch.setattr(module, "MAX_WAITING_OF_OWNER", 2)
+        monkeypatch.setattr(module, "MAX_WAITING", 4)
+    async with make_auth() as auth:
+        created = await asyncio.gather(*[auth.keys.create("a", f"migrated {number}") for number in range(40)])
+        renamed = await asyncio.gather(*[auth.keys.update(each.key.id, name="renamed") for each in created])
+        assert {key.name for key in renamed} == {"renamed"}
+        read = await asyncio.gather(*[auth.keys.get(each.key.id) for each in created])
+        assert len(read) == 40
+        await asyncio.gather(*[auth.keys.revoke(key.id) for key in read])
 
 
 def test_known_blocks_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,3 +96,21 @@ async def test_a_turn_that_comes_while_its_waiter_is_cancelled_goes_to_the_next(
     assert leaving.cancelled()
     assert staying.done()
     assert visitors.inside == ["a", "c"]
+
+
+async def test_without_an_owner_no_bound_applies_and_others_have_theirs_to_themselves() -> None:
+    turns = FairSemaphore(1, 2, 2)
+    await turns.acquire("a")
+    unbounded = [asyncio.create_task(turns.acquire(None)) for _ in range(10)]
+    bounded = [asyncio.create_task(turns.acquire("b")) for _ in range(2)]
+    await settle()
+    with pytest.raises(TooManyWaiting):
+        await turns.acquire("b")
+    turns.release()
+    turns.release()
+    await settle()
+    assert [task.done() for task in (unbounded[0], bounded[0])] == [True, True]  # they take turns
+    for _ in range(10):
+        turns.release()
+        await settle()
+    await asyncio.gather(*unbounded, *bounded)
