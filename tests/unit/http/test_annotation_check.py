@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from fastapi_keyauth import KeyAuth
     from tests.helpers.stage import MakeAuth, MakeClient
+    from tests.unit.http.dependency_aliases import SignedIn
 
 STACKS = ("sqlite-memory",)
 
@@ -61,7 +62,18 @@ def in_a_websocket(app: FastAPI, auth: KeyAuth) -> None:
         """Never reached."""
 
 
-@pytest.mark.parametrize("add_route", [in_annotation, with_default, by_alias, in_a_dependency, in_a_websocket])
+def by_imported_alias(app: FastAPI, auth: KeyAuth) -> None:
+    import tests.unit.http.dependency_aliases  # noqa: F401  # which any other module of an application would do
+
+    @app.get("/notes")
+    async def notes(key: SignedIn | None = None) -> str:
+        return "notes"
+
+
+ROUTES = (in_annotation, with_default, by_alias, by_imported_alias, in_a_dependency, in_a_websocket)
+
+
+@pytest.mark.parametrize("add_route", ROUTES)
 async def test_a_route_that_lost_its_dependency_stops_the_start(
     make_auth: MakeAuth, add_route: Callable[[FastAPI, KeyAuth], None]
 ) -> None:
@@ -78,6 +90,14 @@ async def test_annotations_that_hide_no_dependency_are_left_alone(make_auth: Mak
     app = FastAPI()
     auth.install(app)
 
+    from decimal import Decimal as Money
+
+    Amount = Annotated[Money, "no dependency"]  # noqa: N806  # a type
+
+    @app.get("/not-sent")
+    async def not_sent(amount: Decimal | None = None, other: Amount | None = None) -> str:
+        return "open"
+
     @app.get("/as-default")
     async def as_default(amount: Decimal = Depends(auth.require_key)) -> str:  # noqa: FAST002  # what this is about
         return "in"
@@ -89,3 +109,4 @@ async def test_annotations_that_hide_no_dependency_are_left_alone(make_auth: Mak
     async with auth:
         assert (await make_client(app).get("/as-default")).status_code == 401
         assert (await make_client(app).get("/as-query")).status_code == 200
+        assert (await make_client(app).get("/not-sent")).status_code == 200
