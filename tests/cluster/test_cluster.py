@@ -156,18 +156,18 @@ async def test_a_failover_under_load_admits_nothing_wrong(
         victim, replica = cluster.pair()
         keys = [await here.keys.create(owner_id=f"a{number}", name="k", hourly_limit=300) for number in range(60)]
         owned = [key for key in keys if cluster.owner(name_of(key)) is victim]
-        capped, revoked = owned[0], owned[1]
-        counts = {key.token: 0 for key in (capped, revoked)}
+        limited, revoked = owned[0], owned[1]
+        counts = {key.token: 0 for key in (limited, revoked)}
 
         async def counted(auth: KeyAuth, token: str) -> str:
-            said = await outcome(auth, token)
-            counts[token] += said == "admitted"
-            return said
+            result = await outcome(auth, token)
+            counts[token] += result == "admitted"
+            return result
 
-        load_calls = [partial(counted, auth, key.token) for auth in (here, there) for key in (capped, revoked)]
+        load_calls = [partial(counted, auth, key.token) for auth in (here, there) for key in (limited, revoked)]
         with cluster.hasty(), restarted(victim):
             async with loaded(*load_calls) as load:
-                await until(lambda: counts[capped.token] > 50)
+                await until(lambda: counts[limited.token] > 50)
                 if how == "killed":
                     victim.kill()
                     await until(lambda: load.seen["LimiterUnavailable"] > 0)
@@ -179,7 +179,7 @@ async def test_a_failover_under_load_admits_nothing_wrong(
                 await here.keys.revoke(revoked.key.id)
                 assert [await outcome(auth, revoked.token) for auth in (here, there)] == ["RevokedApiKey"] * 2
                 await until(lambda: load.seen["RateLimitExceeded"] > 0)
-    assert 300 >= counts[capped.token] >= 300 - 4  # what was cut off may have been counted, and perhaps twice
+    assert 300 >= counts[limited.token] >= 300 - 4  # what was cut off may have been counted, and perhaps twice
     assert how == "killed" or not load.seen["LimiterUnavailable"]
     assert set(load.seen) <= {"admitted", "LimiterUnavailable", "RateLimitExceeded", "RevokedApiKey"}
     assert load.slowest_s < HANGS_S

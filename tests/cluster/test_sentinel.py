@@ -77,15 +77,15 @@ async def test_workers_follow_a_failover_and_admit_nothing_wrong(
     settings = {"on_limiter_outage": "deny"}
     async with worker(tmp_path, watched.url, **settings) as here, worker(tmp_path, watched.url, **settings) as there:
         old, new = watched.pair()
-        capped = await here.keys.create(owner_id="a", name="k", hourly_limit=300)
+        limited = await here.keys.create(owner_id="a", name="k", hourly_limit=300)
         revoked = await here.keys.create(owner_id="a", name="k", hourly_limit=1_000_000)
         units = 0
 
         async def counted(auth: KeyAuth) -> str:
             nonlocal units
-            said = await outcome(auth, capped.token)
-            units += said == "admitted"
-            return said
+            result = await outcome(auth, limited.token)
+            units += result == "admitted"
+            return result
 
         load_calls = [partial(counted, auth) for auth in (here, there)]
         async with loaded(*load_calls, *[partial(outcome, auth, revoked.token) for auth in (here, there)]) as load:

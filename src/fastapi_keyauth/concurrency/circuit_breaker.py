@@ -232,7 +232,7 @@ class CircuitBreaker:
         reason = self._describe(error)
         if self._is_rejection is None or not self._is_rejection(error) or reason == self._reason:
             return
-        # Whoever restored the server and forgot its password must not be left with the first reason.
+        # A server that was restored with another password must not be reported with the first reason only.
         if self._rejection_log.allow() is not None:
             logger.error(
                 "%s responds but rejects the connection (%s)",

@@ -1,4 +1,4 @@
-"""One running call per key, shared by everyone who asks for its result."""
+"""One running call per key, shared by all callers that need its result."""
 
 import asyncio
 import math
@@ -63,7 +63,7 @@ class SingleFlight(Generic[Key, Result]):
         """Return the running call of this key as a task; start one if none is running.
 
         For callers that wait in their own way, or not at all. Wait by ``asyncio.wait`` or ``asyncio.shield``, as
-        awaiting the task passes cancellation on to it. An error that nobody reads is not logged by asyncio.
+        awaiting the task passes cancellation on to it. An error that is never retrieved is not logged by asyncio.
 
         Args:
             key: See ``run``.

@@ -19,7 +19,7 @@ class Counter:
         """Move on to the window of this moment, and return the window that counts.
 
         A clock that steps back across the end of a window leaves the window that began: no unit is forgotten. A clock
-        that was further ahead was wrong: its units count in the window of now, so nobody waits beyond that.
+        that was further ahead was wrong: its units count in the current window, so no wait is longer than that.
         """
         window = window_at(window_ms, now_ms)
         if self.number < window.number:

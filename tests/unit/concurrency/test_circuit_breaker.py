@@ -189,8 +189,8 @@ async def test_a_probe_that_fails_while_it_is_cancelled_is_not_logged_by_asyncio
         except asyncio.CancelledError:
             raise TimeoutError from None
 
-    complaints: list[str] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["message"]))
+    errors: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context["message"]))
     breaker = build(probe_timeout_s=1.5)
     breaker._probe = fail_in_the_end
     breaker.start()
@@ -198,7 +198,7 @@ async def test_a_probe_that_fails_while_it_is_cancelled_is_not_logged_by_asyncio
     await until(lambda: probes == 4)
     await stop(breaker)
     gc.collect()
-    assert complaints == []
+    assert errors == []
 
 
 async def test_a_closed_breaker_that_watches_notices_an_outage_without_any_call(

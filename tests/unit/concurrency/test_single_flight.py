@@ -98,8 +98,8 @@ async def test_each_waiter_gets_its_own_exception_object(flight: SingleFlight[st
 async def test_an_error_that_nobody_waits_for_is_not_logged_by_asyncio(
     flight: SingleFlight[str, str], call: Call
 ) -> None:
-    complaints: list[str] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["message"]))
+    errors: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context["message"]))
     flight.start("key", call)
     await settle()
     call.outcome.set_exception(LookupError("missing"))
@@ -107,7 +107,7 @@ async def test_an_error_that_nobody_waits_for_is_not_logged_by_asyncio(
     call.outcome.exception()
     gc.collect()
     await settle()
-    assert complaints == []
+    assert errors == []
 
 
 async def test_a_call_that_is_too_old_is_replaced_and_still_answers_its_waiters(call: Call) -> None:

@@ -201,9 +201,9 @@ async def test_nodes_that_fail_while_another_returns_the_map_cause_no_error_log(
     limiter: ClusterLimiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """asyncio logs an error that was never retrieved, whenever it collects garbage."""
-    complaints: list[Any] = []
+    errors: list[Any] = []
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(lambda _, context: complaints.append(context))
+    loop.set_exception_handler(lambda _, context: errors.append(context))
 
     def call(address: Address) -> asyncio.Future[Any]:
         answer: asyncio.Future[Any] = loop.create_future()
@@ -218,7 +218,7 @@ async def test_nodes_that_fail_while_another_returns_the_map_cause_no_error_log(
     assert await nodes._fetch_map_from([("127.0.0.1", port) for port in range(1, 31)], None)
     monkeypatch.undo()
     gc.collect()
-    assert complaints == []
+    assert errors == []
 
 
 async def test_a_call_after_closing_fails_immediately(limiter: ClusterLimiter) -> None:

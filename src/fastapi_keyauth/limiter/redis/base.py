@@ -200,7 +200,7 @@ class RedisLimiterBase(Limiter):
     def _prepare(self, questions: Sequence[LimitCheck]) -> ScriptArgs:
         """Return keys and arguments of ``lua/take.lua``."""
         names: list[str] = []
-        # Another one each time, on whatever worker; nobody has to be kept from guessing it.
+        # Different in each call of each worker. It need not be secret.
         fresh = f"{self._nonce}{next(self._numbers):x}"
         args: list[str | int] = [self._now_ms(), fresh, "r" if self.signs else "", KEEP_S, self._policy.block_for_ms]
         epoch = f"{self._epoch}:"

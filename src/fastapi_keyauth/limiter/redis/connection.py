@@ -1,6 +1,6 @@
 """A held, pipelined connection to one Redis server, straight between hiredis and the event loop.
 
-redis-py makes the connection (TLS, password, database, whatever the URL asks for); then its transport is taken over.
+redis-py connects (TLS, password, database and all other options of the URL); then its transport is taken over.
 Sending each call through redis-py's pool, timeouts and streams costs the process three times as much as everything else
 in the call.
 """
@@ -247,7 +247,7 @@ class _Link(asyncio.Protocol):
         self._answered_at = self._loop.time()
         self._reader = hiredis.Reader(encoding="utf-8", notEnoughData=_UNFINISHED)
         self._waiting: deque[Done | None] = deque()
-        """Of what was written; None for an answer that nobody needs."""
+        """Callbacks of the calls that were written; None for an answer that is ignored."""
         self._unwritten: list[tuple[bytes, Done | None]] = []
         # redis-py offers no way to its transport. It then takes itself for disconnected, and the writer, which would
         # close the transport with itself, is kept.
@@ -323,7 +323,7 @@ class _Link(asyncio.Protocol):
 
 
 def settle_future(future: "asyncio.Future[Any]", outcome: Any) -> None:
-    """Give a future the outcome of a call, unless whoever waited for it has gone."""
+    """Give a future the outcome of a call, unless it was cancelled."""
     if future.done():
         return
     if isinstance(outcome, LimiterUnavailable):

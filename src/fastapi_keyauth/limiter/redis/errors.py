@@ -21,7 +21,7 @@ def unavailable(error: BaseException) -> LimiterUnavailable:
     Args:
         error: The original error.
     """
-    # What the server says ("NOPERM ...") helps whoever reads the log; it does not repeat our arguments.
+    # The server's own words ("NOPERM ...") help readers of the log, and do not repeat our arguments.
     said = str(error).splitlines()[:1]
     if isinstance(error, MasterNotFoundError):
         # The rest shows clients, in old versions with their passwords.

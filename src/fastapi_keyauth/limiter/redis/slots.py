@@ -28,7 +28,7 @@ PAUSE_S = 0.02
 MAP_AGE_S = 1.0
 """Seconds in which redirections cause no second refresh of the map: each of them corrects its own slot."""
 _CONCURRENT_NODES = 3
-"""Nodes that are asked for the map concurrently."""
+"""Number of nodes that are queried for the map concurrently."""
 _MANY_REDIRECTIONS = 5
 """Redirections of one call that are followed without a pause."""
 _MAX_NAMES_TRIED = 1000
@@ -192,14 +192,14 @@ class SlotRouter:
         raise LimiterUnavailable(f"no node of the cluster returns a map of the slots ({self._problem})")
 
     async def _fetch_map_from(self, addresses: list[Address], timeout_s: float | None) -> bool:
-        asked = {self._connection_to(address).request(_SLOTS): address for address in addresses}
+        pending = {self._connection_to(address).request(_SLOTS): address for address in addresses}
         is_applied = False
         try:
             async with asyncio.timeout(timeout_s):
-                while asked and not is_applied:
-                    done, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+                while pending and not is_applied:
+                    done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                     for future in done:
-                        address = asked.pop(future)
+                        address = pending.pop(future)
                         # Retrieved in any case: asyncio logs errors that were not.
                         outcome = future.exception() or future.result()
                         if isinstance(outcome, Exception):
@@ -209,18 +209,18 @@ class SlotRouter:
         except TimeoutError:
             pass
         finally:
-            for late in asked:
-                late.cancel()
+            for request in pending:
+                request.cancel()
         return is_applied
 
-    def _apply(self, rows: Any, asked: Address) -> bool:
+    def _apply(self, rows: Any, source: Address) -> bool:
         """Apply the answer to ``CLUSTER SLOTS``. Return whether it is a map."""
         slots: list[Address | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
         replicas = set()
         try:
             for first, last, primary, *others in rows:
-                slots[first : last + 1] = [_read_address(primary, asked)] * (last - first + 1)
-                replicas |= {_read_address(other, asked) for other in others}
+                slots[first : last + 1] = [_read_address(primary, source)] * (last - first + 1)
+                replicas |= {_read_address(other, source) for other in others}
         except (TypeError, ValueError):
             return False
         if len(slots) != REDIS_CLUSTER_HASH_SLOTS or not any(slots):
@@ -234,15 +234,15 @@ class SlotRouter:
         return True
 
 
-def _read_address(entry: Any, asked: Address) -> Address:
-    """Return host and port of a node. A node that does not know its own host is the one that was asked."""
+def _read_address(entry: Any, source: Address) -> Address:
+    """Return host and port of a node. The source of the answer may not know its own host."""
     host, port, *_ = entry
-    return (host if host not in (None, "", "?") else asked[0]), int(port)
+    return (host if host not in (None, "", "?") else source[0]), int(port)
 
 
-def _read_redirection(text: str, asked: Address) -> Address:
+def _read_redirection(text: str, source: Address) -> Address:
     """Return the address in ``<slot> <host>:<port>``, the rest of ``MOVED`` and ``ASK``."""
     host, _, port = text.rpartition(" ")[2].rpartition(":")
     if not port.isdigit():
         raise LimiterUnavailable("a node of the cluster sent a malformed redirection")
-    return host or asked[0], int(port)
+    return host or source[0], int(port)
