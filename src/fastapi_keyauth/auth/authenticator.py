@@ -2,21 +2,21 @@
 
 For one request, in this order, the first finding decides:
 
- 1. no API token sent                                  MissingApiKey       no failed attempt, also when blocked
+ 1. no API token was sent                              MissingApiKey       no failed attempt; also if blocked
  2. the address is blocked                             AddressBlocked
  3. not a well-formed token                            MalformedApiKey     a failed attempt
  4. unknown id or wrong secret                         InvalidApiKey       a failed attempt
  5. disabled, revoked, expired, owner suspended        Disabled-, Revoked-, ExpiredApiKey, OwnerSuspended
  6. origin or address not in the key's lists           OriginNotAllowed, AddressNotAllowed
  7. a limit of key or owner has no room                RateLimitExceeded
-    -- here the request has been charged its cost --
- 8. a session is wanted and none was sent              SessionRequired     (MissingSession where no key is wanted)
+    -- from here on the request has been charged its cost --
+ 8. a session is required and none was sent            SessionRequired     (MissingSession if no key is required)
  9. the session is unknown, expired or revoked         InvalidSession
-10. key or session lacks a scope                       InsufficientScope
-11. store or limiter cannot answer                     TemporarilyUnavailable, whenever it happens
+10. the key or the session lacks a scope               InsufficientScope
+11. the store or the limiter is unavailable            TemporarilyUnavailable, at any step
 
-A row that was read before this request began is believed only where the limiter finds the key's generation unchanged
-since before that reading. A row read for this very request needs no such proof.
+A row that was read before this request began is trusted only if the limiter confirms that the key's generation has not
+changed since before the row was read. A row that was read for this request needs no such check.
 """
 
 import json
@@ -64,7 +64,7 @@ from fastapi_keyauth.store.usage_buffer import UsageRecorder
 from fastapi_keyauth.telemetry.counters import Counters
 
 ANY_KEY = "any"
-"""The limiter is asked for it before it is known which key a token names; no key has such an id."""
+"""The key id of a check that concerns no key yet, only the address. No key has this id."""
 
 CHARGE_KEPT_S = 60
 """Seconds for which a charge of more than one request is known, so that a call that is sent twice charges once."""
@@ -74,7 +74,7 @@ class Authenticator:
     """Runs the checks of this module, in its order.
 
     Attributes:
-        limiter: answers the questions; whoever starts it may put another around it.
+        limiter: Counts requests and blocks. May be wrapped before the first request, for tracing.
     """
 
     def __init__(
@@ -96,13 +96,13 @@ class Authenticator:
         self._counters = counters
 
     async def authenticate_key(self, context: AuthContext) -> KeyPrincipal:
-        """Checks 1 to 7. A token that this process has verified before costs one trip to the limiter and no other.
+        """Run checks 1 to 7. For a token that this process has verified before, that is one call of the limiter.
 
-        All in one coroutine, as a wake-up passes through each that waits.
+        It is one coroutine, since resuming a request passes through every coroutine that waits.
 
         Raises:
-            Refusal: the finding that decided.
-            TemporarilyUnavailable: nothing could be found out.
+            Refusal: The first finding.
+            TemporarilyUnavailable: If the store or the limiter is unavailable.
         """
         outcome = context._key_outcome
         if outcome is not None:
@@ -182,11 +182,18 @@ class Authenticator:
     async def authenticate_session(
         self, context: AuthContext, connection: HTTPConnection, key: KeyPrincipal | None
     ) -> SessionPrincipal:
-        """Checks 8 and 9; ``key`` is the one admitted before, on a route that wants both.
+        """Run checks 8 and 9.
+
+        Args:
+            context: The request.
+            connection: The request, for the session resolver.
+            key: The key that was admitted, if the route requires both.
 
         Raises:
-            SessionRequired, MissingSession, InvalidSession: the finding.
-            TemporarilyUnavailable: nothing could be found out.
+            SessionRequired: If no session was sent, on a route that requires both.
+            MissingSession: If no session was sent, on a route that requires a session alone.
+            InvalidSession: If the session is not valid.
+            TemporarilyUnavailable: If the store is unavailable.
         """
         if not context.credentials.has_session:
             raise MissingSession if key is None else SessionRequired
@@ -203,10 +210,10 @@ class Authenticator:
 
     @staticmethod
     def check_scopes(scopes: Iterable[str], principal: KeyPrincipal | SessionPrincipal) -> None:
-        """Check 10.
+        """Run check 10.
 
         Raises:
-            InsufficientScope: with the scopes that are missing.
+            InsufficientScope: If scopes are missing. It names them.
         """
         missing = {scope for scope in scopes if not principal.holds(scope)}
         if missing:
@@ -215,7 +222,7 @@ class Authenticator:
     async def _admit_again(
         self, context: AuthContext, key_id: str, text: str, digest: bytes, seen: Decision
     ) -> KeyPrincipal:
-        """The same for a token whose key may have changed since its row was read."""
+        """Run checks 4 to 7 for a token whose key may have changed since its row was read."""
         self._counters.stale += 1
         context.key = None
         location = self._verifier.locate(text, digest)
@@ -223,7 +230,10 @@ class Authenticator:
         return await self._admit_by_row(context, key_id, reading, seen)
 
     async def _admit_unseen(self, context: AuthContext, text: str, digest: bytes) -> KeyPrincipal:
-        """The same for a token not verified before: the block before the database, the generation before the row."""
+        """Run checks 2 to 7 for a token not verified before.
+
+        The block is checked before the database is asked, and the generation is read before the row.
+        """
         placeholder = find_placeholder(text)
         if placeholder is not None:
             await self._check_block(context)
@@ -252,7 +262,7 @@ class Authenticator:
     async def _admit_by_row(
         self, context: AuthContext, key_id: str, reading: Coroutine[Any, Any, VerifiedKey | None], seen: Decision
     ) -> KeyPrincipal:
-        """Checks 4 to 7 by the key's row, which ``reading`` reads now."""
+        """Run checks 4 to 7 on the key's row, which ``reading`` reads now."""
         verified = await reading
         if verified is None:
             raise InvalidApiKey(key_id, begins_block=await self._count_failure(context))
@@ -277,25 +287,25 @@ class Authenticator:
         return principal
 
     async def _refuse_unreadable(self, credentials: Credentials, context: AuthContext) -> KeyRefusal:
-        """Why there is no token to look at: none was sent, or several."""
+        """Return the refusal of a request without exactly one well-formed token."""
         if credentials.token_problem is None:
             return MissingApiKey(credentials.has_session)
         begins_block = await self._count_failure(context)
         return MalformedApiKey(credentials.token_problem, begins_block=begins_block)
 
     def _bucket_of(self, context: AuthContext) -> str | None:
-        """What a block is looked up under; None where none would count."""
+        """Return the name under which blocks of the address are stored, or None if blocks do not apply yet."""
         return None if context.address is None or self._block_spares_valid_keys else context.address.bucket
 
     async def _check_block(self, context: AuthContext) -> None:
-        """Refuse a request from a blocked address that has no valid key, and count nothing."""
+        """Refuse a request without a valid key if its address is blocked. Count nothing."""
         if context.address is not None:
             seen = await self.limiter.check(LimitCheck(ANY_KEY, context.address.bucket))
             if seen.verdict is Verdict.BLOCKED:
                 raise AddressBlocked(seen.wait_s)
 
     async def _count_failure(self, context: AuthContext) -> bool:
-        """Count a failed attempt. Whether it is the one that blocks the address."""
+        """Count a failed attempt, and return whether it begins a block of the address."""
         if context.address is None:
             return False
         blocked_s = await self.limiter.record_failure(context.address.bucket)
@@ -304,7 +314,7 @@ class Authenticator:
         return blocked_s is not None
 
     def find_fault(self, key: KeySnapshot, context: AuthContext) -> KeyRefusal | None:
-        """Checks 5 and 6 on a row."""
+        """Return the finding of checks 5 and 6 on a row, or None."""
         inactive = find_inactive(key, self._now())
         if inactive is not None:
             return inactive
@@ -319,9 +329,9 @@ class Authenticator:
     def _conclude(
         self, context: AuthContext, key: KeySnapshot, finding: KeyRefusal | None, decision: Decision
     ) -> KeyPrincipal:
-        """Refuse for the block, with the finding, or for the cap; or admit."""
+        """Refuse because of a block, the finding, or a limit; or admit."""
         if decision.verdict is Verdict.BLOCKED:
-            context.key = None  # whose secret was not looked at: this answer knows of no key
+            context.key = None  # its secret was not checked, so the response must not depend on the key
             raise AddressBlocked(decision.wait_s)
         if finding is not None:
             self._usage.refused(key, decision.hour)

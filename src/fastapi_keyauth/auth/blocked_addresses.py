@@ -1,4 +1,4 @@
-"""Which addresses are blocked, and lifting a block: for code, scripts and the command line."""
+"""Blocked addresses: listing and lifting blocks, for code and the command line."""
 
 from dataclasses import dataclass
 
@@ -13,8 +13,8 @@ class Block:
     """An address that is blocked.
 
     Attributes:
-        address: as failures are counted: an IPv4 address, or the network of an IPv6 address.
-        ends_in_s: whole seconds, at least 1.
+        address: As failed attempts are counted: an IPv4 address, or the network of an IPv6 address.
+        ends_in_s: Whole seconds, at least 1.
     """
 
     address: str
@@ -22,7 +22,7 @@ class Block:
 
 
 class Blocks:
-    """``auth.blocks``: look at blocks and lift them. With Redis those of all workers, without it this process's own.
+    """``auth.blocks``: lists and lifts blocks. With Redis those of all workers, without it those of this process.
 
     Every method may raise ``LimiterUnavailable``.
     """
@@ -33,22 +33,22 @@ class Blocks:
         self._event_loop = event_loop
 
     async def list(self) -> list[Block]:
-        """All blocks that hold now, the ones that end last first."""
+        """Return all current blocks, those that end last first."""
         self._event_loop.check()
         found = await self._limiter.blocks()
         return [Block(*item) for item in sorted(found.items(), key=lambda item: (-item[1], item[0]))]
 
     async def clear(self, address: str) -> bool:
-        """Lift the block of an address, and forget its failed attempts. It holds everywhere within 5 s.
+        """Lift the block of an address, and reset its failed attempts. It takes effect on all workers within 5 s.
 
         Args:
-            address: an IPv4 or IPv6 address, or a network as ``list`` shows it.
+            address: An IPv4 or IPv6 address, or a network as ``list`` returns it.
 
         Returns:
             Whether it was blocked.
 
         Raises:
-            InvalidField: no address.
+            InvalidField: If it is not an address.
         """
         self._event_loop.check()
         ip = parse_ip(address.partition("/")[0].strip())

@@ -1,4 +1,4 @@
-"""One request on its way through the checks of ``authenticator.py``."""
+"""The state of one request during the checks of ``authenticator.py``."""
 
 from fastapi_keyauth.auth.credentials import Credentials
 from fastapi_keyauth.domain.ip_addresses import ClientAddress
@@ -11,16 +11,16 @@ from fastapi_keyauth.limiter.protocol import Charge
 
 
 class AuthContext:
-    """One request on its way through the checks. Remembers every outcome, so that asking twice counts once.
+    """The state of one request. It caches every outcome, so that a request is checked and counted once.
 
     Attributes:
-        credentials, address, origin: what the request brings.
-        key: the key, from the moment its secret was found right (also where the request is then refused).
+        credentials, address, origin: What was sent, by whom, from which page.
+        key: The key once its secret has been verified, also if the request is then refused.
         decision: The limiter's, if the request was charged or a limit had no room for it.
         cost: What the request costs of each unit.
         has_cost: Whether a requirement has set the cost.
         charge: The name of its charge, if a lost connection must not charge it twice.
-        takes_key, takes_session: what the route accepts; for the challenges of a 401.
+        takes_key, takes_session: What the route accepts; for the challenges of a 401.
     """
 
     __slots__ = (

@@ -1,4 +1,4 @@
-"""Bearer token -> SessionPrincipal: issue, revoke, resolve, and the hook for sessions from elsewhere."""
+"""Sessions: the built-in ones, and the hook for those of the application."""
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable
@@ -15,18 +15,18 @@ from fastapi_keyauth.store import SessionStore
 logger = logging.getLogger("fastapi_keyauth")
 
 SessionResolver = Callable[[str, HTTPConnection], Awaitable[SessionPrincipal | None]]
-"""Given the Bearer value and the connection: the user, or None where the value is no valid session."""
+"""Given the Bearer value and the connection: the user, or None if the value is not a valid session."""
 
-MAX_SESSION_TOKEN_LENGTH = 16_384  # a JWT with many claims; more is an attack on whoever parses it
+MAX_SESSION_TOKEN_LENGTH = 16_384  # a JWT with many claims; longer values are not handed to a parser
 
 
 class Sessions:
     """The built-in sessions: random tokens, of which only SHA-256 is stored (256 random bits need no slow hash).
 
     Args:
-        store: where they are kept.
-        ttl_s: seconds a session lasts where ``create`` is not told.
-        now: the time, UTC.
+        store: The stored sessions.
+        ttl_s: Default lifetime of a session.
+        now: Returns the current time, UTC.
     """
 
     def __init__(self, store: SessionStore, ttl_s: int, now: Callable[[], datetime]) -> None:
@@ -35,19 +35,19 @@ class Sessions:
         self._now = now
 
     async def create(self, user_id: str, scopes: Iterable[str] = ("*",), ttl: timedelta | None = None) -> str:
-        """Start a session for a user who has just proven who they are.
+        """Create a session for a user who has just been authenticated.
 
         Args:
-            user_id: the user; owner of the keys that the session makes.
-            scopes: what the session may do; ``*`` stands for all but ``keys:*`` and ``admin``.
-            ttl: how long it lasts; the setting ``session_ttl_s`` where left out.
+            user_id: The user, who owns the keys that the session creates.
+            scopes: Scopes of the session. ``*`` stands for all but ``keys:*`` and ``admin``.
+            ttl: Lifetime. Default: the setting ``session_ttl_s``.
 
         Returns:
-            The session token. Hand it to the client; it is stored nowhere.
+            The session token. Hand it to the client; it is never stored.
 
         Raises:
-            InvalidField: a wrong user id, scope or ttl (a ValueError).
-            StoreUnavailable: the database cannot answer.
+            InvalidField: If the user id, a scope or the lifetime is invalid (a ValueError).
+            StoreUnavailable: If the database is unavailable.
         """
         names = check_scope_names(scopes)
         check_owner_id(user_id, "user_id")
@@ -60,34 +60,34 @@ class Sessions:
         return token
 
     async def revoke(self, token: str) -> None:
-        """End one session, at once. Unknown tokens are ignored.
+        """End a session immediately. Unknown tokens are ignored.
 
         Raises:
-            StoreUnavailable: the database cannot answer.
+            StoreUnavailable: If the database is unavailable.
         """
         await self._store.revoke(self._now(), token_hash=hash_session_token(token))
 
     async def revoke_all(self, user_id: str) -> None:
-        """End every session of a user, at once.
+        """End every session of a user immediately.
 
         Raises:
-            StoreUnavailable: the database cannot answer.
+            StoreUnavailable: If the database is unavailable.
         """
         await self._store.revoke(self._now(), user_id=user_id)
 
     async def resolve(self, token: str, connection: HTTPConnection) -> SessionPrincipal | None:
-        """The session behind a token; a ``SessionResolver``. What has the wrong form costs no I/O."""
+        """Return the session of a token, or None; a ``SessionResolver``. A malformed token costs no I/O."""
         if not is_session_token(token):
             return None
         return await self._store.find(hash_session_token(token), self._now())
 
 
 class SessionGate:
-    """Asks the resolver, and checks what it says.
+    """Calls the session resolver and checks its result.
 
     Args:
-        resolve: the built-in sessions or the application's own resolver.
-        now: the time, UTC.
+        resolve: The built-in sessions or the application's own resolver.
+        now: Returns the current time, UTC.
     """
 
     def __init__(self, resolve: SessionResolver, now: Callable[[], datetime]) -> None:
@@ -95,10 +95,14 @@ class SessionGate:
         self._now = now
 
     async def authenticate(self, token: str | None, connection: HTTPConnection) -> SessionPrincipal:
-        """The session's principal.
+        """Return the principal of a session.
+
+        Args:
+            token: The session token. None: several different ones were sent.
+            connection: The request.
 
         Raises:
-            InvalidSession: unknown, expired, revoked, without a user, or several were sent (``token`` is None).
+            InvalidSession: If the session is unknown, expired or revoked or has no user, or several were sent.
         """
         if token is None or len(token) > MAX_SESSION_TOKEN_LENGTH:
             raise InvalidSession
@@ -110,7 +114,7 @@ class SessionGate:
         try:
             check_owner_id(session.user_id, "user_id")
         except InvalidField:
-            # Such as a JWT without "sub": it would be nobody's session, or everybody's.
+            # Such as a JWT without "sub"; its session would belong to nobody, or to everybody.
             logger.warning("the session resolver gave no usable user_id", extra={"keyauth_event": "resolver_failed"})
             raise InvalidSession from None
         return session

@@ -1,4 +1,4 @@
-"""Browser origins: ``scheme://host[:port]`` as browsers serialise them (RFC 6454 section 6.2)."""
+"""Browser origins: ``scheme://host[:port]`` as browsers serialize them (RFC 6454 section 6.2)."""
 
 import re
 
@@ -8,10 +8,10 @@ MAX_ORIGIN_LENGTH = 300
 
 
 def parse_origin(text: str) -> str:
-    """An origin in the form that browsers send: lower case, default port left out.
+    """Return an origin in the form that browsers send: lower case, without the default port.
 
     Raises:
-        ValueError: not an origin; a path, a query or a trailing slash is one reason.
+        ValueError: If it is not an origin, for example because it has a path, a query or a trailing slash.
     """
     match = _ORIGIN.fullmatch(text.lower()) if len(text) <= MAX_ORIGIN_LENGTH else None
     if match is None:

@@ -1,4 +1,4 @@
-"""What dependencies return: who is calling, and with what rights."""
+"""Principals: the callers that dependencies return, and their scopes."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,12 +14,12 @@ KEYS_WRITE = "keys:write"
 
 
 def is_reserved(scope: str) -> bool:
-    """Whether a scope is one that ``*`` does not cover: ``admin`` and all that start with ``keys:``."""
+    """Return whether ``*`` does not cover a scope: ``admin``, and all that start with ``keys:``."""
     return scope == ADMIN or scope.startswith("keys:")
 
 
 def holds(held: frozenset[str], scope: str) -> bool:
-    """Whether ``held`` covers ``scope``: by name, or by ``*`` unless it is reserved."""
+    """Return whether ``held`` covers ``scope``: by name, or by ``*`` unless it is reserved."""
     return scope in held or (ALL in held and not is_reserved(scope))
 
 
@@ -28,13 +28,13 @@ class KeyPrincipal:
     """The API key that a request was admitted with.
 
     Attributes:
-        id: the key's public id, 12 characters.
-        name: what its owner calls it.
-        owner_id: the user or project it belongs to.
-        environment: ``live`` or whatever it was made for.
-        scopes: what it may do; ``*`` stands for all but ``keys:*`` and ``admin``.
-        metadata: the application's own notes; a copy, so changing it changes nothing.
-        expires_at: when it expires (UTC), or None.
+        id: The key's public id, 12 characters.
+        name: The name that its owner gave it.
+        owner_id: The project, team or user that it belongs to.
+        environment: ``live``, or the environment that it was created for.
+        scopes: Its scopes; ``*`` stands for all but ``keys:*`` and ``admin``.
+        metadata: The application's own data about the key. A copy: changing it has no effect.
+        expires_at: When it expires (UTC). None: never.
         hourly_limit: The number of its limit of requests per hour that is named ``hour``. None: no such limit.
         remaining: Requests left after this one, of the limit of requests with the smallest share left (of the key or of
             its owner). None: no limit of requests.
@@ -60,7 +60,7 @@ class KeyPrincipal:
         return list(self._limits.describe(self._states)) if self._states else []
 
     def holds(self, scope: str) -> bool:
-        """Whether this key may do ``scope``."""
+        """Return whether this key holds ``scope``."""
         return holds(self.scopes, scope)
 
 
@@ -68,8 +68,7 @@ class KeyPrincipal:
 class KeyPrincipalDraft:
     """The fields of a ``KeyPrincipal``, in its order, not frozen yet.
 
-    A frozen dataclass sets each of its fields by a call, which takes five times as long, and one is made for every
-    request.
+    A frozen dataclass sets each of its fields by a call, which takes five times as long, and every request creates one.
     """
 
     id: str
@@ -86,8 +85,8 @@ class KeyPrincipalDraft:
     _states: Sequence[int]
 
     def freeze(self) -> KeyPrincipal:
-        """Itself, as a principal: Python lets an object change to a class with the same slots."""
-        self.__class__ = KeyPrincipal  # type: ignore[assignment]  # what mypy cannot know is that it may
+        """Return this object as a principal: Python allows an object to change to a class with the same slots."""
+        self.__class__ = KeyPrincipal  # type: ignore[assignment]  # the slots are the same, which mypy does not check
         return self  # type: ignore[return-value]
 
 
@@ -96,14 +95,14 @@ class SessionPrincipal:
     """The user whose session a request carries. Also what a session resolver returns.
 
     Attributes:
-        user_id: the user.
-        scopes: what the session may do; ``*`` (the default, as for ``auth.sessions.create``) stands for all but
-            ``keys:*`` and ``admin``. Any iterable of names is taken.
-        expires_at: when it ends (an aware datetime), or None where the resolver does not say; a past one is refused.
-        key: the API key of the same request, where the route wants both.
+        user_id: The user.
+        scopes: Its scopes, as any iterable of names. ``*`` (the default, as for ``auth.sessions.create``) stands for
+            all but ``keys:*`` and ``admin``.
+        expires_at: When it ends (an aware datetime). None: the resolver does not say. A past time is refused.
+        key: The API key of the same request, if the route requires both.
 
     Raises:
-        ValueError: ``expires_at`` has no time zone.
+        ValueError: If ``expires_at`` has no time zone.
     """
 
     user_id: str
@@ -120,5 +119,5 @@ class SessionPrincipal:
             raise ValueError("expires_at has no time zone: datetime.fromtimestamp(seconds, UTC) makes one that has")
 
     def holds(self, scope: str) -> bool:
-        """Whether this session may do ``scope``."""
+        """Return whether this session holds ``scope``."""
         return holds(self.scopes, scope)

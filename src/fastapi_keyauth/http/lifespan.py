@@ -1,4 +1,4 @@
-"""Start and stop beside an application's own lifespan, also one that has none."""
+"""Startup and shutdown beside the lifespan of an ASGI application, if it has one."""
 
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -7,11 +7,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class WithLifespan:
-    """An ASGI application with a context around its life.
+    """An ASGI application with a context around its lifespan.
 
     Args:
-        context: entered at startup, left at shutdown.
-        app: the application; whether it knows the lifespan protocol does not matter.
+        context: Entered at startup, exited at shutdown.
+        app: The application. It need not support the lifespan protocol.
     """
 
     def __init__(self, context: AbstractAsyncContextManager[Any], app: ASGIApp) -> None:
@@ -19,7 +19,7 @@ class WithLifespan:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """An ASGI application."""
+        """Run as an ASGI application."""
         if scope["type"] != "lifespan":
             await self._app(scope, receive, send)
             return
@@ -35,8 +35,8 @@ class WithLifespan:
             await self._context.__aexit__(None, None, None)
 
     async def _live(self, scope: Scope, startup: Message, receive: Receive, send: Send) -> None:
-        """Let the application live, or live in its place. The last word is sent when it has nothing more to do."""
-        last_word: Message | None = None
+        """Run the application's lifespan, or answer in its place. Its last message is sent after it has returned."""
+        last_message: Message | None = None
         is_started = has_failed = False
         pending = [startup]
 
@@ -44,11 +44,11 @@ class WithLifespan:
             return pending.pop() if pending else await receive()
 
         async def send_all_but_last(message: Message) -> None:
-            nonlocal last_word, is_started, has_failed
+            nonlocal last_message, is_started, has_failed
             is_started |= message["type"] == "lifespan.startup.complete"
             has_failed |= message["type"] == "lifespan.startup.failed"
             if message["type"].startswith("lifespan.shutdown."):
-                last_word = message
+                last_message = message
             else:
                 await send(message)
 
@@ -59,7 +59,7 @@ class WithLifespan:
                 raise
         if has_failed:
             return
-        if not is_started and last_word is None:
+        if not is_started and last_message is None:
             await send({"type": "lifespan.startup.complete"})
             await receive()
-        await send(last_word or {"type": "lifespan.shutdown.complete"})
+        await send(last_message or {"type": "lifespan.shutdown.complete"})

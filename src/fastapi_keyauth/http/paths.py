@@ -4,7 +4,7 @@ from starlette.types import Scope
 
 
 def path_in_app(scope: Scope) -> str:
-    """The path that routing will look at: without what the application is mounted under."""
+    """Return the path that routing will match: without the path that the application is mounted at."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "")
     return path[len(root) :] if root and path.startswith(root + "/") else path
