@@ -1,6 +1,7 @@
 """Hostile bodies to the management routes: never a 5xx, never a 400, and no key out of nowhere."""
 
 import json
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from itertools import count
 from typing import Any
@@ -205,3 +206,22 @@ async def test_any_bytes_as_a_body_are_answered_soundly(patient_scene: Scene, co
     answer = await patient_scene.send("POST", "/api-keys", bearer=session, content=content)
     assert_sound(answer)
     assert answer.status_code == 422
+
+
+async def test_a_body_that_is_too_large_is_refused_before_it_is_read_to_its_end(open_scene: OpenScene) -> None:
+    async with open_scene() as scene:
+        session = await scene.session("hostile")
+        for method, path in TARGETS:
+            sent = 0
+
+            async def endless() -> AsyncIterator[bytes]:
+                nonlocal sent
+                for _ in range(1000):
+                    sent += 1
+                    yield b" " * 16_384
+
+            target = path.format(id="0" * 12)
+            answer = await scene.send(method, target, bearer=session, content=endless())
+            assert answer.status_code == 422, target
+            assert "larger than 65536 bytes" in answer.text
+            assert sent == 5  # 80 KiB, the first chunk beyond the bound

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -117,7 +117,7 @@ class Scene:
         address: str = HOME,
         headers: Sequence[tuple[str, str]] = (),
         json: Any = None,
-        content: bytes | None = None,
+        content: bytes | AsyncIterator[bytes] | None = None,
     ) -> httpx.Response:
         """One request: `token` as the api-key header, `bearer` as Authorization."""
         lines = list(headers)
