@@ -1,13 +1,16 @@
 """The plugin's CORS beside the application's own: in any order, neither opens or breaks what is the other's."""
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import httpx
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.middleware.gzip import GZipMiddleware
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_keyauth import KeyAuth, KeyPrincipal
@@ -154,29 +157,82 @@ async def test_another_middleware_that_allows_one_origin_does_not_lend_its_crede
         assert cors_of(await client.get("/me", headers={"Origin": SHOP})) == (FRONT, "true")
 
 
-def wrapped(app: FastAPI) -> Iterator[ASGIApp]:
-    """Ways to have a `CORSMiddleware` outside of the application's own middlewares."""
-    rules: dict[str, Any] = {"allow_origins": [FRONT], "allow_credentials": True, "allow_methods": ["*"]}
-    yield CORSMiddleware(app, **rules)
-    parent = FastAPI()
-    parent.mount("", app)
-    parent.add_middleware(CORSMiddleware, **rules)
-    yield parent
+class Relay:
+    """A middleware that keeps `send` in an object, as `GZipMiddleware` does."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, Sender(send))
 
 
-@pytest.mark.parametrize("way", [0, 1], ids=["around", "in a parent"])
+class Sender:
+    """Calls the `send` that it was given."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+
+    async def __call__(self, message: Message) -> None:
+        await self._send(message)
+
+
+async def call_next(request: Request, call_next: RequestResponseEndpoint) -> Response:
+    """What `@app.middleware("http")` decorates."""
+    return await call_next(request)
+
+
+BETWEEN: dict[str, list[Middleware]] = {
+    "nothing": [],
+    "gzip": [Middleware(GZipMiddleware)],
+    "function": [Middleware(BaseHTTPMiddleware, dispatch=call_next)],
+    "object": [Middleware(Relay)],
+    "all": [Middleware(Relay), Middleware(BaseHTTPMiddleware, dispatch=call_next), Middleware(GZipMiddleware)],
+}
+
+
+def wrap(app: FastAPI, way: str, layers: list[Middleware]) -> ASGIApp:
+    """Put middlewares outside of the application's own, the first outermost."""
+    if way == "in a parent":
+        parent = FastAPI(middleware=layers)
+        parent.mount("", app)
+        return parent
+    outer: ASGIApp = app
+    for layer in reversed(layers):
+        outer = layer.cls(outer, *layer.args, **layer.kwargs)
+    return outer
+
+
+@pytest.mark.parametrize("between", BETWEEN)
+@pytest.mark.parametrize("way", ["around", "in a parent"])
 async def test_cors_middleware_that_is_out_of_reach_is_not_completed(
-    make_auth: MakeAuth, make_client: MakeClient, way: int
+    make_auth: MakeAuth, make_client: MakeClient, way: str, between: str
 ) -> None:
     """It adds `Access-Control-Allow-Credentials` to each response, so none may allow an origin of ours."""
     auth = make_auth(allowed_origins=[SHOP])
     app = FastAPI()
     auth.install(app)
     add_routes(app, auth)
+    cors = Middleware(CORSMiddleware, allow_origins=[FRONT], allow_credentials=True, allow_methods=["*"])
     async with auth:
-        client = make_client(list(wrapped(app))[way])
+        client = make_client(wrap(app, way, [cors, *BETWEEN[between]]))
         assert cors_of(await client.get("/models", headers={"Origin": SHOP}))[0] is None
         assert cors_of(await client.get("/models", headers={"Origin": FRONT})) == (FRONT, "true")
+
+
+@pytest.mark.parametrize("between", BETWEEN)
+@pytest.mark.parametrize("way", ["around", "in a parent"])
+async def test_other_middlewares_outside_do_not_hide_responses_from_origins_of_keys(
+    make_auth: MakeAuth, make_client: MakeClient, way: str, between: str
+) -> None:
+    auth = make_auth(allowed_origins=[SHOP])
+    app = FastAPI()
+    auth.install(app)
+    add_cors(app)  # inside of them, so it adds nothing to what we send
+    add_routes(app, auth)
+    async with auth:
+        client = make_client(wrap(app, way, BETWEEN[between]))
+        assert cors_of(await client.get("/models", headers={"Origin": SHOP})) == (SHOP, None)
 
 
 async def test_a_mounted_applications_front_end_keeps_its_preflights(

@@ -1,12 +1,16 @@
 """CORS rules of the host application: where they apply, and what they allow."""
 
+import contextlib
 import functools
+import inspect
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request, empty_send
 from starlette.routing import Match, Mount
-from starlette.types import Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from fastapi_keyauth.auth.credentials import Headers
 
@@ -39,31 +43,41 @@ def answers_preflights(app: Any, scope: Scope) -> bool:
     return False
 
 
-def is_inside_credentials(send: Send) -> bool:
+def is_inside_credentials(receive: Receive, send: Send) -> bool:
     """Return whether a ``CORSMiddleware`` outside of us adds ``Access-Control-Allow-Credentials`` to every response.
 
     One around the whole application, or that of an application in which ours is mounted, is beyond our reach: the only
-    sign of it is its function among those that ``send`` calls. It adds the header to responses of all origins.
+    sign of it is its function among those that ``send`` calls. It adds the header to responses of all origins. A
+    ``BaseHTTPMiddleware`` between the two has a queue in place of ``send``, and keeps the real one in the request that
+    ``receive`` belongs to. Before Starlette 1 it did not, so there it counts as such a ``CORSMiddleware``.
     """
     return any(
-        isinstance(owner, CORSMiddleware) and owner.allow_credentials
-        for owner in (getattr(function, "__self__", None) for function in _callables_inside(send))
+        (isinstance(owner, CORSMiddleware) and owner.allow_credentials)
+        or (isinstance(owner, Request) and owner._send is empty_send)
+        for owner in (getattr(function, "__self__", None) for function in _callables_inside(receive, send))
     )
 
 
-def _callables_inside(function: Any) -> Iterator[Any]:
-    """Yield a function and all that it was made of: arguments of partials, and what closures hold."""
-    found, seen = [function], set[int]()
+def _callables_inside(*functions: Any) -> Iterator[Any]:
+    """Yield functions and all that they are made of, nearest first."""
+    found, seen = deque(functions), set[int]()
     while found and len(seen) < MAX_CALLABLES:
-        function = found.pop()
-        if id(function) in seen or not callable(function):
-            continue
-        seen.add(id(function))
-        yield function
-        if isinstance(function, functools.partial):
-            found += [function.func, *function.args, *function.keywords.values()]
-        for cell in getattr(function, "__closure__", None) or ():
-            try:
-                found.append(cell.cell_contents)
-            except ValueError:  # a cell that is still empty
-                continue
+        function = found.popleft()
+        if id(function) not in seen and callable(function):
+            seen.add(id(function))
+            yield function
+            found += _parts_of(function)
+
+
+def _parts_of(function: Any) -> Iterator[Any]:
+    """Yield arguments of a partial, what a closure holds, and the functions that a method's object holds."""
+    if isinstance(function, functools.partial):
+        yield from (function.func, *function.args, *function.keywords.values())
+    for cell in getattr(function, "__closure__", None) or ():
+        with contextlib.suppress(ValueError):  # a cell that is still empty
+            yield cell.cell_contents
+    owner = getattr(function, "__self__", function)
+    for name, value in getattr(owner, "__dict__", {}).items():
+        # Other objects that can be called, such as the application inside, lead away from the server.
+        if "send" in name or inspect.isroutine(value) or isinstance(value, functools.partial):
+            yield value

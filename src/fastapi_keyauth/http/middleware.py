@@ -44,7 +44,7 @@ class KeyAuthMiddleware:
         if preflight is not None and ours is not None:
             await self._answer(ours, preflight, scope, receive, send)
             return
-        await self._app(scope, receive, _completing(send, handler, context, scope))
+        await self._app(scope, receive, _completing(receive, send, handler, context, scope))
 
     async def _answer(self, ours: Response, preflight: Preflight, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a preflight: as the application does if its own rules allow the origin, otherwise with ours."""
@@ -85,7 +85,7 @@ def keep_outermost(app: Starlette, handler: RequestHandler) -> None:
     app.build_middleware_stack = build_with_ours_first  # type: ignore[method-assign]
 
 
-def _completing(send: Send, handler: RequestHandler, context: AuthContext, scope: Scope) -> Send:
+def _completing(receive: Receive, send: Send, handler: RequestHandler, context: AuthContext, scope: Scope) -> Send:
     """Return ``send`` with our headers added to the start of the response."""
 
     def send_completed(message: Message) -> Awaitable[None]:
@@ -94,15 +94,15 @@ def _completing(send: Send, handler: RequestHandler, context: AuthContext, scope
             add_rate_limit_headers(headers, context, handler.rate_limit_headers)
             message = {**message, "headers": headers}
             if context.origin is not None and handler.takes_key(context, scope):
-                return _send_cross_origin(message, context.origin, context, send, handler)
+                return _send_cross_origin(message, context.origin, context, receive, send, handler)
         return send(message)  # without a coroutine of our own around it, for every part of a stream
 
     return send_completed
 
 
 async def _send_cross_origin(
-    message: Message, origin: str, context: AuthContext, send: Send, handler: RequestHandler
+    message: Message, origin: str, context: AuthContext, receive: Receive, send: Send, handler: RequestHandler
 ) -> None:
-    if not is_inside_credentials(send):
+    if not is_inside_credentials(receive, send):
         message["headers"] = await handler.cors.add_headers(message["headers"], origin, context.key)
     await send(message)
