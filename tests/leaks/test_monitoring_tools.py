@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -124,6 +125,9 @@ def test_tokens_are_found_in_every_container(token: str) -> None:
         "raw": [(b"api-key", token.encode())],
         "set": {token},
         token: ({"deep": [token]}, 7, None),
+        "buffers": [bytearray(token.encode()), memoryview(token.encode())],
+        "queue": deque([token]),
+        "view": {"key": token}.values(),
     }
     before = repr(event)
     redacted = redact_event(event)

@@ -1,7 +1,8 @@
 """Redaction of texts, and of whole events for tools that send what they find in requests and stack frames."""
 
 import re
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, ItemsView, Iterable, KeysView, Mapping, ValuesView
 from typing import Any, TypeVar, cast
 from urllib.parse import unquote
 
@@ -21,6 +22,8 @@ _PATTERN = re.compile(
 )
 _WORDS = re.compile(r"(?:[A-Z]{0,5}[a-z]{2,}+)+[A-Z]{0,5}")  # such as a name in CamelCase
 _DIGEST = re.compile(r"[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64}")
+
+_KINDS: dict[type, Callable[[Iterable[Any]], Any]] = {kind: kind for kind in (tuple, set, frozenset)}
 
 Event = TypeVar("Event")
 
@@ -81,13 +84,12 @@ def redact_event(event: Event, hint: object = None) -> Event:
 def _redact(value: Any, depth: int) -> Any:
     if isinstance(value, str):
         return redact(value, keep_digests=True)
-    if isinstance(value, bytes):
-        return redact(value.decode("latin-1"), keep_digests=True).encode("latin-1")
-    if not isinstance(value, Mapping | list | tuple | set | frozenset):
+    if isinstance(value, bytes | bytearray | memoryview):
+        return redact(bytes(value).decode("latin-1"), keep_digests=True).encode("latin-1")
+    if not isinstance(value, Mapping | list | tuple | set | frozenset | deque | KeysView | ValuesView | ItemsView):
         return value
     if not depth:
         return TOO_DEEP
     if isinstance(value, Mapping):
         return {_redact(name, depth - 1): _redact(inner, depth - 1) for name, inner in value.items()}
-    kind = type(value) if type(value) in (list, tuple, set, frozenset) else list
-    return kind(_redact(inner, depth - 1) for inner in value)
+    return _KINDS.get(type(value), list)(_redact(inner, depth - 1) for inner in value)
