@@ -42,10 +42,15 @@ class _Holder:
             counter = self.counters.get(limit.counter_id)
             if counter is None:
                 if len(self.counters) >= MAX_COUNTERS:  # those of limits that were replaced must not pile up
-                    del self.counters[next(iter(self.counters))]
+                    self._forget_one_except(limits)
                 counter = self.counters[limit.counter_id] = Counter()
             rooms.append(Room(limit, counter, now_ms))
         return rooms
+
+    def _forget_one_except(self, limits: Sequence[Limit]) -> None:
+        """Forget the oldest counter that none of these limits, fewer than there are counters, has."""
+        kept = {limit.counter_id for limit in limits}
+        del self.counters[next(name for name in self.counters if name not in kept)]
 
 
 class _Attempts:

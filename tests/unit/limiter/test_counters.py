@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from fastapi_keyauth.domain.limits import MAX_UNITS, MAX_WINDOW_S, Limit, limit_set, month, window_at
+from fastapi_keyauth.domain.limits import MAX_UNITS, MAX_WINDOW_S, ONE_REQUEST, Limit, limit_set, month, window_at
 from fastapi_keyauth.limiter import Decision, Limiter, MemoryLimiter, SingleNodeLimiter, Verdict
+from fastapi_keyauth.limiter.memory import MAX_COUNTERS
 from fastapi_keyauth.limiter.protocol import Charge, LimitCheck, Policy
 from tests.helpers.fuzzing import fuzzed
 from tests.helpers.limits import resolved
@@ -288,3 +289,15 @@ async def test_everything_in_redis_expires_and_not_before_its_window(url: str) -
     assert left[next(name for name in left if name.count(b":") == 1 and name != b"t:{k}")] >= 86_400
     await server.aclose()
     await limiter.close()
+
+
+async def test_limits_that_are_renamed_again_and_again_refill_no_other() -> None:
+    clock = Clock()
+    limiter = MemoryLimiter(POLICY, 1.0, clock)
+    month_limit = resolved(name="month", limit=1, per="month")
+    verdicts = []
+    for number in range(2 * MAX_COUNTERS):
+        limits = limit_set((month_limit, resolved(name=f"n{number}", limit=9, per="hour")), ())
+        ask = LimitCheck("k", None, limits, ONE_REQUEST, age_s=0.0, is_fresh=True, owner_id="o")
+        verdicts.append((await limiter.check(ask)).verdict)
+    assert verdicts == [Verdict.ADMITTED] + [Verdict.LIMITED] * (2 * MAX_COUNTERS - 1)
