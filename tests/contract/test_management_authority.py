@@ -73,6 +73,23 @@ async def test_a_call_that_waited_is_refused_if_its_key_has_changed(
         assert len(await scene.auth.keys.list()) == 2
 
 
+async def test_a_call_that_waited_grants_no_limit_that_its_key_has_lost(
+    open_scene: OpenScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide, narrow = ([{"name": "minute", "limit": limit, "per": "minute"}] for limit in (100, 1))
+    async with open_scene(default_hourly_limit=None) as scene:
+        stolen = await scene.key(scopes=["items:read", "keys:write"], limits=wide)
+        waiting = Waiting(monkeypatch)
+        body = {"name": "late", "scopes": ["items:read"], "limits": wide}
+        sent = asyncio.create_task(scene.send("POST", "/api-keys", json=body, token=stolen.token))
+        await waiting.reached.wait()
+        await scene.auth.keys.update(stolen.id, limits=narrow)
+        waiting.go_on.set()
+        answer = await sent
+        assert (answer.status_code, code_of(answer)) == (403, "insufficient_scope")
+        assert len((await scene.auth.keys.list()).items) == 1
+
+
 @pytest.mark.parametrize("is_own", [True, False], ids=["of the plugin", "of a resolver"])
 @pytest.mark.parametrize("call", CALLS)
 async def test_a_call_that_waited_is_refused_if_its_session_has_ended(

@@ -141,7 +141,13 @@ class RequestAuthority:
         principal = self.caller.principal
         if isinstance(principal, SessionPrincipal):
             return
-        principal = replace(principal, scopes=key.scopes, hourly_limit=key.hourly_limit, expires_at=key.expires_at)
+        principal = replace(
+            principal,
+            scopes=key.scopes,
+            hourly_limit=key.hourly_limit,
+            expires_at=key.expires_at,
+            _limits=key.limits,
+        )
         if not (principal.holds(KEYS_WRITE) or principal.holds(ADMIN)):
             raise InsufficientScope([KEYS_WRITE], key.id)
         self.caller = await self._callers.describe(principal, key)
