@@ -9,6 +9,7 @@ from sqlalchemy import select
 
 from fastapi_keyauth import InvalidField, SessionPrincipal
 from fastapi_keyauth.http.routers.callers import RequestAuthority
+from fastapi_keyauth.store import KeyStore
 from fastapi_keyauth.store.tables import metadata
 from tests.helpers.stage import ELSEWHERE, OpenScene, Scene, code_of
 
@@ -176,6 +177,33 @@ async def test_all_keys_of_an_owner_are_revoked_together(open_scene: OpenScene) 
         assert answer.json() == {"revoked": 0}
 
 
+async def test_a_key_that_creates_another_meanwhile_leaves_none_behind(
+    open_scene: OpenScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, go_on = asyncio.Event(), asyncio.Event()
+    real = KeyStore._check_room
+
+    async def check_room(store: KeyStore, connection: Any, owner_id: str, max_keys: int) -> None:
+        await real(store, connection, owner_id, max_keys)  # in the transaction, after the caller was confirmed
+        entered.set()
+        await go_on.wait()
+
+    monkeypatch.setattr(KeyStore, "_check_room", check_room)
+    async with open_scene() as scene:
+        stolen = await scene.key(owner_id="p", scopes=["*", "keys:write"])
+        creating = asyncio.create_task(scene.send("POST", "/api-keys", json={"name": "late"}, token=stolen.token))
+        await entered.wait()
+        revoking = asyncio.create_task(scene.auth.owners.revoke_keys("p"))
+        for _ in range(50):  # until it waits for the row, on PostgreSQL; SQLite has one writer
+            await asyncio.wait([revoking], timeout=0.01)
+        assert not revoking.done()
+        go_on.set()
+        late = await creating
+        assert (late.status_code, await revoking) == (201, 2)
+        assert (await scene.auth.owners.get("p")).keys.active == 0
+        assert code_of(await scene.get("/models", token=late.json()["token"])) == "revoked_api_key"
+
+
 async def test_all_that_one_actor_created_is_revoked_for_whichever_owner(open_scene: OpenScene) -> None:
     async with open_scene() as scene:
         keys = scene.auth.keys.acting_as("user:left")
@@ -216,6 +244,18 @@ async def test_nothing_personal_is_left_after_an_erasure(open_scene: OpenScene) 
             assert [row for row in everything if personal in row] == []
         again = (await scene.send("DELETE", "/api-keys/owners/ada@example.org", **admin)).json()
         assert again["rows"] == 0
+
+
+async def test_an_erasure_leaves_other_products_alone(make_auth: Any) -> None:
+    ours, theirs = make_auth(key_prefix="ka"), make_auth(key_prefix="kb")
+    async with ours, theirs:
+        session = await theirs.sessions.create("ada")
+        key = (await theirs.keys.acting_as("user:ada").create("team", "theirs")).key
+        await ours.keys.create("ada", "ours")
+        await ours.owners.erase("ada")
+        assert await theirs.sessions.resolve(session, None) is not None
+        assert (await theirs.keys.get(key.id)).created_by == "user:ada"
+        assert [event.actor for event in (await theirs.keys.events(key.id)).items] == ["user:ada"]
 
 
 async def _dump(scene: Scene) -> list[str]:

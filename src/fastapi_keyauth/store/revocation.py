@@ -25,12 +25,18 @@ Revoked = list[tuple[str, str]]
 async def revoke_matching(
     connection: AsyncConnection, which: ColumnElement[bool], actor: Actor, now: datetime
 ) -> Revoked:
-    """Revoke keys, with an entry in the history of each. They are locked in the order of their ids."""
+    """Revoke keys, with an entry in the history of each. They are locked in the order of their ids.
+
+    A key among them may be creating another one just now. Its row is locked until that is committed, and a statement
+    does not see what was committed while it waited. So this goes on until it finds no more keys.
+    """
     alive = which & keys.c.revoked_at.is_(None)
     statement = select(keys.c.id, keys.c.owner_id).where(alive).order_by(keys.c.id).with_for_update()
-    revoked = [(row.id, row.owner_id) for row in await connection.execute(statement)]
-    if revoked:
-        await connection.execute(update(keys).where(alive).values(revoked_at=now))
+    revoked: Revoked = []
+    while found := [(row.id, row.owner_id) for row in await connection.execute(statement)]:
+        for start in range(0, len(found), AT_ONCE):
+            ids = [key_id for key_id, _ in found[start : start + AT_ONCE]]
+            await connection.execute(update(keys).where(keys.c.id.in_(ids)).values(revoked_at=now))
         entry: dict[str, Any] = {"event": "revoked", "actor": actor.name, "address": actor.address, "at": now}
         rows = [
             {
@@ -40,9 +46,10 @@ async def revoke_matching(
                 "reason": actor.reason,
                 "by_admin": actor.needs_admin_for(owner_id),
             }
-            for key_id, owner_id in revoked
+            for key_id, owner_id in found
         ]
         await connection.execute(insert(_events), rows)
+        revoked += found
     return revoked
 
 
