@@ -93,7 +93,6 @@ class KeyAuth:
         self.optional_key = dependencies.OptionalKey(handler, settings.header_name)
         manager = dependencies.RequireManager(handler, settings.header_name)
         of_keys = (self.require_key, self.require_key_and_session, self.require_key_or_session, self.optional_key)
-        handler.key_requirements = frozenset((*of_keys, manager))
         self._dashboard = DashboardOptions() if dashboard is None else dashboard
         requirements = (self.require_key, self.require_session, manager)
         self._router_parts = (parts.management, parts.queries, parts.owners, settings, *requirements, parts.callers)

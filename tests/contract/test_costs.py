@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 import pytest
-from fastapi import Depends
+from fastapi import APIRouter, Depends
 
 from fastapi_keyauth import KeyPrincipal, SessionPrincipal
 from tests.helpers.stage import OpenScene, code_of, remaining_of
@@ -74,3 +74,42 @@ async def test_a_bad_cost_is_a_value_error(open_scene: OpenScene, cost: Any) -> 
     async with open_scene() as scene:
         with pytest.raises((ValueError, TypeError)):
             scene.auth.require(cost=cost)
+
+
+async def test_a_cost_of_an_included_router_is_charged_in_one_step(open_scene: OpenScene) -> None:
+    async with open_scene() as scene:
+        router = APIRouter()
+
+        @router.get("/part", dependencies=[Depends(scene.auth.require_key)])
+        async def part() -> None: ...
+
+        levels = [Depends(scene.auth.require_key), Depends(scene.auth.require(cost=7))]
+        scene.app.include_router(router, prefix="/dear", dependencies=levels)
+        key = await scene.key(limits=[HOUR])
+        answers = [await scene.get("/dear/part", token=key.token) for _ in range(2)]
+        assert [(answer.status_code, remaining_of(answer)) for answer in answers] == [(200, 3), (429, 3)]
+
+
+async def test_the_limits_of_the_owner_cost_nothing_beside_routes_that_cost_more(open_scene: OpenScene) -> None:
+    async with open_scene() as scene:
+        scene.auth.require(cost=5)
+        key = await scene.key(limits=[{**HOUR, "limit": 1}], scopes=["keys:read"])
+        for _ in range(2):
+            assert (await scene.get("/api-keys/owners/current", token=key.token)).status_code == 200
+        shown = [await scene.get("/api-keys/owners/x/owners/current", token=key.token) for _ in range(2)]
+        assert [answer.status_code for answer in shown] == [404, 429]
+
+
+async def test_a_requirement_with_a_cost_takes_a_key_before_it_is_called(open_scene: OpenScene) -> None:
+    site = "https://app.example"
+    async with open_scene(allowed_origins=[site]) as scene:
+
+        @scene.app.post("/draw", dependencies=[Depends(scene.auth.require(cost=2))])
+        async def draw(_body: dict[str, str]) -> None: ...
+
+        answer = await scene.send("POST", "/draw", json=[1], origin=site)
+        assert answer.headers["access-control-allow-origin"] == site
+        answer = await scene.send(
+            "POST", "/draw", content=b"{", origin=site, headers=[("content-type", "application/json")]
+        )
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (422, site)

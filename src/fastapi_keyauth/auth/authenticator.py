@@ -340,7 +340,9 @@ class Authenticator:
         if decision.verdict is Verdict.LIMITED:
             self._usage.refused(key, decision.hour)
             raise refuse_limited(key, decision)
-        self._usage.admitted(key, decision.hour, 1 if context.cost is ONE_REQUEST else dict(context.cost)[REQUESTS])
+        self._usage.admitted(
+            key, decision.hour, 1 if context.cost is ONE_REQUEST else dict(context.cost).get(REQUESTS, 0)
+        )
         limits, states = key.limits, decision.states
         tightest = 0 if limits.only else limits.find_tightest(states)
         return KeyPrincipalDraft(

@@ -2,7 +2,7 @@
 """FastAPI security dependencies. Each is one object that reads the connection itself."""
 
 from collections.abc import Iterable
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 from fastapi.openapi.models import APIKey, APIKeyIn, HTTPBearer
 from fastapi.security import SecurityScopes
@@ -23,6 +23,7 @@ class _Requirement(SecurityBase, Generic[Principal]):
     """A dependency on the credentials of a request, with the scheme that OpenAPI shows.
 
     Attributes:
+        handler: The parts of its KeyAuth.
         takes_key: Whether the route accepts an API key.
         takes_session: Whether the route accepts a session.
     """
@@ -36,8 +37,9 @@ class _Requirement(SecurityBase, Generic[Principal]):
     ) -> None:
         self.required_scopes = tuple(scopes)
         self.cost = cost
-        handler.costs.has_any |= cost != ONE_REQUEST
-        self._handler = handler
+        handler.costs.has_any |= cost not in (ONE_REQUEST, ())
+        self.handler = handler
+        self._header_name = header_name
         self._authenticator = handler.authenticator
         # openapi.py replaces the name, with both schemes if the dependency concerns both.
         self.scheme_name = internal_name(self.scheme, header_name)
@@ -45,6 +47,10 @@ class _Requirement(SecurityBase, Generic[Principal]):
             self.model = HTTPBearer()
         else:
             self.model = APIKey(**{"in": APIKeyIn.header}, name=header_name)
+
+    def at_cost(self, cost: Cost) -> Self:
+        """Return the same requirement with another cost."""
+        return type(self)(self.handler, self._header_name, self.required_scopes, cost)
 
     async def __call__(self, connection: HTTPConnection, scopes: SecurityScopes) -> Principal:
         """Authenticate the request.
@@ -56,15 +62,16 @@ class _Requirement(SecurityBase, Generic[Principal]):
             Refusal: If the request is refused.
             TemporarilyUnavailable: If the store or the limiter is unavailable.
         """
-        context = self._handler.get_context(connection)
+        context = self.handler.get_context(connection)
         context.takes_key |= self.takes_key
         context.takes_session |= self.takes_session
         try:
-            if self._handler.costs.has_any and self.takes_key and context.credentials.has_token:
-                await self._authenticator.raise_cost(context, self._handler.costs.find(connection.scope, self.cost))
+            has_cost = self.handler.costs.has_any or self.cost != ONE_REQUEST
+            if has_cost and self.takes_key and context.credentials.has_token:
+                await self._authenticator.raise_cost(context, self.handler.costs.find(connection.scope, self.cost))
             return await self._authenticate(context, connection, [*self.required_scopes, *scopes.scopes])
         except KeyAuthError as error:
-            self._handler.bind(error, context, connection.scope)
+            self.handler.bind(error, context, connection.scope)
             raise
 
     async def _authenticate(self, context: AuthContext, connection: HTTPConnection, scopes: list[str]) -> Principal:

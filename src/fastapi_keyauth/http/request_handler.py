@@ -1,6 +1,5 @@
 """The parts that the ASGI middlewares and the FastAPI dependencies of one KeyAuth share: contexts and refusals."""
 
-from collections.abc import Callable
 from typing import Any
 
 from starlette.middleware.exceptions import ExceptionMiddleware
@@ -36,7 +35,6 @@ class RequestHandler:
     Attributes:
         scope_key: Key of a request's context in its ASGI scope.
         installed_on: The applications that turn refusals into responses.
-        key_requirements: The dependencies that take an API key.
     """
 
     def __init__(
@@ -55,7 +53,6 @@ class RequestHandler:
     ) -> None:
         self.scope_key = scope_key
         self.installed_on: set[Any] = set()
-        self.key_requirements: frozenset[Callable[..., Any]] = frozenset()
         self.authenticator = authenticator
         self.cors = cors
         self.costs = RouteCosts()
@@ -103,7 +100,8 @@ class RequestHandler:
             return True
         dependant = find_dependant(scope)
         return dependant is not None and any(
-            inner.call in self.key_requirements for inner in iterate_dependants(dependant)
+            getattr(inner.call, "handler", None) is self and inner.call.takes_key
+            for inner in iterate_dependants(dependant)
         )
 
     def client_address(self, connection: HTTPConnection) -> ClientAddress | None:

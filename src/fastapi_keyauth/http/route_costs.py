@@ -1,11 +1,13 @@
 """What a request to a route costs: the highest cost of each unit among the requirements of the route."""
 
 from collections.abc import Iterator
+from functools import reduce
 from typing import Any
 
 from starlette.types import Scope
 
 from fastapi_keyauth.domain.limits import Cost, highest_cost
+from fastapi_keyauth.http.routes import find_dependant, iterate_dependants
 
 MAX_ROUTES = 10_000
 """Routes whose costs are remembered."""
@@ -29,24 +31,21 @@ class RouteCosts:
             scope: The request's, after routing.
             cost: The cost of the requirement which asks: it may be called by hand.
         """
-        dependant = getattr(scope.get("route"), "dependant", None)
+        dependant = find_dependant(scope)
         if dependant is None:
             return cost
         known, of_route = self._known.get(id(dependant), (None, None))
         if known is not dependant:
             if len(self._known) >= MAX_ROUTES:
                 self._known.clear()
-            of_route = None
-            for found in _costs_in(dependant):
-                of_route = found if of_route is None else highest_cost(of_route, found)
+            costs = list(self._costs_in(dependant))
+            of_route = reduce(highest_cost, costs) if costs else None
             self._known[id(dependant)] = (dependant, of_route)
         return cost if of_route is None else highest_cost(cost, of_route)
 
-
-def _costs_in(dependant: Any) -> Iterator[Cost]:
-    """Yield the costs of our requirements in a tree of FastAPI's dependencies."""
-    cost = getattr(dependant.call, "cost", None)
-    if getattr(dependant.call, "takes_key", False) and isinstance(cost, tuple):
-        yield cost
-    for inner in dependant.dependencies:
-        yield from _costs_in(inner)
+    def _costs_in(self, dependant: Any) -> Iterator[Cost]:
+        """Yield the costs of the requirements of this KeyAuth in a tree of FastAPI's dependencies."""
+        for inner in iterate_dependants(dependant):
+            handler = getattr(inner.call, "handler", None)
+            if getattr(handler, "costs", None) is self and inner.call.takes_key:
+                yield inner.call.cost

@@ -1,14 +1,12 @@
 # Annotations stay real objects in this module: FastAPI reads them.
 """The routes of owners, below the prefix of the management routes."""
 
-from copy import copy
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Request, Security
 from fastapi.security import SecurityScopes
 from pydantic import BaseModel, ConfigDict, Field
 
-from fastapi_keyauth.domain.limits import REQUESTS, Cost
 from fastapi_keyauth.domain.owners import Erasure, Owner
 from fastapi_keyauth.domain.principals import ADMIN, KEYS_READ, KEYS_WRITE, KeyPrincipal, SessionPrincipal
 from fastapi_keyauth.domain.validation import OwnerFields, Reason
@@ -18,7 +16,6 @@ from fastapi_keyauth.http.routers.schemas import LimitStateOut, Moment
 from fastapi_keyauth.http.routers.strict_json_route import strict_json_route
 from fastapi_keyauth.keys.owners import Owners
 
-_NOTHING: Cost = ((REQUESTS, 0),)
 _NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "No such owner among those the caller may see"}}
 
 
@@ -97,8 +94,8 @@ def build_owners_router(
     owners: Owners, require_key: RequireKey, require_session: RequireSession, manager: RequireManager, callers: Callers
 ) -> APIRouter:
     """Build the routes below ``/owners``."""
-    require_key_for_free = copy(require_key)
-    require_key_for_free.cost = _NOTHING
+
+    require_free_key = require_key.at_cost(())
 
     async def find_reader(
         principal: Annotated[Principal, Security(manager, scopes=[KEYS_READ])], request: Request
@@ -120,9 +117,7 @@ def build_owners_router(
     async def authenticate(request: Request) -> object:
         path = request.scope["path"]
         if request.method == "GET" and path.endswith("/owners/current"):
-            context = callers.get_context(request)
-            context.cost, context.has_cost = _NOTHING, True
-            return await require_key_for_free(request, SecurityScopes())
+            return await require_free_key(request, SecurityScopes())
         if request.method == "GET" and path.endswith("/owners"):
             return await require_session(request, SecurityScopes())
         return await manager(request, SecurityScopes([KEYS_READ if request.method == "GET" else KEYS_WRITE]))
@@ -154,7 +149,7 @@ def build_owners_router(
         )
 
     @router.get("/owners/current")
-    async def read_current_owner(key: Annotated[KeyPrincipal, Depends(require_key_for_free)]) -> CurrentOwnerOut:
+    async def read_current_owner(key: Annotated[KeyPrincipal, Depends(require_free_key)]) -> CurrentOwnerOut:
         """Return the limits of the calling key's owner, and what is left of them. Costs nothing."""
         owner = await owners.get(key.owner_id)
         limits = [LimitStateOut.model_validate(limit) for limit in owner.limits]
