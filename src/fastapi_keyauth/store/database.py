@@ -1,4 +1,4 @@
-"""The engine: connections, transactions, and one error for every way in which a database does not answer."""
+"""The database: connections, transactions, and one error for all outages."""
 
 import asyncio
 import logging
@@ -41,31 +41,31 @@ from fastapi_keyauth.telemetry.observer import Observer
 logger = logging.getLogger("fastapi_keyauth")
 
 READ_TIMEOUT_S = 2.0
-"""What a request waits for its row in all: for a connection, for the statement, for whatever hangs."""
+"""Seconds that a request waits for a row in total, for a connection and for the statement."""
 COMMAND_TIMEOUT_S = 10.0
 MAX_BACKGROUND_CONNECTIONS = 5
-"""Connections that management and housekeeping have at most: the rest is for what requests read."""
+"""Maximum number of connections of management and housekeeping. The others serve the reads of requests."""
 CLOSE_TIMEOUT_S = 3.0
-"""For what still writes to end at the stop."""
-_SETUP_LOCK = 0x6B657961757468  # "keyauth": PostgreSQL's advisory lock while tables are made
+"""Seconds that running writes have to complete when the app stops."""
+_SETUP_LOCK = 0x6B657961757468  # "keyauth": PostgreSQL's advisory lock while tables are created
 _PROBE = text(
     "SELECT 1 FROM keyauth_keys JOIN keyauth_secrets ON keyauth_secrets.key_id = keyauth_keys.id"
     " WHERE keyauth_keys.id = ''"
 )
-"""What requests read. A statement without tables would be answered also where these are locked."""
+"""Reads what requests read. A statement without tables would be answered even if these are locked."""
 
 
 class Database:
     """One SQLAlchemy engine. Use it from one event loop, between ``start`` and ``close``.
 
     Args:
-        url: of the database.
-        timeout_s: seconds for a statement, waiting for locks included.
-        observer: told when the database is lost and when it is back.
+        url: URL of the database.
+        timeout_s: Seconds for a statement, waiting for locks included.
+        observer: Notified when an outage begins and ends.
         event_loop: The event loop that calls must come from.
 
     Attributes:
-        tasks: what writes, and is not to be cut off.
+        tasks: Writes, which complete even if their caller is cancelled.
         on_recovery: Called when an outage ends, before the next statement.
     """
 
@@ -90,14 +90,14 @@ class Database:
 
     @property
     def is_sqlite(self) -> bool:
-        """Whether this is SQLite, which serialises writers itself."""
+        """Whether this is SQLite, which has one writer at a time."""
         return self._url.startswith("sqlite")
 
     async def start(self) -> None:
-        """Connect, and make the tables where there are none.
+        """Connect, and create the tables if they do not exist.
 
         Raises:
-            SetupError: the database does not answer, its tables are of an older version, or the driver is not
+            SetupError: If the database does not respond, its tables are of an older version, or the driver is not
                 installed.
         """
         async with self.opening():
@@ -106,32 +106,20 @@ class Database:
             if revision is None:
                 async with self.changing_tables() as connection:
                     revision = await connection.run_sync(schema.create)
-            if revision in schema.REVISIONS[:-1]:
-                raise SetupError(
-                    f"The tables in {masked_url(self._url)} are of an older version (revision {revision}, wanted is"
-                    f" {schema.NEWEST}): run `keyauth db upgrade`, or await auth.upgrade(), and start again."
-                )
-            if revision != schema.NEWEST:
-                # A newer version only adds, so that servers can be replaced one by one.
-                logger.warning(
-                    "the tables are of a newer version (revision %s, known is %s)",
-                    revision,
-                    schema.NEWEST,
-                    extra={"keyauth_event": "tables_newer"},
-                )
+            schema.check_revision(revision, masked_url(self._url))
             self._breaker.start()
 
     @asynccontextmanager
     async def opening(self) -> AsyncIterator[None]:
-        """Make an engine. Where the block fails it is closed, and what went wrong becomes a sentence.
+        """Create the engine. If the block fails, the engine is closed.
 
         Raises:
-            SetupError: the database does not answer or refuses, or the driver is not installed.
+            SetupError: If the database does not respond or refuses, or the driver is not installed.
         """
         try:
             has_pooler = await shares_connections(self._url)
             self._engine = create_engine(self._url, self._timeout_s, has_pooler=has_pooler)
-            # One statement needs no transaction: on PostgreSQL this spares two trips, SQLite begins one anyway.
+            # One statement needs no transaction: on PostgreSQL this saves two round trips. SQLite begins one anyway.
             level = {} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
             self._reader = self._engine.execution_options(**level)
             self._prober = create_prober(self._url, _PROBE, has_pooler=has_pooler)
@@ -159,51 +147,51 @@ class Database:
         self._ordinary_writer = asyncio.Lock()
         size = max_connections(self._url)
         background = max(1, min(MAX_BACKGROUND_CONNECTIONS, size // 3))
-        self._unhurried = asyncio.Semaphore(background)
-        # A thread of SQLite cannot be stopped, and with the connection a database in memory would go.
-        self._readings = ReadQueue(max(1, size - background), ends_by_itself=self.is_sqlite)
+        self._background = asyncio.Semaphore(background)
+        # A thread of SQLite cannot be stopped, and a database in memory would be lost with its connection.
+        self._reads = ReadQueue(max(1, size - background), cancel_abandoned=not self.is_sqlite)
 
     @asynccontextmanager
     async def changing_tables(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that no other process's of this kind runs beside."""
+        """Open a transaction that excludes other transactions of this kind, also in other processes."""
         async with self.write() as connection:
             if not self.is_sqlite:  # which has one writer anyway
                 await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _SETUP_LOCK})
             yield connection
 
     async def settle(self) -> None:
-        """Wait for what is being written for requests that are gone."""
+        """Wait for writes whose requests were cancelled."""
         await self.tasks.settle(CLOSE_TIMEOUT_S)
 
     async def close(self) -> None:
         """Close every connection."""
         await self.settle()
         await self._breaker.stop()
-        await self._readings.close()
+        await self._reads.close()
         engine, self._engine, self._reader, self._prober = self._engine, None, None, None
         if engine is not None:
             await close_idle(engine, max_connections(self._url))
 
     async def fetch(self, statement: Executable, *, is_like_probe: bool = False) -> Sequence[Row[Any]]:
-        """All rows of one statement that a request waits for, within ``READ_TIMEOUT_S``.
+        """Return all rows of one statement that a request waits for.
 
         Args:
-            statement: what to read.
-            is_like_probe: whether it reads the tables that the breaker asks for, so that an answer shows them to be in
-                reach, however busy.
+            statement: The statement.
+            is_like_probe: Whether it reads the tables of the breaker's probe, so that its answer shows that they are
+                available, however busy.
 
         Raises:
-            StoreUnavailable: the database cannot answer, or did not in time.
+            StoreUnavailable: If the database does not respond within ``READ_TIMEOUT_S``.
         """
         self._check()
         try:
-            return await self._readings.run(lambda: self._fetch(statement, is_like_probe), READ_TIMEOUT_S)
+            return await self._reads.run(lambda: self._fetch(statement, is_like_probe), READ_TIMEOUT_S)
         except TimeoutError as error:
             self._breaker.report_failure(error)
             raise StoreUnavailable from error
 
     def _recovered(self) -> None:
-        self.on_recovery()  # whichever it is by then
+        self.on_recovery()  # read now: it may have been replaced
 
     def _check(self) -> None:
         self._event_loop.check()
@@ -227,12 +215,12 @@ class Database:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A connection to read with, where there is time.
+        """Open a connection for reads that may take longer than those of requests.
 
         Raises:
-            StoreUnavailable: the database cannot answer.
+            StoreUnavailable: If the database does not respond.
         """
-        async with self._turn(POOL_TIMEOUT_S, self._unhurried), self._connect(self._engine) as connection:
+        async with self._turn(POOL_TIMEOUT_S, self._background), self._connect(self._engine) as connection:
             yield connection
 
     @asynccontextmanager
@@ -247,7 +235,7 @@ class Database:
         """
         # Transactions wait here for SQLite's writer rather than with a connection, so that readers find one. They wait
         # as long as for the lock: one behind another that waits for a different process must not be refused earlier.
-        turn = self._turn(POOL_TIMEOUT_S, self._unhurried)
+        turn = self._turn(POOL_TIMEOUT_S, self._background)
         if self.is_sqlite:
             # Of the ordinary ones only the first waits for the writer, so that an urgent one passes the others.
             gates = (self._writer,) if is_urgent else (self._ordinary_writer, self._writer)
@@ -280,7 +268,7 @@ class Database:
         try:
             if self._file.is_replaced():
                 self._file.remember()
-                await engine.dispose()  # its connections have the file of before open
+                await engine.dispose()  # its connections have the old file open
             async with check_out(engine) as connection:
                 if writes:
                     await connection.execution_options(**{WRITES: True})
@@ -295,11 +283,11 @@ class Database:
             raise StoreUnavailable from error
 
     async def _probe(self) -> None:
-        if self._prober is None:  # the database lies in this process
+        if self._prober is None:  # the database is in the memory of this process
             return
         try:
-            self._file.is_replaced()  # to open a file that is missing would create it
+            self._file.is_replaced()  # opening a missing file would create it
             await self._prober()
         except OUTAGES as error:
-            if not is_slots_full(error):  # it answers, and the connections of the pool work
+            if not is_slots_full(error):  # the server responds, and the connections of the pool work
                 raise

@@ -1,4 +1,4 @@
-"""Making engines: what is set on the connections to each kind of database."""
+"""Engines, and the settings of their connections to each kind of database."""
 
 import asyncio
 import sqlite3
@@ -13,21 +13,22 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
+from fastapi_keyauth.concurrency.single_flight import SingleFlight
 from fastapi_keyauth.store.health import PROBE_TIMEOUT_S
 from fastapi_keyauth.store.postgres import POOLED, is_pooled, split_url
 
 Prober = Callable[[], Awaitable[None]]
-"""Asks the database something. Raises whatever comes of it where it does not answer."""
+"""Sends a statement to the database. Raises the driver's error if it is not answered."""
 
 POOL_TIMEOUT_S = 2.0
 POOL_SIZE = 5
-"""Connections that stay open."""
+"""Number of connections that stay open."""
 MAX_CONNECTIONS = 15
-"""Connections of one process, unless the URL sets ``pool_size``."""
+"""Maximum number of connections of one process, unless the URL sets ``pool_size``."""
 WAL_TIMEOUT_S = 10.0
-"""For other processes to let go of an SQLite file that is not in WAL mode yet."""
+"""Time for other processes to release an SQLite file that is not in WAL mode yet."""
 WRITES = "keyauth_writes"
-"""Execution option of a connection that is going to write."""
+"""Execution option of a connection that will write."""
 
 
 def max_connections(url: str) -> int:
@@ -73,7 +74,7 @@ def _postgres_arguments(parsed: URL, has_pooler: bool) -> tuple[URL, dict[str, A
 
 
 def create_prober(url: str, question: Executable, *, has_pooler: bool = False) -> Prober | None:
-    """What asks over a connection of its own each time; None for a database in memory, which is always there."""
+    """Return a prober that opens a new connection each time; None for a database in memory, which needs no probe."""
     parsed = make_url(url)
     if _is_in_memory(parsed):
         return None
@@ -91,26 +92,23 @@ def create_prober(url: str, question: Executable, *, has_pooler: bool = False) -
 
 
 def _in_one_thread(work: Callable[[], None]) -> Prober:
-    """Run it in a thread, and in no second one while that lasts: a disk that hangs would collect them."""
-    running: asyncio.Future[None] | None = None
+    """Return a prober that runs the work in a thread. While one runs, no second one starts: a disk may hang."""
+    calls: SingleFlight[str, None] = SingleFlight("keyauth-database-probe")
 
     async def ask() -> None:
-        nonlocal running
-        if running is None or running.done():
-            running = asyncio.get_running_loop().run_in_executor(None, work)
-        await asyncio.shield(running)
+        await calls.run("", partial(asyncio.to_thread, work))
 
     return ask
 
 
 def _ask_sqlite(engine: AsyncEngine, question: str) -> None:
-    """Plainly: one of aiosqlite's that is given up midway outlives the event loop and complains."""
+    """Execute the question with the standard library: an abandoned thread of aiosqlite outlives the event loop."""
     with closing(_connect_plainly(engine, PROBE_TIMEOUT_S)) as connection:
         connection.execute(question)
 
 
 def _connect_plainly(engine: AsyncEngine, timeout_s: float) -> sqlite3.Connection:
-    """A connection of the standard library's, with the options of the URL."""
+    """Open a connection of the standard library, with the options of the URL."""
     arguments: tuple[Any, Any] = engine.dialect.create_connect_args(engine.url)
     args, options = arguments
     connection: sqlite3.Connection = sqlite3.connect(*args, **{**options, "timeout": timeout_s})
@@ -122,16 +120,16 @@ def _is_in_memory(url: URL) -> bool:
 
 
 def prepare_sqlite(engine: AsyncEngine) -> None:
-    """Let the file have readers beside one writer (WAL), which it remembers from then on.
+    """Switch the file to WAL mode, which permits readers beside one writer. The file keeps this mode.
 
-    This is a plain connection: where a first one fails, aiosqlite's thread outlives the event loop and complains. It
-    sleeps: call it in a thread.
+    Call it in a thread, because it sleeps. It uses the standard library: if a first connection of aiosqlite fails, its
+    thread outlives the event loop.
 
     Raises:
-        sqlite3.Error: the file cannot be opened or written to, or others write to it for ``WAL_TIMEOUT_S``.
+        sqlite3.Error: If the file cannot be opened or written to, or others write to it for ``WAL_TIMEOUT_S``.
     """
     deadline = monotonic() + WAL_TIMEOUT_S
-    # No stall_tolerant_timeout of SQLite's: it gives up at once where two switch, lest they wait for each other.
+    # SQLite's own timeout does not apply: if two processes switch, it gives up immediately to prevent a deadlock.
     with closing(_connect_plainly(engine, timeout_s=0)) as connection:
         while not _switch_to_wal(connection, deadline):
             sleep(0.01)
@@ -149,12 +147,12 @@ def _switch_to_wal(connection: sqlite3.Connection, deadline: float) -> bool:
 
 
 def _configure_sqlite(engine: AsyncEngine) -> None:
-    """Writers that take their turn instead of failing half way, and nothing lost that was written."""
+    """Let writers take turns instead of failing midway, and make commits durable."""
 
     @event.listens_for(engine.sync_engine, "connect")
     def _on_connect(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # BEGIN is sent below, not guessed by the driver
-        # SQLite's own knows ASCII alone.
+        connection.isolation_level = None  # BEGIN is sent below, not by the driver
+        # The built-in function handles only ASCII.
         connection.create_function("lower", 1, lambda text: text.lower() if isinstance(text, str) else text)
         cursor = connection.cursor()
         cursor.execute("PRAGMA synchronous=FULL")  # a key answered with 201 survives a power cut
@@ -162,6 +160,6 @@ def _configure_sqlite(engine: AsyncEngine) -> None:
 
     @event.listens_for(engine.sync_engine, "begin")
     def _on_begin(connection: Connection) -> None:
-        # IMMEDIATE: a transaction that reads and then writes would else fail when another one wrote in between.
+        # IMMEDIATE: otherwise a transaction that reads and then writes fails if another one wrote in between.
         writes = connection.get_execution_options().get(WRITES, False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

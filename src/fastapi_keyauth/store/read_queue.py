@@ -1,70 +1,70 @@
-"""ReadQueue that somebody waits for, and not for long."""
+"""The queue of reads that requests wait for."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from fastapi_keyauth.concurrency.stall_tolerant_timeout import stall_tolerant_timeout
+
 Result = TypeVar("Result")
 
 MAX_WAITS = 3
-"""How often a reading is waited for that has not begun yet, as long as others come to their end."""
-
-PARTS = 4
+"""How often a request waits for its turn, as long as other reads complete meanwhile."""
 
 
 class ReadQueue:
-    """Runs each reading in a task of its own, some at once: who waits for one may give up at once.
+    """Limits concurrent reads, and runs each in a task of its own, so that a request can stop waiting immediately.
 
-    A connection that is given up needs a moment to be put in order; the task takes that moment, the request does not.
-    Those that wait for their turn are patient while others end, which means that there is much to do; where nothing
-    ends, they give up as soon as those whose turn it is.
+    A connection whose read is abandoned takes a moment to clean up. The task spends that moment, the request does not.
+    Requests that wait for their turn keep waiting while other reads complete, which shows that the database is only
+    busy. If no read completes, they time out like those that are running.
+
+    The turns are first come, first served: the owner of a key is known only after its row was read, so owners cannot
+    take turns here.
 
     Use it from one event loop.
 
     Args:
-        at_once: how many.
-        ends_by_itself: whether a reading that nobody waits for any more is left to end; else it is cancelled.
+        max_concurrent: Maximum number of concurrent reads.
+        cancel_abandoned: Whether a read that no request waits for any more is cancelled. Otherwise it completes.
     """
 
-    def __init__(self, at_once: int, ends_by_itself: bool) -> None:
-        self._gate = asyncio.Semaphore(at_once)
-        self._ends_by_itself = ends_by_itself
+    def __init__(self, max_concurrent: int, cancel_abandoned: bool) -> None:
+        self._gate = asyncio.Semaphore(max_concurrent)
+        self._cancel_abandoned = cancel_abandoned
         self._running: set[asyncio.Task[Any]] = set()
-        self._ended = 0
+        self._completed = 0
 
     async def run(self, read: Callable[[], Coroutine[Any, Any, Result]], within_s: float) -> Result:
-        """What the reading comes to.
+        """Return the result of a read.
 
         Args:
-            read: called when it is its turn.
-            within_s: seconds for the reading, and for those before it to show that they get on.
+            read: Called when its turn has come.
+            within_s: Seconds for the read, and for other reads to complete while this one waits for its turn.
 
         Raises:
-            TimeoutError: it did not come to its end in time, or not to its turn.
+            TimeoutError: If the read took too long, or its turn did not come.
         """
         await self._take_turn(within_s)
         task = asyncio.create_task(read(), name="keyauth-reading")
         self._running.add(task)
         task.add_done_callback(self._end)
         try:
-            # In parts, so that a standstill of this process uses up no more than one of them.
-            for _ in range(PARTS):
-                await asyncio.wait([task], timeout=within_s / PARTS)
-                if task.done():
-                    break
+            async with stall_tolerant_timeout(within_s):
+                await asyncio.wait([task])  # which does not cancel the task
         except asyncio.CancelledError:
-            # Whoever waited has gone away. Most readings are over in a moment, and their connection stays whole.
+            # The client has disconnected. Most reads complete soon, and their connection stays usable.
             self._cancel_after(within_s, task)
             raise
-        if not task.done():
+        except TimeoutError:
             self._cancel_after(0, task)
-            raise TimeoutError(f"no answer within {within_s:g} s")
-        if task.cancelled():  # by close: who waited was not
+            raise TimeoutError(f"no answer within {within_s:g} s") from None
+        if task.cancelled():  # by close
             raise TimeoutError("closed")
         return task.result()
 
     async def close(self) -> None:
-        """End those that nobody waits for."""
+        """Cancel all reads that are still running."""
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
@@ -79,27 +79,27 @@ class ReadQueue:
             has_come = await self._waits_for(turn, within_s)
         finally:
             if not has_come and not turn.cancel():
-                self._gate.release()  # it came in the very moment
+                self._gate.release()  # the turn came in the same moment
         if not has_come:
             raise TimeoutError("too many wait for a connection")
 
     async def _waits_for(self, turn: asyncio.Task[Any], within_s: float) -> bool:
-        """Whether the turn comes while others end."""
+        """Return whether the turn comes while other reads complete."""
         for _ in range(MAX_WAITS):
-            ended = self._ended
+            completed = self._completed
             if (await asyncio.wait([turn], timeout=within_s))[0]:
                 return True
-            if self._ended == ended:
+            if self._completed == completed:
                 break
         return False
 
     def _cancel_after(self, seconds: float, task: asyncio.Task[Any]) -> None:
-        if not self._ends_by_itself:
+        if self._cancel_abandoned:
             asyncio.get_running_loop().call_later(seconds, task.cancel)
 
     def _end(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
         self._gate.release()
-        # Looking at the exception also tells asyncio that somebody did: perhaps nobody waits any more.
+        # Reading the exception also keeps asyncio from logging it if no request waits any more.
         if not task.cancelled() and task.exception() is None:
-            self._ended += 1
+            self._completed += 1

@@ -1,4 +1,4 @@
-"""Deletes what nobody can ask for any more: sessions that are over, usage of long ago. Never history."""
+"""Deletion of rows that no call can return any more: expired sessions and old usage, never history."""
 
 from datetime import datetime
 from typing import Any
@@ -14,12 +14,16 @@ _usage = table(UsageRow)
 _writers = table(WriterRow)
 
 BATCH = 2000
-"""Rows of each table in one transaction: short enough that SQLite's other writers do not notice."""
-_LOCK = 0x7072756E65  # "prune": PostgreSQL's advisory lock of whoever is at it
+"""Rows of each table in one transaction, which is short enough not to delay other writers of SQLite."""
+_LOCK = 0x7072756E65  # "prune": PostgreSQL's advisory lock of the process that deletes
 
 
 class PruneStore:
-    """Deletes in batches, found by index."""
+    """Deletes rows in batches, which are found by an index.
+
+    Args:
+        database: The database.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -27,14 +31,14 @@ class PruneStore:
 
     @uncancellable
     async def prune(self, over_before: datetime, usage_before_hour: int) -> bool:
-        """Delete one batch of each table; on PostgreSQL only where no other process is just at it.
+        """Delete one batch of each table; on PostgreSQL only if no other process is deleting.
 
         Args:
-            over_before: sessions that had expired by then go, and processes that have written nothing since.
-            usage_before_hour: usage of earlier hours goes; hours since 1970.
+            over_before: Sessions that expired before are deleted, and processes that have written nothing since.
+            usage_before_hour: Usage of earlier hours is deleted. Hours since 1970.
 
         Returns:
-            Whether there may be more.
+            Whether more rows may be left.
         """
         due = (
             (_sessions, _sessions.c.expires_at < over_before),

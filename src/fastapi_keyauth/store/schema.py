@@ -1,19 +1,24 @@
-"""Which revision of the tables a database has, and the tables of one that is empty.
+"""The revision of the tables, and their creation in an empty database.
 
-No Alembic here: every start comes by, and only an upgrade needs it.
+This module does not import Alembic, because every start imports it and only an upgrade needs Alembic.
 """
+
+import logging
 
 from sqlalchemy import Column, Connection, MetaData, PrimaryKeyConstraint, String, Table, insert, inspect, select
 
+from fastapi_keyauth.errors import SetupError
 from fastapi_keyauth.store.tables import KeyRow, metadata
 
+logger = logging.getLogger("fastapi_keyauth")
+
 VERSION_TABLE = "keyauth_alembic_version"
-"""Ours alone: an application that uses Alembic has its own ``alembic_version``."""
+"""A name of its own: an application that uses Alembic has ``alembic_version``."""
 REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
-"""Of ``store/migrations/versions``, oldest first. Written down, so that a start need not read those files."""
+"""Revisions in ``store/migrations/versions``, oldest first. Listed here so that a start need not read those files."""
 FIRST, NEWEST = REVISIONS[0], REVISIONS[-1]
 
-# As Alembic itself makes it.
+# As Alembic itself creates it.
 _version = Table(
     VERSION_TABLE,
     MetaData(),
@@ -23,12 +28,12 @@ _version = Table(
 
 
 def find_revision(connection: Connection) -> str | None:
-    """The revision of the tables; None where there are none.
+    """Return the revision of the tables; None if they do not exist.
 
-    Tables without a version were made before there was one: they are those of the first revision.
+    Tables without a version table have the first revision, which did not have one.
     """
     inspector = inspect(connection)
-    # Looked for first: whoever makes the tables commits them with their version, perhaps between these two looks.
+    # Checked first: another process may commit the tables and their version between these two checks.
     has_tables = inspector.has_table(str(KeyRow.__tablename__))
     if inspector.has_table(VERSION_TABLE):
         found = connection.execute(select(_version.c.version_num)).scalar()
@@ -38,7 +43,7 @@ def find_revision(connection: Connection) -> str | None:
 
 
 def create(connection: Connection) -> str:
-    """Make the newest tables, unless another process has made some since we looked. Gives the revision there is now."""
+    """Create the newest tables unless another process has created some meanwhile. Return their revision."""
     revision = find_revision(connection)
     if revision is None:
         metadata.create_all(connection)
@@ -47,8 +52,32 @@ def create(connection: Connection) -> str:
     return revision
 
 
+def check_revision(revision: str | None, where: str) -> None:
+    """Check that this version works on tables of a revision. A newer one only adds, so it is only logged.
+
+    Args:
+        revision: The revision of the tables.
+        where: URL of the database, without its credentials.
+
+    Raises:
+        SetupError: If the tables are of an older version.
+    """
+    if revision in REVISIONS[:-1]:
+        raise SetupError(
+            f"The tables in {where} are of an older version (revision {revision}, required is {NEWEST}): run `keyauth"
+            " db upgrade`, or await auth.upgrade(), and start again."
+        )
+    if revision != NEWEST:
+        logger.warning(
+            "the tables are of a newer version (revision %s, known is %s)",
+            revision,
+            NEWEST,
+            extra={"keyauth_event": "tables_newer"},
+        )
+
+
 def mark(connection: Connection, revision: str) -> None:
-    """Write down the revision of tables that have none written down yet."""
+    """Record the revision of tables that have no recorded one."""
     _version.create(connection, checkfirst=True)
     if connection.execute(select(_version.c.version_num)).first() is None:
         connection.execute(insert(_version).values(version_num=revision))

@@ -1,4 +1,4 @@
-"""Sessions: of their tokens only hashes."""
+"""Sessions. Only hashes of their tokens are stored."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -45,7 +45,7 @@ class SessionStore:
             await connection.execute(statement)
 
     async def find(self, token_hash: str, now: datetime) -> SessionPrincipal | None:
-        """The session, unless it is unknown, expired or revoked."""
+        """Return a session; None if it is unknown, expired or revoked."""
         alive = (_sessions.c.revoked_at.is_(None)) & (_sessions.c.expires_at > now)
         statement = select(_sessions).where(_sessions.c.token_hash == token_hash, alive, self._is_ours)
         rows = await self._database.fetch(statement)
@@ -56,7 +56,11 @@ class SessionStore:
 
     @uncancellable
     async def revoke(self, now: datetime, token_hash: str | None = None, user_id: str | None = None) -> None:
-        """Revoke one session, or all of a user. Those revoked before keep their time."""
+        """Revoke one session, or all sessions of a user. A session that was revoked before keeps its time.
+
+        Raises:
+            ValueError: If neither is given.
+        """
         statement = update(_sessions).where(_sessions.c.revoked_at.is_(None), self._is_ours).values(revoked_at=now)
         if token_hash is not None:
             statement = statement.where(_sessions.c.token_hash == token_hash)

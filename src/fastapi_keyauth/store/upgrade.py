@@ -1,4 +1,4 @@
-"""Bringing the tables to the newest revision."""
+"""Upgrades of the tables to the newest revision."""
 
 import asyncio
 import threading
@@ -17,37 +17,37 @@ from fastapi_keyauth.store import schema
 from fastapi_keyauth.store.database import Database
 
 UPGRADE_TIMEOUT_S = 3600.0
-"""Seconds for one statement, which may build an index on a big table or wait for another upgrade to end."""
+"""Seconds for one statement, which may build an index on a large table or wait for another upgrade."""
 TABLE_LOCK_TIMEOUT_S = 5
-"""Seconds to wait for a table that others use (PostgreSQL). Whoever comes later waits behind us, so this is how long
-a service may stand still; after it the upgrade gives up, and nothing was changed."""
+"""Seconds to wait for a table that others use (PostgreSQL). Later statements wait behind the upgrade, so this is how
+long a service may be held up. After that the upgrade gives up and changes nothing."""
 _POLL_S = 0.02
 
 OnStep = Callable[[str, str], None]
-"""Is told of each revision as it is applied: its name, and what it does."""
+"""Called with the name and the description of each revision that is applied."""
 
 # Alembic keeps its working state in variables of its modules, for the whole process.
 _one_at_a_time = threading.Lock()
 
 
 async def upgrade(url: str, on_step: OnStep | None = None) -> list[str]:
-    """Bring the tables to the newest revision, in one transaction. Several processes at once take turns.
+    """Upgrade the tables to the newest revision in one transaction. Concurrent processes take turns.
 
     Args:
-        url: of the database.
-        on_step: is told of each revision.
+        url: URL of the database.
+        on_step: Called for each revision.
 
     Returns:
-        The revisions that were applied, oldest first; empty where the newest was there already.
+        The revisions that were applied, oldest first; empty if the tables had the newest one already.
 
     Raises:
-        SetupError: the database does not answer or refuses, its tables are in use for too long, or they are newer
-            than this version knows.
+        SetupError: If the database does not respond or refuses, its tables are in use for too long, or they are newer
+            than this version supports.
     """
     database = Database(url, UPGRADE_TIMEOUT_S)
     async with database.opening(), _alone(), database.changing_tables() as connection:
         if not database.is_sqlite:
-            # After the advisory lock, whose holder may well take longer.
+            # Not before the advisory lock, whose holder may take longer.
             await connection.execute(text(f"SET LOCAL lock_timeout = '{TABLE_LOCK_TIMEOUT_S}s'"))
         applied = await connection.run_sync(_run, on_step)
     await database.close()
@@ -55,10 +55,10 @@ async def upgrade(url: str, on_step: OnStep | None = None) -> list[str]:
 
 
 async def find_revision(url: str) -> str | None:
-    """The revision of the tables of a database; None where there are none.
+    """Return the revision of the tables of a database; None if they do not exist.
 
     Raises:
-        SetupError: the database does not answer.
+        SetupError: If the database does not respond.
     """
     if not has_been_made(url):
         return None
@@ -70,18 +70,18 @@ async def find_revision(url: str) -> str | None:
 
 
 def has_been_made(url: str) -> bool:
-    """Whether there is a database to look at. To look for an SQLite file that is not there would make it."""
+    """Return whether the database exists, without creating a missing SQLite file by opening it."""
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):
         return True
     file = Path(parsed.database)
-    # Where not even the folder is there, opening it says so.
+    # If the folder does not exist either, opening the file says so.
     return parsed.database.startswith("file:") or file.exists() or not file.parent.exists()
 
 
 @asynccontextmanager
 async def _alone() -> AsyncIterator[None]:
-    # An asyncio.Event is of one loop, this lock is of all threads.
+    # An asyncio.Lock belongs to one event loop, this lock to all threads.
     while not _one_at_a_time.acquire(blocking=False):  # noqa: ASYNC110
         await asyncio.sleep(_POLL_S)
     try:
@@ -97,7 +97,7 @@ def _run(connection: Connection, on_step: OnStep | None) -> list[str]:
             f"The tables are of a newer version (revision {revision}) than this one, which knows {schema.NEWEST}."
         )
     if revision == schema.FIRST:
-        schema.mark(connection, revision)  # where they were made before there was a version table
+        schema.mark(connection, revision)  # they may be older than the version table
     applied: list[str] = []
 
     def on_version_apply(*, step: Any, **_: Any) -> None:

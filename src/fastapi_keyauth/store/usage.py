@@ -1,4 +1,4 @@
-"""Usage and last-used times: written in batches, columns only."""
+"""Usage and last-used times, written in batches that name their columns."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _writers = table(WriterRow)
 
 @dataclass(slots=True)
 class Usage:
-    """What happened since the last write: counts by (key, hour), times by key and by secret."""
+    """Usage since the last write: counts by key and hour, times by key and by secret."""
 
     counts: dict[tuple[str, int], list[int]]
     """(key id, hours since 1970) -> [admitted, refused]."""
@@ -27,7 +27,7 @@ class Usage:
 
 
 class UsageStore:
-    """Adds to the counters and moves the last-used times forward, never back.
+    """Adds to the counters, and moves last-used times forward but never back.
 
     Args:
         database: The database.
@@ -39,16 +39,16 @@ class UsageStore:
         self._is_ours = is_of_product(keys, prefix)
 
     async def add(self, usage: Usage, writer: str, batch: int, now: datetime) -> None:
-        """Write a batch in one transaction; a second time under the same name it does nothing.
+        """Write a batch in one transaction. A batch that was written before is ignored.
 
-        So a batch whose commit went through although the answer was lost may be sent again. Rows go in order of their
-        keys, so that workers do not deadlock.
+        So a batch whose commit succeeded although its answer was lost may be sent again. Rows are written in the order
+        of their keys, so that workers do not deadlock.
 
         Args:
-            usage: what to add.
-            writer: the process that counted it.
-            batch: a number that grows from batch to batch of this writer.
-            now: the time, UTC.
+            usage: The usage to add.
+            writer: The process that counted it.
+            batch: A number that grows from batch to batch of this writer.
+            now: The time, UTC.
         """
         rows = [
             {"key_id": key_id, "hour": hour, "admitted": admitted, "refused": refused}
@@ -93,7 +93,7 @@ class UsageStore:
         return sqlite.insert(target) if self._database.is_sqlite else postgresql.insert(target)
 
     async def of_key(self, key_id: str, first_hour: int, last_hour: int) -> Mapping[int, tuple[int, int]]:
-        """Admitted and refused by hour (hours since 1970), for hours that have any."""
+        """Return hour (since 1970) to (admitted, refused) of a key, for hours that have any usage."""
         statement = select(_usage.c.hour, _usage.c.admitted, _usage.c.refused).where(
             _usage.c.key_id == key_id, _usage.c.hour >= first_hour, _usage.c.hour <= last_hour
         )

@@ -1,4 +1,4 @@
-"""Counters what happened, in memory, and hands it to the store in batches: nothing is written per request."""
+"""Usage, counted in memory and written in batches: nothing is written per request."""
 
 import asyncio
 import logging
@@ -17,8 +17,8 @@ logger = logging.getLogger("fastapi_keyauth")
 
 FLUSH_WAIT_S = 0.5
 CLOSE_WAIT_S = 3.0
-"""For the last writing at the stop: a database that hangs must not hold it up until somebody kills the process."""
-MAX_COUNTS = 200_000  # (secret, hour) pairs kept while the database is away
+"""Seconds for the last write when the app stops. A database that hangs must not hold up the stop."""
+MAX_COUNTS = 200_000  # (secret, hour) pairs kept while the database is unavailable
 OVERFLOWS_EVERY_S = 60.0
 """Seconds between log lines about counts that were not kept."""
 
@@ -29,7 +29,7 @@ Rows = dict[tuple[str, int, int], list[float]]
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Rows that are being written, under a name that tells them from all others however often they are sent."""
+    """Rows that are being written, under a name that stays the same if they are sent again."""
 
     writer: str
     number: int
@@ -40,8 +40,8 @@ class UsageRecorder:
     """Usage by key and hour, last-used times by key and secret.
 
     Args:
-        store: where it goes.
-        clock: seconds since 1970.
+        store: Writes the batches.
+        clock: Seconds since 1970.
     """
 
     def __init__(self, store: UsageStore, clock: Callable[[], float]) -> None:
@@ -49,20 +49,20 @@ class UsageRecorder:
         self._clock = clock
         self._pending: Rows = {}
         self._batch: _Batch | None = None
-        """What was sent and not answered: it may have been written, so it stays as it is."""
+        """The batch that was sent and not answered. It may have been written, so it must not change."""
         self._writer = ""
         self._number = 0
         self._lock = asyncio.Lock()
         self._overflows = LogThrottle(OVERFLOWS_EVERY_S)
 
     def admitted(self, key: KeySnapshot, hour: int, units: int = 1) -> None:
-        """A unit was used."""
+        """Count an admitted unit."""
         row = self._pending.get((key.id, key.secret_id, hour)) or self._new_row(key, hour)
         row[0] += units
         row[2] = row[3] = self._clock()
 
     def refused(self, key: KeySnapshot, hour: int) -> None:
-        """The right secret was sent and no unit was used. The secret is in use all the same: a client still has it."""
+        """Count a refused request with a correct secret. The secret is in use all the same: a client has it."""
         row = self._pending.get((key.id, key.secret_id, hour)) or self._new_row(key, hour)
         row[1] += 1
         row[3] = self._clock()
@@ -79,13 +79,13 @@ class UsageRecorder:
         return row
 
     def start(self) -> None:
-        """Get ready in this event loop, in this process: one that was forked must not write under the same name."""
+        """Prepare for this event loop and process: a forked process must not write under the name of its parent."""
         self._lock = asyncio.Lock()
         self._writer = secrets.token_hex(8)
         self._number = 0
 
     async def close(self) -> None:
-        """Write what is left, and say so where it cannot be written."""
+        """Write what is left. What cannot be written is logged as lost."""
         await asyncio.wait([asyncio.create_task(self.flush(), name="keyauth-last-usage")], timeout=CLOSE_WAIT_S)
         if lost := self.count_lost():
             logger.error(
@@ -93,22 +93,22 @@ class UsageRecorder:
             )
 
     async def flush_soon(self) -> None:
-        """As ``flush``, but wait for it only a moment: a reader can do without the last few requests."""
+        """Flush, but wait at most ``FLUSH_WAIT_S``: a report can do without the last few requests."""
         await asyncio.wait([asyncio.create_task(self.flush())], timeout=FLUSH_WAIT_S)
 
     def count_lost(self) -> int:
-        """Keys whose usage is still unwritten."""
+        """Return the number of keys whose usage is not written yet."""
         rows = {**self._pending, **({} if self._batch is None else self._batch.rows)}
         return len({key_id for key_id, _, _ in rows})
 
     async def flush(self) -> None:
-        """Write what has come together. Where the database is away it is kept for the next time."""
-        # A flush that is cancelled half way must not leave in doubt what was written: the writing itself goes on.
+        """Write what was counted. If the database is unavailable, it is kept for the next time."""
+        # Shielded: if a flush were cancelled midway, nobody would know what was written.
         await asyncio.shield(asyncio.create_task(self._flush(), name="keyauth-usage"))
 
     async def _flush(self) -> None:
         async with self._lock:
-            # What was left from the last time, and what has come since.
+            # The batch left from the last time, then what was counted since.
             for _ in range(1 if self._batch is None else 2):
                 self._batch = self._batch or self._next_batch()
                 if self._batch is None:
@@ -129,7 +129,7 @@ class UsageRecorder:
 
 
 def _sum_up(rows: Rows) -> Usage:
-    """Counters by key and hour, and the last use of each key and each secret."""
+    """Return counts by key and hour, and the last use of each key and each secret."""
     usage = Usage(counts={}, keys_used={}, secrets_used={})
     for (key_id, secret_id, hour), (admitted, refused, admitted_at, seen_at) in rows.items():
         counts = usage.counts.setdefault((key_id, hour), [0, 0])

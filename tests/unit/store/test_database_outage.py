@@ -124,7 +124,7 @@ async def connections_at(server: Server) -> int:
 async def assert_nothing_leaked(auth: KeyAuth, server: Server) -> None:
     """No connection is out, none that is counted is missing, and the server knows of no more than the pool holds."""
     pool = pool_of(auth)
-    await until(lambda: pool.checkedout() == 0 and not auth._parts.database._readings._running)
+    await until(lambda: pool.checkedout() == 0 and not auth._parts.database._reads._running)
     assert pool.checkedin() == pool.size() + pool.overflow() <= engine.POOL_SIZE
 
     async def is_level() -> bool:

@@ -1,4 +1,4 @@
-"""ReadQueue in tasks of their own: who waits is patient with a crowd, and not with what hangs."""
+"""The queue of reads: requests wait while other reads complete, and time out if none does."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -26,7 +26,7 @@ def taking(seconds: float, result: int = 1) -> Read:
 
 
 class Held:
-    """A reading that tells when it has begun, and does not end before it may."""
+    """A read that reports when it has begun, and completes only when it may."""
 
     def __init__(self) -> None:
         self.has_begun = asyncio.Event()
@@ -46,14 +46,14 @@ async def fail() -> None:
     raise ZeroDivisionError
 
 
-async def test_a_crowd_is_waited_for_as_long_as_readings_end() -> None:
-    readings = ReadQueue(1, ends_by_itself=False)
-    seen = await asyncio.gather(*(readings.run(taking(0.2, n), 0.6) for n in range(5)))  # a second in all
+async def test_requests_wait_for_their_turn_as_long_as_reads_complete() -> None:
+    queue = ReadQueue(1, cancel_abandoned=True)
+    seen = await asyncio.gather(*(queue.run(taking(0.2, n), 0.6) for n in range(5)))  # a second in all
     assert seen == list(range(5))
 
 
-async def test_a_standstill_of_the_process_is_not_held_against_a_reading(clock: IdleClock) -> None:
-    readings = ReadQueue(1, ends_by_itself=False)
+async def test_a_stall_of_the_process_does_not_time_out_a_read(clock: IdleClock) -> None:
+    queue = ReadQueue(1, cancel_abandoned=True)
 
     async def read() -> int:
         clock.leap(0.5)
@@ -61,78 +61,78 @@ async def test_a_standstill_of_the_process_is_not_held_against_a_reading(clock: 
             await asyncio.sleep(0.001)
         return 1
 
-    assert await readings.run(read, 0.4) == 1
+    assert await queue.run(read, 0.4) == 1
 
 
-async def test_where_nothing_ends_those_before_their_turn_give_up_as_well() -> None:
-    readings = ReadQueue(1, ends_by_itself=True)
-    hanging = asyncio.gather(*(readings.run(hang, 0.1) for _ in range(5)), return_exceptions=True)
+async def test_requests_before_their_turn_time_out_if_no_read_completes() -> None:
+    queue = ReadQueue(1, cancel_abandoned=False)
+    hanging = asyncio.gather(*(queue.run(hang, 0.1) for _ in range(5)), return_exceptions=True)
     assert [type(one) for one in await hanging] == [TimeoutError] * 5
-    await readings.close()
-    assert await readings.run(taking(0), 1) == 1
+    await queue.close()
+    assert await queue.run(taking(0), 1) == 1
 
 
-async def test_nobody_waits_for_ever_in_a_crowd() -> None:
-    readings = ReadQueue(1, ends_by_itself=True)
-    crowd = [asyncio.create_task(readings.run(taking(0.07), 0.1)) for _ in range(30)]
+async def test_the_time_to_wait_for_a_turn_is_bounded() -> None:
+    queue = ReadQueue(1, cancel_abandoned=False)
+    crowd = [asyncio.create_task(queue.run(taking(0.07), 0.1)) for _ in range(30)]
     seen = await asyncio.gather(*crowd, return_exceptions=True)
     in_time = 1 + int(MAX_WAITS * 0.1 / 0.07)  # the first, and those whose turn comes while they wait
     assert [type(one) for one in seen] == [int] * in_time + [TimeoutError] * (30 - in_time)
 
 
-@pytest.mark.parametrize("ends_by_itself", [True, False])
-async def test_what_hangs_is_given_up_at_once_and_keeps_its_place_until_it_has_ended(ends_by_itself: bool) -> None:
-    readings = ReadQueue(1, ends_by_itself=ends_by_itself)
+@pytest.mark.parametrize("cancel_abandoned", [True, False])
+async def test_a_hanging_read_times_out_and_keeps_its_place_until_it_has_ended(cancel_abandoned: bool) -> None:
+    queue = ReadQueue(1, cancel_abandoned=cancel_abandoned)
     stop = asyncio.Event()
 
     async def slow_to_stop() -> None:
         try:
             await stop.wait()
         finally:
-            await stop.wait()  # such as a connection that takes leave
+            await stop.wait()  # such as a connection that is being closed
 
     with pytest.raises(TimeoutError):
-        await readings.run(slow_to_stop, 0.01)
+        await queue.run(slow_to_stop, 0.01)
     with pytest.raises(TimeoutError):
-        await readings.run(taking(0), 0.01)
+        await queue.run(taking(0), 0.01)
     stop.set()
-    assert await readings.run(taking(0), 1) == 1
+    assert await queue.run(taking(0), 1) == 1
 
 
-async def test_what_hangs_is_cancelled_and_its_place_is_free_again() -> None:
-    readings = ReadQueue(1, ends_by_itself=False)
+async def test_a_hanging_read_is_cancelled_and_frees_its_place() -> None:
+    queue = ReadQueue(1, cancel_abandoned=True)
     with pytest.raises(TimeoutError):
-        await readings.run(hang, 0.05)
-    assert await readings.run(taking(0), 5) == 1
+        await queue.run(hang, 0.05)
+    assert await queue.run(taking(0), 5) == 1
 
 
-async def test_whoever_goes_away_takes_nothing_from_the_others() -> None:
-    readings = ReadQueue(1, ends_by_itself=False)
+async def test_cancelled_requests_leave_the_others_alone() -> None:
+    queue = ReadQueue(1, cancel_abandoned=True)
     held = Held()
-    going = [asyncio.create_task(readings.run(held.read, 1)) for _ in range(3)]
-    staying = asyncio.create_task(readings.run(held.read, 1))
+    going = [asyncio.create_task(queue.run(held.read, 1)) for _ in range(3)]
+    staying = asyncio.create_task(queue.run(held.read, 1))
     await held.has_begun.wait()
     for task in going:
         task.cancel()
     await asyncio.wait(going)
     held.may_end.set()
     assert await staying == 1
-    assert await asyncio.gather(*(readings.run(taking(0), 1) for _ in range(5))) == [1] * 5
+    assert await asyncio.gather(*(queue.run(taking(0), 1) for _ in range(5))) == [1] * 5
 
 
-async def test_a_failure_is_given_to_who_waits_and_frees_the_place() -> None:
-    readings = ReadQueue(1, ends_by_itself=False)
+async def test_a_failure_is_raised_and_frees_the_place() -> None:
+    queue = ReadQueue(1, cancel_abandoned=True)
     for _ in range(3):
         with pytest.raises(ZeroDivisionError):
-            await readings.run(fail, 1)
-    assert await readings.run(taking(0), 1) == 1
+            await queue.run(fail, 1)
+    assert await queue.run(taking(0), 1) == 1
 
 
-async def test_closing_does_not_cancel_whoever_waits() -> None:
-    readings = ReadQueue(1, ends_by_itself=False)
+async def test_closing_does_not_cancel_waiting_requests() -> None:
+    queue = ReadQueue(1, cancel_abandoned=True)
     held = Held()
-    waiting = asyncio.create_task(readings.run(held.read, 10))
+    waiting = asyncio.create_task(queue.run(held.read, 10))
     await held.has_begun.wait()
-    await readings.close()
+    await queue.close()
     with pytest.raises(TimeoutError):
         await waiting
