@@ -29,7 +29,7 @@ from fastapi_keyauth.domain.validation import (
 )
 from fastapi_keyauth.errors import BadLine, ImportRefused, InvalidField
 from fastapi_keyauth.settings.settings import KeyAuthSettings
-from fastapi_keyauth.store.imported_keys import AT_ONCE, ImportStore, LookupTaken, NewRows
+from fastapi_keyauth.store.imported_keys import MAX_ROWS, ImportStore, LookupTaken, NewRows
 
 logger = logging.getLogger("fastapi_keyauth")
 
@@ -161,7 +161,7 @@ class _Import:
         """
         found: dict[str, tuple[int, NewRows]] = {}
         for number, rows in self._check_all(lines, advance):
-            if number % AT_ONCE == 0:
+            if number % MAX_ROWS == 0:
                 await asyncio.sleep(0)  # a service that imports goes on answering
             if rows is None:
                 continue

@@ -34,16 +34,16 @@ class StoredLimits(NamedTuple):
 
 
 class KeyChange:
-    """What may be written to a key whose row is locked.
+    """A change to a key whose row is locked.
 
     Attributes:
-        key: the key as it is; after the transaction, as it became.
+        key: The key as it is; after the transaction, as it became.
         stored_limits: Its limits as they are stored; ``key`` has those in force.
         is_disabled_by_admin: Whether only ``admin`` may enable the key.
-        is_changed: whether anything was written.
+        is_changed: Whether anything was written.
         read: Returns the key as this transaction has left it so far.
-        pending: the row that waits for the announcement of this change; None where nothing was written.
-        recorded: what was written to its history.
+        pending: Row that waits for the announcement of this change. None if nothing was written.
+        recorded: Lines that were written to its history.
         also_revoked: Other keys that were revoked with it, and their owners.
         pending_owners: Owners to the rows that wait for the announcement of that.
     """
@@ -72,14 +72,14 @@ class KeyChange:
         self.pending_owners: Pending = {}
 
     async def update(self, values: Mapping[str, Any], event: EventKind, actor: Actor, changes: dict[str, Any]) -> None:
-        """Write these columns and no others, and the line of history."""
+        """Write these columns, and a line of history."""
         await self._connection.execute(update(keys).where(keys.c.id == self.key.id).values(**values))
         if "allowed_origins" in values:
             await replace_origins(self._connection, self.key.id, values["allowed_origins"])
         await self._record(event, actor, changes)
 
     async def replace_secret(self, secret: dict[str, Any], overlap: timedelta, actor: Actor) -> None:
-        """Add a secret; the newest before it lives on for ``overlap`` at most, older ones end now."""
+        """Add a secret. The newest one before it stays valid for at most ``overlap``; older ones end now."""
         ends_at = self._now + overlap
         if self.key.expires_at is not None:
             ends_at = min(ends_at, self.key.expires_at)
@@ -104,12 +104,12 @@ class KeyChange:
         self.pending_owners = await note_owners(self._connection, concerned, self._prefix, self._now)
 
     async def has_recorded(self, event: EventKind, changes: dict[str, Any]) -> bool:
-        """Return whether the history has this entry already, whoever made it."""
+        """Return whether the history has this line already, by whichever actor."""
         of_kind = select(_events.c.changes).where(_events.c.key_id == self.key.id, _events.c.event == event)
         return changes in (await self._connection.execute(of_kind)).scalars().all()
 
     async def record(self, event: EventKind, actor: Actor, changes: dict[str, Any]) -> None:
-        """Write a line of history alone."""
+        """Write only a line of history."""
         await self._record(event, actor, changes)
 
     async def _record(self, event: EventKind, actor: Actor, changes: dict[str, Any]) -> None:
@@ -144,12 +144,12 @@ async def add_event(
 
 
 async def add_secret(connection: AsyncConnection, key_id: str, secret: dict[str, Any], now: datetime) -> None:
-    """A new live secret: ``tag``, ``hash`` and ``last4`` of it, never itself."""
+    """Insert a secret: its ``tag``, ``hash`` and ``last4``, never the secret itself."""
     await connection.execute(insert(secrets).values(key_id=key_id, created_at=now, **secret))
 
 
 async def replace_origins(connection: AsyncConnection, key_id: str, origins: Sequence[str]) -> None:
-    """Make the lookup table say what the key's row says."""
+    """Replace the rows of a key's allowed origins."""
     await connection.execute(delete(_origins).where(_origins.c.key_id == key_id))
     if origins:
         await connection.execute(insert(_origins), [{"origin": origin, "key_id": key_id} for origin in origins])

@@ -1,4 +1,4 @@
-"""Keys from elsewhere: written all at once, found by what their tokens are found by, taken over at their first use."""
+"""Imported keys: inserted in one transaction, found by their lookups, and hashed again at their first use."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,8 +15,8 @@ from fastapi_keyauth.store.lineage import Lineage, newest_event
 from fastapi_keyauth.store.mapping import FOR_TOKEN_COLUMNS, RowMapper, is_of_product, keys, secrets
 from fastapi_keyauth.store.tables import EventRow, OriginRow, table
 
-AT_ONCE = 200
-"""Rows of one statement: SQLite before 3.32 takes 999 values, and progress is seen."""
+MAX_ROWS = 200
+"""Maximum number of rows of one statement: SQLite before 3.32 accepts 999 values, and progress is reported."""
 
 _events = table(EventRow)
 _origins = table(OriginRow)
@@ -25,14 +25,14 @@ _Item = TypeVar("_Item")
 
 @dataclass(frozen=True, slots=True)
 class ImportedSecret:
-    """A secret that came from elsewhere, and its key. The repr shows no hash.
+    """An imported secret and its key. The repr shows no hash.
 
     Attributes:
-        key: the key.
-        hash: the one that was imported, or ours.
-        scheme: of the imported one; None: it is ours, of the whole token.
-        tag: where the hash is ours.
-        public: the public part by which it was found, if it was.
+        key: The key.
+        hash: The imported hash, or the Argon2id hash that replaced it.
+        scheme: Scheme of the imported hash. None: the hash is Argon2id of the whole token.
+        tag: Tag of the secret, if the hash was replaced.
+        public: The public part of the token by which it was found, if any.
     """
 
     key: KeySnapshot
@@ -42,12 +42,12 @@ class ImportedSecret:
     public: str | None = None
 
     def with_public(self, public: str | None) -> "ImportedSecret":
-        """The same, found by this part of a token."""
+        """Return a copy that was found by this part of a token."""
         return self if public is None else replace(self, public=public)
 
 
 class NewRows(NamedTuple):
-    """What one imported key adds to the tables."""
+    """The rows of one imported key."""
 
     key: dict[str, Any]
     secret: dict[str, Any]
@@ -55,26 +55,26 @@ class NewRows(NamedTuple):
 
 
 class LookupTaken(Exception):
-    """A lookup that another imported secret has already."""
+    """A lookup belongs to another imported secret already."""
 
 
 class ImportStore:
     """Reads and writes imported keys.
 
     Args:
-        database: where they are.
-        views: builds records.
+        database: The database.
+        mapper: Builds records.
         lineage: Notices that the database went back.
     """
 
-    def __init__(self, database: Database, views: RowMapper, lineage: Lineage) -> None:
+    def __init__(self, database: Database, mapper: RowMapper, lineage: Lineage) -> None:
         self._database = database
         self.tasks = database.tasks
-        self._mapper = views
+        self._mapper = mapper
         self._lineage = lineage
 
     async def find(self, lookups: Sequence[str]) -> dict[str, ImportedSecret]:
-        """The secrets that are found by any of these, by what they were found by."""
+        """Return the secrets with any of these lookups, by lookup."""
         statement = (
             select(*FOR_TOKEN_COLUMNS, secrets.c.scheme, secrets.c.tag.label("secret_tag"), newest_event)
             .select_from(self._mapper.token_tables.outerjoin(newest_event, true()))
@@ -88,7 +88,7 @@ class ImportStore:
         }
 
     async def find_known(self, lookups: Sequence[str]) -> set[str]:
-        """Which of these are taken."""
+        """Return the lookups that are taken."""
         known: set[str] = set()
         async with self._database.read() as connection:
             for part in _in_parts(lookups):
@@ -122,13 +122,13 @@ class ImportStore:
                 advance(len(part))
 
     async def is_adopted(self, secret_id: int, old_hash: str) -> bool:
-        """Whether an imported hash has been replaced by now."""
+        """Return whether an imported hash has been replaced."""
         rows = await self._database.fetch(select(secrets.c.id).where(_is_as_it_was(secret_id, old_hash)))
         return not rows
 
     @uncancellable
     async def adopt(self, secret_id: int, old_hash: str, values: Mapping[str, Any]) -> None:
-        """Replace an imported hash by ours: these columns alone, and only if nobody did so before."""
+        """Replace an imported hash, unless it was replaced before. Writes only these columns."""
         async with self._database.write() as connection:
             replaced = update(secrets).where(_is_as_it_was(secret_id, old_hash))
             await connection.execute(replaced.values(**values))
@@ -140,5 +140,5 @@ def _is_as_it_was(secret_id: int, old_hash: str) -> ColumnElement[bool]:
 
 def _in_parts(items: Sequence[_Item]) -> Iterator[list[_Item]]:
     remaining = iter(items)
-    while part := list(islice(remaining, AT_ONCE)):
+    while part := list(islice(remaining, MAX_ROWS)):
         yield part

@@ -32,12 +32,12 @@ class KeyStore:
     """Reads and writes keys. A change writes its line of history, and a row for the outbox, in its transaction.
 
     Args:
-        database: where they are.
-        settings: the defaults that a key's row leaves open.
-        observer: told of each change once it is committed.
+        database: The database.
+        settings: Defaults for what a key's row leaves open.
+        observer: Notified of each change once it is committed.
 
     Attributes:
-        imports: keys from elsewhere.
+        imports: Imported keys.
         default_limits: The limits in force of a key that has none of its own.
         lineage: Notices that the database went back.
     """
@@ -54,9 +54,9 @@ class KeyStore:
         self.imports = ImportStore(database, self._mapper, self.lineage)
 
     async def find_for_token(self, key_id: str, tag: str) -> list[tuple[KeySnapshot, str]]:
-        """The key and the secret's hash, once for each of its secrets with this tag: nearly always one or none.
+        """Return the key and the secret's hash, once for each of its secrets with this tag: nearly always one or none.
 
-        An unknown id and a wrong secret both find nothing, in one statement, and so take the same time.
+        For an unknown id and for a wrong secret, the same statement finds nothing, so both take equally long.
         """
         statement = (
             select(*FOR_TOKEN_COLUMNS, newest_event)
@@ -182,17 +182,17 @@ class KeyStore:
         return key
 
     async def check_room(self, owner_id: str, max_keys: int) -> None:
-        """Look whether the owner may have one more key, before work goes into it. ``create`` looks again.
+        """Check whether the owner may have one more key, before it is hashed. ``create`` checks again.
 
         Raises:
-            TooManyKeys: the owner has ``max_keys`` keys that are not revoked.
+            TooManyKeys: If the owner has ``max_keys`` keys that are not revoked.
         """
         async with self._database.read() as connection:
             await self._count_keys(connection, owner_id, max_keys)
 
     async def _check_room(self, connection: AsyncConnection, owner_id: str, max_keys: int) -> None:
         if not self._database.is_sqlite:
-            # Two requests at once must not both see one place left. SQLite has one writer anyway.
+            # Two concurrent requests must not both see one place left. SQLite has one writer anyway.
             lock = text("SELECT pg_advisory_xact_lock(hashtextextended(:owner, 0))")
             await connection.execute(lock, {"owner": owner_id})
         await self._count_keys(connection, owner_id, max_keys)
@@ -276,7 +276,7 @@ class KeyStore:
         return EventPage(items, str(rows[-1].id) if has_more else None)
 
     async def origins_of_active_keys(self, now: datetime) -> frozenset[str]:
-        """Every origin that any active key lists."""
+        """Return all origins that active keys list."""
         joined = _origins.join(keys, keys.c.id == _origins.c.key_id)
         statement = select(_origins.c.origin).distinct().select_from(joined)
         statement = statement.where(has_status("active", now), self._is_ours)
@@ -288,7 +288,7 @@ class KeyStore:
 
         The key id is "" for a change of the owner.
         """
-        # Every worker asks so every few seconds: with the timeout of a request, so an outage is noticed without one.
+        # Every worker calls this every few seconds. Its short timeout makes it notice an outage without a request.
         rows = await self._database.fetch(
             select(
                 _changes.c.id, _changes.c.key_id, func.coalesce(_changes.c.owner_id, keys.c.owner_id, "").label("owner")
@@ -302,12 +302,12 @@ class KeyStore:
 
     @uncancellable
     async def forget_changes_before(self, moment: datetime) -> None:
-        """Changes that everybody had time to see need not be kept."""
+        """Delete changes that all workers had time to see."""
         async with self._database.write() as connection:
             await connection.execute(delete(_changes).where(_changes.c.at < moment, self._are_our_changes))
 
     @uncancellable
     async def forget_changes(self, ids: Sequence[int]) -> None:
-        """Changes that were announced need not be announced again."""
+        """Delete changes that were announced."""
         async with self._database.write() as connection:
             await connection.execute(delete(_changes).where(_changes.c.id.in_(ids)))

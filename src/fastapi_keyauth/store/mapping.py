@@ -1,4 +1,4 @@
-"""From rows to records, and the conditions that several statements share."""
+"""Records built from rows, and conditions that several statements share."""
 
 import json
 import sys
@@ -30,16 +30,16 @@ FOR_TOKEN_COLUMNS = (
     owners.c.limits.label("owner_limits"),
     owners.c.suspended_at.label("owner_suspended_at"),
 )
-"""What ``RowMapper.key_snapshot`` wants, and the hash."""
+"""Columns that ``RowMapper.key_snapshot`` requires, and the hash."""
 
 
 def is_of_product(target: Table, prefix: str) -> ColumnElement[bool]:
-    """The condition under which a row belongs to the product with this key prefix."""
+    """Return the condition that a row belongs to the product with this key prefix."""
     return or_(target.c.prefix.is_(None), target.c.prefix == prefix)
 
 
 def has_status(status: Status, now: datetime) -> ColumnElement[bool]:
-    """The condition under which ``key_status`` says ``status``."""
+    """Return the condition under which ``key_status`` returns this status."""
     not_revoked = keys.c.revoked_at.is_(None)
     on = and_(not_revoked, keys.c.enabled == true())
     conditions: dict[Status, ColumnElement[bool]] = {
@@ -53,12 +53,15 @@ def has_status(status: Status, now: datetime) -> ColumnElement[bool]:
 
 @lru_cache(maxsize=1024)
 def _scopes(names: tuple[str, ...]) -> frozenset[str]:
-    """One object for the same names: most keys have the same, and a set takes a quarter of a key's memory."""
+    """Return one object for equal names: most keys have equal scopes, and a set takes a quarter of a key's memory."""
     return frozenset(names)
 
 
 class RowMapper:
-    """Builds records. Knows the settings that complete a row: prefix and default limit.
+    """Builds records, and completes them by the settings: prefix and default limits.
+
+    Args:
+        settings: The settings.
 
     Attributes:
         prefix: First part of every token of this product.
@@ -79,7 +82,13 @@ class RowMapper:
         self.token_tables = keys.join(secrets, secrets.c.key_id == keys.c.id).outerjoin(owners, is_owner)
 
     def key(self, row: Mapping[str, Any], secret_rows: Sequence[Mapping[str, Any]], now: datetime) -> Key:
-        """A key with its live secrets. ``secret_rows``: all that may be live, newest first, never empty."""
+        """Return a key with its active secrets.
+
+        Args:
+            row: Row of the key.
+            secret_rows: Rows of all secrets that may be active, newest first, at least one.
+            now: The time, UTC.
+        """
         environment, key_id = row["environment"], row["id"]
         found = [self._secret(environment, key_id, secret) for secret in secret_rows]
         alive = [secret for secret in found if secret.expires_at is None or secret.expires_at > now]
@@ -107,7 +116,7 @@ class RowMapper:
         )
 
     def key_snapshot(self, row: Row[Any]) -> KeySnapshot:
-        """What the request path needs, from the joined row of a key and the secret whose tag fits."""
+        """Return what a request needs, from the joined row of a key and the secret whose tag matches."""
         limits = self.rules.of_key(row.hourly_limit, row.limits)
         return KeySnapshot(
             id=row.id,

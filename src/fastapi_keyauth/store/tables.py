@@ -1,6 +1,6 @@
-"""The tables. Their own metadata, so that an application's ``SQLModel.metadata`` is left alone.
+"""The tables. They have their own metadata, apart from an application's ``SQLModel.metadata``.
 
-Every change here wants a revision in ``store/migrations/versions``; a test compares the two.
+Every change here requires a revision in ``store/migrations/versions``; a test compares the two.
 """
 
 from datetime import UTC, datetime
@@ -25,36 +25,36 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
-# SQLite gives out ids only to columns of type INTEGER.
+# SQLite assigns ids only to columns of type INTEGER.
 _Serial = BigInteger().with_variant(Integer(), "sqlite")
 
 
 class UTCDateTime(TypeDecorator[datetime]):
-    """Aware datetimes in UTC on every database; SQLite, which knows no zones, holds them without one."""
+    """Aware datetimes in UTC. SQLite has no time zones and stores them without one."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """On the way in: UTC."""
+        """Convert a value to UTC."""
         if value is None:
             return None
         value = value.astimezone(UTC)
         return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """On the way out: aware."""
+        """Return an aware datetime."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 class _Base(SQLModel, registry=registry(metadata=MetaData())):
-    """Base of our tables."""
+    """Base of the tables."""
 
 
 class KeyRow(_Base, table=True):
-    """A key: its owner, policy and quota. Its secrets are rows of their own."""
+    """A key: its owner, policy and limits. Its secrets are rows of their own."""
 
     __tablename__ = "keyauth_keys"
     __table_args__ = (
@@ -80,13 +80,13 @@ class KeyRow(_Base, table=True):
     revoked_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime))
     last_used_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime))
     created_by: str | None = Field(default=None, sa_column=Column(String(300)))
-    """The name of the actor that created it. None: it is older than this column and than its history."""
+    """Name of the actor that created it. None: it is older than this column and its history."""
     imported_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime))
     disabled_by_admin: bool = Field(sa_column=Column(Boolean, nullable=False, server_default=false()))
     """Whether only ``admin`` may enable it."""
     prefix: str | None = Field(default=None, sa_column=Column(String(16)))
-    """The product (``key_prefix``) that it belongs to. None: written before products were told apart, so it belongs to
-    every product of this database."""
+    """The product (``key_prefix``) that it belongs to. None: a row of version 0.1, which belongs to every product of
+    this database."""
 
 
 class OwnerRow(_Base, table=True):
@@ -108,12 +108,12 @@ class OwnerRow(_Base, table=True):
 
 
 class SecretRow(_Base, table=True):
-    """A secret of a key: one, or two while a rotation overlaps. Replaced ones stay, so that they are recognised."""
+    """A secret of a key: one, or two while a rotation overlaps. Replaced secrets stay, so that they are recognized."""
 
     __tablename__ = "keyauth_secrets"
     __table_args__ = (
         Index("ix_keyauth_secrets_key", "key_id", "tag"),
-        # Only the few that have one are in it, so it costs the others nothing.
+        # A partial index: secrets without a lookup, which are most, are not in it.
         Index(
             "ux_keyauth_secrets_lookup",
             "lookup",
@@ -132,18 +132,18 @@ class SecretRow(_Base, table=True):
     expires_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime))
     last_used_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime))
     scheme: str | None = Field(default=None, sa_column=Column(String(16)))
-    """How ``hash`` was made, where it was made elsewhere (an imported key); None: by us, Argon2id."""
+    """Scheme of an imported ``hash``. None: Argon2id, computed by this package."""
     lookup: str | None = Field(default=None, sa_column=Column(String(64)))
-    """What a token of another form is found by: a SHA-256 in hex, of the token or of its public part. ``hash`` is then
-    of the whole token. None: a token of our own form, found by key id and tag. Unique: one token opens one key, and
-    no token costs more than one hash."""
+    """How a token of a foreign form is found: the SHA-256 in hex of the token or of its public part. ``hash`` is then
+    of the whole token. None: a token of this package's form, found by key id and tag. Unique: a token belongs to one
+    key, and costs at most one hash."""
 
 
 class OriginRow(_Base, table=True):
-    """A key's allowed origins once more, a row each, so that all that are in use are read without reading every key."""
+    """An allowed origin of a key, stored again in a row of its own, so that all origins are read without all keys."""
 
     __tablename__ = "keyauth_origins"
-    # Every new key and every change of a list looks for the rows of one key.
+    # Creating a key or changing its list reads the rows of one key.
     __table_args__ = (Index("ix_keyauth_origins_key", "key_id"),)
 
     origin: str = Field(sa_column=Column(String(300), primary_key=True))
@@ -151,7 +151,7 @@ class OriginRow(_Base, table=True):
 
 
 class EventRow(_Base, table=True):
-    """What was done to a key; written in the transaction of the change."""
+    """A line of the history, written in the transaction of the change."""
 
     __tablename__ = "keyauth_events"
     __table_args__ = (Index("ix_keyauth_events_key", "key_id", "id"),)
@@ -198,7 +198,7 @@ class UsageRow(_Base, table=True):
 
 
 class WriterRow(_Base, table=True):
-    """A process that writes usage, and its last batch: one whose answer was lost must not be counted twice."""
+    """A process that writes usage, and its last batch, so that a batch whose answer was lost is not counted twice."""
 
     __tablename__ = "keyauth_writers"
 
@@ -208,7 +208,7 @@ class WriterRow(_Base, table=True):
 
 
 class SessionRow(_Base, table=True):
-    """A user's session. Of its token only the SHA-256 is kept."""
+    """A user's session. Of its token only the SHA-256 is stored."""
 
     __tablename__ = "keyauth_sessions"
 
@@ -226,5 +226,5 @@ metadata = _Base.metadata
 
 
 def table(model: type[SQLModel]) -> Table:
-    """The table behind a model, for statements that name their columns."""
+    """Return the table of a model, for statements that name their columns."""
     return cast(Table, model.__table__)  # type: ignore[attr-defined]  # SQLModel adds it, its stubs do not say so

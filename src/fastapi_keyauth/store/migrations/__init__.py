@@ -1,5 +1,5 @@
-"""Alembic's part: the revisions of our tables, and the way from any of them to the newest.
+"""The Alembic migrations: the revisions of the tables, and the upgrades from any of them to the newest.
 
-They have a version table of their own and touch no table whose name does not start with ``keyauth_``, so that the
-application's migrations and ours leave each other alone.
+They have a version table of their own and touch no table whose name does not start with ``keyauth_``, so that they
+and the application's migrations leave each other alone.
 """

@@ -1,4 +1,4 @@
-"""What Alembic runs: on the connection, and in the transaction, that it is handed in ``config.attributes``."""
+"""The script that Alembic runs, on the connection and in the transaction of ``config.attributes``."""
 
 from alembic import context
 
