@@ -24,7 +24,7 @@ from tests.helpers.acl import service_commands
 from tests.helpers.cluster_stage import HANGS_S, loaded, outcome, until, worker
 from tests.helpers.groups import HASTY_MS, Cluster
 from tests.helpers.limits import question
-from tests.helpers.processes import wait_until
+from tests.helpers.processes import stay_within_the_hour, wait_until
 from tests.helpers.servers import PASSWORD, RedisServer
 
 if TYPE_CHECKING:
@@ -152,6 +152,7 @@ async def test_a_failover_under_load_admits_nothing_wrong(
     cluster: Cluster, tmp_path: Path, how: str, record_property: Callable[[str, object], None]
 ) -> None:
     settings = {"on_limiter_outage": "deny", "default_hourly_limit": 1000}
+    stay_within_the_hour()
     async with worker(tmp_path, cluster.url, **settings) as here, worker(tmp_path, cluster.url, **settings) as there:
         victim, replica = cluster.pair()
         keys = [await here.keys.create(owner_id=f"a{number}", name="k", hourly_limit=300) for number in range(60)]

@@ -16,7 +16,7 @@ from fastapi_keyauth.limiter import FailoverLimiter
 from tests.helpers.acl import service_commands
 from tests.helpers.cluster_stage import HANGS_S, loaded, outcome, until, worker
 from tests.helpers.groups import SENTINEL_PASSWORD, SERVICE, Watched
-from tests.helpers.processes import wait_until
+from tests.helpers.processes import stay_within_the_hour, wait_until
 from tests.helpers.servers import PASSWORD
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ async def test_workers_follow_a_failover_and_admit_nothing_wrong(
     watched: Watched, tmp_path: Path, how: str, record_property: Callable[[str, object], None]
 ) -> None:
     settings = {"on_limiter_outage": "deny"}
+    stay_within_the_hour()
     async with worker(tmp_path, watched.url, **settings) as here, worker(tmp_path, watched.url, **settings) as there:
         old, new = watched.pair()
         limited = await here.keys.create(owner_id="a", name="k", hourly_limit=300)

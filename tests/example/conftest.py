@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -17,9 +16,6 @@ from fastapi import FastAPI
 
 from tests.example.cheap_passwords import CheapHasher
 from tests.example.demo import Demo
-from tests.helpers.processes import wait_until
-
-NEEDED_S = 20.0
 
 
 @pytest.fixture
@@ -79,13 +75,3 @@ async def example_app(database_url: str, tmp_path: Path, monkeypatch: pytest.Mon
     app: FastAPI = importlib.import_module("example_app.app").app
     async with app.router.lifespan_context(app):
         yield app
-
-
-@pytest.fixture(scope="session")
-def stay_within_the_hour() -> Callable[[], None]:
-    """A cap is counted by the clock hour: near its end, waits for the next one."""
-
-    def wait() -> None:
-        wait_until(lambda: time.time() % 3600 < 3600 - NEEDED_S, timeout_s=NEEDED_S + 5)
-
-    return wait

@@ -16,25 +16,23 @@ from tests.helpers.processes import comes_up, free_port, kill_tree, launch
 ROOT = Path(__file__).resolve().parent.parent.parent
 START_DEADLINE_S = 45.0
 STOP_DEADLINE_S = 15.0
+PORT_ATTEMPTS = 5
+"""Another process may bind the port between the check that it is free and the start."""
 
 
 class Demo:
     """The running demo. `url`, `page`, `key`, `tiny_key`, `email`, `password` and `script` are what it has printed."""
 
     def __init__(self, folder: Path, workers: int = 1, module: str = "example_app", **env: str) -> None:
+        self._folder = folder
         self._log = folder / "demo.log"
-        self._log.write_bytes(b"")
         self._workers = workers
-        self.port = free_port()
-        self.process = launch(
-            command("--port", str(self.port), "--workers", str(workers), module=module, is_preloaded=workers > 1),
-            self._log,
-            death_signal=signal.SIGTERM,
-            cwd=folder,
-            env=environment(**env),
-        )
+        for _ in range(PORT_ATTEMPTS):
+            if self._start(module, env):
+                break
+        else:
+            raise RuntimeError(f"the demo does not start:\n{self.log()}")
         try:
-            self._wait_until_ready()
             self.url = self._printed(r"address +(\S+)")
             self.page = self._printed(r"key page +(\S+)")
             self.key = self._printed(r"key +(ka_\S+)")
@@ -46,12 +44,27 @@ class Demo:
             kill_tree(self.process)
             raise
 
-    def _wait_until_ready(self) -> None:
-        def is_ready() -> bool:
-            return self.log().count("Application startup complete.") >= self._workers
-
-        if not comes_up(self.process, is_ready, timeout_s=START_DEADLINE_S):
+    def _start(self, module: str, env: dict[str, str]) -> bool:
+        """Start on a free port. Return False if another process took the port first."""
+        self._log.write_bytes(b"")
+        self.port = free_port()
+        options = ("--port", str(self.port), "--workers", str(self._workers))
+        self.process = launch(
+            command(*options, module=module, is_preloaded=self._workers > 1),
+            self._log,
+            death_signal=signal.SIGTERM,
+            cwd=self._folder,
+            env=environment(**env),
+        )
+        if comes_up(self.process, self._is_ready, timeout_s=START_DEADLINE_S):
+            return True
+        kill_tree(self.process)
+        if not re.search(r"cannot be had|address already in use", self.log()):
             raise RuntimeError(f"the demo does not start:\n{self.log()}")
+        return False
+
+    def _is_ready(self) -> bool:
+        return self.log().count("Application startup complete.") >= self._workers
 
     def _printed(self, pattern: str) -> str:
         found = re.search(rf"(?m)^ *{pattern}", self.log())

@@ -20,6 +20,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from tests.example.demo import ROOT, Demo, command, environment
+from tests.helpers.processes import stay_within_the_hour
 from tests.helpers.session import Servers
 
 StartDemo = Callable[..., Demo]
@@ -44,7 +45,7 @@ def statuses(output: str) -> list[int]:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 @pytest.mark.skipif(BASH is None, reason="bash is not installed")
-def test_printed_lines_show_what_they_promise(demo: Demo, stay_within_the_hour: Callable[[], None]) -> None:
+def test_printed_lines_show_what_they_promise(demo: Demo) -> None:
     stay_within_the_hour()
     shell = run([str(BASH), "-eu"], input=demo.script)
     assert shell.returncode == 0, shell.stderr
@@ -121,7 +122,7 @@ WHY_NOT: list[tuple[str, dict[str, str], str]] = [
     ("", {"KEYAUTH_BLOCK_FOR_S": "-1"}, "Setting block_for_s (KEYAUTH_BLOCK_FOR_S) is wrong: "),
     ("", {"KEYAUTH_DATABASE_URL": "sqlite:////no/such/folder/x.db"}, "The database at sqlite"),
     ("", {"KEYAUTH_DATABASE_URL": "postgresql://u:hush@127.0.0.1:1/x"}, "The database at postgresql"),
-    ("--workers 4", {"KEYAUTH_REDIS_URL": "redis://:hush@127.0.0.1:{port}"}, "The Redis server at redis://:***@"),
+    ("--workers 4", {"KEYAUTH_REDIS_URL": "redis://:hush@127.0.0.1:{port}"}, "The Redis server at redis://***@"),
 ]
 """Options, environment, the beginning of the sentence. ``{port}`` is that of a Redis that wants another password."""
 

@@ -14,6 +14,7 @@ import pytest
 
 from tests.example.demo import Demo
 from tests.helpers.fleet import Connection
+from tests.helpers.processes import stay_within_the_hour
 from tests.helpers.session import Servers
 from tests.helpers.workers import Workers
 
@@ -92,9 +93,7 @@ async def crowd_at_every_worker(demo: Demo, address: str) -> AsyncIterator[Crowd
     raise TimeoutError("no connection to some worker")
 
 
-async def test_cap_of_100_admits_100_of_400_requests(
-    demo: Demo, user: httpx.AsyncClient, stay_within_the_hour: Callable[[], None]
-) -> None:
+async def test_cap_of_100_admits_100_of_400_requests(demo: Demo, user: httpx.AsyncClient) -> None:
     created = await user.post("/api-keys", json={"name": "capped", "hourly_limit": 100})
     stay_within_the_hour()
     async with crowd_at_every_worker(demo, "203.0.113.1") as crowd:

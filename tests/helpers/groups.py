@@ -11,7 +11,7 @@ from redis.backoff import NoBackoff
 from redis.crc import key_slot
 from redis.retry import Retry
 
-from tests.helpers.processes import free_port, wait_until
+from tests.helpers.processes import wait_until
 from tests.helpers.servers import PASSWORD, RedisServer
 
 if TYPE_CHECKING:
@@ -93,17 +93,15 @@ class Cluster(Group):
 
     def __init__(self, servers: Servers) -> None:
         super().__init__()
-        ports = []
-        for _ in range(4):
-            ports.append(free_port())
-            options = ("--cluster-enabled", "yes", "--cluster-port", str(ports[-1]))
-            self.add(servers.start_redis(*options, "--cluster-node-timeout", str(CALM_MS)))
+        nodes = [servers.start_cluster_node("--cluster-node-timeout", str(CALM_MS)) for _ in range(4)]
+        for node in nodes:
+            self.add(node)
         for epoch, server in enumerate(self.servers, 1):
             self.ask(server, "CLUSTER", "SET-CONFIG-EPOCH", epoch)
         for server, (first, last) in zip(self.servers, RANGES, strict=False):
             self.ask(server, "CLUSTER", "ADDSLOTSRANGE", first, last)
-        for server, port in zip(self.servers[1:], ports[1:], strict=True):
-            self.ask(self.servers[0], "CLUSTER", "MEET", "127.0.0.1", server.port, port)
+        for node in nodes[1:]:
+            self.ask(self.servers[0], "CLUSTER", "MEET", "127.0.0.1", node.port, node.bus_port)
         self.wait_until_all("CLUSTER INFO", lambda said: "cluster_known_nodes:4" in said)
         self.ids = {server: str(self.ask(server, "CLUSTER", "MYID")) for server in self.servers}
         self.ask(self.servers[3], "CLUSTER", "REPLICATE", self.ids[self.servers[0]])

@@ -19,6 +19,7 @@ from typing import ClassVar
 
 import psutil
 import redis
+from typing_extensions import override
 
 from tests.helpers.processes import comes_up, free_port, is_alive, kill_tree, launch, signal_tree, wait_until
 
@@ -57,10 +58,13 @@ class Server(ABC):
     def start(self) -> None:
         """Start on a free port and wait until it answers. Raises RuntimeError with the server's log."""
         for _ in range(5):  # between our look and the server's bind another process may take the port
-            self.port = free_port()
+            self._choose_ports()
             if self._start_here():
                 return
         raise RuntimeError(f"{type(self).__name__} does not start:\n{self.log()}")
+
+    def _choose_ports(self) -> None:
+        self.port = free_port()
 
     def restart(self) -> None:
         """Start again, on the same port, killing it first where it runs. Valkey and Redis come back empty."""
@@ -126,6 +130,25 @@ class RedisServer(Server):
                 return bool(client.info("server")["process_id"] == self.process.pid)
         except redis.RedisError:
             return False
+
+
+class ClusterNode(RedisServer):
+    """A node of a cluster.
+
+    Attributes:
+        bus_port: Port for the other nodes. Chosen for each start, as the port for clients is.
+    """
+
+    bus_port: int
+
+    @override
+    def _choose_ports(self) -> None:
+        super()._choose_ports()
+        self.bus_port = free_port()
+
+    @override
+    def _command(self) -> list[str]:
+        return [*super()._command(), "--cluster-enabled", "yes", "--cluster-port", str(self.bus_port)]
 
 
 class SentinelServer(RedisServer):

@@ -28,7 +28,7 @@ from redis.retry import Retry
 from sqlalchemy.engine import URL, make_url
 
 from tests.helpers.groups import Cluster
-from tests.helpers.servers import PgBouncer, PostgresServer, RedisServer, SentinelServer, Server
+from tests.helpers.servers import ClusterNode, PgBouncer, PostgresServer, RedisServer, SentinelServer, Server
 
 AnyServer = TypeVar("AnyServer", bound=Server)
 Kind = Literal["valkey", "redis6", "postgres"]
@@ -78,6 +78,10 @@ class Servers:
     def start_redis(self, *options: str) -> RedisServer:
         """As `start("valkey")`, for one of a group."""
         return self._started(RedisServer(self._new_folder("valkey"), _valkey_binary(), options))
+
+    def start_cluster_node(self, *options: str) -> ClusterNode:
+        """Start a node that knows no other node yet."""
+        return self._started(ClusterNode(self._new_folder("valkey"), _valkey_binary(), options))
 
     def start_sentinel(self, service: str, password: str, primary: RedisServer) -> SentinelServer:
         """A Sentinel, one of a group."""

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from fastapi_keyauth import KeyAuth, KeyAuthSettings, StoreUnavailable
 from fastapi_keyauth.domain.tokens import format_token, new_key_id, new_secret
 from fastapi_keyauth.store import database, engine, pool
+from fastapi_keyauth.store import postgres as postgres_urls
 from fastapi_keyauth.store import usage_buffer as usage
 from tests.helpers.keys import authenticate, make_key
 from tests.helpers.servers import Server
@@ -46,6 +47,7 @@ def postgres(server: Server) -> Iterator[Server]:
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give a database that responds more time than in production: a busy machine is no outage."""
     monkeypatch.setattr(database, "READ_TIMEOUT_S", HANG_S)
+    monkeypatch.setattr(postgres_urls, "CONNECT_TIMEOUT_S", HANG_S)
 
 
 @pytest.fixture
