@@ -158,14 +158,23 @@ def _become_pytest(folder: Path, target: Target, log: Path) -> None:
         sys.path[:] = [source, str(folder), *(path for path in sys.path if Path(path or ".").resolve() != ROOT)]
         for name in [name for name in sys.modules if name.split(".")[0] in ("tests", "fastapi_keyauth")]:
             del sys.modules[name]
-        # Plugins that a package above has loaded are not rewritten; their asserts are not the tests'.
-        options = ["-x", "-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
-        if target.keyword:
-            options += ["-k", target.keyword]
-        code = int(pytest.main([*options, *target.tests]))
+        code = _run_pytest(target)
     except BaseException:  # whatever it is, this process must not go on as its parent
         traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _run_pytest(target: Target) -> int:
+    """Run the tests of one mutant up to the first failure, and return pytest's exit status."""
+    # Plugins that a package above has loaded are not rewritten; their asserts are not the tests'.
+    options = ["-x", "-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    if target.keyword:
+        options += ["-k", target.keyword]
+    for paths in filter(None, (target.units, target.others)):
+        code = int(pytest.main([*options, *paths]))
+        if code:
+            return code
+    return 0

@@ -1,11 +1,18 @@
-"""What a caller is told who would give more than it has."""
+"""Who may do what to which key, and what a caller that would grant more than it holds is answered."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
-from fastapi_keyauth import InsufficientScope, KeyAuthSettings, SessionPrincipal
+from fastapi_keyauth import InsufficientScope, KeyAuthSettings, KeyNotFound, KeyPrincipal, SessionPrincipal
+from fastapi_keyauth.domain.keys import Key, KeySnapshot
+from fastapi_keyauth.domain.limits import Limit, limit_set
 from fastapi_keyauth.domain.permissions import Caller
+from fastapi_keyauth.domain.validation import NewKey
+from fastapi_keyauth.errors import InvalidField
 from fastapi_keyauth.http.problem_details import find_problem_type
 
 
@@ -25,3 +32,325 @@ def test_a_grant_too_far_is_refused_with_its_reason(ask: Callable[[Caller], None
     detail = find_problem_type(refused.value).detail(refused.value, KeyAuthSettings())
     assert detail.startswith(sentence)
     assert detail.endswith(f" with the scopes that are required: {', '.join(refused.value.missing_scopes)}.")
+
+
+NOW = datetime(2027, 1, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+HOUR = Limit(name="hour", limit=100, per="hour")
+TOKENS = Limit(name="tokens", limit=50, per="day", unit="tokens")
+
+
+def principal(scopes: str, limits: Sequence[Limit] = (), hourly_limit: int | None = None) -> KeyPrincipal:
+    return KeyPrincipal(
+        "key1",
+        "n",
+        "ada",
+        "live",
+        frozenset(scopes.split()),
+        {},
+        None,
+        hourly_limit,
+        None,
+        None,
+        limit_set(tuple(limits), ()),
+    )
+
+
+def snapshot(**bounds: Any) -> KeySnapshot:
+    whole = KeySnapshot(
+        "key1", "n", "ada", "live", frozenset(), "", None, (), (), True, None, None, secret_id=1, secret_expires_at=None
+    )
+    return replace(whole, **bounds)
+
+
+def by_key(
+    scopes: str,
+    *,
+    default: int | None = 1000,
+    limits: Sequence[Limit] = (),
+    hourly_limit: int | None = None,
+    defaults: Sequence[Limit] = (),
+    **bounds: Any,
+) -> Caller:
+    return Caller.of_key(principal(scopes, limits, hourly_limit), snapshot(**bounds), default, tuple(defaults))
+
+
+def by_session(scopes: str, owners: dict[str, Any] | None = None, default: int | None = 1000) -> Caller:
+    return Caller.of_session(SessionPrincipal("ada", frozenset(scopes.split())), default, owners)
+
+
+def stored(**fields: Any) -> Key:
+    whole = Key(
+        "key2", "n", "ada", "live", "", ["a"], None, [], [], {}, "active", True, NOW, None, None, None, secrets=[]
+    )
+    return replace(whole, **fields)
+
+
+def missing(act: Callable[[], object]) -> str:
+    """Return "yes", or the scopes that were missing."""
+    try:
+        act()
+    except InsufficientScope as refused:
+        return " ".join(refused.missing_scopes)
+    except (KeyNotFound, InvalidField) as refused:
+        return type(refused).__name__
+    return "yes"
+
+
+@pytest.mark.parametrize(
+    ("caller", "owner", "readable", "writable"),
+    [
+        (by_key("keys:read"), "ada", "yes", "keys:write"),
+        (by_key("keys:write"), "ada", "keys:read", "yes"),
+        (by_key("keys:read keys:write"), "ada", "yes", "yes"),
+        (by_key("*"), "ada", "keys:read", "keys:write"),
+        (by_key("keys:read keys:write"), "bob", "KeyNotFound", "KeyNotFound"),
+        (by_key("admin"), "bob", "yes", "yes"),
+        (by_session("*"), "ada", "yes", "yes"),
+        (by_session("*"), "bob", "KeyNotFound", "KeyNotFound"),
+        (by_session("admin"), "bob", "yes", "yes"),
+        (by_session("*", {"team": ["keys:read"]}), "team", "yes", "keys:write"),
+        (by_session("*", {"team": ["keys:read"]}), "ada", "KeyNotFound", "KeyNotFound"),
+    ],
+)
+def test_what_a_caller_may_do_to_keys_of_an_owner(caller: Caller, owner: str, readable: str, writable: str) -> None:
+    assert missing(lambda: caller.check_permission(owner, "keys:read")) == readable
+    assert missing(lambda: caller.check_permission(owner, "keys:write")) == writable
+
+
+@pytest.mark.parametrize(
+    ("caller", "named", "chosen"),
+    [
+        (by_key("keys:write"), None, "ada"),
+        (by_key("keys:read"), None, "keys:write"),
+        (by_key("keys:write"), "ada", "admin"),
+        (by_key("admin"), None, "ada"),
+        (by_key("admin"), "bob", "bob"),
+        (by_session("*"), None, "ada"),
+        (by_session("*"), "bob", "admin"),
+        (by_session("admin"), "bob", "bob"),
+        (by_session("*", {"team": ["keys:write"]}), None, "team"),
+        (by_session("*", {"team": ["keys:write"]}), "team", "team"),
+        (by_session("*", {"team": ["keys:read"]}), "team", "keys:write"),
+        (by_session("*", {"team": ["keys:write"]}), "bob", "keys:write"),
+        (by_session("*", {"team": ["keys:write"], "ada": ["keys:write"]}), None, "ada"),
+        (by_session("*", {"team": ["keys:write"], "crew": ["keys:write"]}), None, "InvalidField"),
+        (by_session("*", {}), None, "InvalidField"),
+        (by_session("admin", {}), None, "ada"),
+    ],
+)
+def test_the_owner_of_a_request(caller: Caller, named: str | None, chosen: str) -> None:
+    found: list[str] = []
+    said = missing(lambda: found.append(caller.choose_owner(named)))
+    assert (found[0] if said == "yes" else said) == chosen
+
+
+@pytest.mark.parametrize(("owners", "sentence"), [({}, "act for no owner"), ({"a": (), "b": ()}, "must name one")])
+def test_an_ambiguous_owner_is_explained(owners: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InvalidField, match=sentence):
+        assert by_session("*", owners).owner_id
+
+
+@pytest.mark.parametrize(
+    ("caller", "named", "listed"),
+    [
+        (by_session("*"), None, ["ada"]),
+        (by_key("keys:read"), None, ["ada"]),
+        (by_session("admin"), None, None),
+        (by_session("admin"), "bob", ["bob"]),
+        (by_session("*", {"team": ["keys:read"]}), "team", ["team"]),
+    ],
+)
+def test_the_owners_whose_keys_are_listed(caller: Caller, named: str | None, listed: list[str] | None) -> None:
+    assert caller.choose_owners(named) == listed
+    assert (caller.visible_owner_ids is None) == caller.is_admin
+
+
+def test_visible_owners_are_those_that_the_caller_acts_for() -> None:
+    assert [*(by_session("*", {"team": ()}).visible_owner_ids or ())] == ["team"]
+
+
+def test_the_history_names_the_caller() -> None:
+    key, session = by_key("keys:write").actor("::1", "why"), by_session("admin").actor(None)
+    assert (key.name, key.address, key.reason, key.is_admin, key.owners) == (
+        "key:key1",
+        "::1",
+        "why",
+        False,
+        frozenset({"ada"}),
+    )
+    assert (session.name, session.is_admin) == ("user:ada", True)
+
+
+@pytest.mark.parametrize(
+    ("caller", "grantable", "default"),
+    [
+        (by_key("*"), "a", ["*"]),
+        (by_key("a b"), "a b", ["a", "b"]),
+        (by_key("a keys:read"), "a keys:read", ["a"]),
+        (by_key("keys:read"), "keys:read", "InvalidField"),
+        (by_key("admin"), "* a b keys:read keys:write admin", ["*"]),
+        (by_session("a"), "a keys:read keys:write", ["a"]),
+        (by_session("*"), "a b keys:read keys:write *", ["*"]),
+    ],
+)
+def test_scopes_that_a_caller_may_grant(caller: Caller, grantable: str, default: list[str] | str) -> None:
+    for scope in ("a", "keys:read", "keys:write", "admin"):
+        expected = scope in grantable.split()
+        assert caller.may_grant(scope) == expected, scope
+        assert missing(lambda scope=scope: caller.check_scopes(["b", scope] if "b" in grantable else [scope])) == (  # type: ignore[misc]  # a default is no argument
+            "yes" if expected else scope
+        )
+    found: list[list[str]] = []
+    said = missing(lambda: found.append(caller.grantable_by_default()))
+    assert (found[0] if said == "yes" else said) == default
+
+
+@pytest.mark.parametrize(
+    ("caller", "limit", "said"),
+    [
+        (by_session("*"), 1000, "yes"),
+        (by_session("*"), 1001, "admin"),
+        (by_session("*"), None, "yes"),
+        (by_session("*", default=None), 10**9, "yes"),
+        (by_session("admin"), 10**9, "yes"),
+        (by_key("keys:write", hourly_limit=10), 10, "yes"),
+        (by_key("keys:write", hourly_limit=10), 11, "admin"),
+        (by_key("keys:write", hourly_limit=10), None, "admin"),
+        (by_key("keys:write", default=None, hourly_limit=10), None, "admin"),
+        (by_key("keys:write", default=None), None, "yes"),
+        (by_key("admin", hourly_limit=10), 11, "yes"),
+    ],
+)
+def test_the_highest_limit_that_a_caller_may_give(caller: Caller, limit: int | None, said: str) -> None:
+    assert missing(lambda: caller.check_limit(limit)) == said
+
+
+def test_a_refused_limit_names_the_lowest_bound() -> None:
+    for caller in (by_key("keys:write", hourly_limit=10), by_key("keys:write", default=10, hourly_limit=1000)):
+        with pytest.raises(InsufficientScope) as refused:
+            caller.check_limit(2000)
+        assert refused.value.reason == "Your keys may have an hourly_limit of 10 at most"
+
+
+@pytest.mark.parametrize(
+    ("caller", "limits", "said"),
+    [
+        (by_key("keys:write", limits=[TOKENS]), [TOKENS], "yes"),
+        (by_key("keys:write", limits=[TOKENS]), [TOKENS.model_copy(update={"limit": 49})], "yes"),
+        (by_key("keys:write", limits=[TOKENS]), [TOKENS.model_copy(update={"limit": 51})], "admin"),
+        (by_key("keys:write", limits=[TOKENS]), [TOKENS.model_copy(update={"per": "hour"})], "admin"),
+        (by_key("keys:write", limits=[TOKENS]), [TOKENS.model_copy(update={"unit": "images"})], "admin"),
+        (by_key("keys:write", limits=[TOKENS]), [HOUR], "admin"),
+        (by_key("keys:write", limits=[TOKENS]), [HOUR, TOKENS], "yes"),
+        (by_key("admin", limits=[TOKENS]), [], "yes"),
+        (by_key("keys:write", defaults=[HOUR]), [TOKENS], "admin"),
+        (by_key("keys:write", defaults=[HOUR]), [HOUR], "yes"),
+        (by_session("*"), [], "yes"),
+    ],
+)
+def test_limits_that_a_caller_may_give(caller: Caller, limits: list[Limit], said: str) -> None:
+    assert missing(lambda: caller.check_limits(limits)) == said
+
+
+@pytest.mark.parametrize(
+    ("caller", "limit", "limits"),
+    [
+        (by_session("*"), None, None),
+        (by_key("keys:write", hourly_limit=10), 10, None),
+        (by_key("keys:write", hourly_limit=1000), None, None),
+        (by_key("keys:write", hourly_limit=2000), None, None),
+        (by_key("admin", hourly_limit=10, limits=[TOKENS]), None, None),
+        (by_key("keys:write", limits=[TOKENS]), None, [TOKENS]),
+        (by_key("keys:write", limits=[TOKENS], defaults=[HOUR]), None, [TOKENS, HOUR]),
+        (by_key("keys:write", limits=[TOKENS], defaults=[TOKENS.model_copy(update={"limit": 60})]), None, [TOKENS]),
+    ],
+)
+def test_the_limits_of_a_key_for_which_none_are_named(
+    caller: Caller, limit: int | None, limits: list[Limit] | None
+) -> None:
+    assert (caller.limit_by_default(), caller.limits_by_default()) == (limit, limits)
+
+
+@pytest.mark.parametrize(
+    ("caller", "key", "said"),
+    [
+        (by_session("a"), stored(), "yes"),
+        (by_session("a"), stored(owner_id="bob"), "KeyNotFound"),
+        (by_session("b"), stored(), "a"),
+        (by_key("a keys:read"), stored(), "keys:write"),
+        (by_key("a keys:write"), stored(), "yes"),
+        (by_key("a keys:write", hourly_limit=10), stored(hourly_limit=10), "yes"),
+        (by_key("a keys:write", hourly_limit=10), stored(hourly_limit=11), "admin"),
+        (by_key("a keys:write", limits=[TOKENS]), stored(), "admin"),
+        (by_key("a keys:write", limits=[TOKENS]), stored(limits=(TOKENS,)), "yes"),
+        (by_key("a keys:write", environment="test"), stored(), "admin"),
+        (by_key("a keys:write", expires_at=NOW), stored(), "admin"),
+        (by_key("a keys:write", expires_at=NOW), stored(expires_at=NOW), "yes"),
+        (by_key("a keys:write", expires_at=NOW), stored(expires_at=NOW + DAY), "admin"),
+        (by_key("a keys:write", allowed_origins=("https://a.example",)), stored(), "admin"),
+        (by_key("a keys:write", allowed_ips=("10.0.0.0/8",)), stored(allowed_ips=["10.1.0.0/16"]), "yes"),
+        (by_key("a keys:write", allowed_ips=("10.0.0.0/8",)), stored(allowed_ips=["11.0.0.0/8"]), "admin"),
+        (by_key("admin", limits=[TOKENS], hourly_limit=1, environment="test"), stored(owner_id="bob"), "yes"),
+    ],
+)
+def test_keys_that_a_caller_may_change(caller: Caller, key: Key, said: str) -> None:
+    assert missing(lambda: caller.check_change(key)) == said
+
+
+def complete(caller: Caller, **fields: Any) -> NewKey:
+    return caller.complete(NewKey(name="n", **fields), "prod", NOW)
+
+
+def test_a_new_key_inherits_the_bounds_of_the_key_that_creates_it() -> None:
+    lists: dict[str, Any] = {"allowed_origins": ("https://a.example",), "allowed_ips": ("10.0.0.0/8",)}
+    caller = by_key("a keys:write", hourly_limit=10, environment="test", expires_at=NOW, **lists)
+    new = complete(caller)
+    assert (new.owner_id, new.scopes, new.hourly_limit, new.environment) == ("ada", ["a"], 10, "test")
+    assert (new.expires_at, new.allowed_origins, new.allowed_ips) == (NOW, ["https://a.example"], ["10.0.0.0/8"])
+    caller.check_new(new)
+    chosen = complete(caller, scopes=["b"], hourly_limit=5, environment="live", expires_in_s=60, allowed_ips=["::1"])
+    assert (chosen.scopes, chosen.hourly_limit, chosen.environment) == (["b"], 5, "live")
+    assert (chosen.expires_at, chosen.expires_in_s) == (NOW + timedelta(seconds=60), None)
+    assert chosen.allowed_ips == ["::1"]
+
+
+@pytest.mark.parametrize("caller", [by_session("a"), by_key("a admin", environment="test", expires_at=NOW)])
+def test_a_session_and_admin_pass_on_no_bounds(caller: Caller) -> None:
+    new = complete(caller)
+    assert (new.environment, new.expires_at, new.hourly_limit) == ("prod", None, None)
+    assert (new.allowed_origins, new.allowed_ips, new.limits) == ([], [], None)
+
+
+def test_a_list_of_limits_is_all_that_a_key_has() -> None:
+    caller = by_key("a keys:write", hourly_limit=10)
+    assert complete(caller, limits=[TOKENS]).hourly_limit is None
+    inherited = complete(by_key("a keys:write", limits=[TOKENS], hourly_limit=10))
+    assert (inherited.limits, inherited.hourly_limit) == ([TOKENS], None)
+    assert complete(by_key("a keys:write", limits=[TOKENS]), hourly_limit=5).limits is None
+
+
+@pytest.mark.parametrize(
+    ("caller", "fields", "said"),
+    [
+        (by_session("a"), {"owner_id": "ada"}, "yes"),
+        (by_session("a"), {"owner_id": "bob"}, "keys:write"),
+        (by_session("a"), {}, "keys:write"),
+        (by_session("admin"), {"owner_id": "bob"}, "yes"),
+        (by_key("a keys:read"), {"owner_id": "ada"}, "keys:write"),
+        (by_session("a"), {"owner_id": "ada", "scopes": ["b"]}, "b"),
+        (by_session("a"), {"owner_id": "ada", "hourly_limit": 1001}, "admin"),
+        (by_key("keys:write", limits=[TOKENS]), {"owner_id": "ada"}, "admin"),
+        (by_key("keys:write", limits=[TOKENS], defaults=[TOKENS]), {"owner_id": "ada"}, "yes"),
+        (by_key("keys:write", limits=[TOKENS]), {"owner_id": "ada", "hourly_limit": 5}, "admin"),
+        (by_key("keys:write", limits=[HOUR]), {"owner_id": "ada", "hourly_limit": 100}, "yes"),
+        (by_key("keys:write", limits=[HOUR]), {"owner_id": "ada", "hourly_limit": 101}, "admin"),
+        (by_key("keys:write", limits=[TOKENS]), {"owner_id": "ada", "limits": [TOKENS]}, "yes"),
+        (by_key("keys:write", limits=[TOKENS]), {"owner_id": "ada", "limits": []}, "admin"),
+        (by_key("keys:write", environment="test"), {"owner_id": "ada", "environment": "live"}, "admin"),
+        (by_key("keys:write", environment="test"), {"owner_id": "ada", "environment": "test"}, "yes"),
+    ],
+)
+def test_keys_that_a_caller_may_create(caller: Caller, fields: dict[str, Any], said: str) -> None:
+    new = NewKey(name="n", **({"environment": "live"} | fields))
+    assert missing(lambda: caller.check_new(new)) == said

@@ -265,6 +265,15 @@ class TestRedisOnly:
         assert all([await limiter._control_client.pttl(name) > 0 for name in names])
         await limiter.close()
 
+    async def test_a_counter_that_turns_the_hour_is_kept_for_longer(self, redis_server_url: str, clock: Clock) -> None:
+        limiter = SingleNodeLimiter(redis_server_url, Policy(3, 60_000, 60_000), "t", 5.0, clock)
+        await limiter.check(question())
+        assert await limiter._control_client.expire("t:{k}", 60)
+        clock.now += HOUR
+        assert (await limiter.check(question())).remaining == 4
+        assert await limiter._control_client.ttl("t:{k}") >= HOUR - 600  # until the end of the new window at least
+        await limiter.close()
+
     async def test_failed_attempts_are_bounded_by_maxmemory(self, redis_server_url: str) -> None:
         limiter = SingleNodeLimiter(redis_server_url, Policy(3, 60_000, 60_000), "t", 5.0)
         admin: Redis = Redis.from_url(redis_server_url)

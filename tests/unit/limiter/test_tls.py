@@ -98,7 +98,7 @@ def build(database_url: str, redis_url: str) -> KeyAuth:
 async def test_a_tls_server_that_hangs_delays_neither_a_question_nor_the_stop(
     database_url: str, front: Front, certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asyncio.constants, "SSL_SHUTDOWN_TIMEOUT", 3600.0)
+    monkeypatch.setattr("asyncio.constants.SSL_SHUTDOWN_TIMEOUT", 3600.0)
     async with asyncio.timeout(HANG_S), build(database_url, f"{front.url}?ssl_ca_certs={certificate}") as auth:
         made, other = [await make_key(auth) for _ in range(2)]
         assert (await authenticate(auth, made.token)).remaining == 999
