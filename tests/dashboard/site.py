@@ -97,11 +97,12 @@ async def resolve_jwt(token: str, _connection: HTTPConnection) -> SessionPrincip
 
 
 class Site:
-    """Three addresses of one product, and two more products.
+    """Three addresses of one product, and three more products.
 
     `url`: as it is. `url` + "/stripped": behind a proxy that takes the prefix away and says nothing. `url` + "/told":
     behind one that says it, as `root_path`. `url` + "/jwt": a product whose sessions are JWTs and that has no log-in
-    of its own. `url` + "/oauth2": a product with the login of FastAPI's tutorial.
+    of its own. `url` + "/oauth2": a product with the login of FastAPI's tutorial. `url` + "/projects": a product whose
+    keys belong to projects; `members` says who may act for which.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -122,6 +123,14 @@ class Site:
             "jwt", session_resolver=resolve_jwt, dashboard=DashboardOptions(session_item="jwt")
         )
         self.oauth2_auth = self._make_auth("oauth2", dashboard=DashboardOptions(log_in_path="/token", log_in_form=True))
+        self.members: dict[str, dict[str, list[str]]] = {}
+        self.projects_auth = self._make_auth(
+            "projects",
+            owners_of=self._find_owners,
+            scopes=SCOPES,
+            units=["tokens"],
+            dashboard=DashboardOptions(product="Parrot AI"),
+        )
         self._server = uvicorn.Server(
             uvicorn.Config(self._build(), ws="none", lifespan="off", log_level="warning", proxy_headers=False)
         )
@@ -189,6 +198,9 @@ class Site:
         writer = secrets.token_hex(8)  # each call is a batch of its own
         self.run(self.auth.keys._queries._usage.add(Usage(rows, {}, {}), writer, 1, datetime.now(UTC)))
 
+    async def _find_owners(self, user: SessionPrincipal) -> dict[str, list[str]]:
+        return self.members.get(user.user_id, {})
+
     def _execute(self, statement: Any) -> None:
         async def execute() -> None:
             async with self.auth._parts.database.write() as connection:
@@ -197,7 +209,9 @@ class Site:
         self.run(execute())
 
     def _make_auth(self, name: str, **options: Any) -> KeyAuth:
-        collaborators = {part: options.pop(part) for part in ("session_resolver", "dashboard") if part in options}
+        collaborators = {
+            part: options.pop(part) for part in ("session_resolver", "dashboard", "owners_of") if part in options
+        }
         database = f"sqlite+aiosqlite:///{self._folder / name}.db"
         settings = KeyAuthSettings(
             _env_file=None, database_url=database, max_keys_per_owner=2000, **CHEAP_HASHING, **options
@@ -208,6 +222,7 @@ class Site:
         product = build_product(self.auth)
         jwt_product = build_product(self.jwt_auth)
         oauth2_product = build_product(self.oauth2_auth)
+        projects_product = build_product(self.projects_auth)
 
         async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
             path: str = scope["path"]
@@ -220,6 +235,8 @@ class Site:
                 app, scope = jwt_product, {**scope, "root_path": "/jwt"}
             elif path.startswith("/oauth2/"):
                 app, scope = oauth2_product, {**scope, "root_path": "/oauth2"}
+            elif path.startswith("/projects/"):
+                app, scope = projects_product, {**scope, "root_path": "/projects"}
             await app(scope, receive, send)
 
         return dispatch
@@ -236,6 +253,7 @@ class Site:
             await stack.enter_async_context(self.auth)
             await stack.enter_async_context(self.jwt_auth)
             await stack.enter_async_context(self.oauth2_auth)
+            await stack.enter_async_context(self.projects_auth)
             self._is_up.set()
             await self._server.serve(sockets=[self._socket])
 

@@ -154,8 +154,9 @@ def test_a_key_has_a_page_of_its_own(visitor: Visitor) -> None:
     expect(visitor.heading).to_be_focused()
     expect(visitor.page).to_have_title("prod-api · Parrot AI")
     details = visitor.page.locator(".details")
-    for text in (made.key.id, "files:read", "500", "https://app.example", '"team": "platform"', "Never"):
+    for text in (made.key.id, "files:read", "by the application", "https://app.example", '"team": "platform"', "Never"):
         expect(details).to_contain_text(text)
+    expect(visitor.page.locator(".limit")).to_contain_text("500 requests per hour")
     chart = visitor.page.get_by_role("img", name="Requests per hour in the last 7 days: 1,000 admitted, 2 refused")
     expect(chart).to_be_visible()
     visitor.page.locator(".chart-canvas").hover(position={"x": 50, "y": 100})

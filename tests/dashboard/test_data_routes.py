@@ -191,3 +191,29 @@ async def test_the_page_works_beside_a_keys_router_and_behind_protect(
         made = (await client.post("/api-keys", json={"name": "x"}, headers=session)).json()
         assert (await client.get(f"{DATA}/keys/{made['id']}", headers=session)).status_code == 200
         assert (await client.get("/openapi.json")).json()["code"] == "missing_api_key"
+
+
+@on_one_stack
+async def test_options_name_the_limits_of_a_new_key_and_what_they_can_count(
+    make_auth: MakeAuth, make_client: MakeClient
+) -> None:
+    auth = make_auth(default_limits=[{"name": "day", "limit": 9, "per": "day"}], units=["tokens"])
+    async with calling(auth, make_client) as client:
+        found = (await client.get(f"{DATA}/options")).json()
+        assert [(limit["name"], limit["limit"]) for limit in found["default_limits"]] == [("day", 9)]
+        assert found["units"] == ["requests", "tokens"]
+        assert found["acts_for_owners"] is False
+
+
+@on_one_stack
+async def test_limits_of_a_key_are_shown_to_its_owner_alone_and_cost_nothing(
+    make_auth: MakeAuth, make_client: MakeClient
+) -> None:
+    auth = make_auth(default_hourly_limit=5)
+    async with calling(auth, make_client) as client:
+        mine, other = await auth.keys.create("ada", "mine"), await auth.keys.create("bob", "not hers")
+        await auth.owners.set("ada", limits=[{"name": "day", "limit": 9, "per": "day"}])
+        for _ in range(3):
+            found = (await client.get(f"{DATA}/limits/{mine.key.id}")).json()
+        assert [(limit["name"], limit["remaining"]) for limit in found] == [("hour", 5), ("owner-day", 9)]
+        assert (await client.get(f"{DATA}/limits/{other.key.id}")).json()["code"] == "not_found"

@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import Any, Final
 
 from fastapi_keyauth.concurrency.uncancellable import uncancellable
-from fastapi_keyauth.domain.limits import Limit, as_json, check_units, limit_set
+from fastapi_keyauth.domain.keys import Key
+from fastapi_keyauth.domain.limits import Limit, LimitSet, LimitState, as_json, check_units, limit_set
 from fastapi_keyauth.domain.owners import Erasure, Owner
 from fastapi_keyauth.domain.text import check_owner_id
 from fastapi_keyauth.domain.validation import OwnerFields, check_reason, validate_fields
@@ -85,17 +86,26 @@ class Owners:
         """
         check_owner_id(owner_id, "owner_id")
         found, counts = await self._store.find(owner_id, self._now())
-        limits = limit_set((), found.limits)
-        states: tuple[Any, ...] = ()
-        if found.limits:
-            # Without any cost nothing is charged. There is no key with this id.
-            ask = LimitCheck("", None, limits, (), age_s=0.0, is_fresh=True, owner_id=owner_id)
-            answer = await self._limiter.check(ask)
-            states = tuple(
-                state._replace(name=limit.name)
-                for state, limit in zip(limits.describe(answer.states), found.limits, strict=True)
-            )
+        states = await self._read_states("", limit_set((), found.limits), owner_id)
+        states = tuple(state._replace(name=limit.name) for state, limit in zip(states, found.limits, strict=True))
         return Owner(owner_id, found.name, found.suspended_at, found.reason, states, counts)
+
+    async def find_limit_states(self, key: Key) -> tuple[LimitState, ...]:
+        """Return every limit of a key and of its owner, and what is left of each. Charges nothing.
+
+        Raises:
+            LimiterUnavailable: If Redis is unavailable and ``on_limiter_outage`` is ``deny``.
+        """
+        owner, _ = await self._store.find(key.owner_id, self._now())
+        return await self._read_states(key.id, limit_set(key.limits, owner.limits), key.owner_id)
+
+    async def _read_states(self, key_id: str, limits: LimitSet, owner_id: str) -> tuple[LimitState, ...]:
+        if not limits.all:
+            return ()
+        # Without any cost nothing is charged. There is no key without an id.
+        check = LimitCheck(key_id, None, limits, (), age_s=0.0, is_fresh=True, owner_id=owner_id)
+        answer = await self._limiter.check(check)
+        return tuple(limits.describe(answer.states))
 
     async def names(self, owner_ids: Collection[str]) -> dict[str, str | None]:
         """Return the names of those owners for whom something was set."""

@@ -11,9 +11,10 @@ from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Res
 from fastapi.security import SecurityScopes
 from pydantic import BaseModel, Field, StringConstraints
 
+from fastapi_keyauth.domain.limits import REQUESTS
 from fastapi_keyauth.domain.pagination import MAX_PAGE, MAX_USAGE_HOURS
 from fastapi_keyauth.domain.permissions import Caller
-from fastapi_keyauth.domain.principals import ADMIN, ALL, KEYS_READ, KEYS_WRITE
+from fastapi_keyauth.domain.principals import ADMIN, ALL, KEYS_READ, KEYS_WRITE, SessionPrincipal
 from fastapi_keyauth.domain.tokens import ID_LENGTH
 from fastapi_keyauth.http.dashboard.options import DashboardOptions
 from fastapi_keyauth.http.dashboard.page import Page
@@ -21,7 +22,7 @@ from fastapi_keyauth.http.dependencies import RequireKey, RequireManager, Requir
 from fastapi_keyauth.http.paths import path_in_app
 from fastapi_keyauth.http.routers.callers import Callers, Principal
 from fastapi_keyauth.http.routers.keys import build_keys_router
-from fastapi_keyauth.http.routers.schemas import Moment
+from fastapi_keyauth.http.routers.schemas import LimitOut, LimitStateOut, Moment
 from fastapi_keyauth.http.routers.strict_json_route import strict_json_route
 from fastapi_keyauth.keys.management import KeyManagement
 from fastapi_keyauth.keys.owners import Owners
@@ -49,11 +50,16 @@ class OptionsOut(BaseModel):
 
     user_id: str
     is_admin: bool
+    acts_for_owners: bool = Field(description="Whether `owners_of` says which owners the caller may act for.")
     scopes: list[ScopeOut]
     grants_all: bool = Field(description="Whether the caller may grant `*`.")
     any_scope: bool = Field(description="Whether any name may be granted, because the setting `scopes` is empty.")
     default_environment: str
     default_hourly_limit: int | None
+    default_limits: list[LimitOut] = Field(
+        description="Limits of a key without limits of its own, beside the hourly one."
+    )
+    units: list[str] = Field(description="What limits can count.")
     limit_is_bound: bool = Field(description="Whether the default is also the maximum for this caller.")
     max_keys: int
     header_name: str
@@ -105,7 +111,7 @@ def build_dashboard_router(
             raise HTTPException(404)
         return found
 
-    router.include_router(_build_data_router(queries, settings, manager, callers), prefix="/data")
+    router.include_router(_build_data_router(queries, owners, settings, manager, callers), prefix="/data")
     keys_router = build_keys_router(
         management, queries, owners, settings, require_key, require_session, manager, callers
     )
@@ -114,7 +120,7 @@ def build_dashboard_router(
 
 
 def _build_data_router(
-    queries: KeyQueries, settings: KeyAuthSettings, manager: RequireManager, callers: Callers
+    queries: KeyQueries, owners: Owners, settings: KeyAuthSettings, manager: RequireManager, callers: Callers
 ) -> APIRouter:
     """Build the routes that only the page needs, for the callers of the management routes and with their view."""
 
@@ -135,8 +141,9 @@ def _build_data_router(
         named = settings.scopes or dict.fromkeys(sorted(caller.principal.scopes), "")
         offered = {**named, **_RESERVED}
         return OptionsOut(
-            user_id=caller.owner_id,
+            user_id=_user_of(caller),
             is_admin=caller.is_admin,
+            acts_for_owners=caller.names_owners,
             scopes=[
                 ScopeOut(name=name, description=description, is_reserved=name in _RESERVED)
                 for name, description in offered.items()
@@ -146,6 +153,8 @@ def _build_data_router(
             any_scope=not settings.scopes and caller.may_grant(ALL),
             default_environment=settings.default_environment,
             default_hourly_limit=settings.default_hourly_limit,
+            default_limits=[LimitOut.model_validate(limit) for limit in caller.default_limits if limit.counter_id],
+            units=[REQUESTS, *settings.units],
             limit_is_bound=settings.default_hourly_limit is not None and not caller.is_admin,
             max_keys=settings.max_keys_per_owner,
             header_name=settings.header_name,
@@ -168,4 +177,16 @@ def _build_data_router(
             ],
         )
 
+    @router.get("/limits/{id}")
+    async def read_limits_of_key(id: _KeyId, caller: reader) -> list[LimitStateOut]:
+        """Return the limits of a key and of its owner, and what is left of them. Charges nothing."""
+        key = await queries.get(id, caller.visible_owner_ids, _user_of(caller))
+        return [LimitStateOut.model_validate(state) for state in await owners.find_limit_states(key)]
+
     return router
+
+
+def _user_of(caller: Caller) -> str:
+    """Return the user whose session calls, or the owner of the calling key."""
+    principal = caller.principal
+    return principal.user_id if isinstance(principal, SessionPrincipal) else principal.owner_id

@@ -3,46 +3,57 @@
 import { api } from "./api.js";
 import { copy } from "./clipboard.js";
 import { confirmDisable, confirmRevoke } from "./dialogs/confirm.js";
+import { offerCreated } from "./dialogs/created.js";
 import { openEdit, openNewKey } from "./dialogs/key-form.js";
 import { openRotate } from "./dialogs/rotate.js";
 import { showToken } from "./dialogs/token.js";
+import { saysLeaked } from "./fields-reason.js";
+import { announceChange, announceCreation, noteChange } from "./live.js";
 import { say } from "./messages.js";
-import { tellOtherTabs } from "./tabs.js";
+import { mayWrite } from "./owners.js";
 
-/** Create a key and show its token; `onCreated` gets the key once the token has been saved. */
-export function startNewKey(options, onCreated) {
-  openNewKey(options, ({ token, ...key }) =>
-    showToken({ key, token, headerName: options.header_name, onClose: () => onCreated(key) }),
+/** Create a key for an owner and show its token. Views hear of the key once the token has been saved. */
+export function startNewKey(options, ownerId) {
+  const saved = (key) => {
+    say(`${key.name} is ready.`);
+    announceCreation(key);
+  };
+  openNewKey(options, ownerId, ({ token, ...key }) =>
+    showToken({ key, token, headerName: options.header_name, onClose: () => saved(key) }),
   );
 }
 
-/** [{name, label, icon, isDanger, run}]. `onChange` gets the key as it is afterwards, or null: ask the server. */
-export function actionsFor(key, options, onChange) {
-  const changed = (now) => {
-    tellOtherTabs("changed", key.id);
-    onChange(now);
-  };
+/** [{name, label, icon, isDanger, run}]. Views hear of the changes: a dialog may outlive the view that opened it. */
+export function actionsFor(key, options) {
+  if (!mayWrite(options, key.owner_id)) return [];
+  const changed = (now) => announceChange(key.id, now);
+  // Of what others have changed, other tabs of theirs tell.
+  const stale = (now) => noteChange(key.id, now);
   const done = (sentence) => (answer, pending) => {
     if (pending) say(`${sentence} ${pending.message}`, "warn");
     else say(sentence);
     changed(pending ? null : answer);
   };
-  const edit = { name: "edit", label: "Edit", icon: "edit", run: () => openEdit(key, options, done("The key has been changed."), onChange) };
-  const rotate = { name: "rotate", label: "Rotate", icon: "rotate", run: () => openRotate(key, options, changed, onChange) };
+  const revoked = (reason, pending) => {
+    done("The key has been revoked.")(null, pending);
+    if (saysLeaked(reason)) offerCreated(key, options, reason);
+  };
+  const edit = { name: "edit", label: "Edit", icon: "edit", run: () => openEdit(key, options, done("The key has been changed."), stale) };
+  const rotate = { name: "rotate", label: "Rotate", icon: "rotate", run: () => openRotate(key, options, changed, stale) };
   const disable = {
-    name: "disable", label: "Disable", icon: "pause", run: () => confirmDisable(key, done("The key has been disabled."), onChange),
+    name: "disable", label: "Disable", icon: "pause", run: () => confirmDisable(key, options, done("The key has been disabled."), stale),
   };
   const enable = { name: "enable", label: "Enable", icon: "play", run: () => enableKey(key, done("The key has been enabled.")) };
   const revoke = {
     name: "revoke", label: "Revoke", icon: "revoke", isDanger: true,
-    run: () => confirmRevoke(key, (_nothing, pending) => done("The key has been revoked.")(null, pending), onChange),
+    run: () => confirmRevoke(key, options, revoked, stale),
   };
   return { active: [edit, rotate, disable, revoke], disabled: [enable, edit, revoke], expired: [edit, revoke], revoked: [] }[key.status];
 }
 
 /** The same for the menu of a row, which has no room for a button beside the id. */
-export function menuActionsFor(key, options, onChange) {
-  const actions = actionsFor(key, options, onChange);
+export function menuActionsFor(key, options) {
+  const actions = actionsFor(key, options);
   const copyId = { name: "copy-id", label: "Copy ID", icon: "copy", run: () => copyIdOf(key) };
   return actions.length ? [...actions.slice(0, -1), copyId, actions.at(-1)] : [];
 }
@@ -58,6 +69,7 @@ async function enableKey(key, done) {
     done(await api.change(key.id, { enabled: true }));
   } catch (error) {
     if (error.isStored) done(null, error);
+    else if (error.code === "insufficient_scope") say("An administrator disabled this key. Only an administrator can enable it.", "bad");
     else say(error.message, "bad");
   }
 }

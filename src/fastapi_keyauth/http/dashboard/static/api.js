@@ -48,14 +48,16 @@ function fieldsOf(status, body) {
   const fields = {};
   if (status === 422 && Array.isArray(body.detail)) {
     for (const { loc, msg } of body.detail) {
-      const name = Array.isArray(loc) ? loc.find((part, index) => index > 0 && typeof part === "string") : undefined;
-      if (name && !(name in fields)) fields[name] = asSentence(msg);
+      const [, name, at, part] = Array.isArray(loc) ? loc : [];
+      if (typeof name !== "string" || name in fields) continue;
+      const where = name === "limits" && Number.isInteger(at) ? `Limit ${at + 1}${part ? `, ${part}` : ""}: ` : "";
+      fields[name] = where + asSentence(msg);
     }
   }
   // Only administrators may set a limit above the default, so the answer names their scope.
   const missing = body.missing_scopes;
   if (body.code === "insufficient_scope" && Array.isArray(missing)) {
-    fields[missing.length === 1 && missing[0] === "admin" ? "hourly_limit" : "scopes"] = body.detail;
+    fields[missing.length === 1 && missing[0] === "admin" ? "limits" : "scopes"] = body.detail;
   }
   return fields;
 }
@@ -100,13 +102,21 @@ async function request(method, path, { body, query, signal } = {}) {
 const one = (id) => `keys/${encodeURIComponent(id)}`;
 
 export const api = {
-  options: (signal) => request("GET", "options", { signal }),
+  /** The choices of this user, and the owners that they act for. */
+  async options() {
+    const options = await request("GET", "options");
+    const owners = options.acts_for_owners ? (await request("GET", "keys/owners")).items : [];
+    return { ...options, owners };
+  },
+  owner: (id, signal) => request("GET", `keys/owners/${encodeURIComponent(id)}`, { signal }),
   list: (query, signal) => request("GET", "keys", { query, signal }),
   get: (id, signal) => request("GET", one(id), { signal }),
   create: (body) => request("POST", "keys", { body }),
   change: (id, body) => request("PATCH", one(id), { body }),
-  rotate: (id, overlap) => request("POST", `${one(id)}/rotate`, { body: { overlap_s: overlap } }),
-  revoke: (id) => request("DELETE", one(id)),
+  rotate: (id, body) => request("POST", `${one(id)}/rotate`, { body }),
+  revoke: (id, reason) => request("DELETE", one(id), { query: reason ? { reason } : {} }),
+  /** What is left of the limits of a key and of its owner. */
+  limits: (id, signal) => request("GET", `limits/${encodeURIComponent(id)}`, { signal }),
   usage: (id, hours, signal) => request("GET", `${one(id)}/usage`, { query: { hours }, signal }),
   events: (id, query, signal) => request("GET", `${one(id)}/events`, { query, signal }),
   /** Usage of many keys in one request. */

@@ -47,6 +47,7 @@ export function filterBar(options, start, onChange) {
     note,
   );
   let sort = start.sort;
+  let keptOwner = start.owner;
   let local = "";
   let typing;
 
@@ -71,7 +72,9 @@ export function filterBar(options, start, onChange) {
   }
 
   function ownerOf() {
-    const text = owner ? owner.value.trim() : "";
+    // Whoever does not type an owner chooses one elsewhere.
+    if (!owner) return keptOwner;
+    const text = owner.value.trim();
     return containsToken(text, options.key_prefix) ? "" : text;
   }
 
@@ -84,6 +87,7 @@ export function filterBar(options, start, onChange) {
     search.value = filters.q;
     status.choose(filters.status);
     unused.checked = filters.isUnused;
+    keptOwner = filters.owner;
     if (owner) owner.value = filters.owner;
     showSort(filters.sort);
     local = "";
@@ -113,11 +117,11 @@ export function filterBar(options, start, onChange) {
       onChange(read(), true);
     },
     clear() {
-      show({ status: "", q: "", isUnused: false, owner: "", sort });
+      show({ status: "", q: "", isUnused: false, owner: owner ? "" : keptOwner, sort });
       onChange(read(), true);
       search.focus();
     },
-    isFiltered: () => Boolean(search.value.trim() || status.read() || unused.checked || ownerOf()),
+    isFiltered: () => Boolean(search.value.trim() || status.read() || unused.checked || (owner && ownerOf())),
     stop: () => clearTimeout(typing),
   };
 }

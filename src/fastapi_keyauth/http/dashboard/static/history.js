@@ -4,13 +4,14 @@ import { api } from "./api.js";
 import { scopeName } from "./badges.js";
 import { el, written } from "./dom.js";
 import { ago, count, exact } from "./format.js";
+import { limitWords } from "./limits.js";
 import { say } from "./messages.js";
 
 const PAGE = 20;
 const WORDS = { created: "Created", updated: "Changed", rotated: "Rotated", revoked: "Revoked", leaked: "Leaked" };
 const FIELDS = {
   name: "Name", enabled: "Enabled", expires_at: "Expiry", scopes: "Scopes", hourly_limit: "Requests per hour",
-  allowed_origins: "Allowed origins", allowed_ips: "Allowed addresses", metadata: "Metadata", hint: "Secret",
+  allowed_origins: "Allowed origins", allowed_ips: "Allowed addresses", metadata: "Metadata", limits: "Limits", hint: "Secret",
 };
 
 /** Gives {node, load()}: a card that shows the newest changes, and more on demand. `userId`: the user of the page. */
@@ -52,11 +53,13 @@ function lineOf(event, userId) {
     { class: `event event-${WORDS[event.event] ? event.event : "other"}` },
     el("p", {}, el("strong", {}, WORDS[event.event] ?? event.event), " ", ago(event.at)),
     changes.length > 0 && el("ul", { class: "changes" }, changes.map(changeLine)),
+    event.reason && el("p", { class: "reason" }, "Reason: ", written(event.reason)),
     el("p", { class: "muted small" }, "by ", written(whoOf(event.actor, userId)), event.address && [" from ", written(event.address)]),
   );
 }
 
-function whoOf(actor, userId) {
+/** Who did it, in words: `user:<id>`, `key:<id>`, `cli:<user>`, `code`, `system`. */
+export function whoOf(actor, userId) {
   if (actor === "system") return "the system";
   if (actor === "code") return "the application";
   if (actor === `user:${userId}`) return "you";
@@ -77,6 +80,7 @@ function changeLine([name, change]) {
 
 function shown(value, name) {
   if (value === null || value === undefined || value === "") return "none";
+  if (Array.isArray(value) && name === "limits") return value.length ? value.map((limit) => limitWords({ unit: "requests", ...limit })).join(", ") : "no limits";
   if (Array.isArray(value)) return value.length ? value.map(name === "scopes" ? scopeName : String).join(", ") : "none";
   if (typeof value === "object") return Object.keys(value).length ? count(Object.keys(value).length, "entry").replace("entrys", "entries") : "none";
   if (typeof value === "boolean") return value ? "yes" : "no";

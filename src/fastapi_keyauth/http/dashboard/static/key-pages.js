@@ -2,6 +2,7 @@
 
 import { api } from "./api.js";
 import { NEWEST_FIRST } from "./address.js";
+import { matchesLocally } from "./search-text.js";
 
 const MOST_ON_A_PAGE = 200;
 /** More are not sorted in the browser: an administrator with more keys than this narrows them down first. */
@@ -48,8 +49,13 @@ const VALUES = {
 const byText = new Intl.Collator("en", { numeric: true, sensitivity: "base" }).compare;
 const byTime = (left, right) => (left < right ? -1 : left > right ? 1 : 0);
 
+/** The keys that a search in the page finds, in the order that is asked for. */
+export function arranged(keys, { local, sort }) {
+  return sorted(local ? keys.filter((key) => matchesLocally(key, local)) : keys, sort);
+}
+
 /** The keys in an order such as "name" or "-used". Keys without a value come last, whatever the direction. */
-export function sorted(keys, sort) {
+function sorted(keys, sort) {
   if (sort === NEWEST_FIRST) return keys;
   const field = sort.replace(/^-/, "");
   const direction = sort.startsWith("-") ? -1 : 1;

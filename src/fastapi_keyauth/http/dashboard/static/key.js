@@ -7,11 +7,13 @@ import { environmentTag, expiry, lastUse, scopeTags, statusBadge } from "./badge
 import { usageChart } from "./chart.js";
 import { copyIcon } from "./clipboard.js";
 import { el, replace, written } from "./dom.js";
-import { exactly, number } from "./format.js";
-import { history } from "./history.js";
+import { exactly } from "./format.js";
+import { history, whoOf } from "./history.js";
 import { icon } from "./icons.js";
-import { onChangeInOtherTab, onReturn } from "./live.js";
+import { limitsCard } from "./key-limits.js";
+import { onChangeOfKey, onReturn } from "./live.js";
 import { say } from "./messages.js";
+import { ownerName } from "./owners.js";
 import { secretsCard } from "./secrets.js";
 
 const HOURS = 168;
@@ -27,13 +29,15 @@ export function keyView(id, options, setTitle) {
   let buttons = el("div", { class: "buttons" });
   let facts = el("div", { class: "card", "aria-busy": "true" }, el("span", { class: "skeleton" }));
   let secrets = el("div");
+  const limits = limitsCard(id, signal);
   const usage = el("div", { class: "card" }, el("h2", {}, "Usage in the last 7 days"), el("span", { class: "skeleton skeleton-chart" }));
   const node = el(
     "div",
     { class: "view" },
     el("a", { href: lastListAddress(), class: "back" }, icon("back"), "API keys"),
     el("div", { class: "view-head" }, el("div", {}, heading, under), buttons),
-    el("div", { class: "columns" }, el("div", { class: "stack" }, usage, past.node), el("div", { class: "stack" }, facts, secrets)),
+    limits.suspension,
+    el("div", { class: "columns" }, el("div", { class: "stack" }, usage, past.node), el("div", { class: "stack" }, facts, limits.node, secrets)),
   );
 
   function show(key) {
@@ -44,6 +48,7 @@ export function keyView(id, options, setTitle) {
     buttons = replace(buttons, buttonsOf(key));
     facts = replace(facts, factsOf(key, options));
     secrets = replace(secrets, secretsCard(key));
+    limits.load(key);
   }
 
   // While nothing has changed, nothing is drawn again: a selection and the focus stay where they are.
@@ -53,7 +58,7 @@ export function keyView(id, options, setTitle) {
   }
 
   function buttonsOf(key) {
-    const all = actionsFor(key, options, changed).map((action) =>
+    const all = actionsFor(key, options).map((action) =>
       el(
         "button",
         { type: "button", class: action.isDanger ? "button button-quiet-danger" : "button", "data-focus": action.name, on: { click: action.run } },
@@ -95,7 +100,7 @@ export function keyView(id, options, setTitle) {
   // Quietly: a failure is said when the user does something.
   const refresh = () => api.get(id, signal).then((key) => showIfChanged(key), () => {});
   onReturn(refresh, signal);
-  onChangeInOtherTab((changedId) => changedId === id && changed(null), signal);
+  onChangeOfKey((changedId, key) => changedId === id && changed(key), signal);
   load();
   return { node, title: "API key", focus: () => heading.focus(), close: () => leaving.abort() };
 }
@@ -111,10 +116,10 @@ function factsOf(key, options) {
   const metadata = Object.keys(key.metadata).length > 0;
   const rows = [
     ["Key ID", el("span", { class: "with-copy" }, el("code", {}, key.id), copyIcon("Copy the key ID", key.id))],
+    !options.is_admin && options.acts_for_owners && ["Owner", written(ownerName(options, key.owner_id))],
     options.is_admin && ["Owner", el("a", { href: listAddress({ owner: key.owner_id }) }, written(key.owner_id))],
     ["Scopes", scopeTags(key.scopes, Infinity)],
-    ["Requests per hour", key.hourly_limit === null ? el("span", { class: "muted" }, "No limit") : number(key.hourly_limit)],
-    ["Created", exactly(key.created_at)],
+    ["Created", [exactly(key.created_at), key.created_by && el("span", { class: "muted small" }, "by ", written(whoOf(key.created_by, options.user_id)))]],
     ["Last used", lastUse(key)],
     ["Expires", key.expires_at ? [expiry(key), el("span", { class: "muted small" }, exactly(key.expires_at))] : expiry(key)],
     key.revoked_at && ["Revoked", exactly(key.revoked_at)],

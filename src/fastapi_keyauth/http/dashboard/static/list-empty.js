@@ -22,14 +22,14 @@ export function noMatch(clear) {
   ];
 }
 
-/** No keys yet; `createButton` creates the first one, `showRevoked` shows those of the past. */
+/** No keys yet; `createButton` creates the first one (null: the user may not), `showRevoked` shows those of the past. */
 export function firstVisit(createButton, showRevoked) {
   return [
     icon("key"),
     el("h2", {}, "No keys yet"),
     el("p", {}, "Create one for each program that calls the API, and name it after the place where it runs. Then each can be replaced or revoked without the others."),
     el("p", { class: "muted" }, "A key is shown only once, when it is created. Copy it into your secret manager or your environment."),
-    createButton,
+    ...(createButton ? [createButton] : []),
     el("button", { type: "button", class: "button button-quiet", on: { click: showRevoked } }, "Show revoked keys"),
   ];
 }

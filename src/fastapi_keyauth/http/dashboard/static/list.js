@@ -1,52 +1,59 @@
 // The page's first view: all keys, filters, the way to a new one.
 
-import { startNewKey } from "./actions.js";
 import { filtersInAddress, NEWEST_FIRST, rememberFilters } from "./address.js";
 import { api } from "./api.js";
 import { el } from "./dom.js";
 import { filterBar, queryOf } from "./filters.js";
 import { count } from "./format.js";
-import { icon } from "./icons.js";
-import { keyPages, sorted } from "./key-pages.js";
+import { arranged, keyPages } from "./key-pages.js";
 import { countInWords, failure, firstVisit, noMatch } from "./list-empty.js";
-import { onChangeInOtherTab } from "./live.js";
+import { listHead } from "./list-head.js";
+import { onChangeOfKey, onCreationOfKey } from "./live.js";
 import { say } from "./messages.js";
-import { matchesLocally } from "./search-text.js";
+import { ownerCard } from "./owner-card.js";
+import { listedOwner } from "./owners.js";
 import { keyTable } from "./table.js";
 
 const FIRST = 50;
 const STEP = 100;
-const MOST_IDS = 200;
 const NEARLY_SEEN = "600px";
 
 /** Gives {node, title, focus(), close(), readAddress()}. */
 export function listView(options) {
   const leaving = new AbortController();
   let asking = new AbortController();
-  let filters = { ...filtersInAddress(options.key_prefix), local: "" };
+  let filters = readFilters();
   let pages = null;
   let rows = [];
   let shown = 0;
+  let growing = Promise.resolve();
+
+  function readFilters() {
+    const asked = filtersInAddress(options.key_prefix);
+    return { ...asked, owner: listedOwner(options, asked.owner), local: "" };
+  }
 
   const bar = filterBar(options, filters, (next, isStep) => {
     filters = next;
     rememberFilters(filters, isStep);
     load();
   });
-  const table = keyTable(options, onChanged, bar.sortBy);
+  const head = listHead(options, (owner) => {
+    filters = { ...filters, owner };
+    bar.show(filters);
+    rememberFilters(filters, true);
+    load();
+  });
+  const owner = ownerCard(options, leaving.signal);
+  const table = keyTable(options, bar.sortBy);
   const result = el("p", { class: "result-line", role: "status" });
   const more = el("button", { type: "button", class: "button", on: { click: () => grow(true) } }, "Load more");
-  const all = el("button", { type: "button", class: "button", on: { click: showAll } }, "Load all");
+  const all = el("button", { type: "button", class: "button", on: { click: () => grow(true, true) } }, "Load all");
   const moreButtons = el("div", { class: "buttons", hidden: true }, more, all);
   const nothing = el("div", { class: "nothing", hidden: true });
   const foot = el("div", { class: "table-foot" }, result, moreButtons);
   const card = el("div", { class: "card table-card" }, table.node, nothing, foot);
-  const heading = el("h1", { tabindex: "-1" }, "API keys");
-  const newButton = () =>
-    el("button", { type: "button", class: "button button-primary", "data-focus": "new", on: { click: () => startNewKey(options, onCreated) } }, icon("plus"), "Create key");
-  const mainButton = newButton();
-  const lead = el("p", { class: "lead" }, "A key lets a program call the API in your name. Create one for each program.");
-  const node = el("div", { class: "view" }, el("div", { class: "view-head" }, el("div", {}, heading, lead), mainButton), bar.node, card);
+  const node = el("div", { class: "view" }, head.node, owner.node, bar.node, card);
   // Whoever scrolls to the end gets more without a press.
   const end = new IntersectionObserver(([{ isIntersecting }]) => isIntersecting && grow(false), { rootMargin: NEARLY_SEEN });
 
@@ -55,6 +62,8 @@ export function listView(options) {
     asking.abort();
     asking = new AbortController();
     const { signal } = asking;
+    head.show(filters.owner);
+    owner.load(ownerShown());
     pages = keyPages(queryOf(filters), signal);
     end.disconnect();
     if (!rows.length) table.showWaiting();
@@ -67,44 +76,36 @@ export function listView(options) {
       arrange();
       table.show(rows.slice(0, shown));
       settle();
-      await loadUsage(signal);
+      await table.loadUsage(signal);
     });
   }
 
+  // An administrator who has not chosen an owner sees the keys of all.
+  const ownerShown = () => filters.owner || (options.is_admin ? "" : options.user_id);
   const loadRest = () => pages.all((known) => (result.textContent = `Loading: ${count(known, "key")} so far`));
 
-  function arrange() {
-    const found = filters.local ? pages.keys.filter((key) => matchesLocally(key, filters.local)) : pages.keys;
-    rows = sorted(found, filters.sort);
+  const arrange = () => (rows = arranged(pages.keys, filters));
+
+  function grow(isPressed, isAll = false) {
+    if (moreButtons.hidden || (card.hasAttribute("aria-busy") && !isPressed)) return;
+    // A press while more keys are being loaded is served after them.
+    growing = growing.then(() => addRows(isPressed, isAll));
   }
 
-  async function grow(isPressed) {
-    if (card.hasAttribute("aria-busy") || moreButtons.hidden) return;
+  async function addRows(isPressed, isAll) {
+    if (moreButtons.hidden) return;
     const { signal } = asking;
     const first = shown;
     await busy(signal, async () => {
-      if (shown >= rows.length) await pages.next();
+      if (isAll) await loadRest();
+      else if (shown >= rows.length) await pages.next();
       arrange();
-      shown = Math.min(rows.length, shown + STEP);
+      shown = isAll ? rows.length : Math.min(rows.length, shown + STEP);
       table.add(rows.slice(first, shown));
       settle();
       // The button may be gone now; the keyboard goes on at the first new row.
       if (isPressed && moreButtons.hidden && rows[first]) focusRow(rows[first].id);
-      await loadUsage(signal);
-    });
-  }
-
-  async function showAll() {
-    const { signal } = asking;
-    const first = shown;
-    await busy(signal, async () => {
-      await loadRest();
-      arrange();
-      shown = rows.length;
-      table.add(rows.slice(first));
-      settle();
-      if (rows[first]) focusRow(rows[first].id);
-      await loadUsage(signal);
+      await table.loadUsage(signal);
     });
   }
 
@@ -136,17 +137,7 @@ export function listView(options) {
     bar.node.hidden = rows.length === 0 && !bar.isFiltered();
     foot.classList.toggle("is-empty", !rows.length);
     if (rows.length) return;
-    nothing.replaceChildren(...(bar.isFiltered() ? noMatch(bar.clear) : firstVisit(newButton(), bar.showRevoked)));
-  }
-
-  // One request for many keys.
-  async function loadUsage(signal) {
-    const wanted = table.withoutUsage();
-    for (let at = 0; at < wanted.length; at += MOST_IDS) {
-      const ids = wanted.slice(at, at + MOST_IDS);
-      const { items } = await api.usageOfMany(ids, signal);
-      table.setUsage(ids, new Map(items.map((item) => [item.id, item])));
-    }
+    nothing.replaceChildren(...(bar.isFiltered() ? noMatch(bar.clear) : firstVisit(head.newButton(), bar.showRevoked)));
   }
 
   function failed(error) {
@@ -160,11 +151,10 @@ export function listView(options) {
     nothing.replaceChildren(...failure(error, () => { table.node.hidden = false; nothing.hidden = true; load(); }));
   }
 
-  async function onCreated(key) {
-    say(`${key.name} is ready.`);
+  async function onCreated() {
     await load();
     // The button of the empty list is gone by now.
-    if (document.activeElement === document.body) mainButton.focus();
+    if (document.activeElement === document.body) head.focusButton();
   }
 
   // The row alone: whoever revokes a key in the list of active ones still sees what became of it.
@@ -180,17 +170,18 @@ export function listView(options) {
     }
   }
 
-  onChangeInOtherTab((id) => table.has(id) && onChanged(id, null), leaving.signal);
+  onChangeOfKey((id, key) => table.has(id) && onChanged(id, key), leaving.signal);
+  onCreationOfKey(onCreated, leaving.signal);
   rememberFilters(filters, false);
   load();
   return {
     node,
     title: "API keys",
     isList: true,
-    focus: () => heading.focus(),
+    focus: head.focus,
     /** The address was changed by Back, Forward or a link. */
     readAddress() {
-      filters = { ...filtersInAddress(options.key_prefix), local: "" };
+      filters = readFilters();
       bar.show(filters);
       rememberFilters(filters, false);
       load();

@@ -1,14 +1,46 @@
-// A key that is shown may be changed elsewhere: in another tab, by another person, by a program.
+// A key that is shown may be changed elsewhere: by a dialog that was opened in another view, in another tab, by another
+// person, by a program.
 
 import { api } from "./api.js";
-import { fromOtherTabs } from "./tabs.js";
+import { fromOtherTabs, tellOtherTabs } from "./tabs.js";
 
 const EVERY_MS = 15_000;
 
-/** Call `onChange(id)` when another tab changed a key, until `signal` ends it. */
-export function onChangeInOtherTab(onChange, signal) {
-  const stop = fromOtherTabs("changed", onChange);
+const here = new EventTarget();
+
+/** Tell this view and other tabs that a key was changed. `key`: as it is now, or null: ask the server. */
+export function announceChange(id, key) {
+  tellOtherTabs("changed", id);
+  noteChange(id, key);
+}
+
+/** Tell this view alone, of a change that others have made. */
+export function noteChange(id, key) {
+  here.dispatchEvent(new CustomEvent("changed", { detail: { id, key } }));
+}
+
+/** Call `onChange(id, key|null)` when a key was changed, here or in another tab, until `signal` ends it. */
+export function onChangeOfKey(onChange, signal) {
+  const stop = fromOtherTabs("changed", (id) => onChange(id, null));
   signal.addEventListener("abort", stop);
+  here.addEventListener("changed", ({ detail }) => onChange(detail.id, detail.key), { signal });
+}
+
+/** Tell this view that a key was created. A dialog may outlive the view that opened it. */
+export function announceCreation(key) {
+  here.dispatchEvent(new CustomEvent("created", { detail: key }));
+}
+
+/** Call `onCreation(key)` when a key was created, until `signal` ends it. */
+export function onCreationOfKey(onCreation, signal) {
+  here.addEventListener("created", ({ detail }) => onCreation(detail), { signal });
+}
+
+/** Call `refresh` now and then while the tab is visible, and on return to it, until `signal` ends it. */
+export function keepFresh(refresh, signal) {
+  const timer = setInterval(() => document.visibilityState === "visible" && refresh(), EVERY_MS);
+  signal.addEventListener("abort", () => clearInterval(timer));
+  onReturn(refresh, signal);
 }
 
 /** Call `refresh` whenever somebody comes back to this tab, until `signal` ends it. */
@@ -35,14 +67,7 @@ export function watchKey(id, onRead) {
     }
   }
 
-  const timer = setInterval(() => document.visibilityState === "visible" && check(), EVERY_MS);
-  onReturn(check, signal);
-  onChangeInOtherTab((changed) => changed === id && check(), signal);
-  return {
-    check,
-    stop() {
-      clearInterval(timer);
-      ending.abort();
-    },
-  };
+  keepFresh(check, signal);
+  onChangeOfKey((changed) => changed === id && check(), signal);
+  return { check, stop: () => ending.abort() };
 }

@@ -61,6 +61,10 @@ async function start() {
     if (mine !== started) return;
     options = found;
     markSession(false);
+    if (found.acts_for_owners && !found.is_admin && !found.owners.length) {
+      showSentence("No owner to act for", "Keys belong to owners, and you do not act for one yet. Ask whoever manages yours to add you.");
+      return;
+    }
     route();
     resumeDialogs(options.user_id === lastUser);
     lastUser = options.user_id;
@@ -70,12 +74,14 @@ async function start() {
 }
 
 function showFailure(error) {
-  const node = el(
-    "div",
-    { class: "view" },
-    el("div", { class: "card nothing" }, icon("alert"), el("h1", { tabindex: "-1" }, "The page cannot be shown"), el("p", {}, error.message), el("button", { type: "button", class: "button", on: { click: start } }, "Try again")),
-  );
-  show({ node, title: "API keys", focus() {}, close() {} });
+  showSentence("The page cannot be shown", error.message);
+}
+
+function showSentence(title, words) {
+  const heading = el("h1", { tabindex: "-1" }, title);
+  const again = el("button", { type: "button", class: "button", on: { click: start } }, "Try again");
+  const node = el("div", { class: "view" }, el("div", { class: "card nothing" }, icon("alert"), heading, el("p", {}, words), again));
+  show({ node, title: "API keys", isSentence: true, focus: () => heading.focus(), close() {} });
 }
 
 function route() {
@@ -86,7 +92,7 @@ function route() {
 
 addEventListener("hashchange", () => {
   // "#content" is the way past the bar, not a view.
-  if (options && (location.hash === "" || location.hash.startsWith("#/"))) route();
+  if (options && view && !view.isSentence && (location.hash === "" || location.hash.startsWith("#/"))) route();
 });
 onSessionEnded(() => {
   if (view?.isSignIn) return;

@@ -3,6 +3,7 @@
 
 import { menuActionsFor } from "./actions.js";
 import { listAddress } from "./address.js";
+import { api } from "./api.js";
 import { environmentTag, expiry, lastUse, scopeTags, statusBadge } from "./badges.js";
 import { sparkline } from "./chart.js";
 import { el, replace, written } from "./dom.js";
@@ -14,12 +15,13 @@ const OWNER = ["Owner", "owner"];
 /** Label, and the field to sort by. The first press on a time sorts by the newest. */
 const COLUMNS = [["Key", "name"], ["Environment"], ["Scopes"], ["Status"], ["Created", "-created"], ["Last used", "-used"], ["Expires", "expires"], ["Last 24 hours"]];
 const SKELETON_ROWS = 6;
+const MOST_IDS = 200;
 
 /**
- * Gives {node, show(keys), add(keys), setUsage(ids, usage), update(key), remove(id), showSort(sort)}. `changed(id, key|null)`
- * after an action, `sortBy(sort)` for a press on a column.
+ * Gives {node, show(keys), add(keys), loadUsage(signal), update(key), remove(id), showSort(sort)}. `sortBy(sort)` for a
+ * press on a column.
  */
-export function keyTable(options, changed, sortBy) {
+export function keyTable(options, sortBy) {
   const columns = options.is_admin ? [COLUMNS[0], OWNER, ...COLUMNS.slice(1)] : COLUMNS;
   const body = el("tbody", { role: "rowgroup" });
   const usage = new Map();
@@ -35,7 +37,7 @@ export function keyTable(options, changed, sortBy) {
   }
 
   function rowOf(key) {
-    const row = keyRow(key, options, usage, (next) => changed(key.id, next));
+    const row = keyRow(key, options, usage);
     rows.set(key.id, { row, key });
     return row;
   }
@@ -44,13 +46,29 @@ export function keyTable(options, changed, sortBy) {
     body.append(...keys.map(rowOf));
   }
 
+  /** `found`: key id -> {admitted, refused}; ids that are not in it had no requests. */
+  function setUsage(ids, found) {
+    for (const id of ids) {
+      usage.set(id, found.get(id) ?? null);
+      const known = rows.get(id);
+      known?.row.querySelector(".cell-usage").replaceChildren(usageOf(known.key, usage));
+    }
+  }
+
   return {
     node,
     add,
     showSort,
     has: (id) => rows.has(id),
-    /** Keys whose usage has not been asked for. */
-    withoutUsage: () => [...rows.keys()].filter((id) => !usage.has(id)),
+    /** Load what has not been asked for, in one request for many keys. */
+    async loadUsage(signal) {
+      const wanted = [...rows.keys()].filter((id) => !usage.has(id));
+      for (let at = 0; at < wanted.length; at += MOST_IDS) {
+        const ids = wanted.slice(at, at + MOST_IDS);
+        const { items } = await api.usageOfMany(ids, signal);
+        setUsage(ids, new Map(items.map((item) => [item.id, item])));
+      }
+    },
     show(keys) {
       const focused = body.contains(document.activeElement) ? document.activeElement.dataset.focus : null;
       rows.clear();
@@ -61,14 +79,6 @@ export function keyTable(options, changed, sortBy) {
     showWaiting() {
       rows.clear();
       body.replaceChildren(...Array.from({ length: SKELETON_ROWS }, () => skeletonRow(columns.length)));
-    },
-    /** `found`: key id -> {admitted, refused}; ids that are not in it had no requests. */
-    setUsage(ids, found) {
-      for (const id of ids) {
-        usage.set(id, found.get(id) ?? null);
-        const known = rows.get(id);
-        known?.row.querySelector(".cell-usage").replaceChildren(usageOf(known.key, usage));
-      }
     },
     update(key) {
       const old = rows.get(key.id)?.row;
@@ -94,9 +104,9 @@ function heading(label, field, sort, sortBy) {
   );
 }
 
-function keyRow(key, options, usage, changed) {
+function keyRow(key, options, usage) {
   const cell = (label, name, ...content) => el("td", { role: "cell", "data-label": label, class: name }, content);
-  const actions = () => menuActionsFor(key, options, changed);
+  const actions = () => menuActionsFor(key, options);
   return el(
     "tr",
     { role: "row", class: key.status === "active" ? "" : "is-off", "data-key": key.id },

@@ -2,7 +2,8 @@
 
 import { api } from "../api.js";
 import { el, written } from "../dom.js";
-import { formAlert, showErrors } from "../fields.js";
+import { clearErrors, formAlert, showErrors } from "../fields.js";
+import { reasonField } from "../fields-reason.js";
 import { ago, exactly, secondsUntil } from "../format.js";
 import { icon } from "../icons.js";
 import { cancelButton, openDialog, submitButton, whileBusy } from "./dialog.js";
@@ -10,8 +11,8 @@ import { freshness, mayBeStale } from "./fresh.js";
 
 const RECENTLY_S = 86_400;
 
-/** Revoke a key. `onRevoked` gets an ApiError if the change takes effect later; `onStale` see `freshness`. */
-export function confirmRevoke(key, onRevoked, onStale) {
+/** Revoke a key. `onRevoked(reason, error)`; `error`: the change takes effect later. `onStale` see `freshness`. */
+export function confirmRevoke(key, options, onRevoked, onStale) {
   confirm({
     key,
     title: "Revoke this key?",
@@ -19,23 +20,30 @@ export function confirmRevoke(key, onRevoked, onStale) {
     kind: "danger",
     statuses: ["active", "disabled", "expired"],
     consequence: "It stops working immediately and cannot be restored. Its history is kept.",
-    send: () => api.revoke(key.id),
-    onDone: onRevoked,
+    options,
+    send: async (reason) => {
+      await api.revoke(key.id, reason);
+      return null;
+    },
+    onDone: (_nothing, reason, pending) => onRevoked(reason, pending),
     onStale,
   });
 }
 
 /** Disable a key. `onDisabled` gets the key, or an ApiError if the change takes effect later. */
-export function confirmDisable(key, onDisabled, onStale) {
+export function confirmDisable(key, options, onDisabled, onStale) {
   confirm({
     key,
     title: "Disable this key?",
     action: "Disable key",
     kind: "primary",
     statuses: ["active"],
-    consequence: "Requests with it are refused until you enable it again.",
-    send: () => api.change(key.id, { enabled: false }),
-    onDone: onDisabled,
+    consequence: options.is_admin
+      ? "Requests with it are refused until an administrator enables it again. Its owner cannot enable it."
+      : "Requests with it are refused until you enable it again.",
+    options,
+    send: (reason) => api.change(key.id, { enabled: false, ...(reason && { reason }) }),
+    onDone: (now, _reason, pending) => onDisabled(now, pending),
     onStale,
   });
 }
@@ -56,29 +64,37 @@ function recently(key) {
   return el("div", { class: "notice notice-warn" }, icon("alert"), el("p", {}, "A client has used it within the last day. Its requests will fail."));
 }
 
-function confirm({ key, title, action, kind, statuses, consequence, send, onDone, onStale }) {
+function confirm({ key, options, title, action, kind, statuses, consequence, send, onDone, onStale }) {
   const alert = formAlert();
+  const reason = reasonField();
   const button = submitButton(action, kind);
   const fresh = freshness(key, statuses, onStale);
   const dialog = openDialog({
     title,
-    content: [alert, fresh.node, facts(key), recently(key), el("p", {}, consequence)],
+    content: [alert, fresh.node, facts(key), recently(key), el("p", {}, consequence), reason.node],
     buttons: [cancelButton(), button],
     onSubmit: () =>
       whileBusy(button, async () => {
         if (button.hidden) return;
+        clearErrors([reason], alert);
+        const problem = reason.problem(options.key_prefix);
+        if (problem) {
+          showErrors([reason], alert, { fields: { reason: problem } });
+          return;
+        }
+        const why = reason.read();
         try {
-          const answer = await send();
+          const answer = await send(why);
           dialog.close();
-          onDone(answer);
+          onDone(answer, why);
         } catch (error) {
           if (error.isStored) {
             dialog.close();
-            onDone(null, error);
+            onDone(null, why, error);
           } else if (mayBeStale(error)) {
             await fresh.check();
           } else {
-            showErrors([], alert, error);
+            showErrors([reason], alert, error);
           }
         }
       }),

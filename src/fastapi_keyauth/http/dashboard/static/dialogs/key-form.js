@@ -1,19 +1,20 @@
 // The form of a key, to create one and to edit one.
 
 import { api } from "../api.js";
-import { el } from "../dom.js";
-import { clearErrors, formAlert, linesField, showErrors, textField } from "../fields.js";
-import { environmentField, expiryField, metadataField } from "../fields-key.js";
-import { scopesField } from "../fields-scopes.js";
+import { el, written } from "../dom.js";
+import { clearErrors, formAlert, showErrors } from "../fields.js";
+import { environmentField } from "../fields-key.js";
+import { wholeNumber } from "../fields-limits.js";
+import { reasonField } from "../fields-reason.js";
 import { number } from "../format.js";
+import { ownerName } from "../owners.js";
 import { containsToken } from "../search-text.js";
 import { cancelButton, openDialog, submitButton, whileBusy } from "./dialog.js";
 import { freshness, mayBeStale } from "./fresh.js";
+import { commonFields, limitsOf } from "./key-fields.js";
 
-const MAX_NAME = 100;
-
-/** Create a key; `onCreated` gets the answer with its token. */
-export function openNewKey(options, onCreated) {
+/** Create a key for an owner; `onCreated` gets the answer with its token. */
+export function openNewKey(options, ownerId, onCreated) {
   const fields = commonFields(options);
   const environment = environmentField(options.default_environment);
   open({
@@ -21,9 +22,11 @@ export function openNewKey(options, onCreated) {
     action: "Create key",
     options,
     fields: { ...fields, environment },
+    ownerId: ownerId === options.user_id ? null : ownerId,
     send: async () => {
       const body = { name: fields.name.read(), environment: environment.read(), scopes: fields.scopes.read(), ...fields.expiry.read() };
-      if (fields.limit.read()) body.hourly_limit = wholeNumber(fields.limit.read());
+      if (ownerId !== options.user_id) body.owner_id = ownerId;
+      if (fields.limit.read() || fields.noHourly?.isChecked() || fields.limits.isChanged()) Object.assign(body, limitsOf(fields, options));
       if (fields.origins.read().length) body.allowed_origins = fields.origins.read();
       if (fields.addresses.read().length) body.allowed_ips = fields.addresses.read();
       if (fields.metadata.isChanged()) body.metadata = fields.metadata.read();
@@ -35,7 +38,8 @@ export function openNewKey(options, onCreated) {
 
 /** Edit a key; `onChanged` gets the key as it is now, `onStale` see `freshness`. Only what was changed is sent. */
 export function openEdit(key, options, onChanged, onStale) {
-  const fields = commonFields(options, key);
+  const fields = { ...commonFields(options, key), reason: reasonField() };
+  const hourlyBefore = String(key.hourly_limit ?? "");
   open({
     title: "Edit key",
     action: "Save changes",
@@ -49,44 +53,23 @@ export function openEdit(key, options, onChanged, onStale) {
       const differs = (left, right) => JSON.stringify(left) !== JSON.stringify(right);
       if (fields.name.read() !== key.name) body.name = fields.name.read();
       if (differs([...fields.scopes.read()].sort(), [...key.scopes].sort())) body.scopes = fields.scopes.read();
-      if (fields.limit.read() !== String(key.hourly_limit ?? "")) body.hourly_limit = fields.limit.read() ? wholeNumber(fields.limit.read()) : null;
+      const isHourlyChanged = fields.limit.read() !== hourlyBefore;
+      // A number that is sent alone is all that a key with the default limits then has.
+      const isListSent = fields.limits.isChanged() || fields.noHourly?.isChanged() || (isHourlyChanged && fields.limits.read().length > 0);
+      if (isListSent) Object.assign(body, limitsOf(fields, options));
+      else if (isHourlyChanged) body.hourly_limit = fields.limit.read() ? wholeNumber(fields.limit.read()) : null;
       if (differs(fields.origins.read(), key.allowed_origins)) body.allowed_origins = fields.origins.read();
       if (differs(fields.addresses.read(), key.allowed_ips)) body.allowed_ips = fields.addresses.read();
       if (fields.metadata.isChanged()) body.metadata = fields.metadata.read();
-      return Object.keys(body).length ? api.change(key.id, body) : key;
+      if (!Object.keys(body).length) return key;
+      if (fields.reason.read()) body.reason = fields.reason.read();
+      return api.change(key.id, body);
     },
     onDone: onChanged,
   });
 }
 
-function commonFields(options, key) {
-  const standard = options.default_hourly_limit;
-  const most = options.limit_is_bound ? ` The maximum is ${number(standard)}.` : "";
-  return {
-    name: textField({
-      name: "name", label: "Name", hint: "Say where it is used, so that you still know in a year.",
-      placeholder: "prod-api-server, staging-worker, local-dev-alice", maxlength: MAX_NAME, value: key?.name ?? "", autofocus: true,
-    }),
-    expiry: expiryField(key?.expires_at),
-    scopes: scopesField(options, key?.scopes),
-    limit: textField({
-      name: "hourly_limit", label: "Requests per hour", isOptional: true, inputmode: "numeric",
-      hint: (standard === null ? "Empty: no limit." : `Empty: the default, ${number(standard)}.`) + most,
-      placeholder: standard === null ? "No limit" : String(standard), value: key ? String(key.hourly_limit ?? "") : "",
-    }),
-    origins: linesField({
-      name: "allowed_origins", label: "Allowed origins", hint: "Web pages that may use the key, one on each line. Empty: no web page, except the service's own.",
-      placeholder: "https://app.example.com", value: key?.allowed_origins,
-    }),
-    addresses: linesField({
-      name: "allowed_ips", label: "Allowed addresses", hint: "IP addresses or networks, one on each line. Empty: any.",
-      placeholder: "203.0.113.7\n198.51.100.0/24", value: key?.allowed_ips,
-    }),
-    metadata: metadataField(key?.metadata),
-  };
-}
-
-function open({ title, action, options, fields, isRestricted = false, hasMetadata = false, fresh, send, onDone }) {
+function open({ title, action, options, fields, ownerId = null, isRestricted = false, hasMetadata = false, fresh, send, onDone }) {
   const all = Object.values(fields);
   const alert = formAlert();
   const button = submitButton(action);
@@ -98,13 +81,16 @@ function open({ title, action, options, fields, isRestricted = false, hasMetadat
     content: [
       alert,
       fresh?.node,
+      ownerId !== null && el("p", { class: "for-owner" }, "For the owner ", written(ownerName(options, ownerId), { class: "strong" })),
       fields.name.node,
       fields.environment?.node,
       fields.expiry.node,
       fields.scopes.node,
       fields.limit.node,
+      el("details", { class: "more", open: fields.limits.read().length > 0 || Boolean(fields.noHourly?.isChecked()) }, el("summary", {}, "More limits"), fields.noHourly?.node, fields.limits.node),
       el("details", { class: "more", open: isRestricted }, el("summary", {}, "Restrict where it may be used"), fields.origins.node, fields.addresses.node),
       el("details", { class: "more", open: hasMetadata }, el("summary", {}, "Metadata for programs"), fields.metadata.node),
+      fields.reason?.node,
     ],
     buttons: [cancelButton(), button],
     isDirty: () => !button.hidden && state() !== pristine,
@@ -132,16 +118,23 @@ function open({ title, action, options, fields, isRestricted = false, hasMetadat
       } else if (fresh && mayBeStale(error)) {
         await fresh.check();
       } else {
-        showErrors(all, alert, inWords(error, options));
+        showErrors(all, alert, inWords(error, options, wholeNumber(fields.limit.read())));
       }
     }
   }
 }
 
-function inWords(error, options) {
+function inWords(error, options, typed) {
   if (error.fields?.expires_in_s) error.fields.expires_at = error.fields.expires_in_s;
   // The server's sentence is for programs, which may come back with other credentials.
-  if (error.fields?.hourly_limit && error.code === "insufficient_scope") error.fields.hourly_limit = `The maximum is ${number(options.default_hourly_limit)}.`;
+  if (error.code === "insufficient_scope" && error.fields.limits) {
+    const [reason] = error.fields.limits.split(";");
+    delete error.fields.limits;
+    if (reason.includes("limit of")) {
+      const isNumber = typed > options.default_hourly_limit;
+      error.fields[isNumber ? "hourly_limit" : "limits"] = isNumber ? `The maximum is ${number(options.default_hourly_limit)}.` : `${reason}.`;
+    }
+  }
   return error;
 }
 
@@ -154,12 +147,8 @@ function missingOf(fields, options) {
   const { missing } = fields.expiry.read();
   if (missing) found.expires_at = missing;
   if (fields.scopes.isMissing()) found.scopes = "Choose what the key may do: at least one scope.";
+  if (fields.limits.problem()) found.limits = fields.limits.problem();
+  if (fields.reason?.problem(options.key_prefix)) found.reason = fields.reason.problem(options.key_prefix);
   if (fields.metadata.isChanged() && fields.metadata.read() === undefined) found.metadata = 'Enter a JSON object, such as {"team": "search"}.';
   return Object.keys(found).length ? { fields: found, message: "" } : null;
-}
-
-// What is not a number is sent as it is, and the server's sentence about it is shown.
-function wholeNumber(text) {
-  const digits = text.replace(/[\s,_']/g, "");
-  return /^-?\d+$/.test(digits) ? Number(digits) : text;
 }

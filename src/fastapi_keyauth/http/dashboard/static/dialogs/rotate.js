@@ -3,6 +3,7 @@
 import { api } from "../api.js";
 import { el, written } from "../dom.js";
 import { choices, clearErrors, field, formAlert, showErrors } from "../fields.js";
+import { reasonField } from "../fields-reason.js";
 import { ago, exact } from "../format.js";
 import { cancelButton, openDialog, submitButton, whileBusy } from "./dialog.js";
 import { freshness, mayBeStale } from "./fresh.js";
@@ -20,6 +21,7 @@ const USUAL_OVERLAP = "86400";
 /** Ask for the overlap, rotate, show the new token; `onRotated` once it has been saved, `onStale` see `freshness`. */
 export function openRotate(key, options, onRotated, onStale) {
   const { node: field, read } = overlapField(key);
+  const reason = reasonField();
   const alert = formAlert();
   const button = submitButton("Rotate key");
   const fresh = freshness(key, ["active"], onStale);
@@ -33,14 +35,20 @@ export function openRotate(key, options, onRotated, onStale) {
       key.secrets.length > 1 &&
         el("div", { class: "notice notice-warn" }, el("p", {}, "A rotation is in progress. The oldest secret, ", el("code", {}, key.secrets[1].hint), ", stops working immediately.")),
       field.node,
+      reason.node,
     ],
     buttons: [cancelButton(), button],
     onSubmit: () =>
       whileBusy(button, async () => {
         if (button.hidden) return;
-        clearErrors([field], alert);
+        clearErrors([field, reason], alert);
+        const problem = reason.problem(options.key_prefix);
+        if (problem) {
+          showErrors([field, reason], alert, { fields: { reason: problem } });
+          return;
+        }
         try {
-          const { token, ...rotated } = await api.rotate(key.id, read());
+          const { token, ...rotated } = await api.rotate(key.id, { overlap_s: read(), ...(reason.read() && { reason: reason.read() }) });
           dialog.close();
           showToken({ key: rotated, token, headerName: options.header_name, isRotation: true, onClose: () => onRotated(rotated) });
         } catch (error) {
@@ -53,7 +61,7 @@ export function openRotate(key, options, onRotated, onStale) {
           } else if (mayBeStale(error)) {
             await fresh.check();
           } else {
-            showErrors([field], alert, error);
+            showErrors([field, reason], alert, error);
           }
         }
       }),
