@@ -68,6 +68,16 @@ async def test_preflight_that_announces_no_key_is_the_applications(open_scene: O
         answer = await preflight(scene, SITE, headers=headers)
         assert answer.status_code == 405
         assert "access-control-allow-methods" not in answer.headers
+        assert "access-control-allow-origin" not in answer.headers
+
+
+async def test_preflight_that_announces_no_key_does_not_reveal_the_origin_of_a_key(open_scene: OpenScene) -> None:
+    async with open_scene() as scene:
+        await scene.key(allowed_origins=[SHOP])
+        assert allows(await preflight(scene, SHOP), SHOP)  # the list of keys has been read
+        for path in ("/models", "/notes", "/open", "/api-keys", "/nowhere"):
+            answer = await preflight(scene, SHOP, path=path, headers=None)
+            assert answer.headers.keys().isdisjoint({"access-control-allow-origin", "access-control-expose-headers"})
 
 
 @pytest.mark.parametrize(

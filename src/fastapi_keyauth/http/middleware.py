@@ -44,7 +44,10 @@ class KeyAuthMiddleware:
         if preflight is not None and ours is not None:
             await self._answer(ours, preflight, scope, receive, send)
             return
-        await self._app(scope, receive, _completing(receive, send, handler, context, scope))
+        # A preflight that is not ours to answer stays the application's: the 405 of a route that takes a key must not
+        # say whether a key lists the origin.
+        origin = context.origin if preflight is None else None
+        await self._app(scope, receive, _completing(receive, send, handler, context, scope, origin))
 
     async def _answer(self, ours: Response, preflight: Preflight, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a preflight: as the application does if its own rules allow the origin, otherwise with ours."""
@@ -85,16 +88,27 @@ def keep_outermost(app: Starlette, handler: RequestHandler) -> None:
     app.build_middleware_stack = build_with_ours_first  # type: ignore[method-assign]
 
 
-def _completing(receive: Receive, send: Send, handler: RequestHandler, context: AuthContext, scope: Scope) -> Send:
-    """Return ``send`` with our headers added to the start of the response."""
+def _completing(
+    receive: Receive, send: Send, handler: RequestHandler, context: AuthContext, scope: Scope, origin: str | None
+) -> Send:
+    """Return ``send`` with our headers added to the start of the response.
+
+    Args:
+        receive: Receives from the client.
+        send: Sends to the client.
+        handler: The parts that are shared with the dependencies.
+        context: The request's context.
+        scope: The request's ASGI scope.
+        origin: The origin that may be allowed to read the response. None: no CORS headers are added.
+    """
 
     def send_completed(message: Message) -> Awaitable[None]:
         if message["type"] in _STARTS:
             headers = list(message.get("headers", ()))
             add_rate_limit_headers(headers, context, handler.rate_limit_headers)
             message = {**message, "headers": headers}
-            if context.origin is not None and handler.takes_key(context, scope):
-                return _send_cross_origin(message, context.origin, context, receive, send, handler)
+            if origin is not None and handler.takes_key(context, scope):
+                return _send_cross_origin(message, origin, context, receive, send, handler)
         return send(message)  # without a coroutine of our own around it, for every part of a stream
 
     return send_completed
