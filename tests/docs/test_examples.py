@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fastapi_keyauth import KeyAuth, KeyAuthSettings, keyauth
+from fastapi_keyauth import KeyAuth, KeyAuthSettings, parts
 from fastapi_keyauth.limiter import factory as build
 from tests.docs.examples import MODULE, Page
 from tests.docs.pages import PAGES, README, find_blocks, name_of
@@ -24,7 +24,7 @@ def half_past(monkeypatch: pytest.MonkeyPatch) -> None:
     """Caps are counted by the clock hour, whose end no example may meet: for its limiter it is half past."""
     shift = 1800 - time.time() % 3600
     clocks = types.SimpleNamespace(time=lambda: time.time() + shift, monotonic=time.monotonic)
-    for module in (keyauth, build):
+    for module in (parts, build):
         monkeypatch.setattr(module, "time", clocks)
 
 
