@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi_keyauth.domain.events import AuthEvent, EventKind
 from fastapi_keyauth.domain.keys import CreatedKey, EventPage, Key, KeyEvent, KeyPage, Secret, UsageHour
+from fastapi_keyauth.domain.limits import Limit, LimitState
+from fastapi_keyauth.domain.owners import Erasure, KeyCounts, Owner
 from fastapi_keyauth.domain.principals import KeyPrincipal, SessionPrincipal
 from fastapi_keyauth.domain.redaction import redact, redact_event
 from fastapi_keyauth.domain.tokens import TOKEN_PATTERN, token_pattern
@@ -44,6 +46,7 @@ from fastapi_keyauth.errors import (
 
 if TYPE_CHECKING:
     from fastapi_keyauth.auth.blocked_addresses import Block
+    from fastapi_keyauth.auth.reservations import Hold, Reservation
     from fastapi_keyauth.http.dashboard.options import DashboardOptions
     from fastapi_keyauth.keyauth import KeyAuth
     from fastapi_keyauth.keys.importer import ImportOutcome
@@ -54,9 +57,11 @@ else:
     _LAZY = {
         "Block": "auth.blocked_addresses",
         "DashboardOptions": "http.dashboard.options",
+        "Hold": "auth.reservations",
         "ImportOutcome": "keys.importer",
         "KeyAuth": "keyauth",
         "KeyAuthSettings": "settings.settings",
+        "Reservation": "auth.reservations",
         "Telemetry": "telemetry.providers",
     }
 
@@ -83,10 +88,12 @@ __all__ = [
     "CreatedKey",
     "DashboardOptions",
     "DisabledApiKey",
+    "Erasure",
     "EventKind",
     "EventPage",
     "ExpiredApiKey",
     "HasherUnavailable",
+    "Hold",
     "ImportOutcome",
     "ImportRefused",
     "InsufficientScope",
@@ -97,21 +104,26 @@ __all__ = [
     "KeyAuth",
     "KeyAuthError",
     "KeyAuthSettings",
+    "KeyCounts",
     "KeyEvent",
     "KeyNotActive",
     "KeyNotFound",
     "KeyPage",
     "KeyPrincipal",
+    "Limit",
+    "LimitState",
     "LimiterUnavailable",
     "MalformedApiKey",
     "MissingApiKey",
     "MissingCredentials",
     "MissingSession",
     "OriginNotAllowed",
+    "Owner",
     "OwnerSuspended",
     "Problem",
     "RateLimitExceeded",
     "Refusal",
+    "Reservation",
     "RevokedApiKey",
     "Secret",
     "SessionPrincipal",

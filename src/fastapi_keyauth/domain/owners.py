@@ -8,7 +8,7 @@ from fastapi_keyauth.domain.limits import LimitState
 
 @dataclass(frozen=True, slots=True)
 class KeyCounts:
-    """Number of keys by status."""
+    """Number of keys by status. Added in 0.2."""
 
     active: int = 0
     disabled: int = 0
