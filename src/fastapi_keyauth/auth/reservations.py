@@ -35,8 +35,9 @@ class Hold:
     async def settle(self, **units: int) -> None:
         """Charge what was used instead of what was reserved.
 
-        The rest returns to the windows that it came from. An excess is charged as debt: nothing remains, and the next
-        request is refused until the debt is covered, at the latest when the window ends. A second call changes nothing.
+        The rest returns to the windows that it came from. An excess is charged as debt: nothing remains, and every
+        request of the key (of the owner, if the limit is the owner's) is refused until the debt is covered, at the
+        latest when the window ends. A second call changes nothing.
 
         Args:
             units: What was used of each unit. A unit that is left out was used as reserved.

@@ -182,9 +182,10 @@ class LimitSet:
         all: Both, in this order.
         names: Their names as in headers.
         only: Whether there is one limit, of requests, and no other.
+        one_hour: The number of the one limit, if it is the key's and of a fixed hour; otherwise "".
     """
 
-    __slots__ = ("all", "key", "names", "only", "owner")
+    __slots__ = ("all", "key", "names", "one_hour", "only", "owner")
 
     def __init__(self, key: Sequence[Limit], owner: Sequence[Limit]) -> None:
         self.key = tuple(key)
@@ -192,6 +193,8 @@ class LimitSet:
         self.all = self.key + self.owner
         self.names = tuple([limit.name for limit in self.key] + [f"owner-{limit.name}" for limit in self.owner])
         self.only = len(self.all) == 1 and self.all[0].unit == REQUESTS
+        is_one_hour = self.only and self.key and not self.all[0].counter_id and not self.all[0].is_sliding
+        self.one_hour = str(self.all[0].limit) if is_one_hour else ""
 
     def costs(self, cost: Cost) -> tuple[int, ...]:
         """Return what a request costs of each limit."""

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from typing_extensions import override
 
 from fastapi_keyauth.concurrency.bounded_dict import BoundedDict
-from fastapi_keyauth.domain.limits import Cost, LimitSet
+from fastapi_keyauth.domain.limits import ONE_REQUEST, Cost, LimitSet
 from fastapi_keyauth.errors import LimiterUnavailable, SetupError
 from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Limiter, Policy, Verdict, ceil_s
 from fastapi_keyauth.limiter.redis.batcher import Answered
@@ -213,7 +213,11 @@ class RedisLimiterBase(Limiter):
             how = (2 if is_fresh else 0 if age_s is None else 1) + (0 if cost is None else 3)
             if bucket is not None:
                 how += 6
-            args += (proof or "-", "" if cost is None else encode_limits(limits, cost), how)
+            if cost is ONE_REQUEST and charge is None and limits.one_hour:
+                encoded = limits.one_hour
+            else:
+                encoded = "" if cost is None else encode_limits(limits, cost)
+            args += (proof or "-", encoded, how)
             if charge is not None:
                 args[-1] = how + 12
                 names.append(f"{owner}:{charge.id}")

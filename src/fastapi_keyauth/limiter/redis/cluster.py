@@ -35,7 +35,7 @@ class ClusterLimiter(RedisLimiterBase):
     def _open(self) -> None:
         super()._open()
         self._router = SlotRouter(self._place, self._timeout_s)
-        self._take = LuaScript("take")
+        self._take = LuaScript("take_hour", "take")
         self._blocked = LuaScript("blocked")
         self._failing = LuaScript("fail")
         self._changing = LuaScript("changed", uses_time=False)

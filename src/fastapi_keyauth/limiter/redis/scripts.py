@@ -27,12 +27,12 @@ class LuaScript:
     """A Lua script, called by its SHA-1, or with its source if the server does not know it yet.
 
     Args:
-        name: Name of its file in ``lua/``.
+        names: Names of its files in ``lua/``, in the order in which they run.
         uses_time: Whether ``now.lua`` is prepended, which reads the first argument.
     """
 
-    def __init__(self, name: str, *, uses_time: bool = True) -> None:
-        self._source = (_read_lua("now") if uses_time else b"") + _read_lua(name)
+    def __init__(self, *names: str, uses_time: bool = True) -> None:
+        self._source = b"".join(map(_read_lua, (("now",) if uses_time else ()) + names))
         # Redis names scripts by SHA-1; nothing depends on its strength.
         sha = hashlib.sha1(self._source, usedforsecurity=False).hexdigest()
         self._by_sha = _bulk("EVALSHA") + _bulk(sha)

@@ -42,7 +42,7 @@ class SingleNodeLimiter(RedisLimiterBase):
         self._control_client = self._clients.create()
         self._units = Connection(self._units_client.connection_pool.make_connection, self._timeout_s)
         self._control = Connection(self._control_client.connection_pool.make_connection, self._timeout_s)
-        self._take = ScriptCaller(self._units, LuaScript("take"), self._timeout_s)
+        self._take = ScriptCaller(self._units, LuaScript("take_hour", "take"), self._timeout_s)
         self._failing = ScriptCaller(self._control, LuaScript("fail"), self._timeout_s)
         self._changing = ScriptCaller(self._control, LuaScript("changed", uses_time=False), self._timeout_s)
         self._checks: Batcher[LimitCheck, Decision] = Batcher(self._send_checks, self._on_error, self._answered)

@@ -1,33 +1,34 @@
--- Answers a batch of questions, each: is the address blocked, have the key or its owner changed, is there room for the
--- cost in every limit? All in one call, so that comparing and counting are one step, and N workers never admit more.
+-- Continues take_hour.lua. Answers a batch of questions: is the address blocked, have the key or its owner changed, is there room for the cost in
+-- every limit? One call compares and counts in one step, so N workers never admit more than a limit.
 -- limiter/counters.py does the same arithmetic.
 --
 -- KEYS  per question: [1] hash of the address (b blocked until, ms), [2] hash of the API key, [3] hash of its owner,
---       and [4] a string with the windows of a charge that has a name
---       Hash of a key or owner: g generation, o the owner's hash (of a key), and per counter, below its id,
---       h number of the window, n units in it, p units in the window before
+--       and [4], for a charge that has a name, a string with the windows that it was charged to
+--       Hash of a key or owner: g generation, o name of the owner's hash (of a key), h number of the hour's window,
+--       n units in it, p units in the window before; c the other counters (MessagePack): id, h, n, p of each in turn
 -- ARGV  [1] read by now.lua
---       [2] a fresh generation, for keys and owners that have none
---       [3] r if this server shall sign generations
+--       [2] a new generation, for keys and owners without one
+--       [3] r if this server signs generations
 --       [4] seconds for which a hash is kept at least   [5] ms of the longest block
---       then per question: generation of the row, the limits, and in one number the sum of
+--       then per question: generation of the row, the limits, and a number, the sum of
 --       the row (0: the asker has none, 1: remembered, 2: read for this request), 3 to charge, 6 to check for a block,
 --       12 for a charge that has a name: then also ms for which it is kept, and '' to charge it, or what was used of
 --       each limit, to settle it
 --       A limit is '<counter> <limit> <window in ms, 0: a month> <cost> <kind>;', the kind f fixed or s sliding,
---       in capitals for a limit of the owner
+--       in capitals for a limit of the owner. The most frequent question, a unit of one fixed hour of the key and
+--       nothing else, has the limit's number instead.
 -- Gives per question five items: verdict (0 admitted, 1 limited, 2 blocked, 3 stale), generation, hour, wait in whole
 --       seconds, at least 1, and a list with three integers per limit: units left, seconds until the window ends or the
 --       cost fits, end of the window in s since 1970; then the positions, from 0, of the limits without room
-local HOUR, STEP, TICKS, MAX_USED, MAX_FIELDS = 3600000, 10000, 3600000, 2000000000, 120
-local floor, ceil, min, max = math.floor, math.ceil, math.min, math.max
+local HOUR, DAY, STEP, TICKS, MAX_USED, MAX_COUNTERS = 3600000, 86400000, 10000, 3600000, 2000000000, 32
+local floor, ceil, min, max, call = math.floor, math.ceil, math.min, math.max, redis.call
 local hour, keep, longest_block = floor(now / HOUR), tonumber(ARGV[4]), tonumber(ARGV[5])
--- A server that takes over, and one that was started again, has another replication id. So a generation that is signed
--- with it proves nothing once another server may have lost, or this one may have missed, a change.
-local signature = ''
-if ARGV[3] == 'r' then
-  signature = '@' .. string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
-end
+local hour_ends_s = (hour + 1) * 3600
+local hour_left_s = max(1, ceil((hour_ends_s * 1000 - now) / 1000))
+-- holders: name to the hash of a key or owner, read once per batch and written once:
+--   [1] g, [2] h, [3] n, [4] p, [5] the other counters in one list; nil what was not read
+-- A counter is a list and a position in it: the hour's is a holder and 1, others are in its [5]. Behind the position are
+-- the number of the window, the units in it and the units in the window before.
 local reply, size, specs, holders, touched, blocks = {}, 0, {}, {}, {}, {}
 
 local function answer(verdict, generation, wait, states)
@@ -61,8 +62,6 @@ local function days_before(month)
   return era * 146097 + of_era * 365 + floor(of_era / 4) - floor(of_era / 100) + floor((153 * m + 2) / 5) - 719468
 end
 
-local DAY = 86400000
-
 -- Number, length and end of the window of this moment, or of the one with this number.
 local function window_of(length, index)
   if length > 0 then
@@ -77,80 +76,109 @@ end
 local function limits_of(spec)
   local found = specs[spec]
   if found then return found end
-  found = {key = {fields = {'g'}}, owner = {fields = {'g'}}}
+  -- What must be read of the key and of the owner: 1 the generation, 4 also the hour, 5 all counters.
+  found = {key_depth = 1, owner_depth = 1, key_life = 0, owner_life = 0, ids = {}}
+  local key_counters, owner_counters = 0, 0
   for id, limit, length, cost, kind in string.gmatch(spec, '([^ ;]*) (%d+) (%d+) (%d+) (%a);') do
-    local one = {
-      id = id, h = id .. 'h', n = id .. 'n', p = id .. 'p', limit = tonumber(limit), length = tonumber(length),
-      cost = tonumber(cost), sliding = kind == 's' or kind == 'S', owner = kind == 'F' or kind == 'S',
-    }
-    local side = one.owner and found.owner or found.key
-    local fields = side.fields
-    local n = #fields
-    fields[n + 1], fields[n + 2], fields[n + 3] = one.h, one.n, one.p
-    side[#side + 1] = one
+    local one = {id = id, limit = tonumber(limit), length = tonumber(length), cost = tonumber(cost)}
+    one.sliding, one.owner = kind == 's' or kind == 'S', kind == 'F' or kind == 'S'
+    one.index, one.current_length, one.ends = window_of(one.length)
+    one.left = one.ends - now
+    one.left_s, one.ends_s = max(1, ceil(one.left / 1000)), floor(one.ends / 1000)
+    local depth, life = id == '' and 4 or 5, one.left + (one.sliding and one.length or 0)
+    if one.owner then
+      found.owner_depth, found.owner_life = max(found.owner_depth, depth), max(found.owner_life, life)
+      if depth == 5 then one.at, owner_counters = 4 * owner_counters + 1, owner_counters + 1 end
+    else
+      found.key_depth, found.key_life = max(found.key_depth, depth), max(found.key_life, life)
+      if depth == 5 then one.at, key_counters = 4 * key_counters + 1, key_counters + 1 end
+    end
+    found.ids[id] = true
     found[#found + 1] = one
   end
   specs[spec] = found
   return found
 end
 
--- The hash of a key or owner, read once per batch, with the counters of these limits.
-local function load(name, side)
+local function load(name, depth)
   local holder = holders[name]
-  if holder and holder[side] then return holder end
-  local row = redis.call('HMGET', name, unpack(side.fields))
   if not holder then
-    holder = {name = name, g = row[1], counters = {}}
-    holders[name] = holder
-  end
-  for i = 1, #side do
-    local id = side[i].id
-    if not holder.counters[id] then
-      holder.counters[id] = {h = tonumber(row[3 * i - 1]) or -1, n = tonumber(row[3 * i]) or 0,
-        p = tonumber(row[3 * i + 1]) or 0}
+    if depth == 1 then
+      holder = {call('HGET', name, 'g')}
+    elseif depth == 4 then
+      holder = call('HMGET', name, 'g', 'h', 'n', 'p')
+    else
+      holder = call('HMGET', name, 'g', 'h', 'n', 'p', 'c')
     end
+    holders[name] = holder
+  elseif holder[depth] == nil then
+    local more = call('HMGET', name, 'h', 'n', 'p', 'c')
+    for i = #holder, 4 do holder[i + 1] = more[i] end
+  else
+    return holder
   end
-  holder[side] = true
+  if depth > 1 then
+    holder[2], holder[3], holder[4] = tonumber(holder[2]) or -1, tonumber(holder[3]) or 0, tonumber(holder[4]) or 0
+    local packed = holder[5]
+    if packed ~= nil and type(packed) ~= 'table' then holder[5] = packed and cmsgpack.unpack(packed) or {} end
+  end
   return holder
 end
 
--- Have a hash written at the end, and kept for at least this long from now.
-local function refresh(holder, seconds)
+-- The list and the position of a limit's counter.
+local function counter_of(limits, limit, holder)
+  local at = limit.at
+  if not at then return holder, 1 end
+  local list = holder[5]
+  if list[at] == limit.id then return list, at end
+  for i = 1, #list, 4 do
+    if list[i] == limit.id then return list, i end
+  end
+  at = #list + 1
+  if at > 4 * MAX_COUNTERS then
+    -- Counters of limits that were replaced must not pile up.
+    at = 1
+    while limits.ids[list[at]] do at = at + 4 end
+  end
+  list[at], list[at + 1], list[at + 2], list[at + 3] = limit.id, -1, 0, 0
+  return list, at
+end
+
+-- Have a hash written at the end.
+local function touch(name, holder)
   if not holder.touched then
     holder.touched = true
-    touched[#touched + 1] = holder
+    touched[#touched + 1] = name
   end
-  if seconds then holder.ttl = max(holder.ttl or keep, seconds) end
+end
+
+-- Have it kept for this long from now, too.
+local function refresh(name, holder, life_ms)
+  touch(name, holder)
+  holder.ttl = max(holder.ttl or 0, keep + ceil(life_ms / 1000))
+end
+
+local function mark(name, holder, list)
+  if list == holder then holder.hour_changed = true else holder.list_changed = true end
+  touch(name, holder)
 end
 
 -- Move a counter on to this moment. Gives the ms until its window ends, and when it ends.
-local function roll(holder, limit, counter)
-  local index, length, ends = window_of(limit.length)
-  if counter.h < index then
-    counter.p = counter.h == index - 1 and counter.n or 0
-    counter.h, counter.n, counter.turned = index, 0, true
-  elseif counter.h > index then
+local function roll(limit, list, at, name, holder, life)
+  local index = list[at + 1]
+  if index == limit.index then return limit.left, limit.ends end
+  if index > limit.index then
     -- A clock that stepped back leaves the window that began; one that was further ahead was wrong.
-    local _, stored_length, stored_end = window_of(limit.length, counter.h)
-    if stored_end - stored_length - now <= min(STEP, stored_length) then
-      length, ends = stored_length, stored_end
-    else
-      counter.h, counter.turned = index, true
-    end
+    local _, length, ends = window_of(limit.length, index)
+    if ends - length - now <= min(STEP, length) then return min(ends - now, length), ends end
+  else
+    list[at + 2], list[at + 3] = 0, index == limit.index - 1 and list[at + 2] or 0
   end
-  counter.life = ends - now + (limit.sliding and length or 0)
-  return min(ends - now, length), ends
-end
-
-local function charge(holder, limit, counter, units)
-  if counter.turned then
-    refresh(holder, keep)
-    holder.turned = true
-  end
-  if units ~= 0 then
-    counter.n, counter.changed = min(counter.n + units, MAX_USED), true
-    refresh(holder)
-  end
+  list[at + 1] = limit.index
+  if list == holder then holder.hour_turned = true end
+  mark(name, holder, list)
+  refresh(name, holder, life)
+  return limit.left, limit.ends
 end
 
 local function ticks_of(length)
@@ -158,174 +186,198 @@ local function ticks_of(length)
   return tick, ceil(length / tick)
 end
 
--- Units that are left, below 0: a debt.
-local function free_of(limit, counter, left)
-  local free = limit.limit - counter.n
-  if limit.sliding and counter.p > 0 then
-    local tick, ticks = ticks_of(limit.length)
-    free = free - ceil_div(counter.p * ceil(left / tick), ticks)
-  end
-  return free
-end
-
 -- ms until a cost fits that does not fit now.
-local function wait_for(limit, counter, cost, left)
+local function wait_for(limit, list, at, left)
+  local cost = limit.cost
   if not limit.sliding or cost > limit.limit then return left end
   local tick, ticks = ticks_of(limit.length)
-  local spare = limit.limit - counter.n - cost
-  if spare >= 0 then return max(1, left - floor(spare * ticks / counter.p) * tick) end
-  return max(1, left + limit.length - min(ticks, floor((limit.limit - cost) * ticks / counter.n)) * tick)
+  local spare = limit.limit - list[at + 2] - cost
+  if spare >= 0 then return max(1, left - floor(spare * ticks / list[at + 3]) * tick) end
+  return max(1, left + limit.length - min(ticks, floor((limit.limit - cost) * ticks / list[at + 2])) * tick)
+end
+
+local THIS_HOUR = {
+  length = HOUR, index = hour, left = hour_ends_s * 1000 - now, ends = hour_ends_s * 1000,
+}
+
+-- The most frequent question: a unit of one fixed hour of the key. What use() does, without what it does not need.
+local function use_hour(limit, name, key, generation)
+  local left_s, ends_s = hour_left_s, hour_ends_s
+  if key[2] ~= hour then
+    local left, ends = roll(THIS_HOUR, key, 1, name, key, HOUR)
+    left_s, ends_s = max(1, ceil(left / 1000)), floor(ends / 1000)
+  end
+  local free = limit - key[3]
+  if free < 1 then return answer(1, generation, left_s, {max(0, free), left_s, ends_s, 0}) end
+  key[3] = key[3] + 1
+  mark(name, key, key)
+  answer(0, generation, left_s, {free - 1, left_s, ends_s})
+end
+
+-- Of each limit of a question: its counter, units that are left (below 0: a debt), and ms until its window ends. Used
+-- again for each question.
+local lists, positions, free, left = {}, {}, {}, {}
+
+local function charge(i, limit, units, key_name, key, owner_name, owner)
+  local list, at = lists[i], positions[i]
+  list[at + 2] = min(list[at + 2] + units, MAX_USED)
+  if limit.owner then mark(owner_name, owner, list) else mark(key_name, key, list) end
 end
 
 -- Settle a charge by what was used of each limit: return units to the windows that they came from, or charge more.
-local function settle(limits, key, owner, windows, actual)
+local function settle(limits, key_name, key, owner_name, owner, windows, actual)
   local next_window, next_actual = string.gmatch(windows, '%-?%d+'), string.gmatch(actual, '%d+')
   for i = 1, #limits do
-    local limit = limits[i]
-    local holder = limit.owner and owner or key
-    local counter, index, more = holder.counters[limit.id], tonumber(next_window()), tonumber(next_actual()) - limit.cost
-    roll(holder, limit, counter)
-    if more > 0 then
-      charge(holder, limit, counter, more)
-    elseif counter.h == index then
-      charge(holder, limit, counter, max(more, -counter.n))
-    elseif counter.h == index + 1 then
-      counter.p, counter.turned = max(0, counter.p + more), true
-      charge(holder, limit, counter, 0)
+    local limit, list, at = limits[i], lists[i], positions[i]
+    local window, more = tonumber(next_window()), tonumber(next_actual()) - limit.cost
+    if more > 0 or list[at + 1] == window then
+      charge(i, limit, max(more, -list[at + 2]), key_name, key, owner_name, owner)
+    elseif list[at + 1] == window + 1 then
+      list[at + 3] = max(0, list[at + 3] + more)
+      charge(i, limit, 0, key_name, key, owner_name, owner)
     end
   end
 end
 
-local function use(limits, key, owner, generation, record, keep_ms, actual)
-  local states, free, exhausted, fits, wait = {}, {}, {}, true, 0
-  local is_done = false
-  if record then
-    local known = redis.call('GET', record)
-    is_done = known or actual ~= ''
-    if known and known ~= '' and actual ~= '' then
-      settle(limits, key, owner, known, actual)
-      redis.call('SET', record, '', 'PX', keep_ms)
-    end
-  end
+-- Move the counters of all limits on to this moment.
+local function find_counters(limits, key_name, key, owner_name, owner)
   for i = 1, #limits do
     local limit = limits[i]
-    local holder = limit.owner and owner or key
-    local counter, cost = holder.counters[limit.id], is_done and 0 or limit.cost
-    local left_ms, ends = roll(holder, limit, counter)
-    free[i] = free_of(limit, counter, left_ms)
-    states[3 * i - 2], states[3 * i - 1], states[3 * i] = free[i], max(1, ceil(left_ms / 1000)), floor(ends / 1000)
-    if free[i] < cost and not is_done then
-      fits = false
-      exhausted[#exhausted + 1] = i - 1
-      states[3 * i - 1] = max(1, ceil(wait_for(limit, counter, cost, left_ms) / 1000))
-      wait = max(wait, states[3 * i - 1])
+    local list, at
+    if limit.owner then
+      list, at = counter_of(limits, limit, owner)
+      left[i] = roll(limit, list, at, owner_name, owner, limits.owner_life)
+    else
+      list, at = counter_of(limits, limit, key)
+      left[i] = roll(limit, list, at, key_name, key, limits.key_life)
     end
+    lists[i], positions[i] = list, at
   end
-  if not fits then
-    for i = 1, #limits do
-      local limit = limits[i]
-      local holder = limit.owner and owner or key
-      charge(holder, limit, holder.counters[limit.id], 0)
-      states[3 * i - 2] = max(0, free[i])
+end
+
+-- Whether nothing is left to charge: a charge with this name was made before, or this settles it.
+local function was_charged(limits, key_name, key, owner_name, owner, record, keep_ms, actual)
+  local known = call('GET', record)
+  if known and known ~= '' and actual ~= '' then
+    settle(limits, key_name, key, owner_name, owner, known, actual)
+    call('SET', record, '', 'PX', keep_ms)
+  end
+  return known or actual ~= ''
+end
+
+local function use(limits, key_name, key, owner_name, owner, generation, record, keep_ms, actual)
+  local states, exhausted, wait, n = {}, nil, 0, #limits
+  find_counters(limits, key_name, key, owner_name, owner)
+  local is_done = record and was_charged(limits, key_name, key, owner_name, owner, record, keep_ms, actual)
+  for i = 1, n do
+    local limit, list, at = limits[i], lists[i], positions[i]
+    local left_ms, cost = left[i], is_done and 0 or limit.cost
+    local left_s, ends_s, room = limit.left_s, limit.ends_s, limit.limit - list[at + 2]
+    if list[at + 1] ~= limit.index then
+      local _, _, ends = window_of(limit.length, list[at + 1])
+      left_s, ends_s = max(1, ceil(left_ms / 1000)), floor(ends / 1000)
     end
-    for i = 1, #exhausted do states[3 * #limits + i] = exhausted[i] end
+    if limit.sliding and list[at + 3] > 0 then
+      local tick, ticks = ticks_of(limit.length)
+      room = room - ceil_div(list[at + 3] * ceil(left_ms / tick), ticks)
+    end
+    if room < cost and not is_done then
+      left_s = max(1, ceil(wait_for(limit, list, at, left_ms) / 1000))
+      wait = max(wait, left_s)
+      exhausted = exhausted or {}
+      exhausted[#exhausted + 1] = i - 1
+    end
+    free[i] = room
+    states[3 * i - 2], states[3 * i - 1], states[3 * i] = max(0, room - cost), left_s, ends_s
+  end
+  if exhausted then
+    for i = 1, n do states[3 * i - 2] = max(0, free[i]) end
+    for i = 1, #exhausted do states[3 * n + i] = exhausted[i] end
     return answer(1, generation, wait, states)
   end
   if record and not is_done then
     local windows = {}
-    for i = 1, #limits do windows[i] = ((limits[i].owner and owner or key).counters[limits[i].id]).h end
-    redis.call('SET', record, table.concat(windows, ' '), 'PX', keep_ms)
+    for i = 1, n do windows[i] = lists[i][positions[i] + 1] end
+    call('SET', record, table.concat(windows, ' '), 'PX', keep_ms)
   end
-  for i = 1, #limits do
-    local limit = limits[i]
-    local holder, cost = limit.owner and owner or key, is_done and 0 or limit.cost
-    charge(holder, limit, holder.counters[limit.id], cost)
-    states[3 * i - 2] = max(0, free[i] - cost)
+  if not is_done then
+    for i = 1, n do
+      local cost = limits[i].cost
+      if cost > 0 then charge(i, limits[i], cost, key_name, key, owner_name, owner) end
+    end
   end
   -- A write in any case, so that a server that may not write (demoted, or cut off from its replicas) admits nothing.
-  if not key.touched then refresh(key, keep) end
-  return answer(0, generation, states[2] or max(1, ceil(((hour + 1) * HOUR - now) / 1000)), states)
+  if not key.touched then refresh(key_name, key, 0) end
+  answer(0, generation, states[2] or hour_left_s, states)
 end
 
 local function blocked_ms(address)
-  local left = blocks[address]
-  if not left then
-    left = max(0, tonumber(redis.call('HGET', address, 'b') or 0) - now)
-    if left > longest_block then
-      -- Begun while the clock was ahead.
-      left = longest_block
-      redis.call('HSET', address, 'b', now + left)
-      redis.call('PEXPIRE', address, left)
-    end
-    blocks[address] = left
+  local ms = blocks[address]
+  if ms then return ms end
+  ms = max(0, tonumber(call('HGET', address, 'b') or 0) - now)
+  if ms > longest_block then
+    -- Begun while the clock was ahead.
+    ms = longest_block
+    call('HSET', address, 'b', now + ms)
+    call('PEXPIRE', address, ms)
   end
-  return left
+  blocks[address] = ms
+  return ms
 end
 
-local function give_generation(holder, has_row)
-  if not holder.g and has_row then
-    -- Only for an asker with the key's row, so that strangers cannot fill this server with keys.
-    holder.g, holder.is_new = ARGV[2], true
-    refresh(holder, keep)
-  end
-  return holder.g
+-- Give a generation to a key or owner without one. Only for an asker with the key's row, so that strangers cannot fill
+-- this server with keys.
+local function create(name, holder)
+  holder[1], holder.is_new = ARGV[2], true
+  refresh(name, holder, 0)
 end
 
 local function question(k, a, record, keep_ms, actual)
   local how = tonumber(ARGV[a + 2])
-  local has_row, fresh, charges, looks = how % 3 > 0, how % 3 == 2, how % 6 >= 3, how % 12 >= 6
-  if looks then
-    local left = blocked_ms(KEYS[k])
-    if left > 0 then return answer(2, '', max(1, ceil(left / 1000))) end
+  if how % 12 >= 6 then
+    local ms = blocked_ms(KEYS[k])
+    if ms > 0 then return answer(2, '', max(1, ceil(ms / 1000))) end
   end
-  local limits = limits_of(ARGV[a + 1])
-  local key, owner_name = load(KEYS[k + 1], limits.key), KEYS[k + 2]
-  if not has_row then owner_name = redis.call('HGET', KEYS[k + 1], 'o') end
-  local owner = owner_name and load(owner_name, limits.owner)
-  local key_generation, owner_generation = give_generation(key, has_row), owner and give_generation(owner, has_row)
-  local generation = ''
-  if key_generation and owner_generation then generation = key_generation .. '.' .. owner_generation .. signature end
-  key.o = has_row and owner_name
-  key.owner = owner
-  if not fresh and (generation == '' or generation ~= ARGV[a]) then return answer(3, generation, 1) end
-  if not charges then return answer(0, generation, max(1, ceil(((hour + 1) * HOUR - now) / 1000))) end
-  return use(limits, key, owner, generation, record, keep_ms, actual)
+  local has_row, spec, key_name, owner_name = how % 3 > 0, ARGV[a + 1], KEYS[k + 1], KEYS[k + 2]
+  local hourly = tonumber(spec)
+  local limits = not hourly and limits_of(spec)
+  local key = load(key_name, hourly and 4 or limits.key_depth)
+  if not has_row then owner_name = call('HGET', key_name, 'o') end
+  local owner = owner_name and load(owner_name, hourly and 1 or limits.owner_depth)
+  if has_row then
+    if not key[1] then create(key_name, key) end
+    if not owner[1] then create(owner_name, owner) end
+    key.owner_name = owner_name
+  end
+  local generation = key[1] and owner and owner[1] and key[1] .. '.' .. owner[1] .. signature or ''
+  if how % 3 ~= 2 and (generation == '' or generation ~= ARGV[a]) then return answer(3, generation, 1) end
+  if how % 6 < 3 then return answer(0, generation, hour_left_s) end
+  if hourly then return use_hour(hourly, key_name, key, generation) end
+  use(limits, key_name, key, owner_name, owner, generation, record, keep_ms, actual)
 end
 
 -- What was counted, in one write per hash; HSET first, which is what a server whose memory is full refuses.
-local function write(holder)
-  local values, n, life = {}, 0, 0
-  if holder.is_new then
-    values[1], values[2], n = 'g', holder.g, 2
+local function write(name, holder)
+  if holder.hour_changed and not holder.ttl and not holder.list_changed then
+    call('HSET', name, 'n', holder[3])
+    return
   end
-  if holder.ttl and holder.o then
-    values[n + 1], values[n + 2], n = 'o', holder.o, n + 2
+  local values, n = {}, 0
+  if holder.is_new then values[1], values[2], n = 'g', holder[1], 2 end
+  if holder.ttl and holder.owner_name then
+    values[n + 1], values[n + 2], n = 'o', holder.owner_name, n + 2
   end
-  for id, counter in pairs(holder.counters) do
-    if counter.turned then
-      values[n + 1], values[n + 2], values[n + 3], values[n + 4] = id .. 'h', counter.h, id .. 'p', counter.p
-      n = n + 4
-    end
-    if counter.turned or counter.changed then
-      values[n + 1], values[n + 2], n = id .. 'n', counter.n, n + 2
-    end
-    life = max(life, counter.life or 0)
+  if holder.hour_turned then
+    values[n + 1], values[n + 2], values[n + 3], values[n + 4], n = 'h', holder[2], 'p', holder[4], n + 4
   end
-  if n > 0 then redis.call('HSET', holder.name, unpack(values)) end
-  if holder.ttl then
-    -- Counters of limits that were replaced must not pile up.
-    if holder.turned and redis.call('HLEN', holder.name) > MAX_FIELDS then
-      for _, field in ipairs(redis.call('HKEYS', holder.name)) do
-        local id = string.match(field, '^(.+/)[hnp]$')
-        if id and not holder.counters[id] then redis.call('HDEL', holder.name, field) end
-      end
-    end
-    redis.call('EXPIRE', holder.name, max(holder.ttl, ceil(life / 1000) + keep))
-  end
+  if holder.hour_changed then values[n + 1], values[n + 2], n = 'n', holder[3], n + 2 end
+  if holder.list_changed then values[n + 1], values[n + 2], n = 'c', cmsgpack.pack(holder[5]), n + 2 end
+  if n > 0 then call('HSET', name, unpack(values)) end
+  if holder.ttl then call('EXPIRE', name, holder.ttl) end
 end
 
-local k, a = 1, 6
-while a <= #ARGV do
+local k, a, last = 1, 6, #ARGV
+while a <= last do
   if tonumber(ARGV[a + 2]) >= 12 then
     question(k, a, KEYS[k + 3], ARGV[a + 3], ARGV[a + 4])
     k, a = k + 4, a + 5
@@ -335,9 +387,9 @@ while a <= #ARGV do
   end
 end
 for i = 1, #touched do
-  local holder = touched[i]
-  -- The generation of the owner lives as long as that of its keys.
-  if holder.ttl and holder.owner then refresh(holder.owner, holder.ttl) end
+  local holder = holders[touched[i]]
+  -- The generation of the owner lives at least as long as that of its keys.
+  if holder.ttl and holder.owner_name then refresh(holder.owner_name, holders[holder.owner_name], 0) end
 end
-for i = 1, #touched do write(touched[i]) end
+for i = 1, #touched do write(touched[i], holders[touched[i]]) end
 return reply
