@@ -122,7 +122,7 @@ def test_names_are_shown_whole_and_as_they_are() -> None:
         assert "\x1b" not in result.stdout
 
 
-def test_notes_of_an_owner_steer_nobodys_terminal() -> None:
+def test_metadata_of_an_owner_does_not_control_the_terminal() -> None:
     notes = {"a\x1b[2J": "\x1b]52;c;cm0gLXJmIH4=\x07", "b": "x\nstatus  active\u202e", "c": ["\x9b2J"]}
     _, id = make("n", "--metadata", json.dumps(notes))
     shown = keyauth("keys", "show", id).stdout

@@ -193,7 +193,7 @@ def test_without_redis_in_reach_keys_are_seen_and_changes_are_stored(monkeypatch
     assert read("keys", "show", id)["status"] == "revoked"
 
 
-def test_workers_hear_of_a_change_at_once(redis_url: str) -> None:
+def test_workers_learn_of_a_change_immediately(redis_url: str) -> None:
     token, id = make()
 
     async def work(worker: KeyAuth) -> None:

@@ -32,7 +32,7 @@ async def test_the_tenth_failure_is_a_401_and_the_next_request_a_429(
         assert await scene.fail() == [429]
 
 
-async def test_nine_failures_block_nobody(open_scene: OpenScene) -> None:
+async def test_nine_failures_block_no_address(open_scene: OpenScene) -> None:
     async with open_scene() as scene:
         assert await scene.fail(9) == [401] * 9
         assert not await is_blocked(scene)
@@ -67,7 +67,7 @@ async def test_bad_sessions_are_no_failed_attempts(open_scene: OpenScene) -> Non
 
 
 @pytest.mark.parametrize("limits", [(10, 300, 300), (3, 60, 900), (1, 5, 7)])
-async def test_a_block_lasts_as_long_as_set_and_the_count_starts_anew(
+async def test_a_block_lasts_as_long_as_set_and_the_count_starts_again(
     open_scene: OpenScene, limits: tuple[int, int, int]
 ) -> None:
     failures, window_s, block_s = limits
@@ -83,7 +83,7 @@ async def test_a_block_lasts_as_long_as_set_and_the_count_starts_anew(
         assert await is_blocked(scene)
 
 
-async def test_the_count_starts_anew_even_where_the_window_outlasts_the_block(
+async def test_the_count_starts_again_even_if_the_window_outlasts_the_block(
     open_scene: OpenScene,
 ) -> None:
     async with open_scene(failure_window_s=3000, block_for_s=10, block_after_failures=5) as scene:

@@ -84,7 +84,7 @@ async def test_a_refused_right_secret_is_challenged(open_scene: OpenScene, state
         assert lines[1].startswith(BEARER_LINE)
 
 
-async def test_an_invalid_session_is_told_as_an_invalid_token(open_scene: OpenScene) -> None:
+async def test_an_invalid_session_is_reported_as_an_invalid_token(open_scene: OpenScene) -> None:
     async with open_scene() as scene:
         key = await scene.key()
         both = await scene.send("POST", "/notes", token=key.token, bearer="no-session")

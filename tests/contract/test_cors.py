@@ -276,7 +276,7 @@ async def test_a_refusal_can_be_read_by_an_origin_of_the_setting(open_scene: Ope
         assert allows(answer, SITE)
 
 
-async def test_a_block_is_told_alike_whether_the_key_is_remembered_or_not(open_scene: OpenScene) -> None:
+async def test_a_block_is_reported_alike_whether_the_key_is_cached_or_not(open_scene: OpenScene) -> None:
     """The block comes before the key, so what origins the key has says nothing about this answer."""
     async with open_scene(block_after_failures=1) as scene:
         key = await scene.key(allowed_origins=[SHOP])

@@ -174,7 +174,7 @@ async def test_bad_limits_are_a_422_that_names_the_field(open_scene: OpenScene, 
         assert invalid.value.field == "limits"
 
 
-async def test_nobody_without_admin_grants_more_than_the_defaults(open_scene: OpenScene) -> None:
+async def test_no_caller_without_admin_grants_more_than_the_defaults(open_scene: OpenScene) -> None:
     async with open_scene(default_hourly_limit=10) as scene:
         session = await scene.caller("session", "*")
         key = await scene.key()

@@ -182,7 +182,7 @@ async def test_what_a_key_may_manage_is_in_its_scopes_by_name(
         assert answer.status_code == (201 if may_write else 403)
 
 
-async def test_a_bad_credential_is_refused_as_everywhere(open_scene: OpenScene) -> None:
+async def test_a_bad_credential_is_refused_as_on_other_routes(open_scene: OpenScene) -> None:
     async with open_scene() as scene:
         for credentials, code in (
             ({}, "missing_credentials"),

@@ -112,7 +112,7 @@ async def test_the_old_secret_works_until_the_overlap_ends(open_scene: OpenScene
         assert await answer_to(scene, new) is None
 
 
-async def test_without_overlap_the_old_secret_ends_at_once(open_scene: OpenScene) -> None:
+async def test_without_overlap_the_old_secret_ends_immediately(open_scene: OpenScene) -> None:
     async with open_scene(block_after_failures=1) as scene:
         key, session = await scene.key(), await scene.session()
         assert await answer_to(scene, key.token) is None
@@ -122,7 +122,7 @@ async def test_without_overlap_the_old_secret_ends_at_once(open_scene: OpenScene
         assert await answer_to(scene, new) is None
 
 
-async def test_the_overlap_is_a_day_unless_told(open_scene: OpenScene) -> None:
+async def test_the_overlap_is_a_day_by_default(open_scene: OpenScene) -> None:
     async with open_scene() as scene:
         key, session = await scene.key(), await scene.session()
         await rotate(scene, key.id, session)

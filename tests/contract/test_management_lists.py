@@ -78,7 +78,7 @@ async def test_a_key_made_between_two_pages_moves_no_other(open_scene: OpenScene
         assert ids == made[::-1]
 
 
-async def test_a_page_holds_fifty_unless_told(open_scene: OpenScene) -> None:
+async def test_a_page_holds_fifty_by_default(open_scene: OpenScene) -> None:
     async with open_scene(max_keys_per_owner=1000) as scene:
         session = await scene.session()
         for number in range(52):
@@ -142,7 +142,7 @@ async def test_forgotten_keys_are_found(open_scene: OpenScene) -> None:
         assert await ids_of(scene, session, unused_for_days=92) == []
 
 
-async def test_the_last_use_is_told(open_scene: OpenScene) -> None:
+async def test_the_last_use_is_shown(open_scene: OpenScene) -> None:
     async with open_scene() as scene:
         session = await scene.session()
         key = await scene.key()
@@ -190,7 +190,7 @@ async def test_usage_includes_hours_with_nothing(open_scene: OpenScene) -> None:
             assert all((item["admitted"], item["refused"]) == (0, 0) for item in items), hours
 
 
-async def test_usage_covers_a_day_unless_told_and_a_week_at_most(open_scene: OpenScene) -> None:
+async def test_usage_covers_a_day_by_default_and_a_week_at_most(open_scene: OpenScene) -> None:
     async with open_scene() as scene:
         key, session = await scene.key(), await scene.session()
         path = f"/api-keys/{key.id}/usage"

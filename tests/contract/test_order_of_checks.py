@@ -53,7 +53,7 @@ async def test_a_finding_uses_the_units_that_the_contract_says(open_scene: OpenS
         assert remaining_of(answer) == LIMIT - 1 - 3 * FINDINGS[defect][3]
 
 
-async def test_a_refusal_for_the_cap_uses_no_unit(open_scene: OpenScene) -> None:
+async def test_a_refusal_by_the_rate_limit_uses_no_unit(open_scene: OpenScene) -> None:
     async with open_scene() as scene:
         key = await scene.key(hourly_limit=2)
         assert await scene.spend(key.token, 7) == [200] * 2 + [429] * 5
@@ -82,7 +82,7 @@ async def test_a_session_alone_route_tells_session_before_scope(open_scene: Open
         assert (await scene.get("/my-profile", bearer=wide)).status_code == 200
 
 
-async def test_missing_is_told_even_from_a_blocked_address(open_scene: OpenScene) -> None:
+async def test_missing_is_reported_even_from_a_blocked_address(open_scene: OpenScene) -> None:
     async with open_scene(block_after_failures=1) as scene:
         await scene.fail()
         assert code_of(await scene.get()) == "missing_api_key"

@@ -52,7 +52,7 @@ async def test_the_log_says_which_keys_were_turned_away(
     assert key.token not in caplog.text
 
 
-async def test_a_missing_key_is_told_without_the_limiter(open_without_limiter: OpenWithout) -> None:
+async def test_a_missing_key_is_reported_without_the_limiter(open_without_limiter: OpenWithout) -> None:
     async with open_without_limiter(on_limiter_outage="deny") as scene:
         answer = await scene.get()
         assert (answer.status_code, code_of(answer)) == (401, "missing_api_key")
@@ -64,7 +64,7 @@ async def test_local_admits_and_still_limits(open_without_limiter: OpenWithout) 
         assert await scene.spend(key.token, 3) == [200, 200, 429]
 
 
-async def test_a_revocation_that_cannot_be_told_everywhere_is_stored_and_says_so(
+async def test_a_revocation_that_cannot_be_announced_is_stored_and_says_so(
     open_without_limiter: OpenWithout,
 ) -> None:
     async with open_without_limiter(on_limiter_outage="local") as scene:

@@ -179,7 +179,7 @@ async def test_a_session_lasts_for_the_setting_where_no_ttl_is_given(
         assert code_of(await scene.get("/me", bearer=session)) == "invalid_session"
 
 
-async def test_a_revoked_session_is_refused_at_once(open_scene: OpenScene) -> None:
+async def test_a_revoked_session_is_refused_immediately(open_scene: OpenScene) -> None:
     async with open_scene() as scene:
         one, other = await scene.session("alice"), await scene.session("alice")
         bobs = await scene.session("bob")

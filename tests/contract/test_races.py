@@ -186,7 +186,7 @@ async def test_unused_units_end_with_their_hour(fleet: Fleet, owner: Session, cl
     assert told([answer for answer in answers if ends_in_s(answer) > 1])[ADMITTED] == 100
 
 
-async def test_the_failure_that_reaches_the_number_is_the_last_that_is_told_so(
+async def test_the_failure_that_reaches_the_number_is_the_last_that_is_answered_as_one(
     fleet: Fleet, owner: Session, clock: SharedClock
 ) -> None:
     """Failures of every kind and good requests at once: from the block on nothing else is answered, until it ends."""
@@ -241,7 +241,7 @@ async def test_no_owner_gets_more_keys_than_allowed(fleet: Fleet, owner: Session
 
 
 @pytest.mark.parametrize(("overlap_s", "alive"), [(3600, 2), (0, 1)])
-async def test_however_many_rotate_at_once_few_secrets_are_alive(
+async def test_concurrent_rotations_leave_few_live_secrets(
     fleet: Fleet, owner: Session, overlap_s: int, alive: int
 ) -> None:
     key = await make_key(fleet, owner)

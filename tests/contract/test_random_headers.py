@@ -95,7 +95,7 @@ def assert_sound(answer: RawAnswer, request: Any, token: str) -> None:
 
 @fuzzed(300)
 @given(request=requests)
-async def test_any_request_is_answered_soundly_and_let_in_by_the_key_alone(patient_scene: Scene, request: Any) -> None:
+async def test_any_request_is_answered_and_only_the_key_admits_it(patient_scene: Scene, request: Any) -> None:
     scene = patient_scene
     key, session = await credentials_of(scene)
     headers = [(name, filled_in(value, key, session)) for name, value in request["headers"]]
@@ -120,7 +120,7 @@ async def credentials_of(scene: Scene) -> tuple[Issued, str]:
 
 @fuzzed(50)
 @given(at=st.integers(0, 70), character=st.characters(max_codepoint=255))
-async def test_no_neighbour_of_a_valid_token_is_let_in(patient_scene: Scene, at: int, character: str) -> None:
+async def test_no_neighbor_of_a_valid_token_is_admitted(patient_scene: Scene, at: int, character: str) -> None:
     key, _ = await credentials_of(patient_scene)
     at %= len(key.token)
     neighbour = key.token[:at] + character + key.token[at + 1 :]

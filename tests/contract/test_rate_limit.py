@@ -49,7 +49,7 @@ async def test_a_window_ends_with_the_clock_hour_and_not_an_hour_later(
 
 @pytest.mark.parametrize("algorithm", ["fixed_window", "sliding_window"])
 @pytest.mark.parametrize("path", ["/models", "/stream", "/asked-often"])
-async def test_concurrent_requests_never_exceed_the_cap(open_scene: OpenScene, algorithm: str, path: str) -> None:
+async def test_concurrent_requests_never_exceed_the_limit(open_scene: OpenScene, algorithm: str, path: str) -> None:
     async with open_scene(rate_limit_algorithm=algorithm) as scene:
         key = await scene.key(hourly_limit=10)
         session = await scene.session()
@@ -61,7 +61,7 @@ async def test_concurrent_requests_never_exceed_the_cap(open_scene: OpenScene, a
         assert {remaining_of(answer) for answer in refused} == {0}
 
 
-async def test_keys_do_not_share_a_cap(open_scene: OpenScene) -> None:
+async def test_keys_do_not_share_a_limit(open_scene: OpenScene) -> None:
     async with open_scene() as scene:
         one, other = await scene.key(hourly_limit=1), await scene.key(hourly_limit=1)
         assert await scene.spend(one.token, 2) == [200, 429]
@@ -81,7 +81,7 @@ async def test_the_default_of_the_default_is_a_thousand(open_scene: OpenScene) -
         assert quota_of(await scene.get(token=key.token)) == 1000
 
 
-async def test_without_a_default_there_is_no_cap_and_no_header(open_scene: OpenScene) -> None:
+async def test_without_a_default_a_key_has_no_limit_and_no_header(open_scene: OpenScene) -> None:
     async with open_scene(default_hourly_limit=None, rate_limit_headers="both") as scene:
         key = await scene.key()
         answer = await scene.get(token=key.token)
@@ -92,7 +92,7 @@ async def test_without_a_default_there_is_no_cap_and_no_header(open_scene: OpenS
         assert await scene.spend(capped.token, 2) == [200, 429]
 
 
-async def test_a_changed_limit_holds_at_once(open_scene: OpenScene) -> None:
+async def test_a_changed_limit_takes_effect_immediately(open_scene: OpenScene) -> None:
     async with open_scene() as scene:
         key = await scene.key(hourly_limit=10)
         await scene.spend(key.token, 5)

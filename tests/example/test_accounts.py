@@ -140,7 +140,7 @@ async def test_key_sees_the_notes_of_its_owner_alone(client: httpx.AsyncClient) 
     assert (await client.get("/v1/notes", headers={"api-key": bobs_key})).json() == []
 
 
-async def test_adding_a_note_wants_key_and_session(client: httpx.AsyncClient) -> None:
+async def test_adding_a_note_requires_a_key_and_a_session(client: httpx.AsyncClient) -> None:
     session = await log_in(client)
     key = await make_key(client, session)
     note = {"text": "Hello"}

@@ -106,7 +106,7 @@ def test_forged_address_does_not_help(start_demo: StartDemo) -> None:
     assert [answer.status_code for answer in forged] == [401, 401, 429]
 
 
-def test_websocket_wants_a_key(demo: Demo) -> None:
+def test_websocket_requires_a_key(demo: Demo) -> None:
     address = f"ws{demo.url.removeprefix('http')}/v1/echo"
     with connect(address, additional_headers={"api-key": demo.key}, proxy=None) as websocket:
         websocket.send("hello")

@@ -20,7 +20,7 @@ LONG = [
     "reliability/test_short.py",
     "unit/limiter/test_redis_outage.py",
     "example/test_openapi.py",
-    "contract/test_changes_hold_at_once.py",
+    "contract/test_changes_take_effect_immediately.py",
     "unit/store/test_database_outage.py",
 ]
 """Modules that take long, or wait for long. They begin, so that no process is left alone with one at the end."""

@@ -40,7 +40,7 @@ def test_the_clock_stands_until_it_is_moved() -> None:
     assert clock.now == datetime(2030, 1, 1, 1, 1, 30, tzinfo=UTC)
 
 
-def test_a_clock_wants_a_time_zone() -> None:
+def test_a_clock_requires_a_time_zone() -> None:
     with pytest.raises(ValueError, match="time zone"):
         FrozenClock(datetime(2030, 1, 1))  # noqa: DTZ001  # the mistake that is tested
 

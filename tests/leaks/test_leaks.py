@@ -176,7 +176,7 @@ async def test_a_signed_message_of_another_form_is_refused(client: httpx.AsyncCl
     assert (await client.post("/leaks", content=body, headers=signed(body))).status_code == status
 
 
-async def test_all_tokens_of_a_message_are_revoked_though_no_worker_can_be_told(
+async def test_all_tokens_of_a_message_are_revoked_though_no_worker_can_be_notified(
     auth: KeyAuth, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = [await auth.keys.create("alice", name) for name in "abc"]

@@ -37,7 +37,7 @@ def build(make_auth: MakeAuth, make_client: Any) -> Build:
 
 
 @pytest.mark.parametrize("user_id", [None, "", 7, "a" * 256, "a\x00b"])
-async def test_a_resolver_that_names_no_user_lets_nobody_in(build: Build, user_id: Any) -> None:
+async def test_a_resolver_that_names_no_user_admits_no_request(build: Build, user_id: Any) -> None:
     async def resolve(_token: str, _connection: Any) -> SessionPrincipal:
         return SessionPrincipal(user_id=user_id)
 
@@ -49,7 +49,7 @@ async def test_a_resolver_that_names_no_user_lets_nobody_in(build: Build, user_i
             assert (answer.status_code, answer.json()["code"]) == (401, "invalid_session")
 
 
-async def test_a_session_that_its_resolver_says_is_over_lets_nobody_in(build: Build) -> None:
+async def test_a_session_that_its_resolver_calls_expired_admits_no_request(build: Build) -> None:
     ends_in_s = 60
 
     async def resolve(_token: str, _connection: Any) -> SessionPrincipal:

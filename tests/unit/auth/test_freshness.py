@@ -176,7 +176,7 @@ several_workers = pytest.mark.parametrize("stack", ["postgres-valkey", "sqlite-r
 
 @several_workers
 @pytest.mark.parametrize("change", ["revoke", "disable", "narrow", "rotate"])
-async def test_another_worker_knows_of_a_change_at_once(make_auth: MakeAuth, change: str) -> None:
+async def test_another_worker_knows_of_a_change_immediately(make_auth: MakeAuth, change: str) -> None:
     here, there = make_auth(), make_auth()
     async with here, there:
         created = await make_key(here)
@@ -201,7 +201,7 @@ async def test_another_worker_knows_of_a_change_at_once(make_auth: MakeAuth, cha
 
 
 @several_workers
-async def test_a_change_whose_worker_died_before_telling_is_told_by_another(
+async def test_a_change_whose_worker_died_is_announced_by_another(
     make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dying, other = make_auth(), make_auth()
@@ -243,7 +243,7 @@ async def test_a_start_that_is_cut_off_leaves_nothing_open(
 
 
 @pytest.mark.parametrize("stack", ["sqlite-redis6"], indirect=True)
-async def test_changes_that_are_told_late_though_redis_answers_are_in_the_log(
+async def test_changes_that_are_announced_late_though_redis_responds_are_logged(
     make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with make_auth() as auth:
@@ -261,7 +261,7 @@ async def test_changes_that_are_told_late_though_redis_answers_are_in_the_log(
 
 
 @several_workers
-async def test_all_changes_that_piled_up_are_told_in_one_look(
+async def test_all_waiting_changes_are_announced_in_one_poll(
     make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A script ends thousands of keys while Redis is away; the last must not hold later than the first by minutes."""
@@ -303,7 +303,7 @@ def test_a_keyauth_can_be_started_again_in_another_event_loop(make_auth: MakeAut
 
 
 @several_workers
-async def test_the_second_try_of_a_change_that_could_not_be_told_tells_it(
+async def test_the_second_try_of_a_change_that_could_not_be_announced_announces_it(
     make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = make_auth(), make_auth()
@@ -324,7 +324,7 @@ async def test_the_second_try_of_a_change_that_could_not_be_told_tells_it(
             await authenticate(there, created.token)
 
 
-async def test_a_dead_key_that_is_still_used_costs_no_reads(
+async def test_an_inactive_key_that_is_still_used_costs_no_reads(
     make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     auth = make_auth(max_staleness_s=3600)

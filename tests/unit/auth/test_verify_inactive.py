@@ -58,7 +58,7 @@ class SlowHashes:
         monkeypatch.setattr(turns, "acquire", acquire)
 
 
-async def test_dead_secrets_do_not_push_out_those_in_use(make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_inactive_secrets_do_not_evict_those_in_use(make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch) -> None:
     async with make_auth(cache_size=3, max_staleness_s=3600) as auth:
         live = [await make_key(auth) for _ in range(3)]
         for key in live * 3:  # a key that the limiter has not seen is read once more, when it has
@@ -74,7 +74,7 @@ async def test_dead_secrets_do_not_push_out_those_in_use(make_auth: MakeAuth, mo
         assert (reads.calls, ran) == (0, [])
 
 
-async def test_a_dead_secret_is_hashed_once_and_then_remembered(
+async def test_an_inactive_secret_is_hashed_once_and_then_cached(
     make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with make_auth(max_staleness_s=3600) as auth:
@@ -104,7 +104,7 @@ async def test_a_key_that_dies_and_lives_again_is_not_hashed_again(
         assert ran == []
 
 
-async def test_a_flood_of_dead_secrets_is_bounded_and_delays_nobody(
+async def test_a_flood_of_inactive_secrets_is_bounded_and_delays_no_other_key(
     make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "fastapi_keyauth")
@@ -136,7 +136,7 @@ async def test_a_flood_of_dead_secrets_is_bounded_and_delays_nobody(
             await authenticate(auth, made_up)
 
 
-async def test_the_lane_of_the_dead_rests(make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_hashing_for_inactive_keys_pauses(make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch) -> None:
     async with make_auth() as auth:
         rests: list[float] = []
         loop = asyncio.get_running_loop()

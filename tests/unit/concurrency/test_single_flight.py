@@ -95,9 +95,7 @@ async def test_each_waiter_gets_its_own_exception_object(flight: SingleFlight[st
     assert "__call__" in "".join(traceback.format_exception(first)), "where it was raised must show"
 
 
-async def test_an_error_that_nobody_waits_for_is_not_logged_by_asyncio(
-    flight: SingleFlight[str, str], call: Call
-) -> None:
+async def test_an_error_without_a_waiter_is_not_logged_by_asyncio(flight: SingleFlight[str, str], call: Call) -> None:
     errors: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context["message"]))
     flight.start("key", call)

@@ -194,9 +194,7 @@ async def test_a_scheme_that_cannot_run_is_no_failed_attempt(make: MakeAuth, mon
 
 
 @pytest.mark.parametrize("stack", ["sqlite-memory"], indirect=True)
-async def test_many_first_uses_at_once_share_their_foreign_hash(
-    make: MakeAuth, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_concurrent_first_uses_share_their_imported_hash(make: MakeAuth, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     real = Hasher.verify_foreign
 
@@ -301,7 +299,7 @@ async def test_keys_that_are_there_are_refused_or_skipped(make: MakeAuth) -> Non
 
 
 @pytest.mark.parametrize("stack", ["sqlite-memory"], indirect=True)
-async def test_of_two_imports_of_one_token_at_once_the_later_is_refused(
+async def test_of_two_concurrent_imports_of_one_token_the_later_is_refused(
     make: MakeAuth, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async def find_nothing(*_: Any) -> set[str]:

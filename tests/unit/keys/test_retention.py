@@ -92,7 +92,7 @@ async def test_it_comes_round_once_an_hour(make_auth: MakeAuth) -> None:
         assert calls == 4
 
 
-async def test_workers_that_prune_at_once_do_not_get_in_each_others_way(make_auth: MakeAuth) -> None:
+async def test_workers_prune_concurrently(make_auth: MakeAuth) -> None:
     here, there = make_auth(), make_auth()
     async with here, there:
         await add(here, UsageRow, [{"key_id": f"k{n}", "hour": 1, "admitted": 1, "refused": 0} for n in range(500)])

@@ -73,7 +73,7 @@ def test_a_misspelt_variable_in_a_dotenv_file_is_named(
         ("main:app -b unix:/run/api.sock --forwarded-allow-ips=*", {}, False),
     ],
 )
-def test_a_server_that_believes_everybody_is_warned_about(
+def test_a_server_that_trusts_every_peer_is_warned_about(
     line: str, variables: dict[str, str], is_warned: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["server", *line.split()])
@@ -157,7 +157,7 @@ def test_requests_are_looked_at_for_a_while_and_not_for_ever(caplog: pytest.LogC
     assert codes_in(caplog) == []
 
 
-async def test_a_scope_that_routes_want_and_nobody_can_be_given_is_named_with_them(
+async def test_a_scope_that_routes_require_and_no_key_can_have_is_named_with_them(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     auth = build(scopes=["items:read", "items:write"])

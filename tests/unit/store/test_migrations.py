@@ -139,7 +139,7 @@ async def test_an_upgrade_that_fails_half_way_changes_nothing(database_url: str)
     assert "scheme" not in [column["name"] for column in columns]
 
 
-async def test_starts_and_upgrades_at_once_take_turns(database_url: str) -> None:
+async def test_concurrent_starts_and_upgrades_take_turns(database_url: str) -> None:
     auths = [make_auth(database_url) for _ in range(4)]
     await asyncio.gather(*(auth.__aenter__() for auth in auths))
     await asyncio.gather(*(auth.__aexit__(None, None, None) for auth in auths))
@@ -166,7 +166,7 @@ def both_urls(servers: Servers, tmp_path: Path) -> Iterator[list[str]]:
         yield [postgres, f"sqlite+aiosqlite:///{tmp_path / 'keyauth.db'}"]
 
 
-async def test_two_processes_at_once_apply_each_revision_once(both_urls: list[str]) -> None:
+async def test_two_concurrent_processes_apply_each_revision_once(both_urls: list[str]) -> None:
     for url in both_urls:
         await make_old_database(url)
     pipes: dict[str, Any] = {"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE}

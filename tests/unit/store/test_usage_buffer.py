@@ -81,7 +81,7 @@ async def test_workers_and_restarts_write_under_names_of_their_own(make_auth: Ma
             assert rows.scalar_one() == 3
 
 
-async def test_what_two_ask_for_at_once_is_written_once(make_auth: MakeAuth) -> None:
+async def test_what_two_callers_ask_for_concurrently_is_written_once(make_auth: MakeAuth) -> None:
     async with make_auth() as auth:
         created = await make_key(auth)
         await authenticate(auth, created.token)

@@ -60,7 +60,7 @@ async def serving(auth: KeyAuth, make_client: Callable[..., httpx.AsyncClient]) 
 
 
 @on_two_stacks
-async def test_changes_to_keys_are_told_by_whom_and_from_where(stack: Stack, make_client: Any) -> None:
+async def test_events_of_changes_name_the_actor_and_the_address(stack: Stack, make_client: Any) -> None:
     sink = Sink()
     auth = build(stack.settings, sink)
     async with serving(auth, make_client) as client:
@@ -84,9 +84,7 @@ async def test_changes_to_keys_are_told_by_whom_and_from_where(stack: Stack, mak
 
 
 @on_two_stacks
-async def test_a_change_is_told_after_its_commit_and_one_that_is_not_committed_never(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_change_is_an_event_only_after_its_commit(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[str, str]] = []
     auth = build(stack.settings, None)
 
@@ -112,7 +110,7 @@ async def test_a_change_is_told_after_its_commit_and_one_that_is_not_committed_n
 
 
 @on_two_stacks
-async def test_failed_attempts_and_the_beginning_of_a_block_are_told_and_a_flood_is_not(
+async def test_failed_attempts_and_the_beginning_of_a_block_are_events_and_a_flood_is_not(
     stack: Stack, make_client: Any
 ) -> None:
     sink = Sink()
@@ -131,7 +129,7 @@ async def test_failed_attempts_and_the_beginning_of_a_block_are_told_and_a_flood
 
 
 @pytest.mark.parametrize("stack", ["sqlite-redis6"], indirect=True)
-async def test_a_block_is_told_once_over_all_workers(stack: Stack, make_client: Any) -> None:
+async def test_a_block_is_one_event_over_all_workers(stack: Stack, make_client: Any) -> None:
     here, there = Sink(), Sink()
     async with (
         serving(build(stack.settings, here), make_client) as one,
@@ -143,7 +141,7 @@ async def test_a_block_is_told_once_over_all_workers(stack: Stack, make_client: 
 
 
 @on_one_stack
-async def test_a_key_over_its_cap_is_told_once_an_hour(stack: Stack, make_client: Any) -> None:
+async def test_a_key_over_its_limit_is_one_event_an_hour(stack: Stack, make_client: Any) -> None:
     sink, now = Sink(), [500_000 * 3600.0]
     cheap = {"argon2_time_cost": 1, "argon2_memory_kib": 8}
     settings = KeyAuthSettings(_env_file=None, **stack.settings, **cheap)
@@ -162,7 +160,7 @@ async def test_a_key_over_its_cap_is_told_once_an_hour(stack: Stack, make_client
 
 
 @on_one_stack
-async def test_an_outage_of_redis_is_told_and_so_is_its_end(stack: Stack, start_valkey: Callable[..., Server]) -> None:
+async def test_an_outage_of_redis_and_its_end_are_events(stack: Stack, start_valkey: Callable[..., Server]) -> None:
     sink, redis = Sink(), start_valkey()
     async with build({**stack.settings, "redis_url": redis.url}, sink, redis_timeout_s=5) as auth:
         made = await auth.keys.create("ada", "n")

@@ -99,7 +99,7 @@ async def _is_active(lab: Lab, part: str, count: int) -> bool:
     return bool(lab.read()["keyauth.outages.active"][f"ka {part}"] == count)
 
 
-async def test_several_of_them_in_a_process_are_told_apart_and_equal_ones_added(stack: Stack, lab: Lab) -> None:
+async def test_several_of_them_in_a_process_are_distinguished_and_equal_ones_added(stack: Stack, lab: Lab) -> None:
     async with build(stack, lab) as one, build(stack, lab) as same, build(stack, lab, key_prefix="other") as other:
         for auth in (one, same, other):
             await authenticate(auth, (await make_key(auth)).token)
