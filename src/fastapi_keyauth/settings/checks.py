@@ -1,6 +1,6 @@
-"""What is allowed and dangerous: the sentences, and those that the settings alone give rise to.
+"""Warnings about settings that are valid but risky, and the checks that need nothing but the settings.
 
-Each is logged as a warning when the application starts, or when the first requests show it.
+Each is logged as a warning at startup, or at the first request that shows the risk.
 """
 
 import logging
@@ -22,42 +22,44 @@ WEAKEST_TIME_COST = 5
 SENTENCES = {
     "trusts_every_proxy": "trusted_proxies trusts every address, so any client can write its own address.",
     "weak_argon2": "The Argon2 settings are below OWASP's minimum (19 MiB, t=2, p=1).",
-    "unknown_setting": "There is no such setting, so it does nothing: {names}.",
-    "workers_without_redis": "Several workers without redis_url: each counts alone, so caps and blocks are multiplied.",
-    "any_origin": "allowed_origins is '*', so any web page may call this API with a key that it has.",
+    "unknown_setting": "Unknown settings have no effect: {names}.",
+    "workers_without_redis": (
+        "Several workers without redis_url: each counts alone, so rate limits and blocks are multiplied."
+    ),
+    "any_origin": "allowed_origins is '*', so any web page that has a key may call this API with it.",
     "server_trusts_everyone": (
-        "The server is told to believe X-Forwarded-For from everybody (--forwarded-allow-ips or FORWARDED_ALLOW_IPS is "
-        "'*'), so any client can write its own address: list the proxies there and in trusted_proxies."
+        "The server trusts X-Forwarded-For from every address (--forwarded-allow-ips or FORWARDED_ALLOW_IPS is '*'), "
+        "so any client can write its own address: list the proxies there and in trusted_proxies."
     ),
     "peer_replaced": (
-        "The server puts what X-Forwarded-For says in the place of the peer's address, though trusted_proxies is "
-        "empty: list the proxies in trusted_proxies and in --forwarded-allow-ips, or run it with --no-proxy-headers."
+        "The server replaces the peer's address with the one in X-Forwarded-For, but trusted_proxies is empty: list "
+        "the proxies in trusted_proxies and in --forwarded-allow-ips, or run it with --no-proxy-headers."
     ),
     "https_ignored": (
         "A proxy says that clients use https (X-Forwarded-Proto), but the server ignores it, so redirects lead to "
         "http:// and clients send their keys unencrypted: list the proxies in --forwarded-allow-ips."
     ),
     "unknown_scope": (
-        "Routes want the scope {scope!r}, which the setting scopes does not have, so no key can be given it: {paths}."
+        "Routes require the scope {scope!r}, which the setting scopes does not list, so no key can have it: {paths}."
     ),
     "redis_evicts": (
-        "Redis evicts what it was told to keep when its memory is full (maxmemory-policy {policy}): a key's hour would "
-        "start anew and a block would end; set noeviction."
+        "Redis evicts counters and blocks when its memory is full (maxmemory-policy {policy}): a rate limit would "
+        "count from zero again and a block would end early; set noeviction."
     ),
     "clocks_differ": (
-        "The clocks of Redis and of this host differ by {seconds} s: hours and blocks go by the one, expiry by the "
-        "other; keep NTP running on both."
+        "The clocks of Redis and of this host differ by {seconds} s. Rate limits and blocks use Redis's clock, and "
+        "expiry uses this host's: keep NTP running on both."
     ),
 }
-"""Code to sentence, with what is filled in."""
+"""Sentences by code, with placeholders."""
 
 
 class CheckWarning(NamedTuple):
-    """Something that is allowed and dangerous.
+    """A setting or a server that is valid but risky.
 
     Attributes:
-        code: for programs; the ``reason`` of its log line.
-        sentence: for people.
+        code: Code for programs; the ``reason`` of its log line.
+        sentence: Sentence for people.
     """
 
     code: str
@@ -65,11 +67,11 @@ class CheckWarning(NamedTuple):
 
     @classmethod
     def of(cls, code: str, **facts: object) -> "CheckWarning":
-        """The warning with this code, its sentence filled in."""
+        """Return the warning with this code and the given facts in its sentence."""
         return cls(code, SENTENCES[code].format(**facts))
 
     def warn(self) -> None:
-        """Say it in the log."""
+        """Log the warning."""
         logger.warning("%s", self.sentence, extra={"keyauth_event": "danger", "reason": self.code})
 
 
@@ -93,27 +95,27 @@ def run_checks(settings: KeyAuthSettings) -> Iterator[CheckWarning]:
 
 
 def unknown_variables(known: Iterable[str], variables: Iterable[str]) -> set[str]:
-    """Variables that look like settings and are none: misspelt ones."""
+    """Return the variables that have the prefix of settings and name none of them, most often misspelt ones."""
     names = {f"KEYAUTH_{name.upper()}" for name in known} | {"KEYAUTH_APP"}  # of the command line
     return {name for name in map(str.upper, variables) if name.startswith("KEYAUTH_")} - names
 
 
 def _command_line() -> str:
-    # gunicorn reads options from this variable, too.
+    # gunicorn also reads options from this variable.
     return " ".join([os.environ.get("GUNICORN_CMD_ARGS", ""), *sys.argv[1:]])
 
 
 def _announced_workers() -> int:
-    """How many workers the command line or ``WEB_CONCURRENCY`` announces, as uvicorn and gunicorn read them."""
+    """Return the number of workers on the command line or in ``WEB_CONCURRENCY``, as uvicorn and gunicorn read it."""
     matches = re.findall(r"(?:^| )(?:--workers[ =]|-w[ =]?)(\d{1,4})(?= |$)", _command_line())
     text = matches[-1] if matches else os.environ.get("WEB_CONCURRENCY", "")
     return int(text) if text.isascii() and text.isdigit() else 1
 
 
 def _server_trusts_everyone() -> bool:
-    """Whether uvicorn, or gunicorn in its place, is told to believe anybody's ``X-Forwarded-For``.
+    """Return whether uvicorn, or gunicorn around it, trusts ``X-Forwarded-For`` from every address.
 
-    On a Unix socket there is nobody else to believe, and no address without it.
+    A Unix socket is not at risk: only the proxy connects to it, and the address is known from its header alone.
     """
     line = f" {_command_line()} "
     if " --no-proxy-headers " in line or re.search(r" (?:--uds|--fd)[ =]| (?:-b|--bind)[ =]?unix:", line):

@@ -354,3 +354,9 @@ def test_a_list_of_limits_is_all_that_a_key_has() -> None:
 def test_keys_that_a_caller_may_create(caller: Caller, fields: dict[str, Any], said: str) -> None:
     new = NewKey(name="n", **({"environment": "live"} | fields))
     assert missing(lambda: caller.check_new(new)) == said
+
+
+@pytest.mark.parametrize(("scopes", "said"), [("admin", "yes"), ("* keys:read keys:write", "admin")])
+def test_routes_for_admin_alone(scopes: str, said: str) -> None:
+    assert missing(by_session(scopes).check_admin) == said
+    assert missing(by_key(scopes).check_admin) == said
