@@ -44,7 +44,8 @@ class Hold:
 
         Raises:
             ValueError: If a unit is not declared, or a number is out of bounds.
-            LimiterUnavailable: If the limiter is unavailable; the same call may be repeated.
+            LimiterUnavailable: If the limiter is unavailable, also with the policy ``local``: only the limiter that
+                charged the hold can settle it. The same call may be repeated; until then it stays charged in full.
         """
         actual = parse_cost({**self.reserved, **units}, self._units)
         if self.is_settled or self._check.charge is None:

@@ -73,11 +73,13 @@ class FailoverLimiter(Limiter):
 
     @override
     def check(self, question: LimitCheck) -> Awaitable[Decision]:
-        return self._local().check(question) if self._breaker.is_open else self.primary.check(question)
+        if not self._breaker.is_open:
+            return self.primary.check(question)
+        return self._local_for(question, LimiterUnavailable("outage")).check(question)
 
     def _decide_locally(self, question: LimitCheck, error: LimiterUnavailable) -> Decision:
         self._breaker.report_failure(error)
-        return self._local().decide(question)
+        return self._local_for(question, error).decide(question)
 
     @override
     def known_block_s(self, bucket: str) -> int | None:
@@ -128,6 +130,13 @@ class FailoverLimiter(Limiter):
     @override
     async def run_checks(self) -> list[CheckWarning]:
         return await self.primary.run_checks() if self._was_reached else []  # if not: when it is first reached
+
+    def _local_for(self, question: LimitCheck, error: LimiterUnavailable) -> MemoryLimiter:
+        """Return the fallback, unless it is asked to settle what Redis charged: the caller has to try again later."""
+        local, charge = self._local(), question.charge
+        if charge is not None and charge.actual is not None and not local.has_charge(charge.id):
+            raise error
+        return local
 
     def _local(self) -> MemoryLimiter:
         if self._fallback is None:

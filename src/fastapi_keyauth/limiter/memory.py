@@ -170,6 +170,10 @@ class MemoryLimiter(Limiter):
         self._charges[charge.id] = (now_ms + SETTLED_S * 1000, None)
         return True
 
+    def has_charge(self, charge_id: str) -> bool:
+        """Return whether a charge with this name was made here."""
+        return charge_id in self._charges
+
     @override
     def known_block_s(self, bucket: str) -> int | None:
         if bucket not in self._attempts:

@@ -62,6 +62,27 @@ async def test_with_the_local_policy_requests_are_limited_during_an_outage(
             assert (await authenticate(auth, created.token)).remaining == 4
 
 
+@pytest.mark.parametrize("how", ["killed", "hung"])
+async def test_a_hold_that_redis_charged_cannot_be_settled_during_an_outage_and_can_be_afterwards(
+    database_url: str, redis: Server, how: str
+) -> None:
+    async with build(database_url, redis) as auth:
+        created = await auth.keys.create(owner_id="a", name="k", hourly_limit=100)
+        key = await authenticate(auth, created.token)
+        hold = await auth.reserve(key, requests=50)
+        async with outage(redis, how):
+            for _ in range(2):  # the call that finds the outage, and one during it
+                with pytest.raises(LimiterUnavailable):
+                    await hold.settle(requests=10)
+            local = await auth.reserve(key, requests=20)
+            await local.settle(requests=1)
+            assert (await authenticate(auth, created.token)).remaining == 98
+        await until(lambda: _is_recovered(auth))
+        await hold.settle(requests=10)
+        assert hold.is_settled
+        assert (await authenticate(auth, created.token)).remaining == (88 if how == "hung" else 99)
+
+
 async def _is_recovered(auth: KeyAuth) -> bool:
     try:
         await auth._parts.limiter.bump_generation("unknown-key1")
