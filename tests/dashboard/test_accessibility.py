@@ -131,7 +131,10 @@ def test_nothing_sticks_out_of_a_narrow_screen(make_visitor: MakeVisitor) -> Non
     visitor.open_list()
     assert overhang() <= 0
     visitor.start_new_key("y" * 100)
+    visitor.dialog.get_by_text("More limits").click()
+    visitor.press("Add a limit")
     assert overhang() <= 0
+    visitor.press("Remove this limit")
     visitor.press("Create key")
     assert visitor.shown_token
     assert overhang() <= 0
