@@ -164,6 +164,22 @@ async def test_revoked_key_is_refused_by_every_worker_and_stays_revoked(
         assert outcomes(await fleet.ask_every_worker("/models", token)) == fleet.everywhere(refused)
 
 
+async def test_no_worker_admits_a_request_that_began_after_its_owner_was_suspended(fleet: Fleet, owner: Owner) -> None:
+    key = await owner.make_key(1)
+    admin = (await fleet.manage(0, "POST", "/log-in/root?scopes=*%20admin")).body["session_token"]
+    session, path = {"authorization": f"Bearer {admin}"}, f"/api-keys/owners/{key['owner_id']}"
+    for turn in range(turns(200, 20)):
+        async with fleet.load(turn, "/models", key["token"]) as answers:
+            suspended = await fleet.manage(turn, "POST", f"{path}/suspend", session, {})
+            answers += await fleet.ask_every_worker("/models", key["token"])
+        assert suspended.status == 200
+        check(suspended, answers, fleet, was=ADMITTED, became=(401, "owner_suspended"))
+        resumed = await fleet.manage(turn + 1, "POST", f"{path}/resume", session, {})
+        assert resumed.status == 200
+        admitted = await fleet.ask_every_worker("/models", key["token"])
+        assert outcomes(admitted) == fleet.everywhere(ADMITTED)
+
+
 async def test_scope_that_was_taken_away_is_missing_at_every_worker(fleet: Fleet, owner: Owner) -> None:
     for turn in range(turns(12, 5)):
         key = await owner.make_key(turn, ["items:read", "items:write"])

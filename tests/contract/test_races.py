@@ -149,6 +149,32 @@ async def test_cap_is_exact_while_the_key_is_rotated(fleet: Fleet, owner: Sessio
     assert set(told(answers)) == {ADMITTED, LIMITED, EXPIRED}
 
 
+async def test_limits_of_an_owner_and_of_its_keys_are_exact_over_all_workers(fleet: Fleet, owner: Session) -> None:
+    keys = [await make_key(fleet, owner, name=f"key {number}", hourly_limit=300) for number in range(5)]
+    admin = (await fleet.manage(0, "POST", "/log-in/root?scopes=*%20admin")).body["session_token"]
+    limits = [{"name": "project", "limit": 1000, "per": "hour"}]
+    path = f"/api-keys/owners/{keys[0]['owner_id']}"
+    stored = await fleet.manage(1, "PUT", path, {"authorization": f"Bearer {admin}"}, {"limits": limits})
+    assert stored.status == 200
+    answers: list[Answer] = []
+
+    def requests() -> Iterator[Request]:
+        # Some keys are used more than others, so that some limits of keys are reached before the owner's.
+        for number in count():
+            if told(answers)[LIMITED] >= 5 * ENOUGH and told(answers)[ADMITTED] >= 1000:
+                return
+            yield use(keys[min(number % 7, 4)]["token"])
+
+    await fleet.storm(requests(), answers)
+    admitted = Counter(answer.body["id"] for answer in answers if answer.outcome == ADMITTED)
+    assert admitted.total() == 1000
+    assert max(admitted.values()) <= 300
+    assert len(admitted) == 5
+    assert set(outcomes(answers)) == fleet.workers
+    refused = [answer.body["violated-policies"] for answer in answers if answer.outcome == LIMITED]
+    assert {policy for policies in refused for policy in policies} == {"hour", "owner-project"}
+
+
 async def test_cap_is_exact_on_both_sides_of_the_end_of_an_hour(
     fleet: Fleet, owner: Session, clock: SharedClock, hour: float
 ) -> None:

@@ -34,6 +34,6 @@ app.add_middleware(WorkerNamed)
 
 
 @app.post("/log-in/{user_id}")
-async def log_in(user_id: str) -> dict[str, str]:
+async def log_in(user_id: str, scopes: str = "*") -> dict[str, str]:
     """A session of that user, for the asking."""
-    return {"session_token": await auth.sessions.create(user_id)}
+    return {"session_token": await auth.sessions.create(user_id, scopes=scopes.split())}
