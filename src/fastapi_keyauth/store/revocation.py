@@ -16,6 +16,8 @@ _events = table(EventRow)
 
 AT_ONCE = 500
 """Ids in one statement: SQLite before 3.32 takes 999 values."""
+MAX_ROUNDS = 100
+"""Searches for keys that were created while those found before were locked, so that the transaction ends."""
 Pending = dict[str, int]
 """Owner to the row that waits for the announcement of its change."""
 Revoked = list[tuple[str, str]]
@@ -71,21 +73,35 @@ async def revoke_created(
         actor: Who revokes.
         now: The time, UTC.
     """
-    found: dict[str, None] = {}
+    revoked: Revoked = []
+    known: set[str] = set()
+    # One of them may be creating another just now, as in ``revoke_matching``. Once it is revoked it creates no more, so
+    # each round needs a key that did not exist in the round before.
+    for _ in range(MAX_ROUNDS):
+        ids = sorted(await _find_created(connection, key_id, owner_ids, prefix) - known)
+        if not ids:
+            break
+        known.update(ids)
+        for start in range(0, len(ids), AT_ONCE):
+            revoked += await revoke_matching(connection, keys.c.id.in_(ids[start : start + AT_ONCE]), actor, now)
+    return revoked
+
+
+async def _find_created(
+    connection: AsyncConnection, key_id: str, owner_ids: Collection[str] | None, prefix: str
+) -> set[str]:
+    """Return the ids of the keys that a key created, of those that they created, and so on."""
+    found: set[str] = set()
     creators = [key_id]
     while creators:
         names = [f"key:{id}" for id in creators[:AT_ONCE]]
         created = select(keys.c.id).where(keys.c.created_by.in_(names), is_of_product(keys, prefix))
         if owner_ids is not None:
             created = created.where(keys.c.owner_id.in_(owner_ids))
-        new = [id for id in (await connection.execute(created)).scalars() if id not in found]
-        found.update(dict.fromkeys(new))
-        creators = creators[AT_ONCE:] + new
-    revoked: Revoked = []
-    ids = sorted(found)
-    for start in range(0, len(ids), AT_ONCE):
-        revoked += await revoke_matching(connection, keys.c.id.in_(ids[start : start + AT_ONCE]), actor, now)
-    return revoked
+        new = set((await connection.execute(created)).scalars()) - found
+        found |= new
+        creators = [*creators[AT_ONCE:], *new]
+    return found
 
 
 async def note_owners(connection: AsyncConnection, owner_ids: Iterable[str], prefix: str, now: datetime) -> Pending:
