@@ -221,6 +221,21 @@ async def test_a_key_that_admin_disabled_is_enabled_by_admin_alone(open_scene: O
         assert (await scene.send("PATCH", path, json={"enabled": True}, **owner)).status_code == 200
 
 
+async def test_a_key_that_the_command_line_disabled_is_not_enabled_by_its_owner(open_scene: OpenScene) -> None:
+    async with open_scene() as scene:
+        owner: dict[str, Any] = {"bearer": await scene.session()}
+        codes = {}
+        for actor in ("cli:ada", "user:ada", None):
+            key = await scene.key()
+            keys = scene.auth.keys if actor is None else scene.auth.keys.acting_as(actor)
+            await keys.update(key.id, enabled=False)
+            answer = await scene.send("PATCH", f"/api-keys/{key.id}", json={"enabled": True}, **owner)
+            codes[actor] = (answer.status_code, answer.json().get("missing_scopes"))
+            await keys.update(key.id, enabled=True)
+            assert await scene.spend(key.token) == [200]
+        assert codes == {"cli:ada": (403, ["admin"]), "user:ada": (200, None), None: (200, None)}
+
+
 async def test_the_history_says_who_and_why_and_hides_where_admin_was(open_scene: OpenScene) -> None:
     async with open_scene() as scene:
         owner: dict[str, Any] = {"bearer": await scene.session()}

@@ -72,11 +72,12 @@ def run_command(
 
 
 async def _run(work: Callable[[KeyAuth], Awaitable[Result]], settings: KeyAuthSettings) -> Result:
+    from fastapi_keyauth.domain.keys import COMMAND_LINE
     from fastapi_keyauth.keyauth import KeyAuth
 
     # Not `async with auth:`, which contacts Redis and starts background tasks: commands must work while Redis is down.
     async with KeyAuth(settings, telemetry=False).connect() as auth:
-        actor = f"cli:{operating_system_user()}"
+        actor = f"{COMMAND_LINE}{operating_system_user()}"
         auth.keys, auth.owners = auth.keys.acting_as(actor), auth.owners.acting_as(actor)
         return await work(auth)
 

@@ -202,6 +202,8 @@ class KeySnapshot:
 
 CODE = "code"
 """Actor of changes that trusted code makes."""
+COMMAND_LINE = "cli:"
+"""Start of the actor of changes that the command line makes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +214,7 @@ class Actor:
         name: ``user:<id>``, ``key:<id>``, ``leak:<source>``, ``cli:<operating-system user>`` or ``code``.
         address: The client's address. None for code and the command line.
         reason: Why the change is made, if somebody said so.
-        is_admin: Whether it holds the scope ``admin``.
+        is_admin: Whether it holds the scope ``admin``, or is the command line.
         owners: The owners whose keys the actor manages without ``admin``. None: code, which needs no permission.
     """
 

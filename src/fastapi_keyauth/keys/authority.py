@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Protocol
 
-from fastapi_keyauth.domain.keys import CODE, Actor
+from fastapi_keyauth.domain.keys import CODE, COMMAND_LINE, Actor
 from fastapi_keyauth.store.callers import Authority, CallerRows
 
 
@@ -42,7 +42,8 @@ class TrustedCode:
 
     def actor(self, reason: str | None = None) -> Actor:
         """Return who makes the change."""
-        return Actor(self._name, reason=reason)
+        # Only operators run the command line. Other code may be a page on which owners manage their own keys.
+        return Actor(self._name, reason=reason, is_admin=self._name.startswith(COMMAND_LINE))
 
     async def renew(self) -> None:
         """Do nothing: code does not lose its authority."""
