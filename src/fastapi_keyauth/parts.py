@@ -90,7 +90,7 @@ class Parts:
         self.queries = KeyQueries(store, usage_store, self.usage, turns, self.now)
         self.keys = Keys(self.management, self.queries, Importer(settings, store.imports, self.now), TRUSTED)
         owner_store = OwnerStore(self.database, settings, self.observer)
-        self.owners = Owners(settings, owner_store, self.outbox, self.limiter, self.now, TRUSTED)
+        self.owners = Owners(settings, owner_store, self.outbox, turns, self.limiter, self.now, TRUSTED)
         parser = TokenParser(settings.key_prefix)
         self.leaks = Leaks(parser, store, self.hasher, self.management.record_leak, self.now)
 

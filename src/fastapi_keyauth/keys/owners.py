@@ -1,11 +1,10 @@
 """``auth.owners``: the owners of keys."""
 
 import enum
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from fastapi_keyauth.concurrency.uncancellable import uncancellable
 from fastapi_keyauth.domain.keys import Key
 from fastapi_keyauth.domain.limits import Limit, LimitSet, LimitState, as_json, check_units, limit_set
 from fastapi_keyauth.domain.owners import Erasure, Owner
@@ -14,9 +13,13 @@ from fastapi_keyauth.domain.validation import OwnerFields, check_reason, validat
 from fastapi_keyauth.errors import InvalidField
 from fastapi_keyauth.keys.authority import ChangeAuthority, TrustedCode
 from fastapi_keyauth.keys.outbox import Outbox
+from fastapi_keyauth.keys.turns import Turns
 from fastapi_keyauth.limiter import LimitCheck, Limiter
 from fastapi_keyauth.settings.settings import KeyAuthSettings
 from fastapi_keyauth.store.owners import OwnerStore
+from fastapi_keyauth.store.revocation import Pending
+
+Result = TypeVar("Result")
 
 
 class Unchanged(enum.Enum):
@@ -43,6 +46,7 @@ class Owners:
         settings: The declared units.
         store: Has the owners.
         outbox: Announces changes.
+        turns: The order of changes.
         limiter: Has what is left of limits.
         now: The time, UTC.
         authority: On whose authority owners are changed.
@@ -54,20 +58,21 @@ class Owners:
         settings: KeyAuthSettings,
         store: OwnerStore,
         outbox: Outbox,
+        turns: Turns,
         limiter: Limiter,
         now: Callable[[], datetime],
         authority: ChangeAuthority,
         check: Callable[[], None] = allow,
     ) -> None:
-        self._parts = (settings, store, outbox, limiter, now)
+        self._parts = (settings, store, outbox, turns, limiter, now)
         self._settings = settings
         self._store = store
         self._outbox = outbox
+        self._turns = turns
         self._limiter = limiter
         self._now = now
         self._authority = authority
         self._check = check
-        self.tasks = store.tasks
 
     def acting_as(self, actor: str) -> "Owners":
         """Return the same owners, with another actor in the history of what is done to their keys."""
@@ -164,7 +169,6 @@ class Owners:
         await self._set(owner_id, {"suspended_at": None, "reason": None}, "resumed", check_reason(reason))
         return await self.get(owner_id)
 
-    @uncancellable
     async def revoke_keys(
         self, owner_id: str | None = None, *, created_by: str | None = None, reason: str | None = None
     ) -> int:
@@ -186,14 +190,14 @@ class Owners:
         if owner_id is not None:
             check_owner_id(owner_id, "owner_id")
         reason = check_reason(reason)
-        await self._authority.renew()
-        count, pending = await self._store.revoke_keys(
-            owner_id, created_by, self._now(), self._authority, self._check, reason
-        )
-        await self._outbox.publish_owners(pending)
-        return count
 
-    @uncancellable
+        async def commit() -> tuple[int, Pending]:
+            return await self._store.revoke_keys(
+                owner_id, created_by, self._now(), self._authority, self._check, reason
+            )
+
+        return await self._change(commit, is_revocation=True)
+
     async def erase(self, owner_id: str, reason: str | None = None) -> Erasure:
         """Revoke the keys and sessions of an owner and remove everything personal, for good.
 
@@ -205,15 +209,34 @@ class Owners:
         """
         check_owner_id(owner_id, "owner_id")
         check_reason(reason)
-        await self._authority.renew()
-        erasure, pending = await self._store.erase(owner_id, self._now(), self._authority, self._check, reason)
-        await self._outbox.publish_owners(pending)
-        return erasure
 
-    @uncancellable
+        async def commit() -> tuple[Erasure, Pending]:
+            return await self._store.erase(owner_id, self._now(), self._authority, self._check, reason)
+
+        return await self._change(commit, is_revocation=True)
+
     async def _set(self, owner_id: str, values: dict[str, Any], what: str, reason: str | None = None) -> None:
         check_owner_id(owner_id, "owner_id")
-        await self._authority.renew()
-        await self._outbox.publish_owners(
-            await self._store.set(owner_id, values, what, self._now(), self._authority, self._check, reason)
-        )
+
+        async def commit() -> tuple[None, Pending]:
+            return None, await self._store.set(
+                owner_id, values, what, self._now(), self._authority, self._check, reason
+            )
+
+        await self._change(commit, is_revocation=what == "suspended")
+
+    async def _change(
+        self, write: Callable[[], Awaitable[tuple[Result, Pending]]], *, is_revocation: bool = False
+    ) -> Result:
+        """Run a transaction when the caller's turn has come, and announce it."""
+
+        async def commit() -> tuple[Result, Pending]:
+            await self._authority.renew()
+            return await write()
+
+        async def publish(committed: tuple[Result, Pending]) -> Result:
+            result, pending = committed
+            await self._outbox.publish_owners(pending)
+            return result
+
+        return await self._turns.change(self._authority.turn, None, commit, publish, is_revocation=is_revocation)
