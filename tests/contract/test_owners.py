@@ -313,3 +313,42 @@ async def test_the_maximum_counts_an_owners_keys_whoever_created_them(open_scene
             session = await scene.session(user)
             statuses.append((await scene.send("POST", "/api-keys", json={"name": "n"}, bearer=session)).status_code)
         assert statuses == [201, 201, 409, 409]
+
+
+async def test_each_route_of_owners_takes_the_callers_that_it_names(open_scene: OpenScene) -> None:
+    async with open_scene() as scene:
+        key = await scene.key(scopes=["*", "keys:read", "keys:write", "admin"])
+        session: dict[str, Any] = {"bearer": await scene.session("owner-1")}
+        own = {"owner_id": "owner-1", "name": None, "permissions": ["keys:read", "keys:write"]}
+        assert (await scene.get("/api-keys/owners", **session)).json() == {"items": [own]}
+        current = await scene.get("/api-keys/owners/current", token=key.token)
+        assert (current.status_code, current.json()) == (200, {"owner_id": "owner-1", "limits": []})
+        for path, caller, code in (
+            ("", {"token": key.token}, "missing_session"),
+            ("", {}, "missing_session"),
+            ("/current", session, "missing_api_key"),
+            ("/current", {}, "missing_api_key"),
+            ("/owner-1", {}, "missing_credentials"),
+        ):
+            answer = await scene.get(f"/api-keys/owners{path}", **caller)
+            assert (answer.status_code, code_of(answer)) == (401, code), path
+        for method, path in (("PUT", ""), ("POST", "/suspend"), ("POST", "/resume"), ("POST", "/revoke-keys")):
+            body = {"name": "n"} if method == "PUT" else {"reason": "r"}
+            answer = await scene.send(method, f"/api-keys/owners/p{path}", json=body, token=key.token)
+            assert answer.status_code == 200, (path, answer.text)
+        answer = await scene.send("DELETE", "/api-keys/owners/p", token=key.token)
+        assert (answer.status_code, answer.json()["owners"]) == (200, 1)
+
+
+async def test_members_revoke_keys_where_they_may_write_and_read_owners_where_they_may_read(
+    open_scene: OpenScene,
+) -> None:
+    mapping = {"ada": {"p": ["keys:read", "keys:write"], "q": ["keys:read"]}}
+    async with open_scene(owners_of=owners_of(mapping)) as scene:
+        ada: dict[str, Any] = {"bearer": await scene.session("ada")}
+        await scene.key(owner_id="p")
+        for owner, read, revoke in (("p", 200, 200), ("q", 200, 403), ("other", 404, 404)):
+            assert (await scene.get(f"/api-keys/owners/{owner}", **ada)).status_code == read
+            answer = await scene.send("POST", f"/api-keys/owners/{owner}/revoke-keys", **ada)
+            assert answer.status_code == revoke, owner
+        assert (await scene.get("/api-keys/owners/p", **ada)).json()["keys"] == ZERO | {"revoked": 1}

@@ -1,8 +1,8 @@
-"""Tells all workers of a change to a key, and goes on telling until it is told.
+"""The transactional outbox: notifies all workers of changes to keys, and retries until that has succeeded.
 
-The change's transaction leaves a row in ``keyauth_changes``. Announcing gives the key another generation in Redis and
-takes the row away. Where Redis is out of reach, or a worker dies in between, the row stays, and whichever worker looks
-next announces it.
+The transaction of a change inserts a row into ``keyauth_changes``. Announcing it replaces the generation of the key in
+Redis and deletes the row. If Redis is unreachable, or the worker is killed in between, the row stays, and the next
+worker that polls announces it.
 """
 
 import logging
@@ -19,11 +19,12 @@ logger = logging.getLogger("fastapi_keyauth")
 
 POLL_INTERVAL_S = 2.0
 HOLDS_WITHIN_S = 10
-"""Seconds within which a change holds everywhere though it could not be announced at once: any worker that reaches
-Redis and the database looks every ``POLL_INTERVAL_S``, and one that does not reach Redis reads each key's row."""
+"""Seconds within which a change takes effect on all workers although it could not be announced immediately: any worker
+that reaches Redis and the database polls every ``POLL_INTERVAL_S``, and one that does not reach Redis reads each key's
+row."""
 KEEP = timedelta(days=1)
-"""For how long a process without Redis leaves its changes for workers that have it, and may not reach the database for
-as long: a change that they never read of would leave a revoked key admitted."""
+"""How long a process without Redis keeps its announcements for workers that use Redis. They may not reach the database
+for as long; if they missed an announcement, a revoked key would stay admitted."""
 FORGET_EVERY = timedelta(hours=1)
 _BATCH = 500
 
@@ -32,11 +33,11 @@ class Outbox:
     """Announces changes; see the module.
 
     Args:
-        limiter: gives keys another generation.
-        store: has the rows.
-        is_shared: whether the limiter is the one of all workers (Redis). Where it is this process's own, rows are left
-            for ``KEEP``: a script without ``redis_url`` may work on the database of an API that has Redis.
-        now: the time, UTC.
+        limiter: Replaces generations.
+        store: Has the rows.
+        is_shared: Whether the limiter is shared by all workers (Redis). If it is this process's own, rows are kept for
+            ``KEEP``: a script without ``redis_url`` may work on the database of an API that uses Redis.
+        now: The time, UTC.
     """
 
     def __init__(self, limiter: Limiter, store: KeyStore, is_shared: bool, now: Callable[[], datetime]) -> None:
@@ -44,9 +45,9 @@ class Outbox:
         self._store = store
         self._is_shared = is_shared
         self._now = now
-        self._untold: set[tuple[str, str]] = set()
+        self._unannounced: set[tuple[str, str]] = set()
         self._log_throttle = LogThrottle()
-        self._forget_at = now() + FORGET_EVERY  # a short script forgets nothing
+        self._forget_at = now() + FORGET_EVERY  # a short script deletes nothing
 
     async def publish(self, key_id: str, owner_id: str, pending: int | None) -> None:
         """Announce one change.
@@ -57,28 +58,27 @@ class Outbox:
             pending: The row that waits for the announcement.
 
         Raises:
-            ChangePending: it is stored and will be announced, but was not yet.
+            ChangePending: If the change is stored but not yet announced.
         """
         try:
             await self._bump(key_id, owner_id)
         except LimiterUnavailable as error:
-            if (
-                isinstance(error, Unsettled) and self._log_throttle.allow() is not None
-            ):  # an outage has a line of its own
+            # An outage is logged where it is noticed.
+            if isinstance(error, Unsettled) and self._log_throttle.allow() is not None:
                 logger.warning(
-                    "changes to keys are answered 503 and told later: %s",
+                    "changes to keys get a 503 and are announced later: %s",
                     error,
                     extra={"keyauth_event": "change_unsettled", "key_id": key_id, "reason": str(error)},
                 )
-            # The row is for the case that this worker dies; this, that the database does.
-            self._untold.add((key_id, owner_id))
+            # The row survives this worker; this set survives an outage of the database.
+            self._unannounced.add((key_id, owner_id))
             raise ChangePending(HOLDS_WITHIN_S) from None
         if pending is not None and self._is_shared:
             try:
                 await self._store.forget_changes([pending])
             except StoreUnavailable:
                 logger.info(
-                    "an announced change stays noted and will be announced once more",
+                    "an announced change could not be deleted and will be announced again",
                     extra={"keyauth_event": "change_noted", "key_id": key_id},
                 )
 
@@ -98,17 +98,17 @@ class Outbox:
             raise late
 
     async def drain(self) -> None:
-        """Announce what was left, by this worker or another. Twice does no harm: the row is read once more."""
+        """Announce what is left, by this worker or another. Announcing twice is harmless: the row is read again."""
         try:
-            for changed in list(self._untold):
+            for changed in list(self._unannounced):
                 await self._bump(*changed)
-                self._untold.discard(changed)
+                self._unannounced.discard(changed)
             if not self._is_shared:
                 await self._store.pending_changes(1)  # an outage is noticed without any request
                 await self._forget_when_due(self._now())
                 return
             is_last = False
-            while not is_last:  # all of them, or the last would hold later than ``HOLDS_WITHIN_S``
+            while not is_last:  # all of them, or the last would take effect later than ``HOLDS_WITHIN_S``
                 changes = await self._store.pending_changes(_BATCH)
                 is_last = len(changes) < _BATCH
                 for key_id, owner_id in {(key_id, owner_id) for _, key_id, owner_id in changes}:
@@ -116,7 +116,7 @@ class Outbox:
                 if changes:
                     await self._store.forget_changes([row_id for row_id, _, _ in changes])
         except (LimiterUnavailable, StoreUnavailable):
-            return  # both are logged where they happen; the rows are still there
+            return  # both are logged where they happen, and the rows are still there
 
     async def _bump(self, key_id: str, owner_id: str) -> None:
         if key_id:

@@ -257,7 +257,7 @@ async def test_changes_that_are_announced_late_though_redis_responds_are_logged(
         for enabled in (False, True):
             with pytest.raises(ChangePending):
                 await auth.keys.update(created.key.id, enabled=enabled)
-        assert caplog.messages == ["changes to keys are answered 503 and told later: no Sentinel responds"]
+        assert caplog.messages == ["changes to keys get a 503 and are announced later: no Sentinel responds"]
 
 
 @several_workers
