@@ -131,6 +131,7 @@ def resolve(peer: str | None, *lines: str) -> str | None:
         (PROXY, ["10.0.0.2, 10.0.0.1"], "10.0.0.2"),
         (PROXY, [f"{CLIENT}, x, 10.0.0.2"], PROXY),
         ("testclient", [CLIENT], "testclient"),
+        ("x", [CLIENT], "x"),
         ("/run/socket", [CLIENT], None),
     ],
 )
