@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
 
-from fastapi_keyauth.domain.ip_addresses import IPNetwork, parse_network
+from fastapi_keyauth.domain.ip_addresses import IPNetwork, parse_networks
 from fastapi_keyauth.domain.keys import Key, KeySnapshot
 
 
@@ -44,10 +44,22 @@ class Bounds:
 
 
 def _are_within(inner: Sequence[str], outer: Sequence[str]) -> bool:
-    """Return whether each network lies in one of the others."""
-    wide = [parse_network(text) for text in outer]
-    return all(any(_is_within(parse_network(text), network) for network in wide) for text in inner)
+    """Return whether each network lies in one of the others.
+
+    Lists may be long and this runs twice per change, so it compares starts of equal length and no pairs of networks.
+    """
+    starts: dict[tuple[int, int], set[int]] = {}
+    for version, host_bits, address in map(_measure, parse_networks(tuple(outer))):
+        starts.setdefault((version, host_bits), set()).add(address >> host_bits)
+    return all(
+        any(
+            version == of_version and host_bits <= bits and address >> bits in found
+            for (of_version, bits), found in starts.items()
+        )
+        for version, host_bits, address in map(_measure, parse_networks(tuple(inner)))
+    )
 
 
-def _is_within(inner: IPNetwork, outer: IPNetwork) -> bool:
-    return inner.version == outer.version and inner.prefixlen >= outer.prefixlen and inner.network_address in outer
+def _measure(network: IPNetwork) -> tuple[int, int, int]:
+    """Return its version, the number of bits beyond its prefix, and its address."""
+    return network.version, network.max_prefixlen - network.prefixlen, int(network.network_address)
