@@ -135,7 +135,7 @@ class Parts:
             owners_of,
             self.request_handler.get_context,
             settings.default_hourly_limit,
-            store.default_limits,
+            store.limit_rules,
         )
 
     def now(self) -> datetime:

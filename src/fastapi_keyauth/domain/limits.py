@@ -258,8 +258,8 @@ class LimitRules:
         self.defaults = self._resolve(_with_hourly(hourly, limits))
         self._owner_defaults = self._resolve(owner_limits)
 
-    def of_key(self, hourly_limit: int | None, limits: Sequence[Mapping[str, Any]] | None) -> tuple[Limit, ...]:
-        """Return the limits of a key from its columns: exactly what it was given, or the defaults."""
+    def of_key(self, hourly_limit: int | None, limits: Sequence[Mapping[str, Any] | Limit] | None) -> tuple[Limit, ...]:
+        """Return the limits of a key from its columns or fields: exactly what it was given, or the defaults."""
         if hourly_limit is None and limits is None:
             return self.defaults
         return self._resolve(_with_hourly(hourly_limit, map(Limit.model_validate, limits or ())))
@@ -279,6 +279,10 @@ class LimitRules:
 
 def _with_hourly(hourly_limit: int | None, limits: Iterable[Limit]) -> list[Limit]:
     return [*([] if hourly_limit is None else [hour_limit(hourly_limit)]), *limits]
+
+
+NO_RULES = LimitRules(None, (), (), "fixed_window")
+"""No defaults."""
 
 
 def as_json(limits: Iterable[Limit]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi_keyauth.domain.bounds import Bounds
 from fastapi_keyauth.domain.keys import Actor, Key, KeySnapshot
-from fastapi_keyauth.domain.limits import MAX_LIMITS, Limit, hour_limit
+from fastapi_keyauth.domain.limits import MAX_LIMITS, NO_RULES, Limit, LimitRules
 from fastapi_keyauth.domain.principals import (
     ADMIN,
     ALL,
@@ -39,7 +39,7 @@ class Caller:
         is_admin: Whether it holds ``admin``, which only a name gives.
         default_limit: The setting ``default_hourly_limit``.
         bounds: The bounds of the calling key. None: a session.
-        default_limits: The limits in force of a key that has none of its own.
+        rules: The limits in force of a key, from those that it is given.
         names_owners: Whether it may say for which of its owners a request is meant.
     """
 
@@ -49,7 +49,7 @@ class Caller:
     default_limit: int | None
     bounds: Bounds | None = None
     names_owners: bool = False
-    default_limits: tuple[Limit, ...] = ()
+    rules: LimitRules = NO_RULES
 
     @classmethod
     def of_key(
@@ -57,13 +57,13 @@ class Caller:
         principal: KeyPrincipal,
         key: KeySnapshot,
         default_limit: int | None,
-        default_limits: tuple[Limit, ...] = (),
+        rules: LimitRules = NO_RULES,
     ) -> "Caller":
         """Return the caller that an API key is."""
         permissions = [scope for scope in (KEYS_READ, KEYS_WRITE) if principal.holds(scope)]
         owners = {principal.owner_id: permissions}
         is_admin = ADMIN in principal.scopes
-        return cls(principal, owners, is_admin, default_limit, Bounds.of(key), default_limits=default_limits)
+        return cls(principal, owners, is_admin, default_limit, Bounds.of(key), rules=rules)
 
     @classmethod
     def of_session(
@@ -71,7 +71,7 @@ class Caller:
         principal: SessionPrincipal,
         default_limit: int | None,
         owners: Mapping[str, Collection[str]] | None = None,
-        default_limits: tuple[Limit, ...] = (),
+        rules: LimitRules = NO_RULES,
     ) -> "Caller":
         """Return the caller that a session is.
 
@@ -79,12 +79,12 @@ class Caller:
             principal: The session.
             default_limit: The setting ``default_hourly_limit``.
             owners: The owners that it may act for. None: its user alone.
-            default_limits: The limits in force of a key that has none of its own.
+            rules: The limits in force of a key, from those that it is given.
         """
         may_name = owners is not None
         owners = {principal.user_id: (KEYS_READ, KEYS_WRITE)} if owners is None else owners
         is_admin = ADMIN in principal.scopes
-        return cls(principal, owners, is_admin, default_limit, names_owners=may_name, default_limits=default_limits)
+        return cls(principal, owners, is_admin, default_limit, names_owners=may_name, rules=rules)
 
     @property
     def owner_id(self) -> str:
@@ -221,16 +221,16 @@ class Caller:
         """
         if self.is_admin:
             return
-        for bound in (*self.default_limits, *self._own_limits()):
+        for bound in (*self.rules.defaults, *self._own_limits()):
             if not any(_is_within(limit, bound) for limit in limits):
                 raise InsufficientScope([ADMIN], reason=f"Your keys need a limit of at most {bound.phrase()}")
 
     def limits_by_default(self) -> list[Limit] | None:
         """Return the limits to store for a key for which none are named. None: as of ``limit_by_default``."""
         own = self._own_limits()
-        if self.is_admin or not own or all(not limit.counter_id for limit in (*own, *self.default_limits)):
+        if self.is_admin or not own or all(map(self._is_of_hourly_limit, (*own, *self.rules.defaults))):
             return None
-        open_defaults = [bound for bound in self.default_limits if not any(_is_within(limit, bound) for limit in own)]
+        open_defaults = [bound for bound in self.rules.defaults if not any(_is_within(limit, bound) for limit in own)]
         names = {limit.name for limit in own}
         return [*own, *(bound for bound in open_defaults if bound.name not in names)][:MAX_LIMITS]
 
@@ -306,11 +306,7 @@ class Caller:
         self.check_scopes(new.scopes or ())
         if new.limits is None:
             self.check_limit(new.hourly_limit)
-        if new.limits is None and new.hourly_limit is None:
-            self.check_limits(self.default_limits)
-        else:
-            hourly = [] if new.hourly_limit is None else [hour_limit(new.hourly_limit)]
-            self.check_limits([*hourly, *(new.limits or [])])
+        self.check_limits(self.rules.of_key(new.hourly_limit, new.limits))
         lists = (tuple(new.allowed_origins), tuple(new.allowed_ips))
         self.check_bounds(Bounds(new.environment or "", new.expires_at, *lists))
 
@@ -322,6 +318,10 @@ class Caller:
         for bound in () if self.is_admin else self._own_limits():
             if not any(_is_within(limit, bound) for limit in limits):
                 raise InsufficientScope([ADMIN], reason="The key's limits are above yours")
+
+    def _is_of_hourly_limit(self, limit: Limit) -> bool:
+        """Return whether ``hourly_limit`` alone gives this limit, with its algorithm."""
+        return self.rules.of_key(limit.limit, None) == (limit,)
 
     def _own_limits(self) -> tuple[Limit, ...]:
         """Return the calling key's limits. Empty: it has none, or is a session."""
@@ -340,5 +340,9 @@ def _is_above(limit: int | None, bound: int | None) -> bool:
 
 
 def _is_within(limit: Limit, bound: Limit) -> bool:
-    """Return whether a limit allows no more than another of the same unit and window."""
-    return (limit.unit, limit.per) == (bound.unit, bound.per) and limit.limit <= bound.limit
+    """Return whether a limit allows no more than another of the same unit and window.
+
+    Around the end of a fixed window, twice its limit fits into one window's length: a sliding limit forbids that.
+    """
+    most = 2 * limit.limit if bound.is_sliding and not limit.is_sliding else limit.limit
+    return (limit.unit, limit.per) == (bound.unit, bound.per) and most <= bound.limit

@@ -38,7 +38,7 @@ class KeyStore:
 
     Attributes:
         imports: Imported keys.
-        default_limits: The limits in force of a key that has none of its own.
+        limit_rules: The limits in force of a key, from those that are stored.
         lineage: Notices that the database went back.
     """
 
@@ -47,7 +47,7 @@ class KeyStore:
         self.tasks = database.tasks
         self._observer = observer
         self._mapper = RowMapper(settings)
-        self.default_limits = self._mapper.rules.defaults
+        self.limit_rules = self._mapper.rules
         self._is_ours = is_of_product(keys, settings.key_prefix)
         self._are_our_changes = is_of_product(_changes, settings.key_prefix)
         self.lineage = Lineage(database)

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from fastapi_keyauth import InsufficientScope, KeyAuthSettings, KeyNotFound, KeyPrincipal, SessionPrincipal
+from fastapi_keyauth.domain import bounds, ip_addresses
 from fastapi_keyauth.domain.keys import Key, KeySnapshot
-from fastapi_keyauth.domain.limits import Limit, limit_set
+from fastapi_keyauth.domain.limits import Algorithm, Limit, LimitRules, limit_set
 from fastapi_keyauth.domain.permissions import Caller
 from fastapi_keyauth.domain.validation import NewKey
 from fastapi_keyauth.errors import InvalidField
@@ -36,8 +37,9 @@ def test_a_grant_too_far_is_refused_with_its_reason(ask: Callable[[Caller], None
 
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
-HOUR = Limit(name="hour", limit=100, per="hour")
-TOKENS = Limit(name="tokens", limit=50, per="day", unit="tokens")
+HOUR = Limit(name="hour", limit=100, per="hour", algorithm="fixed_window")
+TOKENS = Limit(name="tokens", limit=50, per="day", unit="tokens", algorithm="fixed_window")
+SLIDING = HOUR.model_copy(update={"algorithm": "sliding_window"})
 
 
 def principal(scopes: str, limits: Sequence[Limit] = (), hourly_limit: int | None = None) -> KeyPrincipal:
@@ -70,9 +72,11 @@ def by_key(
     limits: Sequence[Limit] = (),
     hourly_limit: int | None = None,
     defaults: Sequence[Limit] = (),
+    algorithm: Algorithm = "fixed_window",
     **bounds: Any,
 ) -> Caller:
-    return Caller.of_key(principal(scopes, limits, hourly_limit), snapshot(**bounds), default, tuple(defaults))
+    rules = LimitRules(None, defaults, (), algorithm)
+    return Caller.of_key(principal(scopes, limits, hourly_limit), snapshot(**bounds), default, rules)
 
 
 def by_session(scopes: str, owners: dict[str, Any] | None = None, default: int | None = 1000) -> Caller:
@@ -243,6 +247,11 @@ def test_a_refused_limit_names_the_lowest_bound() -> None:
         (by_key("keys:write", limits=[TOKENS]), [TOKENS.model_copy(update={"unit": "images"})], "admin"),
         (by_key("keys:write", limits=[TOKENS]), [HOUR], "admin"),
         (by_key("keys:write", limits=[TOKENS]), [HOUR, TOKENS], "yes"),
+        (by_key("keys:write", limits=[SLIDING]), [HOUR], "admin"),
+        (by_key("keys:write", limits=[SLIDING]), [HOUR.model_copy(update={"limit": 51})], "admin"),
+        (by_key("keys:write", limits=[SLIDING]), [HOUR.model_copy(update={"limit": 50})], "yes"),
+        (by_key("keys:write", limits=[SLIDING]), [SLIDING], "yes"),
+        (by_key("keys:write", limits=[HOUR]), [SLIDING], "yes"),
         (by_key("admin", limits=[TOKENS]), [], "yes"),
         (by_key("keys:write", defaults=[HOUR]), [TOKENS], "admin"),
         (by_key("keys:write", defaults=[HOUR]), [HOUR], "yes"),
@@ -262,6 +271,8 @@ def test_limits_that_a_caller_may_give(caller: Caller, limits: list[Limit], said
         (by_key("keys:write", hourly_limit=2000), None, None),
         (by_key("admin", hourly_limit=10, limits=[TOKENS]), None, None),
         (by_key("keys:write", limits=[TOKENS]), None, [TOKENS]),
+        (by_key("keys:write", limits=[SLIDING], hourly_limit=100), 100, [SLIDING]),
+        (by_key("keys:write", limits=[SLIDING], hourly_limit=100, algorithm="sliding_window"), 100, None),
         (by_key("keys:write", limits=[TOKENS], defaults=[HOUR]), None, [TOKENS, HOUR]),
         (by_key("keys:write", limits=[TOKENS], defaults=[TOKENS.model_copy(update={"limit": 60})]), None, [TOKENS]),
     ],
@@ -345,6 +356,12 @@ def test_a_list_of_limits_is_all_that_a_key_has() -> None:
         (by_key("keys:write", limits=[TOKENS]), {"owner_id": "ada", "hourly_limit": 5}, "admin"),
         (by_key("keys:write", limits=[HOUR]), {"owner_id": "ada", "hourly_limit": 100}, "yes"),
         (by_key("keys:write", limits=[HOUR]), {"owner_id": "ada", "hourly_limit": 101}, "admin"),
+        (by_key("keys:write", limits=[SLIDING]), {"owner_id": "ada", "hourly_limit": 100}, "admin"),
+        (
+            by_key("keys:write", limits=[SLIDING], algorithm="sliding_window"),
+            {"owner_id": "ada", "hourly_limit": 100},
+            "yes",
+        ),
         (by_key("keys:write", limits=[TOKENS]), {"owner_id": "ada", "limits": [TOKENS]}, "yes"),
         (by_key("keys:write", limits=[TOKENS]), {"owner_id": "ada", "limits": []}, "admin"),
         (by_key("keys:write", environment="test"), {"owner_id": "ada", "environment": "live"}, "admin"),
@@ -354,6 +371,43 @@ def test_a_list_of_limits_is_all_that_a_key_has() -> None:
 def test_keys_that_a_caller_may_create(caller: Caller, fields: dict[str, Any], said: str) -> None:
     new = NewKey(name="n", **({"environment": "live"} | fields))
     assert missing(lambda: caller.check_new(new)) == said
+
+
+def test_each_network_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    outer = tuple(f"10.{number}.0.0/16" for number in range(100))
+    inner = [f"10.99.{number}.0/24" for number in range(100)]
+    parsed: list[str] = []
+    real = ip_addresses.parse_network
+
+    def parse_network(text: str) -> ip_addresses.IPNetwork:
+        parsed.append(text)
+        return real(text)
+
+    ip_addresses.parse_networks.cache_clear()
+    for module in (ip_addresses, bounds):
+        monkeypatch.setattr(module, "parse_network", parse_network, raising=False)
+    caller = by_key("a keys:write", allowed_ips=outer)
+    for _ in range(2):  # before the secret is hashed, and in the transaction
+        assert missing(lambda: caller.check_change(stored(allowed_ips=inner))) == "yes"
+    assert len(parsed) == 200
+
+
+@pytest.mark.parametrize(
+    ("own", "listed", "said"),
+    [
+        ("10.0.0.0/8 2001:db8::/32", "10.1.2.3 2001:db8:1::/48", "yes"),
+        ("10.0.0.0/16 10.1.0.0/24", "10.1.0.0/24 10.0.9.0/24", "yes"),
+        ("10.1.0.0/24", "10.1.0.0/23", "admin"),
+        ("10.1.0.0/24", "10.1.0.1 10.1.1.1", "admin"),
+        ("0.0.0.0/0", "::/0", "admin"),
+        ("::/0", "0.0.0.1", "admin"),
+        ("0.0.0.0/0", "::ffff:10.0.0.1", "yes"),
+        ("10.0.0.1", "10.0.0.1", "yes"),
+    ],
+)
+def test_networks_that_lie_in_those_of_the_caller(own: str, listed: str, said: str) -> None:
+    caller = by_key("a keys:write", allowed_ips=tuple(own.split()))
+    assert missing(lambda: caller.check_change(stored(allowed_ips=listed.split()))) == said
 
 
 @pytest.mark.parametrize(("scopes", "said"), [("admin", "yes"), ("* keys:read keys:write", "admin")])

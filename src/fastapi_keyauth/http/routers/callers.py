@@ -9,7 +9,7 @@ from fastapi_keyauth.auth.authenticator import Authenticator
 from fastapi_keyauth.auth.request_context import AuthContext
 from fastapi_keyauth.auth.sessions import SessionGate
 from fastapi_keyauth.domain.keys import Actor, KeySnapshot
-from fastapi_keyauth.domain.limits import Limit
+from fastapi_keyauth.domain.limits import LimitRules
 from fastapi_keyauth.domain.permissions import Caller
 from fastapi_keyauth.domain.principals import ADMIN, KEYS_WRITE, KeyPrincipal, SessionPrincipal
 from fastapi_keyauth.domain.tokens import hash_session_token
@@ -31,7 +31,7 @@ class Callers:
         owners_of: The application's members. None: a session acts for its own user id.
         get_context: Returns the context of a request.
         default_limit: The setting ``default_hourly_limit``.
-        default_limits: The limits in force of a key that has none of its own.
+        rules: The limits in force of a key, from those that it is given.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Callers:
         owners_of: OwnersOf | None,
         get_context: Callable[[HTTPConnection], AuthContext],
         default_limit: int | None,
-        default_limits: tuple[Limit, ...],
+        rules: LimitRules,
     ) -> None:
         self.authenticator = authenticator
         self.sessions = sessions
@@ -50,7 +50,7 @@ class Callers:
         self._owners_of = owners_of
         self.get_context = get_context
         self._default_limit = default_limit
-        self._default_limits = default_limits
+        self._rules = rules
 
     async def find(self, principal: Principal, connection: HTTPConnection) -> "RequestAuthority":
         """Return the authority of a request that was authenticated."""
@@ -62,10 +62,10 @@ class Callers:
         """Return the caller that a principal is, as the application sees it now."""
         if isinstance(principal, SessionPrincipal):
             owners = None if self._owners_of is None else await self._owners_of(principal)
-            return Caller.of_session(principal, self._default_limit, owners, self._default_limits)
+            return Caller.of_session(principal, self._default_limit, owners, self._rules)
         if key is None:
             raise RuntimeError("a key was admitted without a row")
-        return Caller.of_key(principal, key, self._default_limit, self._default_limits)
+        return Caller.of_key(principal, key, self._default_limit, self._rules)
 
 
 class RequestAuthority:
