@@ -1,8 +1,8 @@
-"""What names may look like: of scopes, of owners, of keys."""
+"""The form of names (of scopes, owners and keys) and of validation messages."""
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fastapi_keyauth.errors import InvalidField
@@ -56,3 +56,8 @@ def is_printable_text(text: str) -> bool:
 def has_visible_text(text: str) -> bool:
     """Return whether text has a character that shows something by itself: not a space, joiner, mark or filler."""
     return any(unicodedata.category(character)[0] not in "CMZ" and character not in _BLANK for character in text)
+
+
+def explain(problem: Mapping[str, Any]) -> str:
+    """Return the sentence of one of Pydantic's complaints, without the prefix that Pydantic adds to ours."""
+    return str(problem["msg"]).removeprefix("Value error, ")

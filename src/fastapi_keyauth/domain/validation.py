@@ -28,6 +28,7 @@ from fastapi_keyauth.domain.text import (
     MAX_USER_ID_LENGTH,
     check_owner_id,
     check_scope_names,
+    explain,
     has_visible_text,
     is_printable_text,
 )
@@ -301,11 +302,6 @@ def validate_fields(model: type[Model], values: Mapping[str, Any]) -> Model:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         raise InvalidField(str(first["loc"][0]), explain(first)) from None
-
-
-def explain(problem: Mapping[str, Any]) -> str:
-    """Return the sentence of one of Pydantic's complaints, without the prefix that Pydantic adds to ours."""
-    return str(problem["msg"]).removeprefix("Value error, ")
 
 
 def known_scopes(catalogue: dict[str, str]) -> set[str]:

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from fastapi_keyauth.domain import imported_tokens as foreign
 from fastapi_keyauth.domain.keys import Actor
+from fastapi_keyauth.domain.text import explain
 from fastapi_keyauth.domain.tokens import new_key_id
 from fastapi_keyauth.domain.validation import (
     Environment,
@@ -24,7 +25,6 @@ from fastapi_keyauth.domain.validation import (
     Scopes,
     check_catalogue,
     clean_expiry,
-    explain,
     reject_timestamps,
 )
 from fastapi_keyauth.errors import BadLine, ImportRefused, InvalidField

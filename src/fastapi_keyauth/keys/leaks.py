@@ -1,7 +1,7 @@
-"""Leaked tokens: whoever finds one reports it here, and its key is revoked at once.
+"""Leaked tokens: a report of one revokes its key immediately.
 
-A report proves itself: it has to bring the whole token. What is no token of a key of ours, or has another secret,
-changes nothing and says nothing about whether such a key exists.
+A report is its own proof, since it contains the whole token. A text that is not a token of an existing key, or has
+another secret, changes nothing and does not reveal whether such a key exists.
 """
 
 import logging
@@ -21,26 +21,26 @@ logger = logging.getLogger("fastapi_keyauth")
 MAX_SOURCE_LENGTH = 64
 MAX_URL_LENGTH = 500
 LeakOutcome = Literal["revoked", "recorded", "unknown"]
-"""``revoked``: the key was revoked because of this. ``recorded``: it is a secret of ours, and only written down: it was
-dead already, or nothing more was asked. ``unknown``: no secret of ours."""
+"""``revoked``: the report revoked the key. ``recorded``: the secret is valid, but the report was only recorded, because
+the secret was inactive already or ``revoke`` was False. ``unknown``: not a secret of any key."""
 
 
 class RecordLeak(Protocol):
-    """Writes a leak into a key's history, and revokes the key where that is wanted."""
+    """Records a leak in the history of a key, and revokes the key if requested."""
 
     def __call__(self, id: str, leak: dict[str, Any], actor_name: str, *, revoke: bool) -> Awaitable[None]:
-        """Raises ``ChangePending`` where the change cannot be told to all workers at once."""
+        """Raises ``ChangePending`` if not all workers could be notified."""
 
 
 class Leaks:
-    """``auth.leaks``: report tokens that were found where they should not be.
+    """``auth.leaks``: report tokens that were found in public places.
 
     Args:
-        parser: of tokens.
-        store: has the keys.
-        hasher: verifies the secret.
-        record: writes it down.
-        now: the time, UTC.
+        parser: Parses tokens.
+        store: Has the keys.
+        hasher: Verifies the secret.
+        record: Records the leak.
+        now: The time, UTC.
     """
 
     def __init__(
@@ -62,19 +62,19 @@ class Leaks:
     ) -> LeakOutcome:
         """Report a token that somebody found.
 
-        Its key is revoked, for good and at once, unless the secret was dead already: one that a rotation replaced says
-        nothing about the secret of today. The history of the key tells of it in any case (``leaked``).
+        Its key is revoked immediately and permanently, unless the secret was inactive already: a secret that a rotation
+        replaced says nothing about the current one. The history of the key records the leak in any case (``leaked``).
 
         Args:
-            token: the whole of it. It is stored nowhere.
-            source: who found it, for the history: ``leak:<source>`` is the actor; letters, digits, ``-`` and ``_``.
-            url: where.
-            revoke: False: only write it down.
+            token: The complete token. It is never stored.
+            source: Who found it: 1 to 64 letters, digits, ``-`` and ``_``. The actor is ``leak:<source>``.
+            url: Where it was found.
+            revoke: False: only record the leak.
 
         Raises:
-            ValueError: a source of another form.
-            ChangePending: the key is revoked, and not all workers could be told yet (Redis out of reach).
-            StoreUnavailable, HasherUnavailable: it cannot be looked up now.
+            ValueError: If ``source`` has another form.
+            ChangePending: If the key is revoked, but not all workers could be notified (Redis unreachable).
+            StoreUnavailable, HasherUnavailable: If the token cannot be checked now.
         """
         if not source.replace("-", "").replace("_", "").isalnum() or len(source) > MAX_SOURCE_LENGTH:
             raise ValueError("source is a short name of letters, digits, '-' and '_'")
@@ -112,5 +112,5 @@ class Leaks:
 
 
 def _as_text(url: str) -> str:
-    """Halves of characters, which JSON may hold and no answer can, would spoil the key's history."""
+    """Replace lone surrogates and control characters: JSON may contain them, but responses of the history cannot."""
     return "".join(character if is_printable_text(character) else "?" for character in url)

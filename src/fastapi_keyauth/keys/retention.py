@@ -1,4 +1,4 @@
-"""When to delete what nobody can ask for any more."""
+"""The schedule for deleting rows that are no longer needed."""
 
 import random
 import time
@@ -12,18 +12,18 @@ from fastapi_keyauth.store import PruneStore
 
 PRUNE_EVERY_S = 3600.0
 KEEP_OVER = timedelta(days=1)
-"""For how long a session stays that has expired: whoever looks into a complaint still finds it."""
+"""How long an expired session is kept, so that complaints can be investigated."""
 KEEP_USAGE_HOURS = MAX_USAGE_HOURS + 24
-"""What the usage routes show, and a day more for clocks and questions."""
+"""The hours that the usage routes show, and one more day for clocks that differ."""
 
 
 class Pruner:
-    """Prunes about once an hour, a batch in each round of the housekeeping until nothing is left.
+    """Deletes about once an hour: one batch in each round of the periodic tasks until no more rows are found.
 
     Args:
-        store: has the rows.
-        now: the time, UTC.
-        monotonic: seconds that only go forward.
+        store: Has the rows.
+        now: The time, UTC.
+        monotonic: Seconds that never go back.
     """
 
     def __init__(
@@ -35,12 +35,12 @@ class Pruner:
         self._due_at = 0.0
 
     def start(self) -> None:
-        """Begin to wait. Workers that start together prune at different times, and a short script not at all."""
-        # Nothing that is secret: it spreads the work.
+        """Schedule the first round: at different times for workers that start together, and never in a short script."""
+        # Not a secret: it spreads the work.
         self._due_at = self._monotonic() + random.uniform(60, PRUNE_EVERY_S)  # noqa: S311
 
     async def prune_when_due(self) -> None:
-        """Delete one batch if it is time."""
+        """Delete one batch if a round is due."""
         if self._monotonic() < self._due_at:
             return
         now = self._now()

@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, Sett
 from fastapi_keyauth.domain.ip_addresses import parse_network
 from fastapi_keyauth.domain.limits import NAME_PATTERN, REQUESTS, Limit, check_unique, check_units, hour_limit
 from fastapi_keyauth.domain.origins import parse_origin
-from fastapi_keyauth.domain.text import is_scope_name
+from fastapi_keyauth.domain.text import explain, is_scope_name
 from fastapi_keyauth.domain.tokens import SESSION_PREFIX
 from fastapi_keyauth.errors import InvalidField, SetupError
 from fastapi_keyauth.settings.database_urls import check_database_url
@@ -307,7 +307,7 @@ class KeyAuthSettings(BaseSettings):
 def _sentence(error: ValidationError) -> str:
     """Return the first problem of a validation error as one sentence, without the value."""
     first = error.errors(include_input=False, include_url=False)[0]
-    message = first["msg"].removeprefix("Value error, ")
+    message = explain(first)
     message = message[:1].lower() + message[1:]
     if not first["loc"]:
         return f"Setting {message}."

@@ -1,4 +1,4 @@
-"""The public keys that a secret scanner signs its reports with."""
+"""The public keys with which a secret scanner signs its reports."""
 
 import asyncio
 import base64
@@ -26,41 +26,41 @@ GITHUB_KEYS_URL = "https://api.github.com/meta/public_keys/secret_scanning"
 FETCH_TIMEOUT_S = 5.0
 MAX_ANSWER_BYTES = 262_144
 KEEP_S = 3600.0
-"""Seconds for which keys are believed without asking again."""
+"""Seconds for which keys are used before they are fetched again."""
 FETCH_EVERY_S = 60.0
-"""Seconds between two fetches at least: whoever makes key identifiers up must not make us ask each time."""
+"""Minimum number of seconds between two fetches: invented key identifiers must not cause a fetch each."""
 
 FindKeys = Callable[[], Awaitable[dict[str, str]]]
-"""Gives key identifier -> public key (PEM). May raise whatever a fetch raises."""
+"""Returns key identifier to public key (PEM). May raise whatever a fetch raises."""
 
 
 async def fetch_github_keys() -> dict[str, str]:
-    """GitHub's keys for secret scanning, fetched in a thread.
+    """Fetch GitHub's keys for secret scanning, in a thread.
 
     Raises:
-        OSError: GitHub does not answer, or not in time.
-        ValueError, KeyError, TypeError: it answers something else.
+        OSError: If GitHub does not respond in time.
+        ValueError, KeyError, TypeError: If the response has another form.
     """
     return await asyncio.to_thread(_fetch)
 
 
 def _fetch() -> dict[str, str]:
     request = urllib.request.Request(GITHUB_KEYS_URL, headers={"Accept": "application/json"})
-    # The address is a constant with https; nothing that anybody sends is opened.
+    # The address is a constant with https; nothing that a client sends is opened.
     with urllib.request.urlopen(request, timeout=FETCH_TIMEOUT_S) as answer:  # noqa: S310
         body = answer.read(MAX_ANSWER_BYTES)
     return {str(key["key_identifier"]): str(key["key"]) for key in json.loads(body)["public_keys"]}
 
 
 class SigningKeys:
-    """Remembers a scanner's public keys, and checks signatures by them (ECDSA on P-256 with SHA-256).
+    """Caches the public keys of a scanner and verifies signatures (ECDSA on P-256 with SHA-256).
 
     Args:
-        find_keys: gives the keys.
-        monotonic: seconds that only grow.
+        find_keys: Returns the keys.
+        monotonic: Seconds that never go back.
 
     Raises:
-        SetupError: the package ``cryptography`` is not installed.
+        SetupError: If the package ``cryptography`` is not installed.
     """
 
     def __init__(self, find_keys: FindKeys, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -74,15 +74,15 @@ class SigningKeys:
         self._lock = asyncio.Lock()
 
     async def is_signed(self, body: bytes, identifier: str, signature: str) -> bool:
-        """Whether ``body`` was signed with the key of that name.
+        """Return whether ``body`` was signed with the key that has this identifier.
 
         Args:
-            body: as it came, byte for byte.
-            identifier: of the key.
-            signature: DER in base64.
+            body: The unchanged bytes.
+            identifier: Identifier of the key.
+            signature: Signature in DER, base64-encoded.
 
         Raises:
-            TemporarilyUnavailable: the keys are not known, and cannot be fetched now.
+            TemporarilyUnavailable: If no keys are cached and they cannot be fetched now.
         """
         key = await self._find(identifier)
         if key is None:
@@ -94,7 +94,7 @@ class SigningKeys:
         return True
 
     async def _find(self, identifier: str) -> "ec.EllipticCurvePublicKey | None":
-        async with self._lock:  # one fetch for all that wait
+        async with self._lock:  # one fetch for all callers
             now = self._monotonic()
             is_old = now - self._fetched_at > KEEP_S
             if (is_old or identifier not in self._keys) and now - self._tried_at > FETCH_EVERY_S:
@@ -107,7 +107,7 @@ class SigningKeys:
     async def _fetch(self, now: float) -> None:
         try:
             found = {name: _read(pem) for name, pem in (await self._find_keys()).items()}
-        except Exception as error:  # whatever a fetch raises: the keys of before stay
+        except Exception as error:  # whatever a fetch raises: the cached keys stay
             logger.warning(
                 "public keys for leak reports not fetched: %s",
                 type(error).__name__,
@@ -119,7 +119,7 @@ class SigningKeys:
 
 
 def _read(pem: str) -> "ec.EllipticCurvePublicKey | None":
-    """The key; None where it is of a kind that signs nothing here, or that is not known."""
+    """Return the key, or None if its type is unknown or cannot sign reports."""
     try:
         key = serialization.load_pem_public_key(pem.encode())
     except (ValueError, UnsupportedAlgorithm):
