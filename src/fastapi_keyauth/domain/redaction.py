@@ -4,7 +4,6 @@ import re
 from collections import deque
 from collections.abc import Callable, ItemsView, Iterable, KeysView, Mapping, ValuesView
 from typing import Any, TypeVar, cast
-from urllib.parse import unquote
 
 MIN_SECRET_RUN = 16
 """Characters in a row that may be a secret if they mix upper case, lower case and digits."""
@@ -14,12 +13,16 @@ MAX_DEPTH = 30
 """Nested containers that are searched. What lies deeper, as in one that contains itself, is left out."""
 TOO_DEEP = "<too deep>"
 
-_ALPHANUMERIC = r"(?:[0-9A-Za-z]|%3[0-9]|%[46][1-9A-Fa-f]|%[57][0-9Aa])"  # plain or percent-encoded
+_HEX_OF_ALPHANUMERIC = r"(?:3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa])"
+_ESCAPE = r"(?:%(?:25){0,3}|\\{1,4}(?:x|u00))"
+"""Before two hexadecimal digits: percent-encoding, also repeated, and escapes of JSON and of Python's ``repr``."""
+_ALPHANUMERIC = rf"(?:[0-9A-Za-z]|{_ESCAPE}{_HEX_OF_ALPHANUMERIC})"
 _PATTERN = re.compile(
     r"[0-9A-Za-z]{1,16}_[a-z0-9]{1,16}_([0-9A-Za-z]{12})_[0-9A-Za-z]{8,}"  # a token: its id may be shown
     r"|ks_[0-9A-Za-z]{16,}"  # a session token
     rf"|{_ALPHANUMERIC}{{{MIN_SECRET_RUN},}}"  # what could be the secret of a token that was damaged
 )
+_ESCAPED = re.compile(rf"{_ESCAPE}({_HEX_OF_ALPHANUMERIC})")
 _WORDS = re.compile(r"(?:[A-Z]{0,5}[a-z]{2,}+)+[A-Z]{0,5}")  # such as a name in CamelCase
 _DIGEST = re.compile(r"[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64}")
 
@@ -33,7 +36,8 @@ def redact(text: str, *, keep_digests: bool = False) -> str:
 
     A run of letters and digits could be a secret, wherever it stands, if it has at least 20 characters, or at least 16
     of upper case, lower case and digits. So no secret is left of a token that was cut off, mistyped, wrapped over two
-    lines or encoded. Words, also joined in CamelCase, are kept.
+    lines, or encoded: in percent-encoding, as ``\\x`` or ``\\u`` escapes, in hexadecimal digits or in Base64. Words,
+    also joined in CamelCase, are kept.
 
     Args:
         text: Any text, such as the path of a request.
@@ -49,9 +53,13 @@ def redact(text: str, *, keep_digests: bool = False) -> str:
             return "<token of a session>"
         if keep_digests and _DIGEST.fullmatch(found):
             return found
-        return "<redacted>" if _could_be_secret(unquote(found)) else found
+        return "<redacted>" if _could_be_secret(_decode(found)) else found
 
     return _PATTERN.sub(replace, text)
+
+
+def _decode(run: str) -> str:
+    return _ESCAPED.sub(lambda match: chr(int(match[1], 16)), run)
 
 
 def _could_be_secret(run: str) -> bool:

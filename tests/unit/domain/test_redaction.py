@@ -1,6 +1,7 @@
 """No secret is left in a text, however the token around it was damaged."""
 
 import base64
+import re
 
 import pytest
 from hypothesis import assume, given
@@ -14,9 +15,15 @@ RUN = 20
 """Characters of a secret in a row that must not be left: the others are then too many to guess."""
 
 
+_ESCAPED = re.compile(r"(?:%(?:25)*|\\+(?:x|u00))([0-9A-Fa-f]{2})")
+
+
 def shows_secret(text: str, token: str, run: int = RUN) -> bool:
+    """Whether a text shows a part of the secret, also after its escapes are decoded."""
     secret = token.rpartition("_")[2]
-    return any(secret[start : start + run] in text for start in range(len(secret) - run + 1))
+    decoded = _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text)
+    parts = [secret[start : start + run] for start in range(len(secret) - run + 1)]
+    return any(part in shown for part in parts for shown in (text, decoded))
 
 
 def damage(token: str) -> dict[str, str]:
@@ -37,6 +44,12 @@ def damage(token: str) -> dict[str, str]:
         "a line break in the secret": f"{prefix}_{environment}_{key_id}_{secret[:24]}\n{secret[24:]}",
         "percent-encoded underscores": f"{prefix}%5F{environment}%5F{key_id}%5F{secret}",
         "percent-encoded": "".join(f"%{ord(character):02X}" for character in token),
+        "percent-encoded twice": "".join(f"%25{ord(character):02x}" for character in token),
+        "percent-encoded three times": "".join(f"%2525{ord(character):02X}" for character in token),
+        "escaped as in JSON": "".join(f"\\u{ord(character):04x}" for character in token),
+        "escaped as in Python": "".join(f"\\x{ord(character):02x}" for character in token),
+        "escaped and quoted again": "".join(f"\\\\u{ord(character):04X}" for character in token),
+        "escaped in part": "".join(f"\\x{ord(c):02x}" if c.isdigit() else c for c in token),
         "other text before it": "x" * 40 + token,
         "twice": token + token,
     }
