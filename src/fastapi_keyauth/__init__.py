@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi_keyauth.domain.events import AuthEvent, EventKind
 from fastapi_keyauth.domain.keys import CreatedKey, EventPage, Key, KeyEvent, KeyPage, Secret, UsageHour
-from fastapi_keyauth.domain.limits import Limit, LimitState
+from fastapi_keyauth.domain.limit_sets import LimitState
 from fastapi_keyauth.domain.owners import Erasure, KeyCounts, Owner
 from fastapi_keyauth.domain.principals import KeyPrincipal, SessionPrincipal
 from fastapi_keyauth.domain.redaction import redact, redact_event
@@ -47,6 +47,7 @@ from fastapi_keyauth.errors import (
 if TYPE_CHECKING:
     from fastapi_keyauth.auth.blocked_addresses import Block
     from fastapi_keyauth.auth.reservations import Hold, Reservation
+    from fastapi_keyauth.domain.limits import Limit
     from fastapi_keyauth.http.dashboard.options import DashboardOptions
     from fastapi_keyauth.keyauth import KeyAuth
     from fastapi_keyauth.keys.importer import ImportOutcome
@@ -61,6 +62,7 @@ else:
         "ImportOutcome": "keys.importer",
         "KeyAuth": "keyauth",
         "KeyAuthSettings": "settings.settings",
+        "Limit": "domain.limits",
         "Reservation": "auth.reservations",
         "Telemetry": "telemetry.providers",
     }

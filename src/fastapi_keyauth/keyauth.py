@@ -13,8 +13,9 @@ from starlette.types import ASGIApp
 
 from fastapi_keyauth.auth.reservations import Reservation
 from fastapi_keyauth.auth.sessions import SessionResolver
-from fastapi_keyauth.domain.limits import REQUESTS, parse_cost
+from fastapi_keyauth.domain.limit_sets import parse_cost
 from fastapi_keyauth.domain.principals import KeyPrincipal
+from fastapi_keyauth.domain.units import REQUESTS
 from fastapi_keyauth.http import dependencies
 from fastapi_keyauth.http.dashboard.options import DashboardOptions
 from fastapi_keyauth.http.dashboard.router import build_dashboard_router

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from fastapi_keyauth.domain.limits import ONE_REQUEST, Limit, hour_limit, limit_set
+from fastapi_keyauth.domain.limit_sets import ONE_REQUEST, limit_set
+from fastapi_keyauth.domain.limits import Limit, hour_limit
 from fastapi_keyauth.limiter import Decision, LimitCheck
 
 

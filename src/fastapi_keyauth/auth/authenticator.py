@@ -36,10 +36,11 @@ from fastapi_keyauth.auth.sessions import SessionGate
 from fastapi_keyauth.auth.verifier import Verifier
 from fastapi_keyauth.domain.ip_addresses import is_in, parse_networks
 from fastapi_keyauth.domain.keys import KeySnapshot
-from fastapi_keyauth.domain.limits import ONE_REQUEST, REQUESTS, Cost, highest_cost
+from fastapi_keyauth.domain.limit_sets import ONE_REQUEST, Cost, highest_cost
 from fastapi_keyauth.domain.principals import KeyPrincipal, KeyPrincipalDraft, SessionPrincipal
 from fastapi_keyauth.domain.token_mistakes import find_placeholder
 from fastapi_keyauth.domain.tokens import TokenFormError, token_digest
+from fastapi_keyauth.domain.units import REQUESTS
 from fastapi_keyauth.errors import (
     AddressBlocked,
     AddressNotAllowed,

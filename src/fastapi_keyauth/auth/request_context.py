@@ -3,7 +3,7 @@
 from fastapi_keyauth.auth.credentials import Credentials
 from fastapi_keyauth.domain.ip_addresses import ClientAddress
 from fastapi_keyauth.domain.keys import KeySnapshot
-from fastapi_keyauth.domain.limits import ONE_REQUEST, Cost
+from fastapi_keyauth.domain.limit_sets import ONE_REQUEST, Cost
 from fastapi_keyauth.domain.principals import KeyPrincipal, SessionPrincipal
 from fastapi_keyauth.errors import KeyAuthError
 from fastapi_keyauth.limiter import Decision

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from fastapi_keyauth.auth.authenticator import Authenticator, find_inactive, refuse_limited
-from fastapi_keyauth.domain.limits import Cost, parse_cost
+from fastapi_keyauth.domain.limit_sets import Cost, parse_cost
 from fastapi_keyauth.domain.principals import KeyPrincipal
 from fastapi_keyauth.errors import KeyNotFound
 from fastapi_keyauth.limiter import LimitCheck, Verdict

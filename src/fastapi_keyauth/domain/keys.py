@@ -3,9 +3,12 @@
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from fastapi_keyauth.domain.limits import NO_LIMITS, Limit, LimitSet
+from fastapi_keyauth.domain.limit_sets import NO_LIMITS, LimitSet
+
+if TYPE_CHECKING:  # Pydantic takes long to import, and the command line's help needs none of it
+    from fastapi_keyauth.domain.limits import Limit
 
 Status = Literal["active", "disabled", "expired", "revoked"]
 
@@ -60,7 +63,7 @@ class Key:
     last_used_at: datetime | None
     secrets: list[Secret]
     created_by: str | None = None
-    limits: tuple[Limit, ...] = ()
+    limits: "tuple[Limit, ...]" = ()
 
 
 @dataclass(frozen=True, slots=True)

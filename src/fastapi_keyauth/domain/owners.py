@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from fastapi_keyauth.domain.limits import LimitState
+from fastapi_keyauth.domain.limit_sets import LimitState
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from fastapi_keyauth.domain.limits import NO_LIMITS, LimitSet, LimitState
+from fastapi_keyauth.domain.limit_sets import NO_LIMITS, LimitSet, LimitState
 
 ALL = "*"
 ADMIN = "admin"

@@ -10,7 +10,7 @@ from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
 from fastapi_keyauth.auth.request_context import AuthContext
-from fastapi_keyauth.domain.limits import ONE_REQUEST, Cost
+from fastapi_keyauth.domain.limit_sets import ONE_REQUEST, Cost
 from fastapi_keyauth.domain.principals import ADMIN, KeyPrincipal, SessionPrincipal
 from fastapi_keyauth.errors import InsufficientScope, KeyAuthError, MissingCredentials
 from fastapi_keyauth.http.openapi import EITHER, KEY, KEY_AND_SESSION, MANAGER, OPTIONAL_KEY, SESSION, internal_name

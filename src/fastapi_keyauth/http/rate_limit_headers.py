@@ -8,7 +8,9 @@ from functools import lru_cache
 from typing import Literal
 
 from fastapi_keyauth.auth.request_context import AuthContext
-from fastapi_keyauth.domain.limits import REQUESTS, LimitSet, window_at
+from fastapi_keyauth.domain.limit_sets import LimitSet
+from fastapi_keyauth.domain.units import REQUESTS
+from fastapi_keyauth.domain.windows import window_at
 from fastapi_keyauth.http.cors import RawHeaders
 
 RateLimitHeaders = Literal["ietf", "legacy", "both", "none"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.types import Scope
 
-from fastapi_keyauth.domain.limits import Cost, highest_cost
+from fastapi_keyauth.domain.limit_sets import Cost, highest_cost
 from fastapi_keyauth.http.routes import find_dependant, iterate_dependants
 
 MAX_ROUTES = 10_000

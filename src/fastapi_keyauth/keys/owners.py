@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from fastapi_keyauth.domain.keys import Key
-from fastapi_keyauth.domain.limits import Limit, LimitSet, LimitState, as_json, check_units, limit_set
+from fastapi_keyauth.domain.limit_sets import LimitSet, LimitState, limit_set
+from fastapi_keyauth.domain.limits import Limit, as_json, check_units
 from fastapi_keyauth.domain.owners import Erasure, Owner
 from fastapi_keyauth.domain.text import check_owner_id
 from fastapi_keyauth.domain.validation import OwnerFields, check_reason, validate_fields

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
-from fastapi_keyauth.domain.limits import MAX_USED, STEP_MS, Limit, Window, ticks_of, window_at, window_of
+from fastapi_keyauth.domain.limit_sets import MAX_USED
+from fastapi_keyauth.domain.limits import Limit
+from fastapi_keyauth.domain.windows import STEP_MS, Window, ticks_of, window_at, window_of
 
 
 class Counter:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from typing_extensions import override
 
 from fastapi_keyauth.concurrency.bounded_dict import BoundedDict
-from fastapi_keyauth.domain.limits import MAX_LIMITS, ONE_REQUEST, Limit
+from fastapi_keyauth.domain.limit_sets import ONE_REQUEST
+from fastapi_keyauth.domain.limits import MAX_LIMITS, Limit
 from fastapi_keyauth.domain.units import HOUR_MS, HOUR_S
 from fastapi_keyauth.limiter.counters import Counter, Room, states_of
 from fastapi_keyauth.limiter.protocol import SETTLED_S, Charge, Decision, LimitCheck, Limiter, Policy, Verdict, ceil_s

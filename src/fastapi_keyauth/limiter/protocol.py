@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple, Protocol
 
-from fastapi_keyauth.domain.limits import NO_LIMITS, Cost, LimitSet
+from fastapi_keyauth.domain.limit_sets import NO_LIMITS, Cost, LimitSet
 from fastapi_keyauth.settings.checks import CheckWarning
 from fastapi_keyauth.settings.settings import KeyAuthSettings
 

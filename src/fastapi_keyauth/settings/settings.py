@@ -8,10 +8,11 @@ from pydantic import AwareDatetime, Field, PrivateAttr, ValidationError, field_v
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, SettingsConfigDict
 
 from fastapi_keyauth.domain.ip_addresses import parse_network
-from fastapi_keyauth.domain.limits import NAME_PATTERN, REQUESTS, Limit, check_unique, check_units, hour_limit
+from fastapi_keyauth.domain.limits import Limit, check_unique, check_units, hour_limit
 from fastapi_keyauth.domain.origins import parse_origin
 from fastapi_keyauth.domain.text import explain, is_scope_name
 from fastapi_keyauth.domain.tokens import SESSION_PREFIX
+from fastapi_keyauth.domain.units import NAME_PATTERN, REQUESTS
 from fastapi_keyauth.errors import InvalidField, SetupError
 from fastapi_keyauth.settings.database_urls import check_database_url
 from fastapi_keyauth.settings.redis_urls import parse_redis_url

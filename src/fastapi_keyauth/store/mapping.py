@@ -10,7 +10,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, Table, and_, false, or_, true
 
 from fastapi_keyauth.domain.keys import Key, KeySnapshot, Secret, Status, key_status
-from fastapi_keyauth.domain.limits import LimitRules, find_hourly, limit_set
+from fastapi_keyauth.domain.limit_sets import limit_set
+from fastapi_keyauth.domain.limits import LimitRules, find_hourly
 from fastapi_keyauth.domain.tokens import format_hint
 from fastapi_keyauth.settings.settings import KeyAuthSettings
 from fastapi_keyauth.store.tables import KeyRow, OwnerRow, SecretRow, table

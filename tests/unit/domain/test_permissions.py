@@ -10,7 +10,8 @@ import pytest
 from fastapi_keyauth import InsufficientScope, KeyAuthSettings, KeyNotFound, KeyPrincipal, SessionPrincipal
 from fastapi_keyauth.domain import bounds, ip_addresses
 from fastapi_keyauth.domain.keys import Key, KeySnapshot
-from fastapi_keyauth.domain.limits import Algorithm, Limit, LimitRules, limit_set
+from fastapi_keyauth.domain.limit_sets import limit_set
+from fastapi_keyauth.domain.limits import Algorithm, Limit, LimitRules
 from fastapi_keyauth.domain.permissions import Caller
 from fastapi_keyauth.domain.validation import NewKey
 from fastapi_keyauth.errors import InvalidField

@@ -15,7 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from fastapi_keyauth.domain.limits import MAX_UNITS, MAX_WINDOW_S, ONE_REQUEST, Limit, limit_set, month, window_at
+from fastapi_keyauth.domain.limit_sets import ONE_REQUEST, limit_set
+from fastapi_keyauth.domain.limits import Limit
+from fastapi_keyauth.domain.units import MAX_UNITS
+from fastapi_keyauth.domain.windows import MAX_WINDOW_S, month, window_at
 from fastapi_keyauth.limiter import Decision, Limiter, MemoryLimiter, SingleNodeLimiter, Verdict
 from fastapi_keyauth.limiter.memory import MAX_COUNTERS
 from fastapi_keyauth.limiter.protocol import Charge, LimitCheck, Policy

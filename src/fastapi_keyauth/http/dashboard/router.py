@@ -11,11 +11,11 @@ from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Res
 from fastapi.security import SecurityScopes
 from pydantic import BaseModel, Field, StringConstraints
 
-from fastapi_keyauth.domain.limits import REQUESTS
 from fastapi_keyauth.domain.pagination import MAX_PAGE, MAX_USAGE_HOURS
 from fastapi_keyauth.domain.permissions import Caller
 from fastapi_keyauth.domain.principals import ADMIN, ALL, KEYS_READ, KEYS_WRITE, SessionPrincipal
 from fastapi_keyauth.domain.tokens import ID_LENGTH
+from fastapi_keyauth.domain.units import REQUESTS
 from fastapi_keyauth.http.dashboard.options import DashboardOptions
 from fastapi_keyauth.http.dashboard.page import Page
 from fastapi_keyauth.http.dependencies import RequireKey, RequireManager, RequireSession
@@ -153,7 +153,7 @@ def _build_data_router(
             any_scope=not settings.scopes and caller.may_grant(ALL),
             default_environment=settings.default_environment,
             default_hourly_limit=settings.default_hourly_limit,
-            default_limits=[LimitOut.model_validate(limit) for limit in caller.default_limits if limit.counter_id],
+            default_limits=[LimitOut.model_validate(limit) for limit in caller.rules.defaults if limit.counter_id],
             units=[REQUESTS, *settings.units],
             limit_is_bound=settings.default_hourly_limit is not None and not caller.is_admin,
             max_keys=settings.max_keys_per_owner,

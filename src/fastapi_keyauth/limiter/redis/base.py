@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from typing_extensions import override
 
 from fastapi_keyauth.concurrency.bounded_dict import BoundedDict
-from fastapi_keyauth.domain.limits import ONE_REQUEST, Cost, LimitSet
+from fastapi_keyauth.domain.limit_sets import ONE_REQUEST, Cost, LimitSet
 from fastapi_keyauth.errors import LimiterUnavailable, SetupError
 from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Limiter, Policy, Verdict, ceil_s
 from fastapi_keyauth.limiter.redis.batcher import Answered
