@@ -271,7 +271,7 @@ async def test_a_peer_that_is_named_like_a_key_counts_apart_from_it(
     open_scene: OpenScene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that believes every ``X-Forwarded-For`` gives the peer whatever name the client wrote."""
-    monkeypatch.setattr("fastapi_keyauth.keys.service.new_key_id", lambda: "abcdefgh1234")
+    monkeypatch.setattr("fastapi_keyauth.keys.management.new_key_id", lambda: "abcdefgh1234")
     async with open_scene() as scene:
         # Two units, because the first failure of a peer sets its count to one.
         key = await scene.key(hourly_limit=2)

@@ -9,6 +9,9 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from typing_extensions import override
 
+from fastapi_keyauth.domain.limit_sets import ONE_REQUEST, limit_set
+from fastapi_keyauth.domain.limits import hour_limit
+from fastapi_keyauth.domain.units import MAX_UNITS
 from fastapi_keyauth.errors import LimiterUnavailable
 from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Verdict
 from fastapi_keyauth.limiter.redis.base import RedisLimiterBase, Unsettled
@@ -23,8 +26,11 @@ from fastapi_keyauth.settings.redis_urls import Address
 SETTLED_S = 5.0
 """Seconds after which all workers use a primary that Sentinels promoted: workers check every second, and Sentinels
 notify each other within two."""
-_PROBE = LimitCheck("probe", "probes")
-"""Like the check of a request: its key and its address are in different slots, which a node of a cluster rejects."""
+_PROBE = LimitCheck(
+    "probe", "probes", limit_set((hour_limit(MAX_UNITS),), ()), ONE_REQUEST, age_s=0.0, is_fresh=True, owner_id=""
+)
+"""Like the check of a request: it needs the same permissions, and its key and its address are in different slots, which
+a node of a cluster rejects."""
 
 
 class SingleNodeLimiter(RedisLimiterBase):
