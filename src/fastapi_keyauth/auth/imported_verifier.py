@@ -1,7 +1,7 @@
-"""Verifies tokens of imported keys: found by a lookup, verified by the hash they came with, then hashed by us.
+"""Verification of tokens of imported keys: found by a lookup, verified by the imported hash, then hashed again by us.
 
-The row of such a secret is found by ``lookup`` for good. Until its first use it has the hash that was imported; from
-then on ours, of the whole token, and a tag that turns wrong tokens away.
+The row of such a secret is always found by ``lookup``. Until its first use it holds the imported hash. After that it
+holds our own hash, and a tag that rejects wrong tokens before Argon2 runs.
 """
 
 import logging
@@ -24,8 +24,8 @@ from fastapi_keyauth.telemetry.counters import Metrics
 logger = logging.getLogger("fastapi_keyauth")
 
 MAX_TRIED = 8
-"""Tokens that are hashed concurrently for one secret: one is right, the others are guesses that no tag rejects, which
-all passed the check for a block before the first is found wrong."""
+"""Maximum number of tokens that are hashed concurrently for one secret. At most one is valid. The others are guesses:
+no tag rejects them yet, and they passed the check for a block before the first one was found invalid."""
 
 
 class ImportedVerifier:
@@ -34,10 +34,10 @@ class ImportedVerifier:
     Args:
         store: Reads the rows.
         hasher: Compares secrets, and hashes them again.
-        key_cache: Verified keys and wrong tokens.
-        metrics: Spans around reads.
-        monotonic: Seconds that only go forward.
-        forms: Which values are looked up.
+        key_cache: Cache of verified keys and invalid tokens.
+        metrics: Records spans around reads.
+        monotonic: Returns seconds of a monotonic clock.
+        forms: Decides which values are looked up.
     """
 
     def __init__(
@@ -59,10 +59,10 @@ class ImportedVerifier:
         self._hashes: SingleFlight[tuple[bytes, int], bool] = SingleFlight("keyauth-verify")
         self._adoptions: SingleFlight[int, None] = SingleFlight("keyauth-adopt")
         self._tried: Counter[int] = Counter()
-        """Secret to number of tokens that are hashed for it now."""
+        """Secret id to the number of tokens that are currently hashed for it."""
 
     async def find_key_id(self, text: str, digest: bytes) -> str | None:
-        """Return the id of the key that a token would belong to. None, cached for a moment, if no row fits.
+        """Return the id of the key that a token would belong to. None if no row matches, which is cached briefly.
 
         Raises:
             StoreUnavailable: If the database is unavailable.
@@ -76,17 +76,17 @@ class ImportedVerifier:
         """Read the key's row and verify the token.
 
         Args:
-            text: What the client sent.
-            digest: Its digest.
-            key_id: The key that it is expected to open, and whose generation it is.
-            generation: Given out by the limiter before this call.
+            text: The token that the client sent.
+            digest: Digest of the token.
+            key_id: Id of the key that the token is expected to belong to.
+            generation: Generation of that key, returned by the limiter before this call.
 
         Returns:
-            None for a token that no row fits, or a wrong one.
+            The verified key. None if no row matches the token, or if the token is invalid.
 
         Raises:
             StoreUnavailable: If the database is unavailable.
-            HasherUnavailable: If hashes cannot run, or too many wait for them.
+            HasherUnavailable: If hashes cannot run, or if too many requests wait for one.
         """
         read_at = self._monotonic()
         secret = await self._find(text, digest)
@@ -100,7 +100,7 @@ class ImportedVerifier:
         return None
 
     async def close(self) -> None:
-        """Wait for tokens that are being hashed again."""
+        """Wait until all tokens that are being hashed again are stored, or have failed."""
         await self._adoptions.settle()
 
     async def _find(self, text: str, digest: bytes) -> ImportedSecret | None:
@@ -109,9 +109,9 @@ class ImportedVerifier:
             with self._metrics.span("keyauth.read_key"):
                 found = await self._store.imports.find(list(lookups))
         except TemporarilyUnavailable:
-            self._key_cache.forget_negative(digest)  # what nobody could read again is not known
+            self._key_cache.forget_negative(digest)  # it could not be confirmed by another read
             raise
-        # One at most is tried: the token itself before its public parts, and the longest of those.
+        # At most one row is tried: that of the whole token, otherwise that of its longest public part.
         best = next((lookup for lookup in lookups if lookup in found), None)
         return None if best is None else found[best].with_public(lookups[best])
 
@@ -146,23 +146,23 @@ class ImportedVerifier:
                 del self._tried[id]
 
     def _adopt_soon(self, text: str, secret: ImportedSecret) -> None:
-        """Hash the token our way in the background. If it fails, it is tried again when the row is next read."""
+        """Replace the imported hash by our own in the background. A failure is retried when the row is read next."""
         self._adoptions.start(secret.key.secret_id, partial(self._adopt, text, secret))
 
     async def _adopt(self, text: str, secret: ImportedSecret) -> None:
         try:
             if await self._store.imports.is_adopted(secret.key.secret_id, secret.hash):
-                return  # the row was read before that
+                return  # the secret was adopted after the row had been read
             scheme = secret.scheme or ""
             hashed = foreign.hashed_part(text, scheme, secret.public)
             adopted = foreign.adopted_scheme(text, scheme, secret.public)
             phc = await self._hasher.hash(hashed, secret.key.owner_id)
             values: dict[str, Any] = {"hash": phc, "tag": secret_tag(hashed), "scheme": adopted}
-            if adopted is None or not adopted.endswith("72"):  # otherwise the end may not be that of the token
+            if adopted is None or not adopted.endswith("72"):  # otherwise the last characters are not verified
                 values["last4"] = text[-4:]
             await self._store.imports.adopt(secret.key.secret_id, secret.hash, values)
         except Exception as error:
-            # Such as a role that may only read. The request was right all the same.
+            # For example, a database role that may only read. The request is valid nevertheless.
             expected = isinstance(error, TemporarilyUnavailable | HasherUnavailable)
             logger.warning(
                 "an imported secret of key %s keeps its old hash for now: %s",

@@ -1,4 +1,4 @@
-"""Hashes and tokens that were made elsewhere: parse_hash a hash, find a token's row, verify. Pure functions, no I/O."""
+"""Hashes and tokens from other systems: parsing, lookup and verification. Pure functions, no I/O."""
 
 import hashlib
 import hmac
@@ -15,17 +15,17 @@ Scheme = Literal["sha256", "sha512", "bcrypt", "argon2"]
 Hashed = Literal["token", "secret"]
 
 OWN = "own"
-"""The scheme of a hash of ours that does not cover the whole token."""
+"""Scheme of a hash of our own that does not cover the whole token."""
 SEPARATORS = "_-.:"
 MAX_PARTS = 8
-"""Separators of a token before which a public part is looked for."""
+"""Maximum number of separators in a token that may end its public part."""
 MIN_TOKEN_LENGTH = 16
 MAX_TOKEN_LENGTH = 512
 MAX_PUBLIC_LENGTH = 200
 MAX_BCRYPT_PUBLIC_LENGTH = 40
-"""bcrypt looks at 72 bytes: with a longer public part too little of the secret would be among them."""
+"""bcrypt reads only 72 bytes: with a longer public part, they would contain too little of the secret."""
 MAX_BCRYPT_COST = 16
-"""Two to the power of it rounds: 16 takes about 4 s."""
+"""Maximum base-2 logarithm of the number of rounds. 16 takes about 4 s."""
 MAX_ARGON2_MEMORY_KIB = 1_048_576
 MAX_ARGON2_TIME_COST = 100
 MAX_ARGON2_LANES = 64
@@ -36,34 +36,34 @@ _HEX = re.compile(r"[0-9a-f]{64}|[0-9a-f]{128}")
 _BCRYPT = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}")
 _ARGON2 = re.compile(
     r"\$argon2(id|i|d)(\$v=\d{1,3})?\$m=\d{1,10},t=\d{1,10},p=\d{1,8}\$[A-Za-z0-9+/]{11,}\$[A-Za-z0-9+/]{6,}"
-)  # a salt has 8 bytes at least, a hash 4
-_PUBLIC_DOMAIN = b"keyauth public part\0"  # no token begins so: the two kinds of lookup never meet
+)  # a salt has at least 8 bytes, a hash at least 4
+_PUBLIC_DOMAIN = b"keyauth public part\0"  # no token starts with it, so the two kinds of lookup cannot collide
 _SALTED: frozenset[str] = frozenset({"bcrypt", "argon2"})
 _argon2 = PasswordHasher()
 
 
 @dataclass(frozen=True, slots=True)
 class ForeignHash:
-    """A hash from elsewhere, in its usual form."""
+    """A hash from another system, in its usual text form."""
 
     scheme: Scheme
     text: str
 
     @property
     def is_salted(self) -> bool:
-        """Whether it cannot be found by the token alone."""
+        """Whether the hash has a salt, so that a token alone cannot find it."""
         return self.scheme in _SALTED
 
 
 class ForeignHashError(ValueError):
-    """A hash that cannot be taken over. The message never holds it: it may be a token by mistake."""
+    """A hash that cannot be imported. The message never contains the value: it may be a token sent by mistake."""
 
 
 def parse_hash(text: str) -> ForeignHash:
-    """The hash, by its form.
+    """Parse a hash and detect its scheme.
 
     Raises:
-        ForeignHashError: it has no form that is known, or would cost too much to verify.
+        ForeignHashError: If its form is unknown, or if it is too expensive to verify.
     """
     text = text.strip()
     if _HEX.fullmatch(text.lower()):
@@ -99,35 +99,35 @@ def _check_argon2(text: str) -> None:
 
 
 def is_token_text(text: str) -> bool:
-    """Whether ``text`` could be a token at all: 16 to 512 printable characters of ASCII, none of them a space."""
+    """Return whether a text could be a token: 16 to 512 printable ASCII characters without spaces."""
     return MIN_TOKEN_LENGTH <= len(text) <= MAX_TOKEN_LENGTH and all("!" <= character <= "~" for character in text)
 
 
 def public_parts(text: str) -> list[str]:
-    """What may be a token's public part: all that comes before each of its first eight separators."""
+    """Return the possible public parts of a token: the text before each of its first eight separators."""
     ends = [index for index, character in enumerate(text) if character in SEPARATORS][:MAX_PARTS]
     return [text[:end] for end in ends if end]
 
 
 def is_public_part(text: str) -> bool:
-    """Whether a token that begins so, and goes on with a separator, would be found by it."""
+    """Return whether a token that starts with this text and a separator can be found by it."""
     is_plain = all("!" <= character <= "~" for character in text)
     inner = sum(character in SEPARATORS for character in text)
     return 1 <= len(text) <= MAX_PUBLIC_LENGTH and is_plain and inner < MAX_PARTS
 
 
 def public_lookup(public: str) -> str:
-    """What a secret with this public part is found by."""
+    """Return the lookup of a secret with this public part."""
     return hashlib.sha256(_PUBLIC_DOMAIN + public.encode("ascii")).hexdigest()
 
 
 def lookup_key(found: ForeignHash, public: str | None) -> str:
-    """What the row of a hash is found by: the public part where there is one, else the hash of the token itself."""
+    """Return the lookup of a hash: made from the public part if there is one, otherwise from the hash of the token."""
     return found.text[:64] if public is None else public_lookup(public)
 
 
 def candidate_lookups(text: str) -> dict[str, str | None]:
-    """Everything that the row of a presented token may be found by, the likeliest first, each with its public part."""
+    """Return all lookups that may find the row of a token, most likely first, each with its public part."""
     token = text.encode("ascii")
     found: dict[str, str | None] = {
         hashlib.sha256(token).hexdigest(): None,
@@ -138,14 +138,14 @@ def candidate_lookups(text: str) -> dict[str, str | None]:
 
 
 def scheme_name(scheme: Scheme, hashed: Hashed) -> str:
-    """How a row says what its hash is of."""
+    """Return the scheme as a row stores it, including whether the whole token or only the secret was hashed."""
     return scheme if hashed == "token" else f"{scheme}:secret"
 
 
 def hashed_part(text: str, scheme: str | None, public: str | None) -> str:
     """Return the part of a token that is hashed.
 
-    That is all of it, or what follows the public part and one separator. Of either, bcrypt hashes the first 72 bytes.
+    That is the whole token, or the text after the public part and one separator. bcrypt hashes only its first 72 bytes.
     """
     name, *details = (scheme or OWN).split(":")
     part = text[len(public) + 1 :] if public is not None and "secret" in details else text
@@ -153,13 +153,13 @@ def hashed_part(text: str, scheme: str | None, public: str | None) -> str:
 
 
 def adopted_scheme(text: str, scheme: str, public: str | None) -> str | None:
-    """Return how the row says what our hash is of, which replaces an imported one at the first use.
+    """Return the scheme of our own hash, which replaces an imported hash at the first use.
 
-    Ours covers exactly what the imported hash covered. What was sent first may differ from the token that was issued
-    where the imported hash does not look: in the separator, or beyond bcrypt's 72 bytes.
+    Our hash covers exactly the part that the imported hash covered. The first token sent may differ from the issued
+    token in the parts that the imported hash does not cover: the separator, or the text beyond bcrypt's 72 bytes.
 
     Returns:
-        None: the whole token.
+        The scheme. None if the hash covers the whole token.
     """
     details = [OWN]
     if public is not None and scheme.endswith(":secret"):
@@ -170,26 +170,26 @@ def adopted_scheme(text: str, scheme: str, public: str | None) -> str | None:
 
 
 def is_adopted(scheme: str | None) -> bool:
-    """Return whether a secret's hash is ours, and not the imported one."""
+    """Return whether the hash of a secret is our own, instead of the imported one."""
     return scheme is None or scheme.partition(":")[0] == OWN
 
 
 def is_slow(scheme: str) -> bool:
-    """Whether verifying takes so long that it belongs into a thread."""
+    """Return whether verification is slow enough to require a thread."""
     return scheme.partition(":")[0] in _SALTED
 
 
 def verify(scheme: str, hashed: str, text: str) -> bool:
-    """Whether ``text`` is what was hashed. In constant time, as far as the scheme allows.
+    """Return whether a text matches a hash. In constant time, as far as the scheme allows.
 
     Args:
-        scheme: as ``scheme_name`` says it.
-        hashed: the hash.
-        text: ``hashed_part`` of the token.
+        scheme: The scheme, as returned by ``scheme_name``.
+        hashed: The hash.
+        text: The part of the token that ``hashed_part`` returns.
 
     Raises:
-        VerificationError, MemoryError: Argon2 cannot run.
-        ModuleNotFoundError: bcrypt is not installed.
+        VerificationError, MemoryError: If Argon2 cannot run.
+        ModuleNotFoundError: If bcrypt is not installed.
     """
     token = text.encode("ascii")
     match scheme.partition(":")[0]:
@@ -202,7 +202,7 @@ def verify(scheme: str, hashed: str, text: str) -> bool:
 
             try:
                 return bcrypt.checkpw(token, hashed.encode("ascii"))
-            except ValueError:  # a salt that none can be
+            except ValueError:  # an invalid salt
                 return False
         case "argon2":
             try:
@@ -213,11 +213,11 @@ def verify(scheme: str, hashed: str, text: str) -> bool:
 
 
 class ImportedForms:
-    """Which values are looked up as tokens of imported keys.
+    """Forms of the values that are looked up as tokens of imported keys.
 
     Args:
-        prefixes: what they start with; ``*``: anything.
-        own_prefix: what our own start with: a mistyped one of those is not worth a look.
+        prefixes: Prefixes of imported tokens; ``*``: any value.
+        own_prefix: Prefix of our own tokens. With ``*``, mistyped tokens of our own are not looked up.
     """
 
     def __init__(self, prefixes: Sequence[str], own_prefix: str) -> None:
@@ -226,6 +226,6 @@ class ImportedForms:
         self._own_start = f"{own_prefix}_"
 
     def takes(self, text: str) -> bool:
-        """Whether to look it up."""
+        """Return whether to look up a value."""
         is_named = text.startswith(self._starts) or (self._takes_any and not text.startswith(self._own_start))
         return is_named and is_token_text(text)

@@ -1,4 +1,4 @@
-"""Ids and cursors as clients send them: checked before they come near the database."""
+"""Key ids, cursors and searches from clients, checked before they reach the database."""
 
 import base64
 import binascii
@@ -11,9 +11,9 @@ from fastapi_keyauth.errors import InvalidField, KeyNotFound
 
 MAX_UNUSED_DAYS = 36_500
 MAX_PAGE = 200
-"""Items of one page."""
+"""Maximum number of items in one page."""
 MAX_USAGE_HOURS = 168
-"""Hours of usage in one response."""
+"""Maximum number of hours of usage in one response."""
 
 _KEY_ID = re.compile(rf"[0-9A-Za-z]{{{ID_LENGTH}}}")
 
@@ -22,9 +22,9 @@ _HINT_OR_TOKEN = re.compile(rf"[0-9A-Za-z]{{1,16}}_[a-z0-9]{{1,16}}_([0-9A-Za-z]
 
 
 def read_search(q: str) -> tuple[str | None, str | None]:
-    """Return the part of a name, and the key id, that a search text means; either may be None.
+    """Return the part of a name and the key id to search for. Either may be None.
 
-    A token, also one with something around it, and a hint mean their id alone: what follows the id goes no further.
+    If the text contains a token or a hint, only its key id is searched for, so that the secret is not passed on.
     """
     text = q.strip()
     named = _HINT_OR_TOKEN.search(text)
@@ -34,10 +34,10 @@ def read_search(q: str) -> tuple[str | None, str | None]:
 
 
 def check_key_id(key_id: str) -> str:
-    """The id, if it has the form of one: anything else is not worth a look into the database.
+    """Return a well-formed key id. Malformed ones need no read from the database.
 
     Raises:
-        KeyNotFound: it has not.
+        KeyNotFound: If the key id is malformed.
     """
     if not _KEY_ID.fullmatch(key_id):
         raise KeyNotFound
@@ -45,15 +45,15 @@ def check_key_id(key_id: str) -> str:
 
 
 def write_cursor(key: Key) -> str:
-    """Where a page ended."""
+    """Return the cursor for the page after this key."""
     return base64.urlsafe_b64encode(f"{key.created_at.isoformat()}|{key.id}".encode()).decode().rstrip("=")
 
 
 def read_cursor(cursor: str) -> tuple[datetime, str]:
-    """Creation time and id of the last key of the page before.
+    """Return the creation time and id of the last key on the previous page.
 
     Raises:
-        InvalidField: none of ours.
+        InvalidField: If the cursor is invalid.
     """
     try:
         text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
@@ -67,10 +67,10 @@ def read_cursor(cursor: str) -> tuple[datetime, str]:
 
 
 def read_event_cursor(cursor: str) -> int:
-    """Number of the last event of the page before.
+    """Return the number of the last event on the previous page.
 
     Raises:
-        InvalidField: none of ours.
+        InvalidField: If the cursor is invalid.
     """
     if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 18):
         raise InvalidField("cursor", "must be the next_cursor of a page")

@@ -1,4 +1,4 @@
-"""Who may do what to which key. No caller grants what it does not hold."""
+"""Permissions of callers of management routes. No caller can grant more than it holds."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -30,17 +30,17 @@ _BOUND_REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls a management route.
+    """The caller of a management route.
 
     Attributes:
         principal: The session or key.
-        owners: The owners whose keys it may manage without ``admin``, each with the permissions that it has there:
+        owners: The owners whose keys the caller may manage without ``admin``, each with the caller's permissions:
             ``keys:read``, ``keys:write`` or both.
-        is_admin: Whether it holds ``admin``, which only a name gives.
+        is_admin: Whether the caller holds ``admin`` by name; ``*`` does not include it.
         default_limit: The setting ``default_hourly_limit``.
-        bounds: The bounds of the calling key. None: a session.
-        rules: The limits in force of a key, from those that it is given.
-        names_owners: Whether it may say for which of its owners a request is meant.
+        bounds: The bounds of the calling key. None if the caller is a session.
+        rules: Rules that turn the stored limits of a key into its effective limits.
+        names_owners: Whether the caller may name one of its owners in a request.
     """
 
     principal: KeyPrincipal | SessionPrincipal
@@ -59,7 +59,7 @@ class Caller:
         default_limit: int | None,
         rules: LimitRules = NO_RULES,
     ) -> "Caller":
-        """Return the caller that an API key is."""
+        """Return the caller for an API key."""
         permissions = [scope for scope in (KEYS_READ, KEYS_WRITE) if principal.holds(scope)]
         owners = {principal.owner_id: permissions}
         is_admin = ADMIN in principal.scopes
@@ -73,13 +73,13 @@ class Caller:
         owners: Mapping[str, Collection[str]] | None = None,
         rules: LimitRules = NO_RULES,
     ) -> "Caller":
-        """Return the caller that a session is.
+        """Return the caller for a session.
 
         Args:
             principal: The session.
             default_limit: The setting ``default_hourly_limit``.
-            owners: The owners that it may act for. None: its user alone.
-            rules: The limits in force of a key, from those that it is given.
+            owners: The owners that the session may act for. None: only its user.
+            rules: Rules that turn the stored limits of a key into its effective limits.
         """
         may_name = owners is not None
         owners = {principal.user_id: (KEYS_READ, KEYS_WRITE)} if owners is None else owners
@@ -88,10 +88,10 @@ class Caller:
 
     @property
     def owner_id(self) -> str:
-        """The owner of the keys that it creates, unless it names one.
+        """The owner of new keys, unless the request names one.
 
         Raises:
-            InvalidField: If that is ambiguous: the caller acts for several owners, or for none.
+            InvalidField: If the caller acts for several owners, or for no owner.
         """
         own = self.principal.owner_id if isinstance(self.principal, KeyPrincipal) else self.principal.user_id
         if own in self.owners or self.is_admin:
@@ -103,11 +103,11 @@ class Caller:
 
     @property
     def visible_owner_ids(self) -> Collection[str] | None:
-        """The owners whose keys it may see. None: all."""
+        """The owners whose keys the caller may see. None: all."""
         return None if self.is_admin else self.owners
 
     def actor(self, address: str | None, reason: str | None = None) -> Actor:
-        """Return the caller as the history names it."""
+        """Return the caller as the history records it."""
         if isinstance(self.principal, KeyPrincipal):
             name = f"key:{self.principal.id}"
         else:
@@ -115,15 +115,15 @@ class Caller:
         return Actor(name, address, reason, self.is_admin, frozenset(self.owners))
 
     def choose_owner(self, owner_id: str | None, permission: str = KEYS_WRITE) -> str:
-        """Return the owner for whose keys a request is meant.
+        """Return the owner whose keys a request concerns.
 
         Args:
-            owner_id: The owner that the request names. None: it names none.
-            permission: What the request does: ``keys:read`` or ``keys:write``.
+            owner_id: The owner that the request names. None if it does not name one.
+            permission: The permission that the request requires: ``keys:read`` or ``keys:write``.
 
         Raises:
-            InsufficientScope: If the caller may not do that for this owner.
-            InvalidField: If the request has to name one.
+            InsufficientScope: If the caller does not have this permission for the owner.
+            InvalidField: If the request must name an owner.
         """
         chosen = self.owner_id if owner_id is None else owner_id
         if self.is_admin:
@@ -137,7 +137,7 @@ class Caller:
         """Return the owners whose keys to list. None: all.
 
         Raises:
-            InsufficientScope, InvalidField: As of ``choose_owner``.
+            InsufficientScope, InvalidField: As for ``choose_owner``.
         """
         if self.is_admin and owner_id is None:
             return None
@@ -153,11 +153,11 @@ class Caller:
             raise InsufficientScope([ADMIN])
 
     def check_permission(self, owner_id: str, permission: str) -> None:
-        """Check that the caller may do this to keys of an owner.
+        """Check that the caller has a permission for the keys of an owner.
 
         Raises:
-            KeyNotFound: If it may not even know of them.
-            InsufficientScope: If it may only read them.
+            KeyNotFound: If the caller may not even know that the keys exist.
+            InsufficientScope: If the caller lacks this permission but has another one for the owner.
         """
         if self.is_admin:
             return
@@ -178,17 +178,17 @@ class Caller:
         """Check that the caller may grant every scope.
 
         Raises:
-            InsufficientScope: With the scopes that it may not grant.
+            InsufficientScope: With the scopes that the caller may not grant.
         """
         missing = [scope for scope in scopes if not self.may_grant(scope)]
         if missing:
             raise InsufficientScope(missing, reason=reason)
 
     def grantable_by_default(self) -> list[str]:
-        """Return the scopes of a key for which none are named: those that the caller may grant, nothing reserved.
+        """Return the scopes of a new key without any: those that the caller may grant, except reserved ones.
 
         Raises:
-            InvalidField: If there are none.
+            InvalidField: If the caller holds no such scope.
         """
         if self.is_admin or ALL in self.principal.scopes:
             return [ALL]
@@ -226,7 +226,7 @@ class Caller:
                 raise InsufficientScope([ADMIN], reason=f"Your keys need a limit of at most {bound.phrase()}")
 
     def limits_by_default(self) -> list[Limit] | None:
-        """Return the limits to store for a key for which none are named. None: as of ``limit_by_default``."""
+        """Return the limits to store for a new key without limits. None: store that of ``limit_by_default``."""
         own = self._own_limits()
         if self.is_admin or not own or all(map(self._is_of_hourly_limit, (*own, *self.rules.defaults))):
             return None
@@ -235,17 +235,17 @@ class Caller:
         return [*own, *(bound for bound in open_defaults if bound.name not in names)][:MAX_LIMITS]
 
     def limit_by_default(self) -> int | None:
-        """Return the limit to store for a key for which none is named: the lower of default and own. None: default."""
+        """Return the hourly limit to store for a new key without one: the caller's if below the default, else None."""
         own = self._own_limit()
         return own if not self.is_admin and _is_above(self.default_limit, own) else None
 
     def check_change(self, key: Key) -> None:
-        """Check that the caller could have created the key as it is, so that it may change and rotate it.
+        """Check that the caller could have created this key, and may therefore change and rotate it.
 
         Raises:
-            KeyNotFound, InsufficientScope: As of ``check_permission``.
-            InsufficientScope: With the scopes that the key has and the caller may not grant, or if the key is bound
-                less tightly than the caller.
+            KeyNotFound, InsufficientScope: As for ``check_permission``.
+            InsufficientScope: With the scopes of the key that the caller may not grant, or if the limits or bounds of
+                the key are looser than those of the caller.
         """
         self.check_permission(key.owner_id, KEYS_WRITE)
         self.check_scopes(key.scopes, "This key may do what you may not")
@@ -255,7 +255,7 @@ class Caller:
         self.check_bounds(Bounds.of(key))
 
     def check_bounds(self, bounds: Bounds) -> None:
-        """Check that a key is bound at least as tightly as the calling key.
+        """Check that the bounds of a key are at least as tight as those of the calling key.
 
         Raises:
             InsufficientScope: Naming ``admin``.
@@ -267,15 +267,15 @@ class Caller:
             raise InsufficientScope([ADMIN], reason=_BOUND_REASONS[excess])
 
     def complete(self, new: NewKey, default_environment: str, now: datetime) -> NewKey:
-        """Return a new key with the owner, scopes, limit and bounds that follow from the caller.
+        """Return a new key with the owner, scopes, limits and bounds that follow from the caller.
 
         Args:
             new: The fields that were sent.
             default_environment: The setting ``default_environment``.
-            now: The time, UTC.
+            now: The current time, UTC.
 
         Raises:
-            InvalidField: If the request has to name an owner or scopes.
+            InvalidField: If the request must name an owner or scopes.
             InsufficientScope: If the caller may not create keys for the owner.
         """
         inherited = None if self.is_admin else self.bounds
@@ -290,7 +290,7 @@ class Caller:
         if new.limits is None and new.hourly_limit is None and (limits := self.limits_by_default()) is not None:
             completed |= {"limits": limits, "hourly_limit": None}
         elif new.limits is not None and new.hourly_limit is None:
-            completed["hourly_limit"] = None  # the list is all that the key has
+            completed["hourly_limit"] = None  # the list replaces the hourly limit
         if inherited is not None:
             lists = {"allowed_origins": inherited.allowed_origins, "allowed_ips": inherited.allowed_ips}
             completed |= {name: [*values] for name, values in lists.items() if name not in new.model_fields_set}
@@ -300,7 +300,7 @@ class Caller:
         """Check that the caller may create a key with these fields, which ``complete`` returned.
 
         Raises:
-            InsufficientScope: If it may not.
+            InsufficientScope: If the caller may not create it.
         """
         self._check_owner(new.owner_id or "", KEYS_WRITE)
         self.check_scopes(new.scopes or ())
@@ -320,29 +320,29 @@ class Caller:
                 raise InsufficientScope([ADMIN], reason="The key's limits are above yours")
 
     def _is_of_hourly_limit(self, limit: Limit) -> bool:
-        """Return whether ``hourly_limit`` alone gives this limit, with its algorithm."""
+        """Return whether ``hourly_limit`` alone would result in this limit, including the algorithm."""
         return self.rules.of_key(limit.limit, None) == (limit,)
 
     def _own_limits(self) -> tuple[Limit, ...]:
-        """Return the calling key's limits. Empty: it has none, or is a session."""
+        """Return the limits of the calling key. Empty if it has no limits, or if the caller is a session."""
         return self.principal._limits.key if isinstance(self.principal, KeyPrincipal) else ()
 
     def _own_limit(self) -> int | None:
-        """Return the calling key's limit. None: it has none, or is a session."""
+        """Return the hourly limit of the calling key. None if it has no limit, or if the caller is a session."""
         return self.principal.hourly_limit if isinstance(self.principal, KeyPrincipal) else None
 
 
 def _is_above(limit: int | None, bound: int | None) -> bool:
-    """Return whether one limit allows more than another. None is no limit."""
+    """Return whether one limit allows more than another. None means unlimited."""
     if bound is None:
         return False
     return limit is None or limit > bound
 
 
 def _is_within(limit: Limit, bound: Limit) -> bool:
-    """Return whether a limit allows no more than another of the same unit and window.
+    """Return whether a limit allows no more than another one with the same unit and window.
 
-    Around the end of a fixed window, twice its limit fits into one window's length: a sliding limit forbids that.
+    Across the boundary of fixed windows, twice the limit fits into one window length. A sliding limit forbids that.
     """
     most = 2 * limit.limit if bound.is_sliding and not limit.is_sliding else limit.limit
     return (limit.unit, limit.per) == (bound.unit, bound.per) and most <= bound.limit

@@ -11,20 +11,20 @@ MAX_USER_ID_LENGTH = 255
 _NOT_TEXT = ("Cc", "Cs", "Zl", "Zp")
 _BIDI_CONTROLS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # Unicode UAX #9
 _BLANK = "\u115f\u1160\u2800\u3164\uffa0"
-"""Letters and symbols by their category that show nothing: fillers of Hangul, and the empty Braille pattern."""
+"""Invisible characters in the Unicode categories of letters and symbols: Hangul fillers and blank Braille."""
 _SCOPE_NAME = re.compile(r"[\x21\x23-\x29\x2b-\x5b\x5d-\x7e]{1,64}")  # RFC 6749 section 3.3, without "*"
 
 
 def is_scope_name(name: str) -> bool:
-    """Whether ``name`` has the form of a scope (RFC 6749 section 3.3, at most 64 characters, no ``*`` inside)."""
+    """Return whether a name has the form of a scope: RFC 6749 section 3.3, at most 64 characters, ``*`` only alone."""
     return name == "*" or _SCOPE_NAME.fullmatch(name) is not None
 
 
 def check_scope_names(scopes: Iterable[str]) -> list[str]:
-    """The scopes without repetition, in order.
+    """Return the scopes in order, without duplicates.
 
     Raises:
-        InvalidField: one has not the form of a scope, or they are one string.
+        InvalidField: If a scope is malformed, or if ``scopes`` is a string instead of a list.
     """
     if isinstance(scopes, str):
         raise InvalidField("scopes", "must be a list of names")
@@ -35,10 +35,10 @@ def check_scope_names(scopes: Iterable[str]) -> list[str]:
 
 
 def check_owner_id(owner_id: object, field: str) -> str:
-    """The id of a user or project.
+    """Return the id of an owner (a user or project), unchanged.
 
     Raises:
-        InvalidField: empty, over 255 characters, or with control characters.
+        InvalidField: If it is empty, longer than 255 characters, or has control characters.
     """
     if not isinstance(owner_id, str) or not 1 <= len(owner_id) <= MAX_USER_ID_LENGTH or not is_printable_text(owner_id):
         raise InvalidField(field, f"must have 1 to {MAX_USER_ID_LENGTH} characters, none of them a control character")
@@ -46,18 +46,18 @@ def check_owner_id(owner_id: object, field: str) -> str:
 
 
 def is_printable_text(text: str) -> bool:
-    """Whether text has no control characters, halves of characters, or marks that turn the direction of what follows.
+    """Return whether text has no control characters, lone surrogates, or characters that change the text direction.
 
-    Joiners stay: names in Persian and Hindi need them.
+    Joiners are allowed: names in Persian and Hindi need them.
     """
     return not any(unicodedata.category(character) in _NOT_TEXT or character in _BIDI_CONTROLS for character in text)
 
 
 def has_visible_text(text: str) -> bool:
-    """Return whether text has a character that shows something by itself: not a space, joiner, mark or filler."""
+    """Return whether text has a visible character: one that is not a space, joiner, mark or filler."""
     return any(unicodedata.category(character)[0] not in "CMZ" and character not in _BLANK for character in text)
 
 
 def explain(problem: Mapping[str, Any]) -> str:
-    """Return the sentence of one of Pydantic's complaints, without the prefix that Pydantic adds to ours."""
+    """Return the message of a Pydantic error, without the prefix that Pydantic adds to our own messages."""
     return str(problem["msg"]).removeprefix("Value error, ")

@@ -31,7 +31,7 @@ def token_pattern(prefix: str) -> re.Pattern[str]:
 
 
 TOKEN_PATTERN: re.Pattern[str] = token_pattern("ka")
-"""Pattern of every API token with the default prefix ``ka``. RE2 and Rust's regex can use it, too."""
+"""Pattern of every API token with the default prefix ``ka``. RE2 and Rust's regex also support it."""
 
 _WHOLE_TOKEN = re.compile(
     rf"[0-9A-Za-z]{{1,16}}_{_ENVIRONMENT}_({_BASE62}{{{ID_LENGTH}}})_{_BASE62}{{{SECRET_LENGTH + CRC_LENGTH}}}"
@@ -48,7 +48,7 @@ class ParsedToken:
 
 
 class TokenFormError(ValueError):
-    """A value that is not a well-formed token. The message is half a sentence without the value."""
+    """A malformed token. The message is a clause that completes a sentence, without the value."""
 
 
 def base62(number: int, length: int) -> str:
@@ -99,9 +99,9 @@ def is_session_token(value: str) -> bool:
 
 
 def token_digest(value: str) -> bytes:
-    """Return the BLAKE2b of a complete token, well-formed or not: its key in caches.
+    """Return the BLAKE2b digest of a complete token, well-formed or not. Caches use it as the key.
 
-    For a text this short SHA-256 takes twice as long, most of it OpenSSL's preparations.
+    For such a short text SHA-256 takes twice as long, mostly for setup in OpenSSL.
     """
     return hashlib.blake2b(value.encode("utf-8"), digest_size=32).digest()
 
@@ -112,12 +112,12 @@ def secret_tag(secret: str) -> str:
 
 
 def hash_session_token(token: str) -> str:
-    """Return the SHA-256 of a session token, in hex, which is what the database stores."""
+    """Return the SHA-256 of a session token in hex, as the database stores it."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def format_hint(prefix: str, environment: str, key_id: str, last4: str) -> str:
-    """Return what may be shown of a token: everything but the secret, and its last four characters."""
+    """Return the displayable form of a token: everything except the secret, plus its last four characters."""
     return f"{prefix}_{environment}_{key_id}_…{last4}"
 
 
@@ -127,13 +127,13 @@ def is_same_secret(left: str, right: str) -> bool:
 
 
 def find_key_id(token: str) -> str | None:
-    """Return the public id in a token with any prefix. None if the form or the checksum is wrong."""
+    """Return the key id in a token with any prefix. None if the token is malformed or its checksum is wrong."""
     match = _WHOLE_TOKEN.fullmatch(token)
     return match[1] if match is not None and checksum(token[:-CRC_LENGTH]) == token[-CRC_LENGTH:] else None
 
 
 class TokenParser:
-    """Parses API tokens with one prefix. It holds a compiled pattern and no state."""
+    """Parser of API tokens with one prefix. It holds a compiled pattern and no state."""
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
@@ -146,7 +146,7 @@ class TokenParser:
         """Split a token into its parts.
 
         Raises:
-            TokenFormError: If the form or the checksum is wrong.
+            TokenFormError: If the token is malformed or its checksum is wrong.
         """
         match = self._fullmatch(value) if len(value) <= MAX_TOKEN_LENGTH else None
         if match is None:

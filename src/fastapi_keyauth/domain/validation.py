@@ -1,4 +1,4 @@
-"""What a key may look like: the same rules for request bodies and for code."""
+"""Validation rules for keys: the same for request bodies and for code."""
 
 import enum
 import json
@@ -118,7 +118,7 @@ def _validate_metadata(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _depth(value: Any) -> int:
-    """Levels of lists and dictionaries, found without recursion; counts no further than matters."""
+    """Return the depth of nested lists and dictionaries, without recursion. Stops counting above the maximum."""
     level, depth = [value], 0
     while level and depth <= MAX_METADATA_DEPTH:
         depth += 1
@@ -128,7 +128,7 @@ def _depth(value: Any) -> int:
 
 
 def clean_expiry(value: datetime) -> datetime:
-    """A time that every database holds, in UTC."""
+    """Return a time in UTC, within the range that every supported database can store."""
     try:
         value = value.astimezone(UTC)
     except OverflowError:
@@ -139,22 +139,22 @@ def clean_expiry(value: datetime) -> datetime:
 
 
 def _as_number(value: Any) -> Any:
-    """False is no zero: taken for one it would end a secret at once. Nor is text a number."""
+    """Reject booleans and text: False, read as 0, would end a secret immediately."""
     if isinstance(value, bool | str | bytes):
-        raise ValueError("must be a whole number")  # noqa: TRY004  # pydantic makes a complaint of a ValueError alone
+        raise ValueError("must be a whole number")  # noqa: TRY004  # Pydantic reports a ValueError, not a TypeError
     return value
 
 
 def reject_timestamps(value: Any) -> Any:
-    """A number would be taken for seconds since 1970, or for milliseconds, as its size suggests."""
+    """Reject numbers: Pydantic would read them as seconds or milliseconds since 1970, depending on their size."""
     if isinstance(value, int | float | bytes) or (isinstance(value, str) and "-" not in value[1:]):
         raise ValueError("must be a date and time with a zone (RFC 3339)")
     return value
 
 
 def _as_list(value: Any) -> Any:
-    """Code may pass any collection of names; a body has lists anyway. A long one is not looked into: each of
-    thousands of items would be a complaint.
+    """Return a collection as a list, since code may pass tuples and sets. Reject long lists before their items are
+    validated: thousands of items could cause thousands of errors.
     """
     values = list(value) if isinstance(value, tuple | set | frozenset) else value
     if isinstance(values, list) and len(values) > MAX_LIST:
@@ -163,7 +163,7 @@ def _as_list(value: Any) -> Any:
     return values
 
 
-# What OpenAPI says of the rules above, as far as a schema can, and never more than they do.
+# The rules above as JSON Schema, as far as it can express them, and never stricter than they are.
 _UNSEEN = r"\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
 _NAME = {"minLength": 1, "pattern": rf"[^\s{_UNSEEN}]"}
 _OWNER = {"minLength": 1, "maxLength": MAX_USER_ID_LENGTH, "pattern": rf"^[^{_UNSEEN}]*$"}
@@ -219,23 +219,23 @@ class NewKey(BaseModel):
         return value
 
     def find_expiry(self, now: datetime) -> datetime | None:
-        """Return when the key expires. None: never."""
+        """Return the time when the key expires. None: never."""
         return self.expires_at if self.expires_in_s is None else now + timedelta(seconds=self.expires_in_s)
 
 
 class _Left(enum.Enum):
-    """Marks the fields of a patch that were not sent. They are optional in OpenAPI, and have no default there."""
+    """Marker of patch fields that were not sent. In OpenAPI these fields are optional and have no default."""
 
     OUT = enum.auto()
 
 
 def _optional(description: str) -> Any:
-    """Return a field that stays as it is if it is not sent."""
+    """Return a field that keeps its value if it is not sent."""
     return Field(default=_Left.OUT, description=description)
 
 
 def _drop_defaults(schema: dict[str, Any]) -> None:
-    """Leave no defaults in the schema of a patch: generated clients would send them."""
+    """Remove the defaults from the schema of a patch, since generated clients would send them."""
     for field in schema["properties"].values():
         field.pop("default", None)
 
@@ -292,10 +292,10 @@ class OwnerFields(BaseModel):
 
 
 def validate_fields(model: type[Model], values: Mapping[str, Any]) -> Model:
-    """Validate fields from code by the rules for bodies.
+    """Validate fields that were passed by code, with the rules for request bodies.
 
     Raises:
-        InvalidField: With the first that is invalid.
+        InvalidField: Naming the first invalid field.
     """
     try:
         return model.model_validate(values)
@@ -305,15 +305,15 @@ def validate_fields(model: type[Model], values: Mapping[str, Any]) -> Model:
 
 
 def known_scopes(catalogue: dict[str, str]) -> set[str]:
-    """The names that can be granted where the application has a catalogue of scopes."""
+    """Return the scopes that can be granted if the application has a catalog of scopes."""
     return {*catalogue, ALL, ADMIN, KEYS_READ, KEYS_WRITE}
 
 
 def check_catalogue(scopes: Sequence[str], catalogue: dict[str, str]) -> None:
-    """Where the application has a catalogue of scopes, only those and the built-in ones exist.
+    """Check scopes against the catalog of the application, if it has one. Built-in scopes always pass.
 
     Raises:
-        InvalidField: one is not in it.
+        InvalidField: If there is a catalog and a scope is neither in it nor built in.
     """
     known = known_scopes(catalogue)
     if catalogue and not known.issuperset(scopes):
@@ -321,10 +321,10 @@ def check_catalogue(scopes: Sequence[str], catalogue: dict[str, str]) -> None:
 
 
 def check_future(expires_at: datetime | None, now: datetime) -> None:
-    """An expiry lies ahead.
+    """Check that an expiry is in the future.
 
     Raises:
-        InvalidField: it lies in the past.
+        InvalidField: If it is not.
     """
     if expires_at is not None and expires_at <= now:
         raise InvalidField("expires_at", "must lie in the future")

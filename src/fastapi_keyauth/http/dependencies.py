@@ -1,5 +1,5 @@
-# Annotations stay real objects in this module: FastAPI reads them.
-"""FastAPI security dependencies. Each is one object that reads the connection itself."""
+# No postponed annotations in this module: FastAPI reads them at runtime.
+"""FastAPI security dependencies. Each one is an object that reads the connection itself."""
 
 from collections.abc import Iterable
 from typing import Generic, Self, TypeVar
@@ -23,7 +23,7 @@ class _Requirement(SecurityBase, Generic[Principal]):
     """A dependency on the credentials of a request, with the scheme that OpenAPI shows.
 
     Attributes:
-        handler: The parts of its KeyAuth.
+        handler: Request handler of its ``KeyAuth``.
         takes_key: Whether the route accepts an API key.
         takes_session: Whether the route accepts a session.
     """
@@ -194,7 +194,7 @@ class RequireKeyOrSession(_Requirement[KeyPrincipal | SessionPrincipal]):
 class RequireManager(_Requirement[KeyPrincipal | SessionPrincipal]):
     """Dependency of the management routes: a session, or an API key with the scope of the route.
 
-    If both were sent, both are checked, and the session is the caller: it is the person.
+    If both were sent, both are checked and the session is the caller, since it identifies the person.
     """
 
     scheme = MANAGER

@@ -1,4 +1,4 @@
-"""Startup and shutdown beside the lifespan of an ASGI application, if it has one."""
+"""Startup and shutdown around the lifespan of an ASGI application, if it has one."""
 
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -35,7 +35,7 @@ class WithLifespan:
             await self._context.__aexit__(None, None, None)
 
     async def _live(self, scope: Scope, startup: Message, receive: Receive, send: Send) -> None:
-        """Run the application's lifespan, or answer in its place. Its last message is sent after it has returned."""
+        """Run the application's lifespan, or respond in its place. Its last message is sent after it has returned."""
         last_message: Message | None = None
         is_started = has_failed = False
         pending = [startup]
@@ -54,7 +54,7 @@ class WithLifespan:
 
         try:
             await self._app(scope, receive_from_start, send_all_but_last)
-        except Exception:  # by the protocol: an application that raises here has no lifespan
+        except Exception:  # ASGI: an application that raises here does not support lifespans
             if is_started or has_failed:
                 raise
         if has_failed:

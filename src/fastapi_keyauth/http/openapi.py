@@ -1,8 +1,8 @@
 """The OpenAPI document: requirements that FastAPI cannot state, and the responses of refusals.
 
-FastAPI lists security dependencies as alternatives, by the names of their schemes. Ours have internal names that say
-what they require. This module replaces these names with the real requirement, for example with both schemes in one
-object, and leaves everything alone that the application defined under the same public names.
+FastAPI lists security dependencies as alternatives, by the names of their schemes. Our dependencies have internal names
+that encode their requirements. This module replaces these names with the real requirement, for example with both
+schemes in one object. Components that the application defined under the same public names stay unchanged.
 """
 
 import re
@@ -90,7 +90,7 @@ _PROBLEM = {
 
 
 def internal_name(kind: str, header_name: str) -> str:
-    """Return the name under which FastAPI documents a dependency: a legal one, also if nothing replaces it."""
+    """Return the name under which FastAPI documents a dependency. It is valid in OpenAPI even if it is not replaced."""
     return f"KeyAuth.{kind}.{_ILLEGAL.sub('_', header_name)}"
 
 
@@ -116,9 +116,9 @@ class SchemaCompleter:
         self._headers = _headers_of(settings.rate_limit_headers)
 
     def attach(self, app: FastAPI, is_protected: Callable[[str], bool]) -> None:
-        """Have the application's document completed whenever it is generated. A second call changes nothing.
+        """Complete the application's document whenever it is generated. A second call changes nothing.
 
-        Called again at startup: the application may have replaced ``app.openapi`` in between.
+        It is called again at startup, since the application may have replaced ``app.openapi`` in between.
 
         Args:
             app: The application.
@@ -145,7 +145,7 @@ class SchemaCompleter:
         app.openapi = openapi  # type: ignore[method-assign]
 
     def complete(self, document: dict[str, Any], is_protected: Callable[[str], bool]) -> None:
-        """Put real requirements, schemes and refusals into a document, in place. A second call changes nothing."""
+        """Add the real requirements, schemes and refusals to a document, in place. A second call changes nothing."""
         components: dict[str, Any] = document.get("components", {})
         schemes = components.get("securitySchemes", {})
         for name in self._kinds:
@@ -202,7 +202,7 @@ class SchemaCompleter:
 
 
 def _headers_of(mode: str) -> dict[str, dict[str, Any]]:
-    """Return the documented headers by status, with those of the rate limits in the form of the setting."""
+    """Return the documented headers by status, with the rate limit headers that the setting selects."""
     forms = ("ietf", "legacy") if mode == "both" else (mode,)
     limits = {
         name: {"description": description, "schema": _STRING}
@@ -219,7 +219,7 @@ def _free_name(name: str, definition: dict[str, Any], taken: dict[str, Any]) -> 
 
 
 def _requirements(found: dict[str, list[str]]) -> list[dict[str, list[str]]]:
-    """Return all that is required in one object, and alternatives only if the dependency says so."""
+    """Return all requirements in one object, or alternatives if the dependency accepts them."""
     required: dict[str, list[str]] = {}
     for scheme in (KEY, SESSION):
         for kind in (scheme, KEY_AND_SESSION):

@@ -1,4 +1,4 @@
-"""Bringing keys from elsewhere: every line is checked before anything is written, and all are written or none."""
+"""Import of keys from other systems: all lines are checked first, then all keys are written or no key is."""
 
 import asyncio
 import json
@@ -34,10 +34,10 @@ from fastapi_keyauth.store.imported_keys import MAX_ROWS, ImportStore, LookupTak
 logger = logging.getLogger("fastapi_keyauth")
 
 MAX_BAD_LINES = 100
-"""So many bad lines are named; the rest are counted."""
+"""Maximum number of invalid lines that are listed. Further ones are only counted."""
 
 Progress = Callable[[int], None]
-"""Told of so many more lines that are done: each is once when it was checked, and once when it was written."""
+"""Called with a number of completed lines. Each line counts twice: once when checked, once when written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +45,9 @@ class Line:
     """One record of a file.
 
     Attributes:
-        number: where it is, from 1.
-        values: column to value.
-        problem: why it could not even be read; then there are no values.
+        number: Position in the file, starting at 1.
+        values: Column to value.
+        problem: Why the line could not be read. If set, ``values`` is empty.
     """
 
     number: int
@@ -57,12 +57,12 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class ImportOutcome:
-    """What an import did, or with ``dry_run`` would have done.
+    """Result of an import, or with ``dry_run``, the result that it would have had.
 
     Attributes:
-        imported: new keys.
-        skipped: lines whose token opens a key already.
-        key_ids: of the new keys, in the order of the records; empty where nothing was written.
+        imported: Number of new keys.
+        skipped: Number of lines whose token already belongs to a key.
+        key_ids: Ids of the new keys, in the order of the records. Empty if nothing was written.
         with_all_scopes: Number of new keys that have the scope ``*`` because their record names no scopes. Added in
             0.2.
     """
@@ -74,7 +74,7 @@ class ImportOutcome:
 
 
 def _listed(value: Any) -> Any:
-    """Return a list that is given as JSON, or as words with spaces or commas between them."""
+    """Return the list in a text: JSON, or words separated by spaces or commas."""
     if not isinstance(value, str):
         return value
     return _parsed(value) if value.lstrip().startswith("[") else value.replace(",", " ").split()
@@ -90,7 +90,7 @@ def _parsed(value: Any) -> Any:
 
 
 def _whole(value: Any) -> Any:
-    """A CSV file has its numbers as text."""
+    """Return the number in a text of digits, since CSV files hold numbers as text."""
     return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
 
 
@@ -112,7 +112,7 @@ _Listed = BeforeValidator(_listed)
 
 
 class ImportedKey(BaseModel):
-    """One line. Unknown columns are refused: a misspelt limit must not pass for none."""
+    """Columns of one line. Unknown columns are rejected, so that a misspelled limit is not silently ignored."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
@@ -138,10 +138,10 @@ class _Import:
     """One import: checks the lines and writes them.
 
     Args:
-        settings: The defaults, and the catalogue of scopes.
-        store: Takes the keys.
-        now: The time, UTC.
-        actor: Who imports.
+        settings: The defaults, and the catalog of scopes.
+        store: Store to which the keys are written.
+        now: The current time, UTC.
+        actor: Actor that the history records.
     """
 
     def __init__(self, settings: KeyAuthSettings, store: ImportStore, now: datetime, actor: Actor) -> None:
@@ -157,12 +157,12 @@ class _Import:
         """Check every line, then write all of them.
 
         Raises:
-            ImportRefused: with the lines that are bad. Nothing was written.
+            ImportRefused: With the invalid lines. Nothing was written.
         """
         found: dict[str, tuple[int, NewRows]] = {}
         for number, rows in self._check_all(lines, advance):
             if number % MAX_ROWS == 0:
-                await asyncio.sleep(0)  # a service that imports goes on answering
+                await asyncio.sleep(0)  # let the event loop serve requests during an import
             if rows is None:
                 continue
             lookup = rows.secret["lookup"]
@@ -183,14 +183,14 @@ class _Import:
         try:
             await self._store.add(new, advance)
         except LookupTaken:
-            # Between the look and the write; by now they are found.
+            # Another import wrote them after find_known. A retry will find them.
             self._refuse(0, None, "another import took one of these tokens at the same moment: try again")
             self._stop_if_bad()
         logger.info("imported %d keys", len(new), extra={"keyauth_event": "imported"})
         return ImportOutcome(len(new), len(known), tuple(rows.key["id"] for rows in new), with_all_scopes)
 
     def _check_all(self, lines: Iterable[Line], advance: Progress) -> Iterator[tuple[int, NewRows | None]]:
-        """The rows of each line; None where the line was refused."""
+        """Yield the number and the rows of each line. The rows are None if the line was rejected."""
         for line in lines:
             rows = None
             try:
@@ -210,12 +210,12 @@ class _Import:
             advance(1)
 
     def _rows_of(self, values: Mapping[str, Any]) -> NewRows:
-        """The rows of one line.
+        """Return the rows of one line.
 
         Raises:
-            ValidationError, InvalidField: it cannot be right.
+            ValidationError, InvalidField: If a value is invalid.
         """
-        # What a CSV file leaves empty is left out.
+        # Empty cells of a CSV file count as missing columns.
         line = ImportedKey.model_validate({name: value for name, value in values.items() if value not in ("", None)})
         check_catalogue(line.scopes, self._settings.scopes)
         found = self._hash_of(line)
@@ -243,7 +243,7 @@ class _Import:
         }
         secret = {
             "key_id": id,
-            "tag": "",  # not known before the first use, and nobody's: tags have eight characters
+            "tag": "",  # unknown before the first use; matches no token, since tags have eight characters
             "hash": found.text,
             "scheme": scheme,
             "lookup": foreign.lookup_key(found, line.public),
@@ -287,9 +287,9 @@ class Importer:
     """Imports keys from another system.
 
     Args:
-        settings: The defaults, and the catalogue of scopes.
-        store: Takes the keys.
-        now: The time, UTC.
+        settings: The defaults, and the catalog of scopes.
+        store: Store to which the keys are written.
+        now: Returns the current time, UTC.
     """
 
     def __init__(self, settings: KeyAuthSettings, store: ImportStore, now: Callable[[], datetime]) -> None:

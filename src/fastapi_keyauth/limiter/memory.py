@@ -21,9 +21,9 @@ MAX_KEYS = 1_000_000
 MAX_OWNERS = 1_000_000
 """Maximum number of owners with counters."""
 MAX_CHARGES = 100_000
-"""Maximum number of charges with a name: reservations, and costs above 1 of the last seconds."""
+"""Maximum number of named charges: reservations, and recent costs above 1."""
 MAX_COUNTERS = 4 * MAX_LIMITS
-"""Maximum number of counters of one key or owner, those of former limits included."""
+"""Maximum number of counters of one key or owner, including those of former limits."""
 
 
 class _Holder:
@@ -37,19 +37,19 @@ class _Holder:
         self.counters: dict[str, Counter] = {}
 
     def rooms(self, limits: Sequence[Limit], now_ms: int) -> list[Room]:
-        """Return what the limits have room for now."""
+        """Return the room that each limit has now."""
         rooms = []
         for limit in limits:
             counter = self.counters.get(limit.counter_id)
             if counter is None:
-                if len(self.counters) >= MAX_COUNTERS:  # those of limits that were replaced must not pile up
+                if len(self.counters) >= MAX_COUNTERS:  # counters of replaced limits must not accumulate
                     self._forget_one_except(limits)
                 counter = self.counters[limit.counter_id] = Counter()
             rooms.append(Room(limit, counter, now_ms))
         return rooms
 
     def _forget_one_except(self, limits: Sequence[Limit]) -> None:
-        """Forget the oldest counter that none of these limits, fewer than there are counters, has."""
+        """Delete the oldest counter that belongs to none of these limits. There are more counters than limits."""
         kept = {limit.counter_id for limit in limits}
         del self.counters[next(name for name in self.counters if name not in kept)]
 
@@ -66,13 +66,13 @@ class _Attempts:
 
 
 class MemoryLimiter(Limiter):
-    """A limiter for one process, with the same answers as the one on Redis. Evicts the least recently used entries.
+    """A limiter for one process that decides like the one on Redis. Evicts the least recently used entries.
 
     Args:
         policy: The policy for failed attempts.
         max_age_s: Seconds after which a row must be read again, since another process may have changed it without
             notice. 0: always.
-        clock: Seconds since 1970.
+        clock: Returns seconds since 1970.
     """
 
     def __init__(self, policy: Policy, max_age_s: float, clock: Callable[[], float] = time.time) -> None:
@@ -82,7 +82,7 @@ class MemoryLimiter(Limiter):
         self._keys: BoundedDict[str, _Holder] = BoundedDict(MAX_KEYS)
         self._owners: BoundedDict[str, _Holder] = BoundedDict(MAX_OWNERS)
         self._charges: BoundedDict[str, tuple[int, tuple[int, ...] | None]] = BoundedDict(MAX_CHARGES)
-        """Name to its expiry in milliseconds since 1970, and the windows that were charged; None once it is settled."""
+        """Name to expiry (ms since 1970) and charged windows. The windows are None once the charge is settled."""
         self._attempts: BoundedDict[str, _Attempts] = BoundedDict(MAX_ADDRESSES)
 
     @override
@@ -98,7 +98,7 @@ class MemoryLimiter(Limiter):
         return self.decide(question)
 
     def decide(self, question: LimitCheck) -> Decision:
-        """Answer as ``check`` does. Never awaits, so comparing and counting are one step."""
+        """Decide as ``check`` does. It never awaits, so comparing and counting are atomic."""
         now_ms = int(self._clock() * 1000)
         hour = now_ms // HOUR_MS
         if question.bucket is not None and question.bucket in self._attempts:
@@ -117,7 +117,7 @@ class MemoryLimiter(Limiter):
             return Decision(Verdict.ADMITTED, generation, ceil_s((hour + 1) * HOUR_MS - now_ms), hour)
         if question.limits.one_hour and question.cost == ONE_REQUEST and question.charge is None:
             counter = key.counters.get("")
-            # The most frequent question, in the hour that its counter is in. Everything else goes the long way.
+            # Fast path for the most frequent check: one request against an hourly limit, in the current hour.
             if counter is not None and counter.number == hour and counter.used < question.limits.all[0].limit:
                 return _charge_hour(question.limits.all[0].limit, counter, generation, now_ms)
         return self._charge(question, key, owner, generation, now_ms)
@@ -163,7 +163,7 @@ class MemoryLimiter(Limiter):
         return Decision(Verdict.ADMITTED, generation, wait_s, hour, states=states)
 
     def _was_charged(self, charge: Charge, rooms: list[Room], costs: Sequence[int], now_ms: int) -> bool:
-        """Return whether nothing is left to charge: it was charged before, or this settles it."""
+        """Return whether nothing is left to charge: the charge was made before, or this call settles it."""
         until_ms, numbers = self._charges.get(charge.id, (0, None))
         is_known = until_ms > now_ms
         if charge.actual is None or not is_known or numbers is None:

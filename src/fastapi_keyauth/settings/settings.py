@@ -39,24 +39,24 @@ class KeyAuthSettings(BaseSettings):
     )
 
     database_url: str = MaskedUrl("sqlite+aiosqlite:///./keyauth.db")
-    """SQLAlchemy URL. ``sqlite+aiosqlite`` or ``postgresql+asyncpg``; ``postgresql://`` is taken for the latter."""
+    """SQLAlchemy URL: ``sqlite+aiosqlite`` or ``postgresql+asyncpg``. ``postgresql://`` means the latter."""
 
     redis_url: str | None = None
-    """URL of one server, of Sentinels or of a cluster. None: the limiter works in this process only."""
+    """URL of one server, of Sentinels or of a cluster. None: limits are counted in this process only."""
 
     header_name: str = "api-key"
-    """The header that carries an API token."""
+    """Name of the header that carries an API token."""
 
     key_prefix: str = Field("ka", pattern=r"^[0-9A-Za-z]{1,16}$")
-    """First part of every API token. Choose your own, so that a leaked token is recognized as yours."""
+    """First part of every API token. Choose your own, so that leaked tokens are recognized as yours."""
 
     imported_prefixes: Annotated[tuple[str, ...], NoDecode] = ()
-    """What tokens of imported keys start with, such as ``kg_``; ``*``: any value of the header is looked up. None: only
-    our own form is."""
+    """Prefixes of the tokens of imported keys, such as ``kg_``. With ``*``, every value of the header is looked up. If
+    empty, only tokens of our own form are."""
 
     imported_until: AwareDatetime | None = None
-    """When imported secrets end (with a time zone). From then on they are refused as expired, which is no failed
-    attempt. None: they do not end together. Added in 0.2."""
+    """Time (with a zone) from which all imported secrets are refused as expired. Such a refusal is not a failed
+    attempt. None: no common end. Added in 0.2."""
 
     realm: str = Field("api", min_length=1, max_length=100)
     """The realm named in ``WWW-Authenticate`` (RFC 9110 section 11.5)."""
@@ -68,26 +68,26 @@ class KeyAuthSettings(BaseSettings):
     """Environment of a key that is created without one."""
 
     default_hourly_limit: int | None = Field(1000, ge=1, le=1_000_000_000)
-    """Requests per hour of a key without a limit of its own. None: no limit."""
+    """Hourly limit of a key without limits of its own, in requests. None: no limit."""
 
     default_limits: Annotated[tuple[Limit, ...], NoDecode] = ()
-    """Limits of a key that has none of its own, beside ``default_hourly_limit``. As JSON: a list of objects with name,
-    limit, per, unit and algorithm. Added in 0.2."""
+    """Limits of a key without limits of its own, in addition to ``default_hourly_limit``. As JSON: a list of objects
+    with name, limit, per, unit and algorithm. Added in 0.2."""
 
     default_owner_limits: Annotated[tuple[Limit, ...], NoDecode] = ()
-    """Limits of an owner who has none of their own, for all their keys together. Added in 0.2."""
+    """Limits of an owner without limits of its own, shared by all its keys. Added in 0.2."""
 
     units: Annotated[tuple[str, ...], NoDecode] = ()
     """Units besides ``requests`` that limits and costs may be counted in, such as ``tokens``. Added in 0.2."""
 
     reservation_ttl_s: int = Field(3600, ge=1, le=86_400)
-    """Seconds in which a reservation can be settled; after them it stays charged in full. Added in 0.2."""
+    """Seconds within which a reservation can be settled. Later, it stays charged in full. Added in 0.2."""
 
     rate_limit_algorithm: Literal["fixed_window", "sliding_window"] = "fixed_window"
-    """``fixed_window``: the clock hour in UTC. ``sliding_window``: smooths the edge between two hours."""
+    """``fixed_window``: the clock hour in UTC. ``sliding_window``: smooths the boundary between two hours."""
 
     rate_limit_headers: Literal["ietf", "legacy", "both", "none"] = "ietf"
-    """``RateLimit`` and ``RateLimit-Policy``, ``X-RateLimit-*``, both or neither."""
+    """``ietf``: ``RateLimit`` and ``RateLimit-Policy``. ``legacy``: ``X-RateLimit-*``. Or both, or neither."""
 
     block_after_failures: int = Field(10, ge=1, le=1_000_000)
     """Number of failed attempts within ``failure_window_s`` that block an address."""
@@ -102,20 +102,20 @@ class KeyAuthSettings(BaseSettings):
     """Whether valid keys are admitted from a blocked address. Costs a verification for each such request."""
 
     ipv6_prefix_length: int = Field(64, ge=32, le=128)
-    """Bits of an IPv6 address that count as one client: a /64 is what one customer gets (RFC 6177, RIPE-690)."""
+    """Bits of an IPv6 address that count as one client: providers assign a /64 to one site (RFC 6177, RIPE-690)."""
 
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
     """Networks (CIDR) of the proxies whose ``X-Forwarded-For`` is trusted. Default: no proxy."""
 
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
-    """Browser origins that are answered besides those in the keys' own lists; ``*``: any. A key that has a list of its
+    """Browser origins that are allowed in addition to those in the lists of keys; ``*``: any. A key with a list of its
     own still refuses all others."""
 
     scopes: Annotated[dict[str, str], NoDecode] = Field(default_factory=dict)
-    """The application's scopes, name to description. Empty: any name can be granted."""
+    """Scopes of the application: name to description. If empty, any name can be granted."""
 
     max_keys_per_owner: int = Field(100, ge=1, le=1_000_000)
-    """Maximum number of keys that an owner can have through the management routes, without revoked ones."""
+    """Maximum number of keys of one owner, enforced by the management routes. Revoked keys do not count."""
 
     session_ttl_s: int = Field(43_200, ge=1, le=31_536_000)
     """Seconds that a session of ``auth.sessions`` lasts: 12 hours (NIST SP 800-63B, AAL2)."""
@@ -136,7 +136,7 @@ class KeyAuthSettings(BaseSettings):
     """Maximum number of verified keys that a worker caches. The least recently used is evicted first."""
 
     max_staleness_s: float = Field(1.0, ge=0, le=3600)
-    """Without Redis: seconds after which a cached row is read again, as another process may have changed it."""
+    """Without Redis: seconds after which a cached row is read again, since another process may have changed it."""
 
     on_limiter_outage: Literal["local", "deny"] = "local"
     """Policy while Redis is unavailable. ``local``: each worker enforces limits on its own and reads every key's row.

@@ -1,8 +1,8 @@
-"""A route that takes nothing but JSON which can be answered: credentials first, then the body.
+"""A route that checks credentials first, and then accepts only JSON that can be written back in a response.
 
-Python's parser lets through what no JSON answer can hold (NaN, lone surrogates), and FastAPI answers some broken bodies
-with 400. Here all of them are a 422, and none is looked at before the caller is known. What a 422 says is FastAPI's
-own, but it repeats only short values.
+Python's parser accepts values that JSON responses cannot hold (NaN, lone surrogates), and FastAPI refuses some
+malformed bodies with 400. This route refuses all of them with 422, and reads no body before the caller is
+authenticated. A 422 has FastAPI's form, but repeats only short values.
 """
 
 import json
@@ -20,16 +20,16 @@ from fastapi_keyauth.errors import InvalidField
 from fastapi_keyauth.http.routers.bodies import BodyTooLarge, read_body
 
 MAX_BODY_BYTES = 65_536
-"""The longest sensible body is a tenth of it."""
+"""Maximum size of a body, about ten times the longest sensible one."""
 MAX_INPUT_CHARACTERS = 200
 MAX_NAME_CHARACTERS = 100
-"""Of the name of a field or parameter that is repeated."""
+"""Maximum length of a field or parameter name in a 422."""
 MAX_PROBLEMS = 100
-"""What is wrong with one request is named up to here: a body of 64 KiB can be wrong in thousands of places."""
+"""Maximum number of errors in one 422, since a body of 64 KiB can have thousands of them."""
 
 
 def strict_json_route(authenticate: Callable[[Request], Awaitable[object]]) -> type[APIRoute]:
-    """A route class. ``authenticate`` is awaited before anything else is looked at; it raises to refuse the caller."""
+    """Return a route class that awaits ``authenticate`` before it reads anything. It raises to refuse the caller."""
 
     methods_at: dict[str, set[str]] = {}
 
@@ -40,7 +40,7 @@ def strict_json_route(authenticate: Callable[[Request], Awaitable[object]]) -> t
 
         async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
             if scope["method"] not in (self.methods or ()):
-                # RFC 9110 section 15.5.6: all methods of the path, where Starlette names those of its first route.
+                # RFC 9110 section 15.5.6: all methods of the path. Starlette names only those of the first route.
                 headers = {"Allow": ", ".join(sorted(methods_at[self.path])), "Cache-Control": "no-store"}
                 raise HTTPException(405, headers=headers)
             await super().handle(scope, receive, _without_caching(send))
@@ -71,10 +71,10 @@ def strict_json_route(authenticate: Callable[[Request], Awaitable[object]]) -> t
 
 
 def check_query(request: Request, known: set[str]) -> None:
-    """No query parameter may be one that the route does not know: ``?overlap_s=0`` must not be taken for the body's.
+    """Reject unknown query parameters, so that ``?overlap_s=0`` is not mistaken for the field of the body.
 
     Raises:
-        RequestValidationError: a 422 that names it.
+        RequestValidationError: With a 422 that names the unknown parameter.
     """
     unknown = [name for name in request.query_params if name not in known]
     if unknown:
@@ -83,7 +83,7 @@ def check_query(request: Request, known: set[str]) -> None:
 
 
 async def _read_json(request: Request) -> bytes:
-    """Return the body, which must be empty, or JSON that can be written again.
+    """Return the body, which must be empty, or JSON that can be written back.
 
     Raises:
         RequestValidationError: With a 422 at ``body``.
@@ -105,9 +105,10 @@ async def _read_json(request: Request) -> bytes:
 
 
 def _without_caching(send: Send) -> Send:
-    """Return a ``send`` that forbids to store the response, errors included.
+    """Return a ``send`` that forbids caches to store the response, including errors.
 
-    A shared cache knows that a response to ``Authorization`` is for one client alone, but not of ``api-key``.
+    Shared caches know that responses to ``Authorization`` are private (RFC 9111 section 3.5), but not those to
+    ``api-key``.
     """
 
     async def send_uncached(message: Message) -> None:
@@ -123,7 +124,7 @@ def _refused(reason: str) -> RequestValidationError:
 
 
 def _replay(body: bytes) -> Callable[[], Awaitable[Message]]:
-    """A ``receive`` that gives a body that was read already."""
+    """Return a ``receive`` that returns a body that was already read."""
 
     async def receive() -> Message:
         return {"type": "http.request", "body": body, "more_body": False}
@@ -132,10 +133,10 @@ def _replay(body: bytes) -> Callable[[], Awaitable[Message]]:
 
 
 def _without_much_input(problem: dict[str, Any]) -> dict[str, Any]:
-    """A complaint that repeats no more than a short value: long ones take long to write, and some hold a token."""
+    """Return a validation error with a short input at most: long ones are slow to write, and some contain a token."""
     kept = {name: value for name, value in problem.items() if name != "input"}
     if problem.get("type") == "model_attributes_type" and tuple(problem["loc"]) == ("body",):
-        # FastAPI reads JSON as text where the header does not name it, which is what `curl -d` sends.
+        # Without a JSON content type, FastAPI reads the body as text. `curl -d` sends such requests.
         kept["msg"] = "The body must be a JSON object, sent with 'Content-Type: application/json'"
     kept["loc"] = _named(problem["loc"])
     value = problem.get("input")
@@ -147,5 +148,5 @@ def _without_much_input(problem: dict[str, Any]) -> dict[str, Any]:
 
 
 def _named(place: Iterable[str | int]) -> tuple[str | int, ...]:
-    """Where a complaint is about: a field may be named like a token that was put in the wrong place."""
+    """Return the location of an error, redacted: the name of a field may be a token in the wrong place."""
     return tuple(redact(part[:MAX_NAME_CHARACTERS]) if isinstance(part, str) else part for part in place)

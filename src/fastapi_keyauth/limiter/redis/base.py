@@ -27,9 +27,9 @@ from fastapi_keyauth.settings.redis_urls import RedisUrl, parse_redis_url
 from fastapi_keyauth.settings.urls import masked_url
 
 KEEP_S = 7200
-"""Seconds for which the hash of a key or owner is kept at least, and beyond the end of each window in it."""
+"""Minimum number of seconds that the hash of a key or owner is kept, also after the end of each of its windows."""
 START_TRIES = 5
-"""Probes at startup before Redis counts as unavailable: a machine that starts workers is busy."""
+"""Number of probes at startup before Redis counts as unavailable. A machine that starts workers is busy."""
 KNOWN_BLOCK_S = 5.0
 """Seconds for which a worker caches a block, so that a flood from a blocked address costs no round trips. Short, so
 that all workers soon notice if a block is lifted."""
@@ -39,7 +39,7 @@ _VERDICTS = tuple(Verdict)
 
 @lru_cache(maxsize=4096)
 def encode_limits(limits: LimitSet, cost: Cost) -> str:
-    """Return limits and what a request costs of each, as ``lua/take.lua`` reads them; in short, as most are alike."""
+    """Return limits and costs as ``lua/take.lua`` reads them. Cached, since most keys have equal limits."""
     parts = []
     for position, (limit, units) in enumerate(zip(limits.all, limits.costs(cost), strict=True)):
         kind = "s" if limit.is_sliding else "f"
@@ -50,27 +50,27 @@ def encode_limits(limits: LimitSet, cost: Cost) -> str:
 
 @lru_cache(maxsize=4096)
 def owner_tag(owner_id: str) -> str:
-    """Return the name of an owner in Redis: short, and without characters that have a meaning in names."""
+    """Return the name of an owner in Redis: short, and without characters that have a meaning in key names."""
     return base64.urlsafe_b64encode(hashlib.blake2b(owner_id.encode(), digest_size=12).digest()).decode()
 
 
 class Unsettled(LimiterUnavailable):
-    """The server stored a change, but may be about to be replaced. Not an outage: checks are answered."""
+    """A change is stored, but its server may be about to be replaced. Not an outage: checks are still answered."""
 
 
 class RedisLimiterBase(Limiter):
-    """A limiter that counts in Redis, by Redis's clock, for many workers.
+    """A limiter that counts in Redis, with Redis's clock, for many workers.
 
     Args:
         url: URL of the servers; see ``redis_urls``.
-        policy: Numbers for blocks.
+        policy: The policy for failed attempts.
         namespace: First part of every name in Redis.
-        timeout_s: Seconds to wait for an answer.
-        clock: Seconds since 1970, in place of Redis's own clock; for tests.
+        timeout_s: Seconds to wait for a reply.
+        clock: Returns seconds since 1970 and replaces Redis's clock, for tests.
         answered: Called after each call that carried checks of requests.
 
     Attributes:
-        on_outage: Decides in place of Redis when a call failed. None: ``check`` raises. A callback, since an ``except``
+        on_outage: Decides in place of Redis if a call fails. None: ``check`` raises. A callback, since an ``except``
             around an ``await`` would cost every request one more coroutine.
         fails_over: Whether another server may take over, which may have lost changes.
         where: URL to show, without passwords.
@@ -106,20 +106,20 @@ class RedisLimiterBase(Limiter):
         self._open()
 
     def _open(self) -> None:
-        """Create what belongs to one event loop. Called again by each ``start``; nothing connects yet."""
-        # Not in __init__: workers that are forked from one process must not create the same generations.
+        """Create the objects that belong to one event loop. Called again by each ``start``; nothing connects yet."""
+        # Not in __init__: workers forked from one process must not create the same generations.
         self._nonce = secrets.token_hex(8)
         self._numbers = itertools.count()
 
     def invalidate_generations(self) -> None:
-        """Have every cached row read again: the server may have lost changes in a failover or a restart, or rejected
-        them.
+        """Invalidate all cached rows, since the server may have rejected changes, or lost them in a failover or
+        restart.
         """
         self._epoch += 1
 
     @override
     async def start(self) -> None:
-        """Connect. After a ``LimiterUnavailable`` the limiter can still be used: it connects when the server is back.
+        """Connect. If ``LimiterUnavailable`` is raised, the limiter can still be used: it connects when Redis recovers.
 
         Raises:
             SetupError: If a file that the URL names for TLS cannot be used.
@@ -138,7 +138,7 @@ class RedisLimiterBase(Limiter):
 
     @abstractmethod
     async def probe(self) -> None:
-        """Check that the servers answer checks and accept changes (a replica without its primary does not).
+        """Check that the servers respond to checks and accept changes (a replica without its primary does not).
 
         Raises:
             LimiterUnavailable: If they do not.
@@ -157,7 +157,7 @@ class RedisLimiterBase(Limiter):
 
     @abstractmethod
     def _record_failure(self, bucket: str) -> Awaitable[int]:
-        """Return the answer of ``lua/fail.lua`` for an address."""
+        """Return the reply of ``lua/fail.lua`` for an address."""
 
     @override
     async def bump_generation(self, key_id: str, owner_id: str = "") -> None:
@@ -198,7 +198,7 @@ class RedisLimiterBase(Limiter):
         return self.on_outage(question, error)
 
     def _prepare(self, questions: Sequence[LimitCheck]) -> ScriptArgs:
-        """Return keys and arguments of ``lua/take.lua``."""
+        """Return the keys and arguments of ``lua/take.lua``."""
         names: list[str] = []
         # Different in each call of each worker. It need not be secret.
         fresh = f"{self._nonce}{next(self._numbers):x}"
@@ -208,7 +208,7 @@ class RedisLimiterBase(Limiter):
         for key_id, bucket, limits, cost, generation, age_s, is_fresh, owner_id, charge in questions:
             key, owner = self._holder_names(key_id, owner_id)
             names += (key if bucket is None else f"{self._namespace}:{{{bucket}}}", key, owner)
-            # A generation of another epoch proves nothing; "-" equals none that is ever given out.
+            # A generation of another epoch is invalid. "-" differs from every generation.
             proof = generation[length:] if generation[:length] == epoch else "-"
             how = (2 if is_fresh else 0 if age_s is None else 1) + (0 if cost is None else 3)
             if bucket is not None:
@@ -229,11 +229,11 @@ class RedisLimiterBase(Limiter):
         return f"{self._namespace}:{{{key_id}}}", f"{self._namespace}:{{{owner_tag(owner_id or '')}}}"
 
     def _decide(self, reply: Sequence[Any]) -> list[Decision]:
-        """Return the decisions in an answer of ``lua/take.lua``."""
+        """Return the decisions in a reply of ``lua/take.lua``."""
         epoch = f"{self._epoch}:"
         fields = iter(reply)
         return [
-            # As Decision(...) does it, without the function of Python's around it: one for each request.
+            # Like Decision(...), but without a call of its Python-level __new__ for each request.
             tuple.__new__(
                 Decision,
                 (
@@ -241,7 +241,7 @@ class RedisLimiterBase(Limiter):
                     epoch + generation if generation else "",
                     wait_s,
                     hour,
-                    math.inf,  # no change escapes a generation of Redis
+                    math.inf,  # every change replaces the generation in Redis
                     states,
                 ),
             )
