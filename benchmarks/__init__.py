@@ -1,1 +1,1 @@
-"""What requests cost, beside a bare route and beside other packages. Run it with ``make bench``."""
+"""Costs of a request, compared with a bare route and with other packages. Run with ``make bench``."""

@@ -36,7 +36,7 @@ PARTS = {
 
 @contextmanager
 def redis_server() -> Iterator[tuple[str, str]]:
-    """A Valkey of our own on the load's core: URL and version."""
+    """Start a Valkey on the load's core and yield its URL and version."""
     servers = Servers()
     try:
         url = servers.url("valkey")
@@ -48,7 +48,7 @@ def redis_server() -> Iterator[tuple[str, str]]:
 
 
 def compare(subjects: tuple[Subject, ...], folder: Path, url: str, rounds: int, freeze: bool) -> list[dict[str, Any]]:
-    """Figures of the subjects, as plain data."""
+    """Return the figures of the subjects as plain data."""
     comparison = Comparison(subjects, folder, url, {"BENCH_FREEZE": "1" if freeze else "0"})
     try:
         figures = comparison.measure(rounds, duration_s=1)
@@ -62,7 +62,7 @@ def compare(subjects: tuple[Subject, ...], folder: Path, url: str, rounds: int, 
 
 
 def measure(parts: Collection[str], rounds: int, results: dict[str, Any]) -> dict[str, Any]:
-    """The parts asked for, in the order of the report; the others stay as they were."""
+    """Measure the requested parts in the order of the report; the other parts keep their results."""
     with tempfile.TemporaryDirectory(prefix="keyauth-bench-") as name, redis_server() as (url, version):
         folder = Path(name)
         results["machine"] = describe(version)
@@ -72,7 +72,7 @@ def measure(parts: Collection[str], rounds: int, results: dict[str, Any]) -> dic
             print(PARTS[part], flush=True)
             if part == "ours":
                 results["ours"] = compare((DICTIONARY, *OURS, *REFUSED), folder / part, url, rounds, freeze=True)
-                # By itself: what it leaves behind would burden the others.
+                # Separately, because its leftovers would burden the others.
                 results["ours"] += compare((COLD,), folder / "cold", url, 1, freeze=True)
             elif part == "peers":
                 results["peers"] = compare(PEERS, folder / part, url, rounds, freeze=True)
@@ -94,7 +94,7 @@ def measure(parts: Collection[str], rounds: int, results: dict[str, Any]) -> dic
 
 
 def main() -> None:
-    """See the module. Exits with 2 and a sentence where something that it needs is missing."""
+    """Run the benchmarks. Exit with status 2 and a one-line error if a requirement is missing."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default: 5, about 25 minutes)")
     parser.add_argument("--only", help=f"measure some parts again: {', '.join(PARTS)}", metavar="PART,PART")

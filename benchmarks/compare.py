@@ -1,4 +1,4 @@
-"""All subjects side by side: interleaved rounds, each figure paired with the bare route measured just before it."""
+"""All subjects compared: interleaved rounds, each figure paired with the bare route measured just before it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.servers import AppServer
 from benchmarks.subjects import Subject, bare
 
 Pair = tuple[Sample, Sample]
-"""A subject, and the bare route just before."""
+"""A subject, and the bare route measured just before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +22,13 @@ class Figure:
     """Medians over all rounds.
 
     Attributes:
-        share: requests per second as a share of bare.
-        lowest, highest: of that share, over the rounds.
-        cpu_us: server CPU per request.
-        above_us: the same, above bare.
-        p99_ratio: p99 latency over that of bare.
-        p99_ms, bare_p99_ms: the two, in milliseconds.
-        per_s: requests per second.
+        share: Requests per second as a share of bare.
+        lowest, highest: Extremes of that share over the rounds.
+        cpu_us: Server CPU per request.
+        above_us: Server CPU per request, above bare.
+        p99_ratio: p99 latency divided by that of bare.
+        p99_ms, bare_p99_ms: The two latencies, in milliseconds.
+        per_s: Requests per second.
     """
 
     share: float
@@ -43,7 +43,7 @@ class Figure:
 
     @classmethod
     def of(cls, pairs: Sequence[Pair]) -> Figure:
-        """The medians of a list of pairs."""
+        """Return the medians of a list of pairs."""
         shares = [subject.per_s / base.per_s for subject, base in pairs]
         return cls(
             share=statistics.median(shares),
@@ -59,7 +59,7 @@ class Figure:
 
 
 class Comparison:
-    """Runs the servers of some subjects, and of the bare routes that they are compared with, and measures."""
+    """Servers of some subjects and of their bare routes, and their measurement."""
 
     def __init__(self, subjects: Sequence[Subject], folder: Path, redis_url: str, extra: Mapping[str, str]) -> None:
         self._subjects = subjects
@@ -78,11 +78,11 @@ class Comparison:
             raise
 
     def close(self) -> None:
-        """End the servers."""
+        """Stop the servers."""
         self._stack.close()
 
     def measure(self, rounds: int, duration_s: int) -> dict[tuple[str, int], Figure]:
-        """Figures by subject and connections."""
+        """Return figures by subject and number of connections."""
         pairs: dict[tuple[str, int], list[Pair]] = {}
         for server in self._servers.values():
             self._run(server, min(server.subject.connections[-1], 16), 1)
@@ -94,12 +94,12 @@ class Comparison:
                     pairs.setdefault((subject.name, connections), []).append((seen, base))
             print(f"round {number + 1} of {rounds} done", flush=True)
         for server in self._servers.values():
-            server.check()  # still the same answer, and from Redis
+            server.check()  # The response is still the same, and comes from Redis.
         return {name: Figure.of(seen) for name, seen in pairs.items()}
 
     def _run(self, server: AppServer, connections: int, duration_s: int) -> Sample:
         is_slow = server.subject.name in ("cold", "keyshield")
-        # A server that takes a second for a request needs more of them.
+        # A server that takes a second per request needs more of them.
         sample = server.load(connections, duration_s * 5 if server.subject.name == "keyshield" else duration_s)
         if is_slow:
             server.settle()

@@ -1,4 +1,4 @@
-"""One virtual environment for each package that we are compared with, so that none bends the versions of another."""
+"""One virtual environment for each compared package, so that none affects the versions of another."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ENVIRONMENTS = ROOT / ".venv-bench"
 _ALL = ["fastapi>=0.128,<1", "uvicorn[standard]>=0.35,<1"]
 REQUIREMENTS = {
     "limits": ["limits[redis]==5.8.0", "redis[hiredis]>=6.4,<8"],
-    # Its extra "redis" wants redis-py below 4.
+    # Its extra "redis" requires redis-py below 4.
     "slowapi": ["slowapi==0.1.10", "limits[redis]>=5.8,<6", "redis[hiredis]>=6.4,<8"],
     "fastapi-limiter": ["fastapi-limiter==0.2.0", "pyrate-limiter[redis]>=4.5,<5", "redis[hiredis]>=6.4,<9"],
     "keysigil": ["keysigil[fastapi,redis]==0.1.2", "redis[hiredis]>=6.4,<9"],
@@ -27,10 +27,10 @@ REQUIREMENTS = {
 
 
 def find_python(name: str) -> Path:
-    """The interpreter of an environment, which is made if it is not there. "": the project's own.
+    """Return the interpreter of an environment, creating it if missing. "" is the project's own.
 
     Raises:
-        subprocess.CalledProcessError: it cannot be made (no network, say).
+        subprocess.CalledProcessError: If it cannot be created (for example, without a network).
     """
     if not name:
         return Path(sys.executable)

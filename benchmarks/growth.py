@@ -1,4 +1,4 @@
-"""How the cost grows: with keys in the table, and with keys that a worker has in its cache."""
+"""Growth of the cost: with keys in the table, and with keys in a worker's cache."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ _CHEAP = {"argon2_time_cost": 1, "argon2_memory_kib": 8}
 
 
 def settings(database: Path, **values: object) -> KeyAuthSettings:
-    """Settings for a SQLite file, reading nothing from the surroundings."""
+    """Return settings for a SQLite file that ignore the environment."""
     url = f"sqlite+aiosqlite:///{database}"
     return KeyAuthSettings(_env_file=None, database_url=url, **values)
 
 
 def fill(database: Path, count: int) -> list[str]:
-    """Copies the one key in a database until there are so many; every copy has a secret of its own. Their tokens."""
+    """Copy the one key in a database until it has ``count`` keys, each with its own secret. Return their tokens."""
     tokens: list[str] = []
     with sqlite3.connect(database) as connection:
         connection.row_factory = sqlite3.Row
@@ -62,14 +62,14 @@ def fill(database: Path, count: int) -> list[str]:
 
 
 async def one_key(database: Path) -> None:
-    """Make a database with one key in it."""
+    """Create a database with one key."""
     async with KeyAuth(settings(database, **_CHEAP)) as auth:
         await auth.keys.create(owner_id="owner", name="first")
 
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
-    """With so many keys in the table: requests per second as a share of those with the fewest."""
+    """Figures for one table size: requests per second as a share of those with the smallest table."""
 
     keys: int
     warm: float
@@ -77,7 +77,7 @@ class TableRow:
 
 
 def by_table(folder: Path, redis_url: str, rounds: int, duration_s: int) -> list[TableRow]:
-    """Warm keys, and requests that each read the table (a new wrong key), with 100 to a million keys in it."""
+    """Measure warm keys, and requests that each read the table (a new invalid key), for tables of each size."""
     shares: dict[tuple[str, int], list[float]] = {}
     with ExitStack() as stack:
         servers: dict[tuple[str, int], AppServer] = {}
@@ -98,7 +98,7 @@ def by_table(folder: Path, redis_url: str, rounds: int, duration_s: int) -> list
                     server = servers[kind, count]
                     seen[count] = server.load(16, duration_s).per_s
                 for count in TABLES:
-                    if number:  # the first round warms up
+                    if number:  # The first round warms up.
                         shares.setdefault((kind, count), []).append(seen[count] / seen[TABLES[0]])
     median = {name: statistics.median(values) for name, values in shares.items()}
     return [TableRow(count, median["warm", count], median["read", count]) for count in TABLES]
@@ -106,7 +106,7 @@ def by_table(folder: Path, redis_url: str, rounds: int, duration_s: int) -> list
 
 @dataclass(frozen=True, slots=True)
 class CacheRow:
-    """With so many warm keys in one worker: bytes for each, and CPU for a request, in microseconds."""
+    """Figures for one number of warm keys in a worker: bytes for each, and CPU for a request, in microseconds."""
 
     keys: int
     bytes_each: float
@@ -114,10 +114,10 @@ class CacheRow:
 
 
 def by_cache(folder: Path) -> list[CacheRow]:
-    """Memory of the whole process for each warm key, and what a request costs among so many."""
+    """Measure the process's memory for each warm key, and the cost of a request among them."""
     rows = []
     for count in WARM:
-        # Each in a process of its own: memory that another had and gave back would be used again unseen.
+        # Each in its own process: memory that an earlier one freed would be reused unnoticed.
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
             rows.append(process.submit(_cache_row, folder / f"cache-{count}.db", count).result())
     return rows
@@ -138,7 +138,7 @@ async def _warm(database: Path, tokens: list[str]) -> CacheRow:
         async def verify_nothing(phc: str, secret: str, owner_id: str) -> bool:
             return True
 
-        # The copies share the first key's hash; here only what is remembered counts.
+        # The copies share the first key's hash; here only the cached data counts.
         auth._parts.hasher.verify = verify_nothing  # type: ignore[method-assign]  # the one part that is replaced
         await authenticator.authenticate_key(AuthContext(Credentials(tokens[0]), address, None))
         await auth._parts.usage.flush()

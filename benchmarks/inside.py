@@ -1,5 +1,5 @@
 # Annotations stay real objects in this module: FastAPI reads them.
-"""What is measured inside one process: stalls by hashing, calls of the request path, bytes in Redis."""
+"""Measurements inside one process: stalls by hashing, calls of the request path, bytes in Redis."""
 
 import asyncio
 import gc
@@ -26,16 +26,16 @@ _PACKAGE = f"{Path('src') / 'fastapi_keyauth'}"
 
 @dataclass(frozen=True, slots=True)
 class Hashing:
-    """While ``NEW_KEYS`` keys are seen for the first time at once.
+    """Figures for ``NEW_KEYS`` new keys that arrive concurrently.
 
     Attributes:
-        worst_stall_ms: the longest that the event loop was late once all of them were waiting for their hash.
-        burst_stall_ms: the longest in the burst before that, while the first of them are hashed already.
-        plain_stall_ms: the longest in the same burst with hashing left out.
-        took_s: until all were admitted.
-        each_ms: one hash by itself.
-        threads: most that hashed at once.
-        memory_mib: what the process grew by while ``NEW_KEYS`` hashes and nothing else waited for their turn.
+        worst_stall_ms: Longest delay of the event loop once all of them were waiting for their hash.
+        burst_stall_ms: Longest delay in the burst before that, while the first of them are already being hashed.
+        plain_stall_ms: Longest delay in the same burst without hashing.
+        took_s: Time until all were admitted.
+        each_ms: Duration of one hash by itself.
+        threads: Maximum number of threads that hashed concurrently.
+        memory_mib: Growth of the process while ``NEW_KEYS`` hashes and nothing else waited for their turn.
         allowed_mib: ``max_concurrent_hashes`` times ``argon2_memory_kib``.
     """
 
@@ -98,7 +98,7 @@ def _app(auth: KeyAuth, protect: bool) -> FastAPI:
 
 
 class _Burst:
-    """New keys that all come at once. Watches the event loop, the threads and the memory meanwhile."""
+    """A burst of new keys, with measurements of the event loop, the threads and the memory."""
 
     def __init__(self, auth: KeyAuth, tokens: list[str]) -> None:
         self._auth = auth
@@ -117,7 +117,7 @@ class _Burst:
 
         self._auth._parts.hasher.verify = verify  # type: ignore[method-assign]  # to see when all of them wait
         gc.collect()
-        gc.freeze()  # as docs/deployment.md recommends; a collection stalls the loop longer than any hash
+        gc.freeze()  # As docs/deployment.md recommends; a collection stalls the loop longer than any hash.
         watching = asyncio.create_task(self._watch())
         began = time.perf_counter()
         seen = await asyncio.gather(*(_call(app, [(b"api-key", token.encode())]) for token in self._tokens))
@@ -139,7 +139,7 @@ class _Burst:
 
 
 async def _memory_of_hashing(auth: KeyAuth) -> int:
-    """Bytes that the process grows by while many hashes wait for a thread; before it has hashed anything else."""
+    """Return the bytes by which the process grows while many hashes wait for a thread, before any other hash."""
     process = psutil.Process()
     before = most = process.memory_info().rss
     phc = await auth._parts.hasher.hash("one by itself", "a")
@@ -152,7 +152,7 @@ async def _memory_of_hashing(auth: KeyAuth) -> int:
 
 
 async def hashing(folder: Path, redis_url: str) -> Hashing:
-    """First sight of many keys at once, with the default Argon2 settings."""
+    """Measure the first requests of many keys sent concurrently, with the default Argon2 settings."""
     database = folder / "hashing.db"
     await one_key(database)
     copies = fill(database, NEW_KEYS + 1)
@@ -180,14 +180,14 @@ async def hashing(folder: Path, redis_url: str) -> Hashing:
 
 @dataclass(frozen=True, slots=True)
 class Hops:
-    """Python calls of this package for one warm request: how many, and how many coroutines await each other."""
+    """Python calls of this package for one warm request: their number, and how many coroutines await each other."""
 
     calls: int
     depth: int
 
 
 async def hops(folder: Path, redis_url: str, protect: bool) -> Hops:
-    """Counted by Python's own profiler hook."""
+    """Count calls with Python's own profiler hook."""
     async with KeyAuth(settings(folder / f"hops-{protect}.db", redis_url=redis_url)) as auth:
         app = _app(auth, protect)
         created = await auth.keys.create(owner_id="alice", name="k")
@@ -209,12 +209,12 @@ async def hops(folder: Path, redis_url: str, protect: bool) -> Hops:
             nonlocal calls, deepest
             if event == "call" and _is_ours(frame):
                 deepest = max(deepest, depth_of(frame))
-                if id(frame) not in started:  # a coroutine that goes on is no new call
+                if id(frame) not in started:  # Resuming a coroutine is not a new call.
                     started.add(id(frame))
                     kept.append(frame)
                     calls += 1
 
-        kept: list[FrameType] = []  # so that no id is used twice
+        kept: list[FrameType] = []  # Kept so that no id is reused.
         sys.setprofile(on_event)
         try:
             await _call(app, headers)
@@ -228,7 +228,7 @@ def _is_ours(frame: FrameType) -> bool:
 
 
 async def redis_bytes(folder: Path, redis_url: str) -> float:
-    """Bytes that Redis takes for each key that was used, on average."""
+    """Return the average number of bytes that Redis stores for each used key."""
     with redis.Redis.from_url(redis_url) as client:
         client.flushdb()
         cheap = {"argon2_time_cost": 1, "argon2_memory_kib": 8, "max_keys_per_owner": 1000}

@@ -19,14 +19,14 @@ _OUTLIVES_S = 30
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one run of wrk saw.
+    """Results of one run of wrk.
 
     Attributes:
-        per_s: requests answered per second.
+        per_s: Requests answered per second.
         cpu_us: CPU time of the server per request, user and system, in microseconds.
-        p50_us, p99_us: latency.
-        refused: answers of 400 and above.
-        requests: answers in all.
+        p50_us, p99_us: Latency in microseconds.
+        refused: Responses of 400 and above.
+        requests: Total responses.
     """
 
     per_s: float
@@ -38,11 +38,11 @@ class Sample:
 
 
 class LoadError(RuntimeError):
-    """wrk did not run, or requests got no answer."""
+    """wrk did not run, or requests got no response."""
 
 
 def find_wrk() -> str:
-    """The path of wrk. Raises LoadError with what to do."""
+    """Return the path of wrk. Raise LoadError with instructions if it is missing."""
     found = shutil.which("wrk")
     if found is None:
         raise LoadError("The benchmark needs wrk: apt-get install wrk (or brew install wrk).")
@@ -50,20 +50,20 @@ def find_wrk() -> str:
 
 
 def write_requests(file: Path, headers: Sequence[Mapping[str, str]]) -> None:
-    """Write what ``run`` sends: the headers of one request after the other."""
+    """Write the input of ``run``: the headers of one request after another."""
     lines = ["\t".join(f"{name}={value}" for name, value in one.items()) for one in headers]
     file.write_text("".join(f"{line}\n" for line in lines))
 
 
 def run(url: str, path: str, requests: Path, skip: int, connections: int, duration_s: int, server_pid: int) -> Sample:
-    """Load ``url`` for a while over so many connections and say what came of it.
+    """Load ``url`` over this many connections and return the results.
 
     Args:
-        requests: what ``write_requests`` wrote; after the last of them comes the first again.
-        skip: how many of them to leave out at first, so that one run does not repeat another.
+        requests: File from ``write_requests``; the requests repeat after the last one.
+        skip: Number of requests to skip at the start, so that one run does not repeat another.
 
     Raises:
-        LoadError: wrk failed, or some request had no answer.
+        LoadError: If wrk failed, or a request got no response.
     """
     command = ["taskset", "-c", str(LOAD_CPU), find_wrk(), "-t1", f"-c{connections}", f"-d{duration_s}s"]
     server = psutil.Process(server_pid)

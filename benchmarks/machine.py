@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""Description of the machine that was measured."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PACKAGES = ("fastapi", "starlette", "uvicorn", "uvloop", "httptools", "redis", 
 
 
 def describe(redis_version: str) -> dict[str, str]:
-    """Processor, kernel, versions, day."""
+    """Return processor, kernel, versions and date."""
     try:
         cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     except OSError:

@@ -1,4 +1,4 @@
-"""From figures to docs/benchmarks.md and its plot."""
+"""Generator of docs/benchmarks.md and its plot."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write(results: Results) -> list[Path]:
 
 
 def with_summary(readme: str, results: Results) -> str:
-    """The README with the ratios of these results between its two marks."""
+    """Return the README with the ratios of these results between its two marks."""
     start, end = "<!-- from make bench -->\n", "<!-- to here -->"
     head, _, rest = readme.partition(start)
     return head + start + "\n" + _summary(results) + "\n" + end + rest.partition(end)[2]
@@ -45,7 +45,7 @@ def _summary(results: Results) -> str:
 
 
 def page(results: Results) -> str:
-    """The page: the text of ``report.md`` with the tables in their places."""
+    """Return the page: the text of ``report.md`` with the tables inserted."""
     places = {
         "machine": _machine(results),
         "goals": _goals(results),
@@ -77,12 +77,12 @@ def page(results: Results) -> str:
 
 
 def all_figures(results: Results) -> list[Mapping[str, Any]]:
-    """Those of our modes and those of the other packages."""
+    """Return the figures of our modes and of the other packages."""
     return [*results["ours"], *results["peers"]]
 
 
 def find(figures: Sequence[Mapping[str, Any]], name: str, connections: int) -> Mapping[str, Any]:
-    """The figure of a subject at so many connections."""
+    """Return the figure of a subject at this number of connections."""
     return next(row for row in figures if row["name"] == name and row["connections"] == connections)
 
 
@@ -132,7 +132,7 @@ def _goals(results: Results) -> str:
         return float(find(figures, name, connections)["share"])
 
     def over(name: str, other: str, connections: int) -> float:
-        # Of shares: each was measured beside its own bare route, and the machine's speed drifts.
+        # Ratio of shares: each was measured beside its own bare route, and the machine's speed drifts.
         return share(name, connections) / share(other, connections)
 
     above = [
@@ -201,7 +201,7 @@ def _hops(hops: Mapping[str, int]) -> str:
 
 
 def plot(results: Results) -> str:
-    """Bars: share of bare at 16 connections (at 1 where that is all there is)."""
+    """Return a bar plot: share of bare at 16 connections (at 1 if nothing else was measured)."""
     rows: list[tuple[str, float, str]] = [("bare route", 1.0, "#9aa3af")]
     for group, color in (("ours", "#2563eb"), ("peers", "#d97706")):
         names = dict.fromkeys((row["name"], row["label"]) for row in all_figures(results) if row["group"] == group)

@@ -23,12 +23,12 @@ SERVER_CPU = 0
 APPS = Path(__file__).with_name("apps")
 PATH = "/item"
 _START_S = 60.0
-_IDLE_S = 0.02  # of CPU in a fifth of a second
+_IDLE_S = 0.02  # CPU time within a fifth of a second.
 _OPTIONS = "--host 127.0.0.1 --loop uvloop --http httptools --no-access-log --log-level warning --no-proxy-headers"
 
 
 def taskset() -> str:
-    """The path of taskset. Raises LoadError where there is none."""
+    """Return the path of taskset. Raise LoadError if it is missing."""
     found = shutil.which("taskset")
     if found is None:
         raise LoadError("The benchmark needs taskset (util-linux), to give the server a core of its own.")
@@ -36,7 +36,7 @@ def taskset() -> str:
 
 
 class AppServer:
-    """A subject, running. ``headers`` is what a client sends."""
+    """A running subject. ``headers`` holds the headers that a client sends."""
 
     def __init__(
         self, subject: Subject, python: Path, folder: Path, redis_url: str, extra: Mapping[str, str] | None = None
@@ -82,7 +82,7 @@ class AppServer:
         headers = json.loads(told.read_text())
         if isinstance(headers, dict):
             headers = headers[self.subject.credentials]
-        while True:  # the file is written just before the server listens
+        while True:  # The file is written just before the server listens.
             try:
                 httpx.get(f"{self.url}/openapi.json", timeout=5)
             except httpx.ConnectError:
@@ -93,7 +93,7 @@ class AppServer:
                 return list(headers)
 
     def load(self, connections: int, duration_s: int) -> load.Sample:
-        """Load it for a while. Raises LoadError where it answers otherwise than it should."""
+        """Load the server for a while. Raise LoadError if a response differs from the expected one."""
         pid = self.process.pid
         sample = load.run(self.url, PATH, self._requests, self._sent, connections, duration_s, pid)
         self._sent = (self._sent + sample.requests) % len(self.headers)
@@ -103,7 +103,7 @@ class AppServer:
         return sample
 
     def settle(self) -> None:
-        """Wait until it has nothing more to do: some go on hashing after the load has ended."""
+        """Wait until the server is idle: some continue hashing after the load has ended."""
         server = psutil.Process(self.process.pid)
         before, deadline = -1.0, time.monotonic() + _START_S
         while time.monotonic() < deadline:
@@ -114,7 +114,7 @@ class AppServer:
             time.sleep(0.2)
 
     def check(self) -> None:
-        """See that a request is answered as it should be. Raises LoadError."""
+        """Check that a request gets the expected response. Raise LoadError if it does not."""
         with httpx.Client(base_url=self.url, timeout=30) as client:
             if self.subject.status == 429:
                 for _ in range(20):
@@ -124,7 +124,7 @@ class AppServer:
             raise LoadError(f"{self.subject.name} answers {answer.status_code}: {answer.text[:300]}")
 
     def close(self) -> None:
-        """End it."""
+        """Stop the server."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
@@ -134,6 +134,6 @@ class AppServer:
 
 
 def pin_to_load_core(pid: int) -> None:
-    """Move a running server (Redis) to the core that wrk uses; all its threads."""
+    """Move all threads of a running server (Redis) to the core that wrk uses."""
     command = [taskset(), "-acp", str(LOAD_CPU), str(pid)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

@@ -1,4 +1,4 @@
-"""What is measured: one row of the tables each."""
+"""The measured subjects: one row of the tables each."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ class Subject:
     """A server to measure.
 
     Attributes:
-        name: short and unique.
-        label: as the tables show it.
-        app: module in ``benchmarks/apps``.
-        environment: name of a virtual environment in ``environments.py``; "" for the project's own.
-        variables: for the process.
-        credentials: which of the headers that the app gave out are sent.
-        status: what every request must be answered.
-        connections: at how many it is measured.
-        group: the table that it belongs to.
+        name: Short, unique name.
+        label: Name in the tables.
+        app: Module in ``benchmarks/apps``.
+        environment: Name of a virtual environment in ``environments.py``; "" for the project's own.
+        variables: Environment variables of the process.
+        credentials: Which of the headers issued by the app are sent.
+        status: Expected status of every response.
+        connections: Numbers of connections to measure with.
+        group: Table that it belongs to.
     """
 
     name: str
@@ -38,13 +38,13 @@ class Subject:
 def ours(
     name: str, label: str, variant: str, credentials: str = "valid", status: int = 200, group: str = "ours"
 ) -> Subject:
-    """One of our own modes."""
+    """Return one of our own modes."""
     variables = {"BENCH_VARIANT": variant, "BENCH_GUESSES": "1" if credentials == "guesses" else "0"}
     return Subject(name, label, "ours", variables=variables, credentials=credentials, status=status, group=group)
 
 
 def bare(environment: str = "") -> Subject:
-    """The route that nothing protects, in some environment: what the subjects in that one are compared with."""
+    """Return the unprotected route in an environment, which that environment's subjects are compared with."""
     return Subject(f"bare-{environment}" if environment else "bare", "bare route", "bare", environment)
 
 

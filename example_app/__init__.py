@@ -1,1 +1,1 @@
-"""A small model-API product on fastapi-keyauth: accounts, API keys, quotas, scopes. Start it with ``make demo``."""
+"""A model-API product on fastapi-keyauth: accounts, API keys, rate limits, scopes. Start it with ``make demo``."""

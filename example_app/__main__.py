@@ -1,4 +1,4 @@
-"""``python -m example_app``, or ``make demo``: make demo data, say how to use it, serve.
+"""``python -m example_app``, or ``make demo``: create demo data, print a walkthrough and serve.
 
 One process on SQLite by itself. On PostgreSQL and Redis, and then with several workers, by
 ``KEYAUTH_DATABASE_URL=postgresql://... KEYAUTH_REDIS_URL=redis://... python -m example_app --workers 4``.
@@ -20,12 +20,12 @@ HOST = "127.0.0.1"
 
 
 def main() -> None:
-    """Run the demo. Exits with 2 and one sentence where it cannot be started."""
+    """Run the demo. Exit with status 2 and a one-line error if it cannot start."""
     parser = argparse.ArgumentParser(prog="python -m example_app", description="The example of fastapi-keyauth.")
     parser.add_argument("--port", type=int, default=8000, help="port on 127.0.0.1 (default: 8000; 0: any free one)")
     parser.add_argument("--workers", type=int, default=1, help="worker processes; several want KEYAUTH_REDIS_URL")
     options = parser.parse_args()
-    # Why a start fails is said once, by the SetupError; while serving, the log goes where uvicorn's goes.
+    # SetupError reports a failed start, once. While serving, the log goes where uvicorn's log goes.
     logging.getLogger("fastapi_keyauth").addHandler(logging.NullHandler())
     try:
         port = prepare(options.port, options.workers)
@@ -39,19 +39,19 @@ def main() -> None:
         host=HOST,
         port=port,
         workers=options.workers,
-        # Uvicorn believes X-Forwarded-For from 127.0.0.1; whom to believe is for KEYAUTH_TRUSTED_PROXIES to say.
+        # Uvicorn trusts X-Forwarded-For from 127.0.0.1 by default. KEYAUTH_TRUSTED_PROXIES names the trusted proxies.
         proxy_headers=False,
         log_config=log_config(),
     )
 
 
 def prepare(port: int, workers: int) -> int:
-    """Check what can be checked before anything is served, make the demo data and print the walkthrough.
+    """Check the settings and the port, create the demo data and print the walkthrough.
 
     Returns:
         The port to serve on.
     """
-    # Here and not above: a wrong setting is found when these are imported.
+    # Imported here because these imports raise an error for an invalid setting.
     from example_app.auth import auth  # noqa: PLC0415
     from example_app.demo import seed, walkthrough  # noqa: PLC0415
 
@@ -69,7 +69,7 @@ def prepare(port: int, workers: int) -> int:
 
 
 def log_config() -> dict[str, object]:
-    """Uvicorn's logging with why requests were refused, which no client is told."""
+    """Return uvicorn's logging configuration, with the reasons for refused requests added."""
     config = deepcopy(LOGGING_CONFIG)
     config["loggers"]["fastapi_keyauth"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
     return config

@@ -1,6 +1,6 @@
 """Accounts: sign up, log in, log out.
 
-A real product also limits how often somebody may try to log in, and confirms the email address.
+A real product also limits login attempts and confirms the email address.
 """
 
 from typing import Annotated, Any
@@ -18,8 +18,8 @@ router = APIRouter(tags=["Account"])
 
 BROKEN: dict[int | str, dict[str, Any]] = {400: {"description": "The body cannot be read: it is no text in UTF-8"}}
 
-# No white space and no control characters, spelt out where dialects of regular expressions differ over them: clients
-# read the pattern in the OpenAPI document by their own.
+# No white space and no control characters. They are listed explicitly because regular expression dialects differ, and
+# clients read this pattern from the OpenAPI document with their own dialect.
 _PART = r"[^@\s\x00-\x1f\x7f-\x9f\ufeff]+"
 
 Email = Annotated[
@@ -28,14 +28,14 @@ Email = Annotated[
 
 
 class LogIn(BaseModel):
-    """Who, and how they prove it."""
+    """Email address and password of a user."""
 
     email: Email
     password: str = Field(max_length=1000, repr=False)
 
 
 class SignUp(LogIn):
-    """A new account."""
+    """Data of a new account."""
 
     password: str = Field(min_length=12, max_length=1000, repr=False)
 
@@ -48,14 +48,14 @@ class Account(BaseModel):
 
 
 class LoggedIn(BaseModel):
-    """Send the token as ``Authorization: Bearer <session_token>``."""
+    """A session token, to be sent as ``Authorization: Bearer <session_token>``."""
 
     session_token: str
 
 
 @router.post("/signup", status_code=201, responses=BROKEN | {409: {"description": "The email address has an account"}})
 async def sign_up(new: SignUp, database: Database) -> Account:
-    """Make an account."""
+    """Create an account."""
     user = User(email=new.email, password_hash=await hash_password(new.password))
     database.add(user)
     try:
@@ -67,9 +67,9 @@ async def sign_up(new: SignUp, database: Database) -> Account:
 
 @router.post("/login", responses=BROKEN | {401: {"description": "Email or password is wrong"}})
 async def log_in(who: LogIn, database: Database, response: Response) -> LoggedIn:
-    """Start a session. A wrong password and an unknown email address get the same answer, after the same time."""
+    """Start a session. A wrong password and an unknown email address get the same response after the same time."""
     user = (await database.exec(select(User).where(User.email == who.email))).first()
-    await database.close()  # others may have the connection while the hash is computed
+    await database.close()  # Other requests can use the connection while the hash is computed.
     is_right = await verify_password(user.password_hash if user else None, who.password)
     if user is None or not is_right:
         raise HTTPException(401, "Email or password is wrong.")
@@ -79,5 +79,5 @@ async def log_in(who: LogIn, database: Database, response: Response) -> LoggedIn
 
 @router.post("/logout", status_code=204, dependencies=[Depends(auth.require_session)])
 async def log_out(request: Request) -> None:
-    """End the session that the request was made with."""
+    """End the session that authenticated the request."""
     await auth.sessions.revoke(auth.session_token(request) or "")

@@ -1,4 +1,4 @@
-"""What the product sells. Every route says which credentials it wants; fastapi-keyauth does the rest."""
+"""The routes of the product. Each declares the credentials that it requires; fastapi-keyauth checks them."""
 
 import json
 from collections.abc import Iterator
@@ -24,19 +24,19 @@ class Model(BaseModel):
 
 
 class ModelList(BaseModel):
-    """The models that there are."""
+    """The available models."""
 
     data: list[Model]
 
 
 class Prompt(BaseModel):
-    """What to ask a model."""
+    """A prompt for a model."""
 
     prompt: str = Field(min_length=1, max_length=4000)
 
 
 class NewNote(BaseModel):
-    """A note to keep."""
+    """A note to store."""
 
     text: str = Field(min_length=1, max_length=4000, pattern=r"^[^\x00]*$")
 
@@ -50,7 +50,7 @@ class NoteOut(BaseModel):
 
 @router.get("/models", dependencies=[Depends(auth.require_key)])
 async def list_models() -> ModelList:
-    """The models. Any API key will do."""
+    """List the models. Any valid API key is accepted."""
     return ModelList(data=[Model(id="parrot-1")])
 
 
@@ -61,12 +61,12 @@ async def list_models() -> ModelList:
     responses=BROKEN | {200: {"content": {"text/event-stream": {}}}},
 )
 async def complete(asked: Prompt) -> StreamingResponse:
-    """Ask the model: it says every word back, one event each. The key needs the scope ``completions:write``."""
+    """Stream a completion that repeats the prompt, one event per word. Requires the scope ``completions:write``."""
     return StreamingResponse(say_back(asked.prompt), media_type="text/event-stream")
 
 
 def say_back(prompt: str) -> Iterator[str]:
-    """The model, a parrot."""
+    """Yield the prompt word by word, in place of a real model."""
     for word in prompt.split():
         yield f"data: {json.dumps({'text': word})}\n\n"
     yield "data: [DONE]\n\n"
@@ -76,7 +76,7 @@ def say_back(prompt: str) -> Iterator[str]:
 async def list_notes(
     key: Annotated[KeyPrincipal, Security(auth.require_key, scopes=["notes:read"])], database: Database
 ) -> list[NoteOut]:
-    """The latest notes of the key's owner."""
+    """List the latest notes of the key's owner."""
     latest = select(Note).where(Note.user_id == key.owner_id).order_by(col(Note.id).desc()).limit(100)
     return [NoteOut.model_validate(note, from_attributes=True) for note in await database.exec(latest)]
 
@@ -87,7 +87,7 @@ async def add_note(
     user: Annotated[SessionPrincipal, Security(auth.require_key_and_session, scopes=["notes:write"])],
     database: Database,
 ) -> NoteOut:
-    """Keep a note. An API key says which program writes, the session which user: both are wanted."""
+    """Store a note. Requires an API key, which identifies the program, and a session, which identifies the user."""
     note = Note(user_id=user.user_id, text=new.text)
     database.add(note)
     await database.commit()
@@ -96,7 +96,7 @@ async def add_note(
 
 @router.websocket("/echo")
 async def echo(websocket: WebSocket, key: Annotated[KeyPrincipal, Depends(auth.require_key)]) -> None:
-    """Every message comes back. Without a key the connection is refused before it is accepted."""
+    """Echo every message. A connection without a valid key is refused before it is accepted."""
     await websocket.accept()
     async for message in websocket.iter_text():
         await websocket.send_text(f"{key.name}: {message}")

@@ -14,7 +14,7 @@ from example_app.auth import auth
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Open the database while the application runs, and keep the garbage collector off what the start has made."""
+    """Open the database while the application runs, and exclude startup objects from garbage collection."""
     async with database.lifespan(app):
         gc.collect()
         gc.freeze()
@@ -32,12 +32,12 @@ app.include_router(auth.dashboard_router, prefix="/settings/api-keys")
 
 @app.get("/health", tags=["Health"])
 async def health() -> dict[str, str]:
-    """Whether the server answers. No credentials wanted."""
+    """Report that the server responds. Requires no credentials."""
     return {"status": "ok"}
 
 
 @app.exception_handler(RequestValidationError)
 async def refuse_input(_request: Request, error: RequestValidationError) -> JSONResponse:
-    """FastAPI's 422 without its ``input``: that repeats what was sent, and here that may be a password."""
+    """Return FastAPI's 422 response without ``input``, which repeats the submitted data and may contain a password."""
     complaints = [{name: complaint[name] for name in ("type", "loc", "msg")} for complaint in error.errors()]
     return JSONResponse({"detail": complaints}, status_code=422)

@@ -1,10 +1,10 @@
-"""API keys and sessions of this product: the one KeyAuth that every route uses."""
+"""API keys and sessions of this product: the one KeyAuth instance that every route uses."""
 
 from fastapi_keyauth import DashboardOptions, KeyAuth, KeyAuthSettings
 
 
 class Settings(KeyAuthSettings):
-    """Variables ``KEYAUTH_*`` and a ``.env`` file go before the defaults here."""
+    """Settings of the product. Variables ``KEYAUTH_*`` and a ``.env`` file override these defaults."""
 
     database_url: str = "sqlite+aiosqlite:///./demo.db"
 

@@ -20,7 +20,7 @@ class Base(SQLModel, registry=registry(metadata=MetaData())):
 
 
 class User(Base, table=True):
-    """A person with an account. The id is the ``owner_id`` of their keys and the ``user_id`` of their sessions."""
+    """A person with an account. The id is the ``owner_id`` of the user's keys and the ``user_id`` of the sessions."""
 
     __tablename__ = "users"
 
@@ -52,7 +52,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def create_tables(engine: AsyncEngine) -> None:
-    """Create the tables that are missing. Workers that start together take turns, so that only the first creates."""
+    """Create missing tables. Workers that start concurrently take turns, so that only the first one creates them."""
     is_sqlite = engine.dialect.name == "sqlite"
     take_turn = "BEGIN IMMEDIATE" if is_sqlite else "SELECT pg_advisory_xact_lock(20261121)"
     async with engine.begin() as connection:
@@ -61,7 +61,7 @@ async def create_tables(engine: AsyncEngine) -> None:
 
 
 async def open_session(request: Request) -> AsyncIterator[AsyncSession]:
-    """A database session for one request."""
+    """Yield a database session for one request."""
     async with AsyncSession(request.app.state.engine, expire_on_commit=False) as session:
         yield session
 

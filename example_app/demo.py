@@ -1,4 +1,4 @@
-"""What ``make demo`` starts with: a user, two keys, and the lines to try them with."""
+"""Demo data for ``make demo``: a user, two keys, and the commands to try them with."""
 
 import secrets
 from contextlib import suppress
@@ -20,7 +20,7 @@ _NAME = "made by make demo"
 
 @dataclass(frozen=True)
 class Seeds:
-    """What was made, in clear; nothing of it can be read again later."""
+    """Created credentials in plain text; they cannot be read again later."""
 
     password: str
     key: str
@@ -28,10 +28,10 @@ class Seeds:
 
 
 async def seed() -> Seeds:
-    """Give the demo user a new password and new keys. Those of the last start no longer work.
+    """Give the demo user a new password and new keys. Those of the previous start stop working.
 
     Raises:
-        SetupError: the database does not answer, or Redis refuses.
+        SetupError: If the database does not respond, or Redis rejects the connection.
     """
     password = secrets.token_urlsafe(12)
     async with app.router.lifespan_context(app), AsyncSession(app.state.engine) as database:
@@ -43,7 +43,7 @@ async def seed() -> Seeds:
         await database.commit()
         await auth.sessions.revoke_all(owner_id)
         for old in (await auth.keys.list(owner_id, status="active", q=_NAME)).items:
-            with suppress(ChangePending):  # Redis is away: it holds soon after it is back
+            with suppress(ChangePending):  # Redis is unavailable: the change takes effect soon after it recovers.
                 await auth.keys.revoke(old.id)
         key = await auth.keys.create(owner_id, _NAME)
         tiny_key = await auth.keys.create(owner_id, f"{_NAME}, tiny", hourly_limit=TINY_LIMIT)
@@ -51,9 +51,9 @@ async def seed() -> Seeds:
 
 
 def walkthrough(url: str, seeds: Seeds) -> str:
-    """What to print: lines for a shell, in the order in which they tell the story."""
+    """Return the shell commands of the walkthrough, in the order in which to run them."""
     numbers = " ".join(str(n + 1) for n in range(TINY_LIMIT))
-    # Comments hold no quotes, brackets or other signs: zsh runs them, too, when they are pasted.
+    # Comments contain no quotes, brackets or other special characters: zsh executes comments that are pasted.
     return f"""\
 fastapi-keyauth example
 

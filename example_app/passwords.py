@@ -1,4 +1,4 @@
-"""Passwords, hashed with Argon2id in threads of their own, so that other requests do not wait."""
+"""Passwords, hashed with Argon2id in dedicated threads, so that other requests do not wait."""
 
 import asyncio
 import secrets
@@ -8,18 +8,18 @@ from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
 
 _hasher = PasswordHasher()
-# Each hash takes 64 MiB, so two threads bound the memory that a crowd at the door can ask for.
+# Each hash uses 64 MiB, so two threads bound the memory that many concurrent logins can use.
 _threads = ThreadPoolExecutor(2, thread_name_prefix="passwords")
 _nobodys_hash = _hasher.hash(secrets.token_urlsafe())
 
 
 async def hash_password(password: str) -> str:
-    """The hash to store."""
+    """Return the hash to store."""
     return await asyncio.get_running_loop().run_in_executor(_threads, _hasher.hash, password)
 
 
 async def verify_password(password_hash: str | None, password: str) -> bool:
-    """Whether the password is right. None, for a user that does not exist, takes as long and is False."""
+    """Return whether the password is correct. None, for an unknown user, takes the same time and returns False."""
     return await asyncio.get_running_loop().run_in_executor(_threads, _verify, password_hash, password)
 
 

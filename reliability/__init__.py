@@ -1,1 +1,1 @@
-"""Does it keep its promises while things break? Real servers and workers, faults, load, and an audit. See __main__."""
+"""Fault-injection tests: real servers and workers, faults, load, and an audit. See __main__."""

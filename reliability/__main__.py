@@ -1,7 +1,7 @@
-"""``python -m reliability``, or ``make soak``: break things under load, and say what was kept.
+"""``python -m reliability``, or ``make soak``: inject faults under load and report which promises hold.
 
-First each fault of Redis many times over, for both outage policies (``--faults``), then minutes of faults at random
-(``--minutes``). Where a part was run in full, its figures go to ``reliability/results.json`` and docs/reliability.md.
+First each fault of Redis many times, for both outage policies (``--faults``), then minutes of random faults
+(``--minutes``). If a part was run in full, its figures go to ``reliability/results.json`` and docs/reliability.md.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 
 
 def say(text: str) -> None:
-    """Print a line at once."""
+    """Print a line without buffering."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
 def run_campaign(servers: Servers, folder: Path, times: int, seed: int) -> campaign.Campaign:
-    """Each fault of Redis ``times`` times."""
+    """Run each fault of Redis ``times`` times."""
     redis, postgres = servers.start("valkey"), servers.start("postgres")
     try:
         running = campaign.run(redis, postgres.url, folder / "campaign", times, CAMPAIGN_WORKERS, seed, say)
@@ -45,12 +45,12 @@ def run_campaign(servers: Servers, folder: Path, times: int, seed: int) -> campa
 
 
 def run_soak(servers: Servers, folder: Path, minutes: float, seed: int) -> soak.Soak:
-    """Half of the minutes for each policy."""
+    """Run the soak, half of the minutes for each policy."""
     halves = []
     for number, policy in enumerate(("deny", "local")):
         redis = servers.start("valkey", *(DURABLE if policy == "deny" else ()))
         postgres = servers.start("postgres")
-        chance = random.Random(seed + number)  # noqa: S311  # the same again for the same seed
+        chance = random.Random(seed + number)  # noqa: S311  # not cryptographic: the same seed must repeat the same run
         try:
             halves.append(asyncio.run(soak.run_half(policy, minutes * 30, (redis, postgres), folder / policy, chance)))
         finally:
@@ -61,20 +61,20 @@ def run_soak(servers: Servers, folder: Path, minutes: float, seed: int) -> soak.
 
 
 def machine(servers: Servers) -> dict[str, str]:
-    """What it was run on, and how busy that was with other things."""
+    """Describe the machine, and how busy it was with other work."""
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     versions = f"{redis_version(servers.url('valkey'))}, {postgres_version(servers.url('postgres'))}"
     return {**describe(versions), "load average before": load}
 
 
 def keep(results: dict[str, Any], part: str, figures: dict[str, Any]) -> None:
-    """Write a part's figures at once: the other part may yet fail."""
+    """Write a part's figures immediately: the other part may still fail."""
     results[part] = figures
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
 
 
 def main() -> None:
-    """See the module. Exits with 1 where a promise was not kept."""
+    """Run the selected parts. Exit with status 1 if a promise was broken."""
     parser = argparse.ArgumentParser(prog="python -m reliability", description=__doc__)
     parser.add_argument("--faults", type=int, default=FULL_TIMES, help="times for each fault; 0: leave it out")
     parser.add_argument("--minutes", type=float, default=FULL_MINUTES, help="of the soak; 0: leave it out")

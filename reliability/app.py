@@ -16,8 +16,10 @@ SLOW_S = 0.3
 
 
 class Witness:
-    """Names the worker in each answer, and the milliseconds it took there. At the stop it writes how many requests
-    this worker began and finished into ``stopped-<process id>.json``.
+    """Middleware that adds the worker and its milliseconds to each response.
+
+    At shutdown it writes the numbers of requests that this worker began and finished to ``stopped-<process
+    id>.json``.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -26,7 +28,7 @@ class Witness:
         self._finished = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """An ASGI application."""
+        """Handle one ASGI connection."""
         if scope["type"] == "http":
             await self._watch(scope, receive, send)
             return
@@ -64,24 +66,24 @@ app = Witness(api)
 
 @api.get("/models")
 async def models(key: Annotated[KeyPrincipal, Depends(auth.require_key)]) -> dict[str, str]:
-    """What a key is for."""
+    """Return a response to any valid key."""
     return {"key": key.id}
 
 
 @api.get("/slow")
 async def slow(key: Annotated[KeyPrincipal, Depends(auth.require_key)]) -> dict[str, str]:
-    """The same, in its own time."""
+    """Return the same response after a delay."""
     await asyncio.sleep(SLOW_S)
     return {"key": key.id}
 
 
 @api.get("/open")
 async def open_to_all() -> dict[str, str]:
-    """No key wanted: which worker is this?"""
+    """Return the worker's id without requiring a key."""
     return {}
 
 
 @api.post("/log-in/{user_id}")
 async def log_in(user_id: str) -> dict[str, str]:
-    """A session of that user, for the asking."""
+    """Create a session for that user, without a password."""
     return {"session_token": await auth.sessions.create(user_id)}

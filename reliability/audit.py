@@ -1,4 +1,4 @@
-"""After the storm: is everything that was acknowledged true, and nothing lost or left over?"""
+"""The audit after the faults: acknowledged changes hold, and nothing is lost or left over."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from reliability.workers import Ended, unanswered
 from tests.helpers.servers import Server
 
 GROWTH_MIB = 8.0
-"""What a worker may grow by in the second half of its time: it still learns of keys."""
+"""Allowed growth of a worker in the second half of its time: it still learns about keys."""
 REDIS_EACH = 8
-POSTGRES_EACH = 5  # what SQLAlchemy's pool keeps
+POSTGRES_EACH = 5  # Number of connections that SQLAlchemy's pool keeps.
 FILES = 8
 UNWRITTEN_S = 2.5
-"""What a killed worker may take with it: the two seconds between writings, and the time that one takes."""
+"""Seconds of counts that a killed worker may lose: two between writes, and the duration of a write."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One promise, what was seen, and whether it was kept."""
+    """One promise, the observation, and whether the promise was kept."""
 
     promise: str
     seen: str
@@ -44,7 +44,7 @@ async def audit(
     postgres: Server,
     pending_s: float,
 ) -> list[Check]:
-    """Look at everything. The load is over; the workers run when this begins and not when it ends."""
+    """Audit everything. The load is over; the workers run when this begins and are stopped when it ends."""
     await party.manager.settle()
     await asyncio.sleep(pending_s)
     await party.recovered_at()
@@ -100,14 +100,14 @@ async def audit(
 
 
 def _calm(party: Party) -> Check:
-    """What was refused with a 503 though nothing was broken, or all was well again."""
+    """Check for 503 responses while nothing was broken, or after recovery."""
     amid = sum(struck.tally.unavailable for seen in party.seen.values() for struck in seen)
     calm = party.ledger.total.unavailable - amid
     return Check("no 503 while nothing is broken", f"{calm}, beside {amid} amid faults", calm == 0)
 
 
 def _times(party: Party) -> list[Check]:
-    """Of faults of Redis alone: those of the database have longer limits, and a worker's restart is its start."""
+    """Check times for faults of Redis alone: database faults have longer limits, and a restart includes startup."""
     alone = [struck for name, seen in party.seen.items() if _is_of_redis_alone(name) for struck in seen]
     slowest = max((struck.tally.slowest_s for struck in alone), default=0.0)
     inside = max((struck.tally.slowest_inside_s for struck in alone), default=0.0)
@@ -127,7 +127,7 @@ def _times(party: Party) -> list[Check]:
 
 
 def _is_of_redis_alone(name: str) -> bool:
-    return "Redis" in name and "PostgreSQL" not in name  # nor with a worker's end, which is named otherwise
+    return "Redis" in name and "PostgreSQL" not in name  # Nor with a worker's end, which is named differently.
 
 
 def _connections(party: Party, watch: Watch, redis: Server) -> Check:
@@ -159,7 +159,10 @@ def _memory(watch: Watch) -> Check:
 
 
 async def _ask_for_the_good(party: Party) -> tuple[int, int]:
-    """Ask with every key that nobody ended, and look every key up. How many were asked with, and how many are gone."""
+    """Send a request with every key that was not ended, and read every key.
+
+    Return how many were used and how many are missing.
+    """
     ledger = party.ledger
     line = Line(party.site.group.base_url, ledger, "192.0.2.250")
     credentials = [*ledger.live, *ledger.capped]
@@ -174,7 +177,7 @@ async def _ask_for_the_good(party: Party) -> tuple[int, int]:
 
 
 async def _usage(party: Party, ended: Sequence[Ended], postgres: Server) -> Check:
-    """What the database has counted, against the answers that were seen."""
+    """Compare the usage in the database with the observed responses."""
     url = make_url(postgres.url).set(drivername="postgresql")
     connection = await asyncpg.connect(url.render_as_string(hide_password=False))
     try:

@@ -1,4 +1,4 @@
-"""Each fault of Redis over and over, under load, for both policies at once, with keys taken away in the middle."""
+"""Each fault of Redis repeated under load, for both policies together, with keys ended in the middle."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tests.helpers.servers import Server
 
 POLICIES = ("local", "deny")
 REDIS_LIMIT_S = 1.0
-"""``redis_timeout_s``, 0.5 here, and half a second: no answer may come later."""
+"""Limit for any response: ``redis_timeout_s``, 0.5 here, plus half a second."""
 RECOVER_LIMIT_S = 3.0
-"""From the server's return until every worker is well again."""
+"""Limit from the server's return until every worker has recovered."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What came of one fault under one policy. Times in seconds."""
+    """Results of one fault under one policy. Times in seconds."""
 
     fault: str
     policy: str
@@ -44,7 +44,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Side:
-    """What was seen of one policy over all faults."""
+    """Results of one policy over all faults."""
 
     policy: str
     ended_keys: int
@@ -60,7 +60,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Campaign:
-    """All of it."""
+    """Results of the whole campaign."""
 
     times: int
     workers: dict[str, int]
@@ -68,7 +68,7 @@ class Campaign:
     sides: list[Side]
 
     def is_clean(self) -> bool:
-        """Whether every promise was kept, those about time included."""
+        """Return whether every promise was kept, including those about time."""
         is_right = not any(side.over_cap or side.units_given_twice or side.violations for side in self.sides)
         return is_right and all(
             row.unanswered == 0 and row.slowest_s <= REDIS_LIMIT_S and row.recovery_worst_s <= RECOVER_LIMIT_S
@@ -87,17 +87,17 @@ async def run(
     *,
     pace: Pace = FULL,
 ) -> Campaign:
-    """Each fault ``times`` times.
+    """Run each fault ``times`` times.
 
     Args:
-        redis: what is broken.
-        database_url: an empty database.
-        folder: where the workers run and log.
-        times: how often for each fault.
-        workers: how many for each policy.
-        seed: of what chance decides.
-        say: told of the progress.
-        pace: how much and how fast.
+        redis: Server that fails.
+        database_url: An empty database.
+        folder: Working and log directory of the workers.
+        times: Repetitions of each fault.
+        workers: Number of workers for each policy.
+        seed: Seed of the random choices.
+        say: Called with progress messages.
+        pace: Amount and speed of the load.
     """
     hands = Hands()
     env = {"KEYAUTH_DATABASE_URL": database_url, "KEYAUTH_REDIS_URL": redis.url}

@@ -1,4 +1,4 @@
-"""What is done to the servers, and how it is undone."""
+"""Faults of the servers, and how each is undone."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ def _nothing() -> None:
 
 @dataclass(frozen=True)
 class Fault:
-    """One way in which a server goes away. Its functions block, and are called from one thread that lives on.
+    """One way in which a server becomes unavailable. Its functions block; one long-lived thread calls them.
 
     Attributes:
-        name: for the table.
-        begin: called once.
-        again: called every ``AGAIN_S`` while it lasts.
-        end: called once; when it returns, the server is back.
-        loses_data: whether Redis comes back empty.
-        spares_database: whether PostgreSQL is there all the while.
-        ends_worker: whether a worker is killed amid it; then it lasts until another one serves in its place.
+        name: Name in the table.
+        begin: Called once.
+        again: Called every ``AGAIN_S`` while the fault lasts.
+        end: Called once; when it returns, the server is available again.
+        loses_data: Whether Redis comes back empty.
+        spares_database: Whether PostgreSQL stays available throughout.
+        ends_worker: Whether a worker is killed meanwhile; the fault then lasts until a replacement serves.
     """
 
     name: str
@@ -44,8 +44,8 @@ class RedisFaults:
     """Faults of one Redis or Valkey.
 
     Args:
-        server: the server.
-        keeps_data: whether it writes what it is told to disk before it answers, so that a kill loses nothing.
+        server: The server.
+        keeps_data: Whether it writes each change to disk before it responds, so that a kill loses nothing.
     """
 
     def __init__(self, server: Server, keeps_data: bool) -> None:
@@ -53,7 +53,7 @@ class RedisFaults:
         self.keeps_data = keeps_data
 
     def all(self) -> list[Fault]:
-        """Each fault once."""
+        """Return each fault once."""
         server = self._server
         emptied = Fault("Redis restarted empty", server.restart, _nothing, loses_data=True)
         return [
@@ -67,7 +67,7 @@ class RedisFaults:
         ]
 
     def with_a_worker(self) -> Fault:
-        """A worker killed, so that another one starts without Redis."""
+        """Return a fault in which a worker is killed, so that its replacement starts without Redis."""
         return replace(self._killed(), name="a worker killed amid an outage", ends_worker=True)
 
     def _killed(self) -> Fault:
@@ -82,7 +82,7 @@ class RedisFaults:
 
 
 def postgres_faults(server: Server) -> list[Fault]:
-    """Faults of one PostgreSQL."""
+    """Return the faults of one PostgreSQL."""
     return [
         Fault("PostgreSQL killed", server.kill, server.restart, spares_database=False),
         Fault("PostgreSQL hung (SIGSTOP)", server.stop, server.cont, spares_database=False),
@@ -90,7 +90,7 @@ def postgres_faults(server: Server) -> list[Fault]:
 
 
 def together(first: Fault, second: Fault) -> Fault:
-    """Two faults of different servers at once."""
+    """Combine faults of two different servers into one."""
 
     def both(one: Callable[[], None], other: Callable[[], None]) -> Callable[[], None]:
         def run() -> None:

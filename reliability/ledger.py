@@ -1,4 +1,4 @@
-"""What was acknowledged, what was answered since, and where the two do not agree."""
+"""Acknowledged changes, later responses, and the contradictions between them."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ HUNG = "no answer at all"
 
 @dataclass(slots=True)
 class KeyRecord:
-    """A key that was answered with 201, and what was seen of its use."""
+    """A key that was acknowledged with 201, and observations of its use."""
 
     id: str
     limit: int | None
     made_at: float
     admitted: Counter[int] = field(default_factory=Counter)
-    """By hour since 1970."""
+    """Counts by hour since 1970."""
     units: Counter[tuple[int, int]] = field(default_factory=Counter)
-    """How often each unit was given out: by hour and what was said to remain."""
+    """How often each unit was used, by hour and reported remainder."""
     workers: set[int] = field(default_factory=set)
     is_full: bool = False
-    """Whether its cap was met."""
+    """Whether its hourly limit was reached."""
 
 
 @dataclass(slots=True, eq=False)
 class Credential:
-    """A token. ``sure_from``: moment from which it is certainly good; ``dead_from``: from which it certainly is not.
+    """A token. ``sure_from``: time from which it is certainly valid; ``dead_from``: from which it is certainly not.
 
-    Both on the monotonic clock; infinity where it is not known to be so. In between nobody can tell.
+    Both on the monotonic clock; infinity if unknown. In between either answer is permitted.
     """
 
     token: str
@@ -54,19 +54,19 @@ class Credential:
 
 @dataclass(slots=True)
 class Tally:
-    """What was answered while it was looked at."""
+    """Figures of the responses within a period."""
 
     requests: int = 0
     unavailable: int = 0
-    """503 that the documents allow."""
+    """503 responses that the documentation allows."""
     lost: int = 0
     slowest_s: float = 0.0
     slowest_inside_s: float = 0.0
-    """The longest that a worker had a request, by the worker's clock."""
+    """Longest time that a worker spent on a request, by the worker's clock."""
     violations: Counter[str] = field(default_factory=Counter)
 
     def merge(self, other: Tally) -> None:
-        """Add another one's figures."""
+        """Add the figures of another tally."""
         self.requests += other.requests
         self.unavailable += other.unavailable
         self.lost += other.lost
@@ -77,18 +77,18 @@ class Tally:
 
 @dataclass(frozen=True)
 class Struck:
-    """What was seen of one fault, and the seconds from the server's return until every worker was well again."""
+    """Observations of one fault, and the seconds from the server's return until every worker had recovered."""
 
     tally: Tally
     recovery_s: float
 
 
 class Ledger:
-    """Remembers keys and judges answers.
+    """Record of keys, and checks of the responses to them.
 
     Args:
-        policy: ``local`` or ``deny``, of the workers that are asked.
-        may_refuse: whether requests with a key may be answered with 503 (policy ``deny``, or the database away).
+        policy: Outage policy of the workers, ``local`` or ``deny``.
+        may_refuse: Whether 503 is permitted for requests with a key (policy ``deny``, or database unavailable).
     """
 
     def __init__(self, policy: str, may_refuse: bool) -> None:
@@ -109,7 +109,7 @@ class Ledger:
 
     @contextmanager
     def tally(self) -> Iterator[Tally]:
-        """Figures of the answers that come inside the block."""
+        """Yield figures of the responses that arrive inside the block."""
         tally = Tally()
         self._open.append(tally)
         try:
@@ -118,23 +118,23 @@ class Ledger:
             self._open.remove(tally)
 
     def made(self, key_id: str, token: str, limit: int | None, at: float) -> Credential:
-        """A key was answered with 201."""
+        """Record a key that was acknowledged with 201."""
         record = self.keys[key_id] = KeyRecord(key_id, limit, at)
         credential = Credential(token, record, sure_from=at)
         (self.live if limit is None else self.capped).append(credential)
         return credential
 
     def lost(self) -> None:
-        """A request went out and its connection ended without an answer."""
+        """Record a request whose connection ended without a response."""
         for tally in self._open:
             tally.lost += 1
 
     def hung(self, what: str) -> None:
-        """A request was not answered within any reasonable time."""
+        """Record a request that got no response within any reasonable time."""
         self._violate(HUNG, what)
 
     def note(self, answer: Answer, what: str) -> None:
-        """Count an answer, and judge what holds for any."""
+        """Count a response, and check the rules for all responses."""
         self.answered_by[answer.worker] += 1
         took_s = answer.ended_at - answer.began_at
         inside_s = float(answer.headers.get("took-ms", 0)) / 1000
@@ -150,7 +150,7 @@ class Ledger:
             self._violate(ERROR, f"{what}: {answer.outcome}")
 
     def judge(self, answer: Answer, credential: Credential) -> None:
-        """Judge the answer to a request with a key."""
+        """Check the response to a request with a key."""
         outcome = answer.outcome
         if answer.status == 200:
             self._admitted(answer, credential)
@@ -170,7 +170,7 @@ class Ledger:
             self._violate(ODD, str(outcome))
 
     def expect(self, answer: Answer, allowed: Set[Outcome], what: str) -> None:
-        """Judge the answer to any other request. A 503 was judged already."""
+        """Check the response to any other request. A 503 was checked before."""
         if answer.outcome not in allowed and answer.status < 500:
             self._violate(ODD, f"{what}: {answer.outcome}")
 
@@ -183,14 +183,14 @@ class Ledger:
         key.workers.add(answer.worker)
         said = dict(part.split("=") for part in answer.headers.get("ratelimit", "").split(";")[1:])
         ends_at = time.time() - (time.monotonic() - answer.ended_at) + int(said.get("t", 0))
-        # The window's end, on the hour; without a cap no end is told.
+        # The window's end, on the hour; without an hourly limit no end is reported.
         hour = round(ends_at / HOUR_S) - 1 if said else int(ends_at / HOUR_S)
         key.admitted[hour] += 1
         if said:
             key.units[hour, int(said["r"])] += 1
 
     def over_cap(self) -> int:
-        """Requests admitted beyond what is promised, over all keys and hours."""
+        """Return the number of requests admitted beyond the promised limit, over all keys and hours."""
         over = 0
         for key in self.keys.values():
             if key.limit is None:
@@ -200,12 +200,14 @@ class Ledger:
         return over
 
     def units_given_twice(self) -> int:
-        """Units given out more often than is promised."""
+        """Return the number of units used more often than promised."""
         return sum(max(0, times - self._lives(key)) for key in self.keys.values() for times in key.units.values())
 
     def _lives(self, key: KeyRecord) -> int:
-        """How often the same unit may be given out: once, once more each time that Redis lost its data, and in an
-        outage under the policy ``local`` once by each worker.
+        """Return how often the same unit may be used.
+
+        Once, once more each time that Redis lost its data, and in an outage under the policy ``local`` once by each
+        worker.
         """
         lost = sum(at > key.made_at for at in self.data_lost_at)
         return 1 + lost + (len(key.workers) if self.policy == "local" else 0)

@@ -1,5 +1,4 @@
-"""A connection to a site that is made anew where it was lost, and an answer for every request, or the word that it got
-none."""
+"""A client connection that reconnects after a loss and reports requests that got no response."""
 
 from __future__ import annotations
 
@@ -17,15 +16,15 @@ _RETRY_S = 0.05
 
 
 class Line:
-    """One request at a time.
+    """A connection that sends one request at a time.
 
     Args:
-        base_url: of the workers.
-        ledger: is told of every answer.
-        address: what the client's address is, by X-Forwarded-For.
+        base_url: Base URL of the workers.
+        ledger: Receives every response.
+        address: The client's address, sent in X-Forwarded-For.
 
     Attributes:
-        worker: process id of the worker that holds the connection, 0 where no answer has told yet.
+        worker: Process id of the worker that holds the connection, 0 before its first response.
     """
 
     def __init__(self, base_url: str, ledger: Ledger, address: str) -> None:
@@ -38,7 +37,7 @@ class Line:
     async def ask(
         self, method: str, path: str, *, token: str | None = None, session: str | None = None, body: Any = None
     ) -> Answer | None:
-        """Send a request. None where the connection ended without an answer."""
+        """Send a request. Return None if the connection ended without a response."""
         headers = {"x-forwarded-for": self._address}
         if token is not None:
             headers["api-key"] = token
@@ -57,7 +56,7 @@ class Line:
             await self.close()
             return None
         except asyncio.CancelledError:
-            await self.close()  # an answer that is still to come must not be taken for that to the next request
+            await self.close()  # A response still in flight must not be taken for that to the next request.
             raise
         self.worker = answer.worker
         self._ledger.note(answer, f"{method} {path.partition('?')[0]}")
@@ -77,7 +76,7 @@ class Line:
         return self._connection
 
     async def close(self) -> None:
-        """Let go of the connection; the next request makes another one."""
+        """Close the connection; the next request opens another one."""
         connection, self._connection = self._connection, None
         self.worker = 0
         if connection is not None:

@@ -1,4 +1,4 @@
-"""A steady mix of requests: good keys, capped keys, keys that were ended, guesses and requests without any."""
+"""A steady mix of requests: valid keys, limited keys, ended keys, guesses, and requests without a key."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from tests.helpers.fleet import Outcome
 
 GOOD, CAPPED, ENDED, GUESS, NOTHING = "good", "capped", "ended", "guess", "nothing"
 MIX = {GOOD: 50, CAPPED: 25, ENDED: 20, GUESS: 3, NOTHING: 2}
-"""Parts of a hundred."""
+"""Percentages of the mix."""
 _AT_ONCE = 3
-"""Capped keys that are driven to their cap at the same time: the newest."""
+"""Number of keys with an hourly limit that are used up concurrently: the newest."""
 _ATTACKERS = 40
-"""Addresses that guesses come from; no good key is ever sent from them."""
+"""Number of addresses that guesses come from; requests with valid keys never come from them."""
 
 WRONG: set[Outcome] = {(401, "invalid_api_key"), (401, "malformed_api_key"), (429, "address_blocked")}
 MISSING: set[Outcome] = {(401, "missing_api_key")}
 
 
 class Load:
-    """Clients that ask a site without end.
+    """Clients that send requests to a site continuously.
 
     Args:
-        base_url: of the workers.
-        ledger: has the keys, and judges.
-        chance: what to ask next.
-        clients: connections of good clients.
-        pause_s: what each waits between its requests, on average.
+        base_url: Base URL of the workers.
+        ledger: Holds the keys and checks the responses.
+        chance: Source of random choices of requests.
+        clients: Number of connections with valid keys.
+        pause_s: Average pause between the requests of a client.
 
     """
 
@@ -46,7 +46,7 @@ class Load:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Keep asking for as long as the block lasts; its last requests are answered before it ends."""
+        """Keep sending requests while the block runs; the last requests complete before it ends."""
         async with asyncio.TaskGroup() as group:
             for line in self._lines:
                 group.create_task(self._ask_on_and_on(line))
@@ -72,7 +72,7 @@ class Load:
         elif kind == GUESS:
             await self._guess()
         elif credentials := {GOOD: ledger.live, CAPPED: ledger.capped[-_AT_ONCE:], ENDED: ledger.dead}[kind]:
-            # Half of the time one of the newest: what changed just now matters most.
+            # Half of the time one of the newest keys: the latest changes matter most.
             newest = credentials[-8:] if self._chance.random() < 0.5 else credentials
             await ask_with(line, ledger, self._chance.choice(newest))
 
@@ -89,12 +89,12 @@ class Load:
 
 
 async def ask_with(line: Line, ledger: Ledger, credential: Credential) -> None:
-    """One request with a key, judged."""
+    """Send one request with a key and check the response."""
     answer = await line.ask("GET", "/models", token=credential.token)
     if answer is not None:
         ledger.judge(answer, credential)
 
 
 def wrong_token() -> str:
-    """A well-formed token of no key."""
+    """Return a well-formed token that does not belong to any key."""
     return format_token("ka", "live", new_key_id(), new_secret())

@@ -1,4 +1,4 @@
-"""Changes keys through the management routes, and writes down what was acknowledged and from when it holds."""
+"""Key changes through the management routes, with a record of acknowledgements and effective times."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ OWNER = "reliability"
 
 
 class Manager:
-    """A logged-in user. Each line may hold to another worker, and a change goes over any of them.
+    """A logged-in user. Each line may reach a different worker, and a change uses any of them.
 
     Args:
-        lines: where changes are sent; one change at a time over each.
-        ledger: where they are written down.
-        chance: picks the lines.
+        lines: Connections for changes; one change at a time on each.
+        ledger: Record of the changes.
+        chance: Random source that picks the lines.
     """
 
     def __init__(self, lines: list[Line], ledger: Ledger, chance: random.Random) -> None:
@@ -28,10 +28,10 @@ class Manager:
         self._chance = chance
         self._session = ""
         self.made_late = 0
-        """Keys that were asked for and not made: nothing was there to make them."""
+        """Keys that were requested but not created, because the service was unavailable."""
 
     async def log_in(self) -> str:
-        """Start the session. Needed once, before all else."""
+        """Start the session. Required once, before all other calls."""
         answer = await self._lines[0].ask("POST", f"/log-in/{OWNER}")
         if answer is None or answer.status != 200:
             raise RuntimeError(f"no session: {answer}")
@@ -39,7 +39,7 @@ class Manager:
         return self._session
 
     async def make(self, limit: int | None = None) -> Credential | None:
-        """A new key; None where it could not be made now."""
+        """Create a key. Return None if that is not possible now."""
         body: dict[str, Any] = {"name": "key", **({} if limit is None else {"hourly_limit": limit})}
         answer = await self._send("POST", "", body)
         if answer is None or answer.status == 503:
@@ -51,21 +51,24 @@ class Manager:
         return self._ledger.made(answer.body["id"], answer.body["token"], limit, answer.ended_at)
 
     async def revoke(self, credential: Credential) -> bool:
-        """End a key. Whether that was acknowledged; where it was not, nobody knows and it may be tried again."""
+        """Revoke a key.
+
+        Return whether that was acknowledged; if not, its state is unknown and the call may be repeated.
+        """
         credential.can_revive = False
         self._leave(credential, self._ledger.live)
         answer = await self._send("DELETE", f"/{credential.key.id}")
         return self._ended(credential, answer, 204, "revoke")
 
     async def disable(self, credential: Credential) -> bool:
-        """Switch a key off; see :meth:`revoke`."""
+        """Disable a key; see :meth:`revoke`."""
         self._leave(credential, self._ledger.live)
         answer = await self._send("PATCH", f"/{credential.key.id}", {"enabled": False})
         credential.can_revive = True
         return self._ended(credential, answer, 200, "disable")
 
     async def enable(self, credential: Credential) -> bool:
-        """Switch a disabled key on again; see :meth:`revoke`."""
+        """Enable a disabled key; see :meth:`revoke`."""
         credential.can_revive = False
         self._leave(credential, self._ledger.dead)
         answer = await self._send("PATCH", f"/{credential.key.id}", {"enabled": True})
@@ -88,18 +91,18 @@ class Manager:
         return True
 
     async def settle(self) -> None:
-        """Revoke what nobody knows to be good or ended, until that is acknowledged."""
+        """Revoke all keys whose state is unknown, until that is acknowledged."""
         while self._ledger.unsure:
             credential = self._ledger.unsure.pop()
             await self.revoke(credential)
 
     async def close(self) -> None:
-        """Let go of the lines."""
+        """Close the lines."""
         for line in self._lines:
             await line.close()
 
     def _leave(self, credential: Credential, where: list[Credential]) -> None:
-        """Before the request goes out: from now on neither admission nor refusal is sure."""
+        """Mark a credential as uncertain before the request is sent: either answer is permitted from now on."""
         if credential in where:
             where.remove(credential)
         credential.sure_from = credential.dead_from = math.inf
@@ -114,7 +117,7 @@ class Manager:
 
     async def _send(self, method: str, below: str, body: Any = None) -> Answer | None:
         line = self._chance.choice(self._lines)
-        self._lines.remove(line)  # one request at a time over each
+        self._lines.remove(line)  # One request at a time on each line.
         try:
             return await line.ask(method, f"/api-keys{below}", session=self._session, body=body)
         finally:
@@ -122,7 +125,7 @@ class Manager:
 
 
 def _holds_from(answer: Answer | None, status: int) -> float:
-    """From when a change holds everywhere, on the monotonic clock; infinity where it may not be stored."""
+    """Return when a change holds on all workers, on the monotonic clock; infinity if it may not be stored."""
     if answer is None:
         return math.inf
     if answer.status == status:

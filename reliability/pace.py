@@ -1,4 +1,4 @@
-"""How much, how fast, for how long: in full, and short enough for a test."""
+"""Amounts, rates and durations: full values, and short ones for tests."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Pace:
-    """Times in seconds.
+    """Amounts and durations of a run. Times in seconds.
 
     Attributes:
-        clients: connections that ask without end.
-        pause_s: what each waits between its requests, on average.
-        keys: made before anything else.
-        cap: of the keys that have one.
-        calm_s: from and to, between two faults of the soak.
-        during_s: from and to, how long a fault lasts.
-        pending_s: what is waited at the end for changes that were to hold within some seconds; the longest
+        clients: Number of connections that send requests continuously.
+        pause_s: Average pause between the requests of a client.
+        keys: Number of keys created at the start.
+        cap: Hourly limit of the limited keys.
+        calm_s: Range of the time between two faults of the soak.
+        during_s: Range of the duration of a fault.
+        pending_s: Wait at the end for changes that take effect within some seconds; the longest
             ``holds_within_s`` is 10.
     """
 
     clients: int = 8
-    pause_s: float = 0.04  # some 150 requests a second: what is looked at is what breaks, not how fast it is
+    pause_s: float = 0.04  # About 150 requests per second: the run tests failures, not speed.
     keys: int = 60
     cap: int = 30
     calm_s: tuple[float, float] = (0.5, 2.5)

@@ -1,4 +1,4 @@
-"""Everything on one side of a run: workers of one policy, load on them, an owner who changes keys, and the ledger."""
+"""One side of a run: workers of one policy, load on them, an owner who changes keys, and the ledger."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from reliability.pace import Pace
 from reliability.site import Site
 
 MANAGING = 6
-"""Lines for changes to keys."""
+"""Number of lines for changes to keys."""
 _LAST_WORDS = 4000
 
 
 @dataclass
 class Party:
-    """See the module.
+    """The parts of one side of a run.
 
     Attributes:
-        seen: what came of each fault, by its name.
-        calm: what was answered while nothing was broken.
-        doomed: two keys that every worker remembers, to be ended amid a fault.
+        seen: Observations of each fault, by its name.
+        calm: Figures of the responses while nothing was broken.
+        doomed: Two keys that every worker has cached, to be ended during a fault.
     """
 
     site: Site
@@ -43,18 +43,18 @@ class Party:
     doomed: list[Credential] = field(default_factory=list)
 
     async def get_ready(self, keys: int) -> None:
-        """Log in, make the first keys, and see that every worker is well."""
+        """Log in, create the first keys, and check that every worker is healthy."""
         self.session = await self.manager.log_in()
         for _ in range(keys):
             await self.manager.make()
         await self.recovered_at()
 
     async def recovered_at(self) -> float:
-        """When every worker was well again, on the monotonic clock."""
+        """Return when every worker had recovered, on the monotonic clock."""
         return await self.site.recovered_at(self.manager, self.session)
 
     async def prepare(self, cap: int) -> None:
-        """Make a capped key, which the load drives to its cap, and the doomed."""
+        """Create a limited key, which the load uses up, and the two keys to end."""
         with self.ledger.tally() as calm:
             await self.manager.make(cap)
             made = [await self.manager.make(), await self.manager.make()]
@@ -65,24 +65,24 @@ class Party:
         self.calm.merge(calm)
 
     async def rest(self, for_s: float) -> None:
-        """Let the load go on while nothing is broken."""
+        """Let the load continue while nothing is broken."""
         with self.ledger.tally() as calm:
             await asyncio.sleep(for_s)
         self.calm.merge(calm)
 
     async def end_the_doomed(self) -> None:
-        """Revoke one and disable the other, whatever is broken. Every worker is asked with it at once."""
+        """Revoke one key and disable the other during the fault. Use it at every worker immediately afterwards."""
         for change, credential in zip((self.manager.revoke, self.manager.disable), self.doomed, strict=False):
             await change(credential)
             await self.site.ask_every_worker(credential)
 
     async def close(self) -> None:
-        """Let go of all connections, and stop the workers, each with its shutdown."""
+        """Close all connections, and stop the workers, each with its shutdown."""
         await self.manager.close()
         await self.site.close()
 
     async def ask_for_the_dead(self) -> int:
-        """Every credential that was ended, at every worker. How many there are."""
+        """Use every ended credential at every worker. Return their number."""
         dead = list(self.ledger.dead)
         for credential in dead:
             await self.site.ask_every_worker(credential)
@@ -100,7 +100,7 @@ def party(
     may_refuse: bool,
     chance: random.Random,
 ) -> Iterator[Party]:
-    """A party, whose workers end with the block."""
+    """Yield a party, whose workers end with the block."""
     ledger = Ledger(policy, may_refuse)
     site = Site(policy, workers, folder, env, ledger)
     try:

@@ -1,4 +1,4 @@
-"""From figures to docs/reliability.md."""
+"""Generator of docs/reliability.md."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Results = Mapping[str, Any]
 
 
 def page(results: Results) -> str:
-    """The page: the text of ``report.md`` with the tables in their places."""
+    """Return the page: the text of ``report.md`` with the tables inserted."""
     places = {
         "campaign": campaign(results["campaign"]),
         "campaign-machine": _machine(results["campaign"]),
@@ -27,7 +27,7 @@ def page(results: Results) -> str:
 
 
 def campaign(struck: Results) -> str:
-    """The faults of Redis one by one."""
+    """Return the table of the faults of Redis."""
     head = (
         "fault",
         "policy",
@@ -73,7 +73,7 @@ def campaign(struck: Results) -> str:
 
 
 def soak(soaked: Results) -> str:
-    """Both halves of the soak."""
+    """Return the tables of both halves of the soak."""
     return "\n".join(_half(half) for half in soaked["halves"])
 
 

@@ -1,4 +1,4 @@
-"""Workers of one outage policy, and one line to each of them, to see that every one is well again."""
+"""Workers of one outage policy, and one line to each of them, to check that each has recovered."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from tests.helpers.workers import Workers
 PROBE_S = 0.02
 START_POLL_S = 0.1
 RECOVER_DEADLINE_S = 120.0
-"""A worker that was ended comes back by importing everything, and the machine may be busy."""
+"""Limit for a replacement worker, which imports everything, perhaps on a busy machine."""
 _WAVE = 12
 
 SETTINGS = {
-    "KEYAUTH_REDIS_TIMEOUT_S": "0.5",  # the default
+    "KEYAUTH_REDIS_TIMEOUT_S": "0.5",  # The default.
     "KEYAUTH_DEFAULT_HOURLY_LIMIT": "none",
     "KEYAUTH_MAX_KEYS_PER_OWNER": "1000000",
-    "KEYAUTH_TRUSTED_PROXIES": "127.0.0.1/32",  # each client of the load has an address of its own
-    "KEYAUTH_ARGON2_MEMORY_KIB": "8",  # what hashing costs is measured elsewhere
+    "KEYAUTH_TRUSTED_PROXIES": "127.0.0.1/32",  # Each client of the load has its own address.
+    "KEYAUTH_ARGON2_MEMORY_KIB": "8",  # The cost of hashing is measured elsewhere.
     "KEYAUTH_ARGON2_TIME_COST": "1",
 }
 
 
 class Site:
-    """Some uvicorn workers, and what is known of them.
+    """A group of uvicorn workers, and lines to them.
 
     Args:
-        policy: ``local`` or ``deny``.
-        count: workers.
-        folder: where they run and log.
+        policy: Outage policy, ``local`` or ``deny``.
+        count: Number of workers.
+        folder: Their working and log directory.
         env: URLs of the servers.
-        ledger: is told of every answer.
+        ledger: Receives every response.
     """
 
     def __init__(self, policy: str, count: int, folder: Path, env: Mapping[str, str], ledger: Ledger) -> None:
@@ -51,19 +51,19 @@ class Site:
         self.folder = folder
         self.ledger = ledger
         settings = {**SETTINGS, **env, "KEYAUTH_ON_LIMITER_OUTAGE": policy}
-        # The supervisor kills a worker that does not answer it in so many seconds: on a busy machine one that starts.
+        # The supervisor kills a worker that does not respond in this many seconds. On a busy machine, startup is slow.
         options = ("--no-access-log", "--timeout-keep-alive", "600", "--timeout-worker-healthcheck", "60")
         self.group = Workers("reliability.app:app", folder, count, settings, options, is_preloaded=False)
         self._lines: dict[int, Line] = {}
         self._probes: dict[int, Credential] = {}
 
     def workers(self) -> set[int]:
-        """Process ids of the workers that have started and still run."""
+        """Return the process ids of the workers that have started and still run."""
         started = {int(pid) for pid in re.findall(r"Started server process \[(\d+)\]", self.group.log())}
         return {pid for pid in started if psutil.pid_exists(pid) and is_alive(psutil.Process(pid))}
 
     async def reach_every_worker(self) -> None:
-        """Have a line to each of ``count`` workers. Which of them takes a new connection is chance."""
+        """Open a line to each of ``count`` workers. The worker that accepts a new connection is random."""
         async with asyncio.timeout(RECOVER_DEADLINE_S):
             while True:
                 living = self.workers()
@@ -84,16 +84,19 @@ class Site:
                 await asyncio.sleep(PROBE_S)
 
     async def ask_every_worker(self, credential: Credential) -> None:
-        """One request with a key to each worker, judged."""
+        """Send one request with a key to each worker and check the responses."""
         await asyncio.gather(*(ask_with(line, self.ledger, credential) for line in self._lines.values()))
 
     async def recovered_at(self, manager: Manager, session: str) -> float:
-        """Wait until every worker makes changes that hold at once, and admits. When the last of them did."""
+        """Wait until every worker makes changes that hold immediately, and admits requests.
+
+        Return when the last one did.
+        """
         await self.reach_every_worker()
         while len(self._probes) < self.count:
             made = await manager.make()
             if made is not None:
-                self.ledger.live.remove(made)  # for this alone
+                self.ledger.live.remove(made)  # Used only for this check.
                 self._probes[len(self._probes)] = made
         lines = zip(self._lines.values(), self._probes.values(), strict=True)
         return max(await asyncio.gather(*(self._is_well_at(line, probe, session) for line, probe in lines)))

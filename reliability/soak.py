@@ -1,4 +1,4 @@
-"""Minutes of mixed load over real workers, with faults at random, and then the audit of what was promised."""
+"""Minutes of mixed load on real workers, with random faults, and then the audit of the promises."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from reliability.workers import KILLED, STOPPED, Ended, end_worker
 from tests.helpers.servers import Server
 
 WORKERS = 4
-"""Half of them are ended now and then. The others live through all of it, and their memory is looked at."""
+"""Half of the workers are ended repeatedly. The others live through the whole run, and their memory is sampled."""
 WRITTEN_WITHIN_S = 4.0
-"""No worker is killed for so long after the database was away: by then every one has written its counts again."""
+"""Seconds after a database outage in which no worker is killed: by then all have written their counts."""
 CHANGING = 2
 CHANGE_EVERY_S = 0.25
-"""How many change keys, and how often each of them."""
+"""Number of tasks that change keys, and the interval of each."""
 FEW_KEYS = 20
 
 Card = Fault | str
@@ -36,7 +36,7 @@ Card = Fault | str
 
 @dataclass(frozen=True)
 class FaultRow:
-    """What came of one fault over a half. Times in seconds."""
+    """Results of one fault over a half. Times in seconds."""
 
     fault: str
     times: int
@@ -50,7 +50,7 @@ class FaultRow:
 
 @dataclass(frozen=True)
 class Half:
-    """One policy's half of the soak."""
+    """Results of one policy's half of the soak."""
 
     policy: str
     seconds: int
@@ -61,29 +61,29 @@ class Half:
     calm_slowest_inside_s: float
     checks: list[Check]
     memory_mib: list[list[float]]
-    """Of each worker that lived through it, at even steps."""
+    """Evenly spaced samples of each worker that lived through the half."""
     lag_s: float
     examples: list[str]
 
 
 @dataclass(frozen=True)
 class Soak:
-    """Both halves."""
+    """Results of both halves."""
 
     minutes: float
     seed: int
     halves: list[Half]
 
     def is_clean(self) -> bool:
-        """Whether every promise was kept."""
+        """Return whether every promise was kept."""
         return all(check.holds for half in self.halves for check in half.checks)
 
 
 class Storm:
-    """Faults one after another, at random, on one party.
+    """Random faults on one party, one after another.
 
     Attributes:
-        ended: workers that were ended.
+        ended: Workers that were ended.
     """
 
     def __init__(self, party: Party, cards: Sequence[Card], hands: Hands, chance: random.Random, pace: Pace) -> None:
@@ -98,11 +98,11 @@ class Storm:
 
     @property
     def spared(self) -> list[int]:
-        """The workers that are never ended."""
+        """Return the workers that are never ended."""
         return self._spared
 
     async def rage(self, until: float) -> None:
-        """Until that moment on the monotonic clock, and until every card was drawn as often as any other."""
+        """Inject faults until that time on the monotonic clock, and until all cards were drawn equally often."""
         while True:
             deck = list(self._cards)
             self._chance.shuffle(deck)
@@ -143,7 +143,7 @@ class Storm:
 
 
 def all_cards(redis: RedisFaults, postgres: Sequence[Fault], chance: random.Random) -> list[Card]:
-    """Every fault of a server, two servers at once, and ends of workers."""
+    """Return every fault of one server, faults of two servers together, and ends of workers."""
     both = [together(fault, chance.choice(postgres)) for fault in chance.sample(redis.all(), 2)]
     return [*redis.all(), *postgres, *both, redis.with_a_worker(), KILLED, KILLED, STOPPED, STOPPED]
 
@@ -159,18 +159,18 @@ async def run_half(
     cards: Sequence[Card] | None = None,
     pace: Pace = FULL,
 ) -> Half:
-    """One policy.
+    """Run the half of one policy.
 
     Args:
-        policy: with ``deny`` Redis must write to disk before it answers, so that no unit may be given out twice, also
-            where it is killed; with ``local`` it comes back empty.
-        seconds: at least so long; the last round of faults is finished.
+        policy: With ``deny`` Redis must write to disk before it responds, so that no unit is used twice, even
+            if it is killed; with ``local`` it comes back empty.
+        seconds: Minimum duration; the last round of faults is completed.
         servers: Redis and PostgreSQL, both empty.
-        folder: where the workers run and log.
-        chance: decides what is done when.
-        workers: how many.
-        cards: what happens in each round; all of it where left out.
-        pace: how much and how fast.
+        folder: Working and log directory of the workers.
+        chance: Source of the random choices.
+        workers: Number of workers.
+        cards: Faults of each round. Default: all.
+        pace: Amount and speed of the load.
     """
     redis, postgres = servers
     env = {"KEYAUTH_DATABASE_URL": postgres.url, "KEYAUTH_REDIS_URL": redis.url}
@@ -210,7 +210,7 @@ async def run_half(
 
 
 async def _change_on_and_on(each: Party, chance: random.Random, pace: Pace, is_over: asyncio.Event) -> None:
-    """Make, revoke, disable, enable and rotate keys."""
+    """Create, revoke, disable, enable and rotate keys until the run is over."""
     while not is_over.is_set():
         await asyncio.sleep(chance.uniform(0, 2 * CHANGE_EVERY_S))
         await _change(each, chance, pace.cap)

@@ -1,4 +1,4 @@
-"""One fault, from its beginning until every worker is well again."""
+"""One fault, from its beginning until every worker has recovered."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from reliability.party import Party
 
 
 class Hands:
-    """One thread for all of a run: it starts servers, and Linux ends them together with the thread that did."""
+    """One thread for the whole run. Linux ends the servers together with the thread that started them."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, "hands")
 
     async def do(self, work: Callable[[], None]) -> None:
-        """Run something that blocks."""
+        """Run a blocking function in the thread."""
         await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     async def keep_doing(self, work: Callable[[], None], for_s: float) -> None:
-        """Run it every ``AGAIN_S`` for so many seconds."""
+        """Run a blocking function every ``AGAIN_S`` for this many seconds."""
         until = time.monotonic() + for_s
         while time.monotonic() < until:
             await self.do(work)
@@ -42,14 +42,14 @@ async def strike(
     during_s: float,
     meanwhile: Callable[[Party], Coroutine[None, None, None]] | None = None,
 ) -> None:
-    """Let it happen to all parties at once. What each of them saw goes into its ``seen``.
+    """Inject the fault for all parties together. Each party's observations are added to its ``seen``.
 
     Args:
-        fault: what happens.
-        parties: who meets it.
-        hands: does it.
-        during_s: how long it lasts.
-        meanwhile: what each party does in the middle of it.
+        fault: The fault to inject.
+        parties: The affected parties.
+        hands: Thread that runs it.
+        during_s: Duration in seconds.
+        meanwhile: Action of each party during the fault.
     """
     with ExitStack() as stack:
         tallies = [stack.enter_context(party.ledger.tally()) for party in parties]

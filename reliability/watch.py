@@ -1,4 +1,4 @@
-"""What a half of the soak keeps an eye on: memory, open files, connections, and how late this process itself is."""
+"""Samples during a half of the soak: memory, open files, connections, and the delay of this process itself."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ MIB = 2**20
 
 @dataclass
 class Watch:
-    """Samples of some workers, which live through all of it.
+    """Samples of the workers that live through the whole half.
 
     Attributes:
-        pids: their process ids.
-        port: where they listen.
-        memory_mib: by process id, resident memory at each look.
-        files: by process id, open file descriptors, without those of connections that clients hold open.
-        lag_s: the latest that this process, which is the client, ever woke up. Its answers look later by so much.
+        pids: Their process ids.
+        port: Port on which they listen.
+        memory_mib: Resident memory in each sample, by process id.
+        files: Open file descriptors by process id, without those of connections that clients hold open.
+        lag_s: Maximum wake-up delay of this process, the client. Its responses seem later by that much.
     """
 
     pids: list[int]
@@ -37,7 +37,7 @@ class Watch:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Look every ``EVERY_S`` while the block lasts."""
+        """Take samples every ``EVERY_S`` while the block runs."""
         tasks = [asyncio.create_task(self._look_on_and_on()), asyncio.create_task(self._feel_lag())]
         try:
             yield
@@ -48,7 +48,7 @@ class Watch:
                     await task
 
     def look(self) -> None:
-        """One sample of each process that lives."""
+        """Sample each process that is alive."""
         for pid in self.pids:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process = psutil.Process(pid)
@@ -69,12 +69,12 @@ class Watch:
 
 
 def redis_connections(url: str) -> int:
-    """Clients of a Redis, without the one that asks."""
+    """Return the number of clients of a Redis, without this one."""
     with redis.Redis.from_url(url, socket_timeout=10) as client:
         return len(client.client_list()) - 1
 
 
 def at_steps(values: list[float], steps: int = 5) -> list[float]:
-    """Some values out of many, evenly, the first and the last among them."""
+    """Return evenly spaced values, including the first and the last."""
     last = len(values) - 1
     return [values[round(last * step / (steps - 1))] for step in range(steps)] if values else []

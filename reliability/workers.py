@@ -1,4 +1,4 @@
-"""Faults of a single worker: killed, or stopped cleanly; the supervisor starts another one in its place."""
+"""Faults of a single worker: killed, or stopped cleanly; the supervisor starts a replacement."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Ended:
     """A worker that was ended.
 
     Attributes:
-        pid: its process id.
-        at: when the signal was sent, on the monotonic clock.
-        is_clean: whether it was SIGTERM.
-        begun: requests that it began, as it said itself at its end; None where it could not.
+        pid: Its process id.
+        at: When the signal was sent, on the monotonic clock.
+        is_clean: Whether the signal was SIGTERM.
+        begun: Number of requests that it reported to have begun; None if it could not report.
     """
 
     pid: int
@@ -33,7 +33,7 @@ class Ended:
 
 
 async def end_worker(party: Party, pid: int, *, is_clean: bool) -> Ended:
-    """Signal a worker and wait until it is gone."""
+    """Signal a worker and wait until its process has ended."""
     at = time.monotonic()
     os.kill(pid, signal.SIGTERM if is_clean else signal.SIGKILL)
     await until(lambda: pid not in party.site.workers(), GONE_WITHIN_S)
@@ -44,7 +44,10 @@ async def end_worker(party: Party, pid: int, *, is_clean: bool) -> Ended:
 
 
 def unanswered(party: Party, ended: Ended) -> int:
-    """Requests that a cleanly stopped worker took in and whose answer never came. All of them where it did not say."""
+    """Return how many requests accepted by a cleanly stopped worker got no response.
+
+    All of them if it did not report.
+    """
     if ended.begun is None:
         return party.ledger.answered_by[ended.pid]
     return ended.begun - party.ledger.answered_by[ended.pid]

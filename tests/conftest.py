@@ -40,12 +40,12 @@ STACKS: dict[str, tuple[Literal["sqlite", "postgres"], Literal["memory", "valkey
     "sqlite-redis6": ("sqlite", "redis6"),
 }
 CLUSTER_STACK = "sqlite-cluster"
-"""For the few modules that ask for it."""
+"""Option for the few modules that need it."""
 
 
 @dataclass(frozen=True)
 class Stack:
-    """Where one test's keys and counters live."""
+    """Stores of one test's keys and counters."""
 
     database: Literal["sqlite", "postgres"]
     limiter: Literal["memory", "valkey", "redis6", "cluster"]
@@ -53,7 +53,7 @@ class Stack:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Forget the KEYAUTH_* of whoever runs the tests: they would become the settings of every KeyAuth in them."""
+    """Remove KEYAUTH_* variables from the environment: they would become settings of every KeyAuth in the tests."""
     config.stash[VERSIONS] = {}
     config.addinivalue_line("markers", "fuzz: takes random input; `make fuzz` runs these alone, and for longer")
     for name in [name for name in os.environ if name.startswith("KEYAUTH_")]:
@@ -62,13 +62,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what repeats, and put the rest in order; see `thorough.py`."""
+    """Drop repetitions and put the rest in order; see `thorough.py`."""
     thin_out(config, items)
     begin_with_long(items)
 
 
 def pytest_collection_finish() -> None:
-    """Keep the garbage collector off what the start has made: it takes a tenth of the time otherwise."""
+    """Exclude startup objects from garbage collection, which otherwise takes a tenth of the time."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000)
@@ -76,22 +76,22 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """With pytest-xdist: take over what a worker's servers said."""
+    """With pytest-xdist: collect the server versions that a worker reported."""
     node.config.stash[VERSIONS].update(getattr(node, "workeroutput", {}).get("server_versions", {}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say which servers the tests have really met, as the servers themselves said it."""
+    """Print the servers that the tests used, with the versions that the servers reported."""
     for name, version in sorted(config.stash[VERSIONS].items()):
         terminalreporter.write_line(f"server {name}: {version}")
 
 
 @pytest.fixture(scope="session")
 def servers(pytestconfig: pytest.Config) -> Iterator[Servers]:
-    """The servers of this session, started as they are asked for and all ended with it, by Ctrl-C too."""
+    """Yield the servers of this session, started on demand and all ended with it, after Ctrl-C too."""
     farm = Servers()
     pytestconfig.stash[VERSIONS] = farm.versions
-    if hasattr(pytestconfig, "workeroutput"):  # a pytest-xdist worker, whose report goes to its controller
+    if hasattr(pytestconfig, "workeroutput"):  # A pytest-xdist worker reports to its controller.
         pytestconfig.workeroutput["server_versions"] = farm.versions
     try:
         yield farm
@@ -101,12 +101,12 @@ def servers(pytestconfig: pytest.Config) -> Iterator[Servers]:
 
 @pytest.fixture(params=list(STACKS))
 def stack(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> Iterator[Stack]:
-    """An empty database and an empty limiter, for this test alone."""
+    """Yield an empty database and an empty limiter for this test."""
     yield from open_stack(request.param, servers, tmp_path)
 
 
 def open_stack(name: str, servers: Servers, tmp_path: Path) -> Iterator[Stack]:
-    """The stack of that name, for as long as the iterator waits."""
+    """Yield the stack of that name while the iterator is open."""
     with ExitStack() as cleanup:
         if name == CLUSTER_STACK:
             database_url = _fresh_database_url("sqlite", servers, tmp_path, cleanup)
@@ -120,26 +120,26 @@ def open_stack(name: str, servers: Servers, tmp_path: Path) -> Iterator[Stack]:
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def database_url(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> Iterator[str]:
-    """An empty database, as `KeyAuthSettings.database_url`."""
+    """Yield an empty database, as `KeyAuthSettings.database_url`."""
     with ExitStack() as cleanup:
         yield _fresh_database_url(request.param, servers, tmp_path, cleanup)
 
 
 @pytest.fixture(params=["valkey", "redis6"])
 def redis_server_url(request: pytest.FixtureRequest, servers: Servers) -> str:
-    """An empty Valkey or Redis, as `KeyAuthSettings.redis_url`."""
+    """Return an empty Valkey or Redis, as `KeyAuthSettings.redis_url`."""
     return servers.fresh_redis_url(request.param)
 
 
 @pytest.fixture
 def make_auth(stack: Stack) -> Callable[..., KeyAuth]:
-    """Builds a KeyAuth on `stack`; start it by `async with auth:` or by the app's lifespan."""
+    """Return a factory of KeyAuth on `stack`; start each with `async with auth:` or by the app's lifespan."""
 
     def make(*, session_resolver: Any = None, owners_of: Any = None, clock: Any = None, **overrides: Any) -> KeyAuth:
         from fastapi_keyauth import KeyAuth, KeyAuthSettings
 
         cheap_hashing = {"argon2_time_cost": 1, "argon2_memory_kib": 8, "argon2_parallelism": 1}
-        patience = {"redis_timeout_s": 10}  # a busy machine is no outage
+        patience = {"redis_timeout_s": 10}  # Load on the machine must not count as an outage.
         settings = KeyAuthSettings(_env_file=None, **{**stack.settings, **cheap_hashing, **patience, **overrides})
         collaborators = {"session_resolver": session_resolver, "owners_of": owners_of, "clock": clock}
         return KeyAuth(settings, **{name: value for name, value in collaborators.items() if value is not None})
@@ -148,7 +148,7 @@ def make_auth(stack: Stack) -> Callable[..., KeyAuth]:
 
 
 class YieldingTransport(httpx.ASGITransport):
-    """Gives other tasks a turn before each request, as a socket would: an app that never waits would let none run."""
+    """A transport that yields to other tasks before each request, as a socket would; otherwise they might starve."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         await asyncio.sleep(0)
@@ -157,7 +157,7 @@ class YieldingTransport(httpx.ASGITransport):
 
 @pytest.fixture
 async def make_client() -> AsyncIterator[Callable[..., httpx.AsyncClient]]:
-    """Builds clients that call an app in this process from a chosen address; None is a client without one."""
+    """Yield a factory of clients that call an app in this process from a chosen address; None means no address."""
     async with AsyncExitStack() as cleanup:
 
         def make(app: Any, address: str | None = "203.0.113.7", **options: Any) -> httpx.AsyncClient:
@@ -172,25 +172,25 @@ async def make_client() -> AsyncIterator[Callable[..., httpx.AsyncClient]]:
 
 @pytest.fixture
 def start_valkey(servers: Servers) -> Iterator[Callable[..., Server]]:
-    """Starts a Valkey of the test's own; arguments are options of its command line."""
+    """Yield a function that starts a Valkey for this test; its arguments are command-line options."""
     yield from _starter(servers, "valkey")
 
 
 @pytest.fixture
 def start_redis6(servers: Servers) -> Iterator[Callable[..., Server]]:
-    """Starts a Redis 6.2 of the test's own; arguments are options of its command line."""
+    """Yield a function that starts a Redis 6.2 for this test; its arguments are command-line options."""
     yield from _starter(servers, "redis6")
 
 
 @pytest.fixture
 def start_postgres(servers: Servers) -> Iterator[Callable[..., Server]]:
-    """Starts a PostgreSQL of the test's own; its URL names an empty database."""
+    """Yield a function that starts a PostgreSQL for this test; its URL names an empty database."""
     yield from _starter(servers, "postgres")
 
 
 @pytest.fixture
 def start_workers(tmp_path: Path) -> Iterator[Callable[..., Workers]]:
-    """Starts uvicorn with several workers and returns once all of them answer."""
+    """Yield a function that starts uvicorn with several workers and returns once all of them respond."""
     with ExitStack() as cleanup:
 
         def start(app: str, workers: int = 4, env: dict[str, str] | None = None, *options: str) -> Workers:

@@ -1,1 +1,1 @@
-"""Helpers that tests of several folders share: servers, workers, clocks, clients."""
+"""Helpers shared by tests in several folders: servers, workers, clocks and clients."""

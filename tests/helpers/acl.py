@@ -7,16 +7,16 @@ _PAGE = Path(__file__).resolve().parents[2] / "docs" / "deployment.md"
 
 
 def service_commands(heading: str | None = None) -> list[str]:
-    """Commands of the service.
+    """Return the commands that the service uses.
 
     Args:
-        heading: Heading of the section with further commands. None: those of a single server.
+        heading: Heading of the section with further commands. None for those of a single server only.
     """
     return _commands(_main_bullet().partition(";")[0]) + (_commands(_further_bullet(heading)) if heading else [])
 
 
 def command_line_commands() -> list[str]:
-    """Further commands of the command line."""
+    """Return the additional commands that the command line uses."""
     return _commands(_main_bullet().partition(";")[2])
 
 

@@ -1,4 +1,4 @@
-"""Raw ASGI calls, for what an HTTP client library would never send."""
+"""Raw ASGI calls, for requests that an HTTP client library would never send."""
 
 import json
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ PEER = ("203.0.113.7", 4711)
 
 @dataclass
 class RawAnswer:
-    """What the app sent back, byte for byte."""
+    """The app's response, byte for byte."""
 
     status: int = 0
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
@@ -21,7 +21,7 @@ class RawAnswer:
 
     @property
     def code(self) -> str | None:
-        """The problem's `code`, or None where the body is no JSON object."""
+        """Return the problem's `code`, or None if the body is not a JSON object."""
         try:
             document = json.loads(self.body)
         except ValueError:
@@ -39,7 +39,7 @@ async def call(
     peer: tuple[str, int] | None = PEER,
     body: bytes = b"",
 ) -> RawAnswer:
-    """One HTTP request; `peer` None is what a Unix socket looks like."""
+    """Send one HTTP request. A `peer` of None simulates a Unix socket."""
     scope: dict[str, Any] = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
@@ -78,8 +78,10 @@ async def knock(
     headers: HeaderLines = (),
     denial_response: bool = True,
 ) -> list[Message]:
-    """One WebSocket upgrade; returns what the app sent. `denial_response`: the server can refuse
-    an upgrade with an HTTP response."""
+    """Send one WebSocket upgrade and return the app's messages.
+
+    With `denial_response` the server can refuse an upgrade with an HTTP response.
+    """
     scope: dict[str, Any] = {
         "type": "websocket",
         "asgi": {"version": "3.0", "spec_version": "2.4"},

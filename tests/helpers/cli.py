@@ -1,4 +1,4 @@
-"""Runs commands in this process, and looks at what they leave behind."""
+"""Helpers that run commands in this process and inspect the results."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ from fastapi_keyauth import KeyAuth, KeyAuthSettings
 from fastapi_keyauth.cli.app import app
 
 NOBODY = "redis://:hunter2@127.0.0.1:1/0"
-"""A Redis that does not answer."""
+"""URL of a Redis that does not respond."""
 
 
 def keyauth(*arguments: str, code: int = 0, given: str | None = None) -> Result:
@@ -23,18 +23,18 @@ def keyauth(*arguments: str, code: int = 0, given: str | None = None) -> Result:
 
 
 def read(*arguments: str, **options: Any) -> Any:
-    """What a command says in JSON."""
+    """Return the JSON output of a command."""
     return json.loads(keyauth(*arguments, "--json", **options).stdout)
 
 
 def make(name: str = "n", *options: str) -> tuple[str, str]:
-    """Token and id of a new key."""
+    """Create a key and return its token and id."""
     token = keyauth("keys", "create", "--owner", "ada", "--name", name, *options).stdout.strip()
     return token, token.split("_")[2]
 
 
 def with_auth(work: Callable[[KeyAuth], Coroutine[Any, Any, Any]]) -> Any:
-    """Do something as the application would."""
+    """Run work with a KeyAuth, as the application would."""
 
     async def run() -> Any:
         async with KeyAuth(KeyAuthSettings()) as auth:
@@ -44,7 +44,7 @@ def with_auth(work: Callable[[KeyAuth], Coroutine[Any, Any, Any]]) -> Any:
 
 
 def commands() -> Iterator[tuple[str, Any]]:
-    """Every command with its words."""
+    """Yield every command with its words."""
 
     def walk(words: str, command: Any) -> Iterator[tuple[str, Any]]:
         if not hasattr(command, "commands"):

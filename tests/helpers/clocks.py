@@ -1,4 +1,4 @@
-"""The event loop's clock in the hands of a test, so that no test sleeps."""
+"""Event loop clocks that a test controls, so that no test sleeps."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ import pytest
 
 
 class LeapingClock:
-    """It leaps where the loop is to have stood still."""
+    """A clock that jumps forward, as if the event loop had been blocked."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         loop = asyncio.get_running_loop()
@@ -15,15 +15,15 @@ class LeapingClock:
         monkeypatch.setattr(loop, "time", lambda: self._time() + self._leapt_s)
 
     def leap(self, seconds: float) -> None:
-        """So many seconds have passed, and nothing was done in them."""
+        """Advance the clock by this many seconds without running anything."""
         self._leapt_s += seconds
 
 
 class IdleClock(LeapingClock):
-    """It also leaps to what is due next whenever nothing is left to do, and stands still while there is.
+    """A clock that jumps to the next timer whenever the loop is idle, and stands still while it is busy.
 
-    A second takes no time then, and is as long on a busy machine as on an idle one. For tests of tasks and timers
-    alone: threads and other processes are not waited for.
+    A second takes no real time, and load on the machine does not change its length. Only for tests of tasks and timers:
+    the clock does not wait for threads or other processes.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,7 +35,7 @@ class IdleClock(LeapingClock):
         monkeypatch.setattr(selector, "select", self._leap_instead)
 
     def _leap_instead(self, timeout: float | None) -> object:
-        if timeout is None:  # no timer is set
+        if timeout is None:  # No timer is set.
             return self._select(None)
         found = self._select(0)
         if not found:

@@ -1,4 +1,4 @@
-"""What the tests of groups of servers share: workers, and a load on them that keeps count."""
+"""Workers and a measured load, shared by the tests of groups of servers."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from fastapi_keyauth.errors import KeyAuthError
 from tests.helpers import waiting
 
 TIMEOUT_S = 2.0
-"""Short, since tests wait for it; long enough for a busy machine."""
+"""Short, because tests wait for it, but long enough for a busy machine."""
 HANGS_S = 15.0
-"""A request that takes longer hangs; a busy machine takes longer than ``redis_timeout_s`` for other reasons."""
+"""Limit after which a request counts as hung; a busy machine exceeds ``redis_timeout_s`` for other reasons."""
 until = partial(waiting.until, within_s=30.0)
-"""A failover takes a while, and longer on a busy machine."""
+"""Limit for a failover, which takes longer on a busy machine."""
 
 
 def worker(folder: Path, redis_url: str, **settings: Any) -> KeyAuth:
-    """One of several workers on a database of the test's own; to be started."""
+    """Return one of several workers on a database of the test's own, not yet started."""
     values = {"argon2_time_cost": 1, "argon2_memory_kib": 8, "redis_timeout_s": TIMEOUT_S, **settings}
     url = f"sqlite+aiosqlite:///{folder / 'keyauth.db'}"
     return KeyAuth(KeyAuthSettings(_env_file=None, database_url=url, redis_url=redis_url, **values))
 
 
 async def outcome(auth: KeyAuth, token: str, address: str = "x") -> str:
-    """One request with this token: what became of it."""
+    """Send one request with this token and return its outcome."""
     visit = AuthContext(Credentials(token, None, False, None, False), ClientAddress(address, address, None), None)
     try:
         await auth._parts.request_handler.authenticator.authenticate_key(visit)
@@ -46,7 +46,7 @@ async def outcome(auth: KeyAuth, token: str, address: str = "x") -> str:
 
 @dataclass
 class Load:
-    """Requests without end, by several clients; what became of them, and the longest that one took."""
+    """An endless load from several clients, with its outcomes and the longest request."""
 
     seen: Counter[str] = field(default_factory=Counter)
     slowest_s: float = 0.0
@@ -54,7 +54,7 @@ class Load:
     first_outage_at: float = 0.0
 
     async def client(self, ask: Callable[[], Awaitable[str]]) -> None:
-        """One client, who asks again as soon as there is an answer."""
+        """Run one client, which sends the next request as soon as it receives a response."""
         while True:
             began = time.monotonic()
             said = await ask()
@@ -68,13 +68,13 @@ class Load:
 
     @property
     def outage_s(self) -> float:
-        """From the first request that met no limiter to the last."""
+        """Return the seconds from the first request without an available limiter to the last."""
         return self.last_outage_at - self.first_outage_at
 
 
 @asynccontextmanager
 async def loaded(*asks: Callable[[], Awaitable[str]]) -> AsyncIterator[Load]:
-    """A load by one client for each of ``asks``; any exception of theirs is the test's."""
+    """Run one client for each of ``asks``; their exceptions fail the test."""
     load = Load()
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(load.client(ask)) for ask in asks]

@@ -1,4 +1,4 @@
-"""The host application that the contract's tests call."""
+"""The host application for the contract's tests."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Set
@@ -18,7 +18,7 @@ class Note(BaseModel):
 
 
 def described(key: KeyPrincipal) -> dict[str, Any]:
-    """A principal as JSON."""
+    """Return a principal as JSON."""
     return {
         "id": key.id,
         "name": key.name,
@@ -41,15 +41,15 @@ class Group:
     is_taken_in: bool = False
 
     def has(self, path: str) -> bool:
-        """Whether this group alone has routes that match the path."""
+        """Return whether this group alone has routes that match the path."""
         return path in self.paths or (self.prefix is not None and f"{path}/".startswith(f"{self.prefix}/"))
 
 
 class HostApp(FastAPI):
-    """An app that makes its routes when they are asked for: making them is what takes the longest about making an app,
-    and most tests ask for few.
+    """An app that creates its routes on first use.
 
-    A path that a group has brings that group alone (the management routes are one), any other path brings all.
+    Creating routes is the slowest part of creating an app, and most tests use few of them. A request for a path of a
+    group creates that group alone (the management routes are one); any other path creates all.
     """
 
     def __init__(self, auth: KeyAuth) -> None:
@@ -58,11 +58,11 @@ class HostApp(FastAPI):
         auth.install(self)
 
     def take_in_later(self, paths: Set[str], add: Callable[[FastAPI, KeyAuth], None], auth: KeyAuth) -> None:
-        """Have `add` called to add the routes at `paths`, when one of them is asked for."""
+        """Register `add` to create the routes at `paths` on the first request for one of them."""
         self._groups.append(Group(lambda: add(self, auth), paths))
 
     def openapi(self) -> dict[str, Any]:
-        """All routes, those that nobody asked for yet included."""
+        """Return the schema of all routes, including those not yet created."""
         self._take_in(self._groups)
         return super().openapi()
 
@@ -79,7 +79,7 @@ class HostApp(FastAPI):
 
 
 def build_app(auth: KeyAuth) -> FastAPI:
-    """An app with one route for each thing that the contract speaks of."""
+    """Return an app with one route for each case in the contract."""
     app = HostApp(auth)
     app.take_in_later({"/models"}, add_models, auth)
     app.take_in_later({"/items", "/maybe", "/open", "/ws"}, add_other_key_routes, auth)
@@ -90,14 +90,14 @@ def build_app(auth: KeyAuth) -> FastAPI:
 
 
 def add_key_routes(app: FastAPI, auth: KeyAuth) -> None:
-    """Routes that look at the key alone."""
+    """Add routes that check only the key."""
     add_models(app, auth)
     add_other_key_routes(app, auth)
     add_asked_often(app, auth)
 
 
 def add_models(app: FastAPI, auth: KeyAuth) -> None:
-    """The route that most tests ask for."""
+    """Add the route that most tests use."""
 
     @app.get("/models")
     async def models(key: Annotated[KeyPrincipal, Depends(auth.require_key)]) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def add_models(app: FastAPI, auth: KeyAuth) -> None:
 
 
 def add_other_key_routes(app: FastAPI, auth: KeyAuth) -> None:
-    """A scope, an optional key, no key, and a socket."""
+    """Add routes with a scope, with an optional key, without a key, and with a WebSocket."""
 
     @app.get("/items")
     async def items(
@@ -131,7 +131,7 @@ def add_other_key_routes(app: FastAPI, auth: KeyAuth) -> None:
 
 
 def add_asked_often(app: FastAPI, auth: KeyAuth) -> None:
-    """One route that asks for the key in every way at once."""
+    """Add one route that requires the key in every possible way together."""
 
     async def again(key: Annotated[KeyPrincipal, Depends(auth.require_key)]) -> str:
         return key.id
@@ -151,7 +151,7 @@ def add_asked_often(app: FastAPI, auth: KeyAuth) -> None:
 
 
 def add_session_routes(app: FastAPI, auth: KeyAuth) -> None:
-    """Routes that look at a session, with a key or alone."""
+    """Add routes that check a session, with or without a key."""
 
     @app.post("/notes")
     async def notes(
@@ -180,7 +180,7 @@ def add_session_routes(app: FastAPI, auth: KeyAuth) -> None:
 
 
 def add_odd_responses(app: FastAPI, auth: KeyAuth) -> None:
-    """Responses that FastAPI does not make itself out of a return value."""
+    """Add responses that FastAPI does not build from a return value."""
     guarded = APIRouter(dependencies=[Depends(auth.require_key)])
 
     @guarded.get("/stream")

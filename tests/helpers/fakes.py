@@ -1,4 +1,4 @@
-"""What servers that stand in for Redis have in common."""
+"""Shared parts of servers that stand in for Redis."""
 
 import asyncio
 import contextlib
@@ -9,14 +9,14 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 @contextlib.asynccontextmanager
 async def listening(serve: Serve) -> AsyncIterator[int]:
-    """Serves each connection so; gives the port."""
+    """Serve each connection with this function and yield the port."""
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     with contextlib.closing(server):
         yield server.sockets[0].getsockname()[1]
 
 
 async def read_command(reader: asyncio.StreamReader) -> list[bytes]:
-    """The next command's words. Raises asyncio.IncompleteReadError where the connection ends."""
+    """Read the words of the next command. Raise asyncio.IncompleteReadError if the connection ends."""
     count = int((await reader.readuntil(b"\r\n"))[1:])
     words = []
     for _ in range(count):

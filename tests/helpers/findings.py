@@ -1,4 +1,4 @@
-"""Every finding of the order of checks, and requests that have it."""
+"""Every finding in the order of checks, and requests that produce it."""
 
 from typing import Any
 
@@ -65,12 +65,12 @@ OF_THE_KEY = OF_THE_TOKEN | {
 
 
 def row_of(defect: str) -> int:
-    """The number of the table's row, from 0."""
+    """Return the index of the table's row, from 0."""
     return next(number for number, row in enumerate(ROWS) if defect in row)
 
 
 async def request_with(scene: Scene, *defects: str) -> tuple[Issued, dict[str, Any]]:
-    """A key, and the arguments of a request that has these defects and no other."""
+    """Return a key, and the arguments of a request with exactly these defects."""
     fields: dict[str, Any] = {"scopes": ["items:read"], "hourly_limit": LIMIT}
     if "key lacks scope" in defects:
         fields["scopes"] = ["items:write"]
@@ -116,5 +116,5 @@ async def request_with(scene: Scene, *defects: str) -> tuple[Issued, dict[str, A
 
 
 async def post_note(scene: Scene, request: dict[str, Any]) -> httpx.Response:
-    """The request, to a route that wants a key, a session, and the scope items:read."""
+    """Send the request to a route that requires a key, a session, and the scope items:read."""
     return await scene.send("POST", "/scoped-notes", **request)

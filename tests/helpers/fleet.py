@@ -1,4 +1,4 @@
-"""Connections to every worker of a uvicorn, and a load on them of which one knows when each request was sent."""
+"""Connections to every worker of a uvicorn, and a load that records when each request was sent."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ WORKERS = 4
 BUSY_EACH = 2
 CONNECTIONS_EACH = 2 + BUSY_EACH
 WARM_UP = 3
-"""Requests of each busy connection before the change, so that each worker remembers the key."""
+"""Requests of each busy connection before the change, so that each worker caches the key."""
 MORE = 3
-"""Requests of each busy connection after all else was done."""
+"""Requests of each busy connection after everything else is done."""
 PAUSES_S = (0.01, 0.0)
-"""What a busy connection waits between requests, in one round of turns and in the next. Without a pause most happens at
-once; with one the answer to a change comes soonest after it was made known, and what is late by a little shows."""
+"""Seconds that a busy connection pauses between requests, per round.
+
+Without a pause the concurrency is highest. With one the response to a change comes soonest, so a small delay is
+visible.
+"""
 OPEN_DEADLINE_S = 20.0
 LOAD_DEADLINE_S = 20.0
 
@@ -36,7 +39,7 @@ Request = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer, the worker that gave it, and when its request was sent and it was there, on the monotonic clock."""
+    """A response, the worker that gave it, and the monotonic times of its request and its arrival."""
 
     began_at: float
     ended_at: float
@@ -47,12 +50,12 @@ class Answer:
 
     @property
     def outcome(self) -> Outcome:
-        """Status, and the problem's code if it is one."""
+        """Return the status, and the problem's code if it is a problem."""
         return self.status, (self.body or {}).get("code")
 
 
 class Connection:
-    """One connection, held by one worker for as long as it lasts. One request at a time."""
+    """One connection, held by one worker while it lasts. One request at a time."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -60,12 +63,12 @@ class Connection:
 
     @classmethod
     async def open(cls, base_url: str) -> Self:
-        """A connection to whichever worker takes it."""
+        """Open a connection to the worker that accepts it."""
         address = urlsplit(base_url)
         return cls(*await asyncio.open_connection(address.hostname, address.port))
 
     async def close(self) -> None:
-        """Let go of it."""
+        """Close the connection."""
         self._writer.close()
         await self._writer.wait_closed()
 
@@ -95,10 +98,10 @@ class Connection:
 
 
 class Fleet:
-    """Connections to every worker: one to manage keys, one that waits for its moment, and some that keep it busy.
+    """Connections to every worker: one to manage keys, one in reserve, and some that keep it busy.
 
     Attributes:
-        workers: the ids of the processes.
+        workers: Process ids.
     """
 
     def __init__(self, by_worker: Mapping[int, list[Connection]]) -> None:
@@ -108,20 +111,20 @@ class Fleet:
         self._busy = [connection for found in by_worker.values() for connection in found[2:CONNECTIONS_EACH]]
 
     async def manage(self, turn: int, *request: Any) -> Answer:
-        """One request to one worker, to the next one each turn."""
+        """Send one request to one worker, the next one each turn."""
         return await self._managing[turn % WORKERS].ask(*request)
 
     async def storm(self, requests: Iterable[Request], answers: list[Answer] | None = None) -> list[Answer]:
-        """All these requests, many at once on every worker. Meanwhile keys may be managed, and nothing else.
+        """Send all these requests, many concurrently on every worker. Meanwhile only keys may be managed.
 
-        Answers are added as they come. What makes the requests may look at them, and go on until it has seen enough.
+        Responses are appended as they arrive. The iterator of requests may read them to decide when to stop.
         """
         left = iter(requests)
         found = [] if answers is None else answers
 
         async def keep_asking(connection: Connection) -> None:
             for request in left:
-                found.append(await connection.ask(*request))  # others look at it meanwhile
+                found.append(await connection.ask(*request))  # Other tasks read it meanwhile.
 
         async with asyncio.timeout(LOAD_DEADLINE_S), asyncio.TaskGroup() as group:
             for connection in (*self._waiting, *self._busy):
@@ -129,12 +132,12 @@ class Fleet:
         return found
 
     async def ask_every_worker(self, path: str, token: str) -> list[Answer]:
-        """One request to each worker, all at once."""
+        """Send one request to each worker, all concurrently."""
         return await asyncio.gather(*(connection.ask("GET", path, {"api-key": token}) for connection in self._waiting))
 
     @asynccontextmanager
     async def load(self, turn: int, path: str, token: str) -> AsyncIterator[list[Answer]]:
-        """Keep every worker busy with a key, from before the block until after it. Gives the list of the answers."""
+        """Keep every worker busy with a key, from before the block until after it. Yield the list of responses."""
         answers: list[Answer] = []
         is_over = asyncio.Event()
         pause_s = PAUSES_S[turn // WORKERS % len(PAUSES_S)]
@@ -160,12 +163,12 @@ class Fleet:
             is_over.set()
 
     def everywhere(self, outcome: Outcome) -> dict[int, set[Outcome]]:
-        """What `outcomes` gives where each worker has always given this answer."""
+        """Return the result of `outcomes` if each worker always gave this response."""
         return {worker: {outcome} for worker in self.workers}
 
 
 def outcomes(answers: Iterable[Answer]) -> dict[int, set[Outcome]]:
-    """The different answers of each worker."""
+    """Return the distinct responses of each worker."""
     found: dict[int, set[Outcome]] = {}
     for answer in answers:
         found.setdefault(answer.worker, set()).add(answer.outcome)
@@ -174,12 +177,12 @@ def outcomes(answers: Iterable[Answer]) -> dict[int, set[Outcome]]:
 
 @contextmanager
 def running_workers(servers: Servers, folder: Path, env: Mapping[str, str] | None = None) -> Iterator[Workers]:
-    """Workers with a database of their own; they have to end without a traceback."""
+    """Run workers with a database of their own; they must end without a traceback."""
     with servers.fresh_postgres_url() as database_url:
         settings = {
             "KEYAUTH_DATABASE_URL": database_url,
             "KEYAUTH_REDIS_URL": servers.fresh_redis_url("valkey"),
-            "KEYAUTH_REDIS_TIMEOUT_S": "10",  # a busy machine is no outage
+            "KEYAUTH_REDIS_TIMEOUT_S": "10",  # Load on the machine must not count as an outage.
             "KEYAUTH_DEFAULT_HOURLY_LIMIT": "none",
             "KEYAUTH_ARGON2_MEMORY_KIB": "8",
             "KEYAUTH_ARGON2_TIME_COST": "1",
@@ -196,7 +199,7 @@ def running_workers(servers: Servers, folder: Path, env: Mapping[str, str] | Non
 
 @asynccontextmanager
 async def connected_to_every_worker(base_url: str) -> AsyncIterator[Fleet]:
-    """Opens connections until all workers have enough: which one accepts a connection is chance."""
+    """Open connections until all workers have enough: the worker that accepts a connection is random."""
     wave_size = WORKERS * CONNECTIONS_EACH
     found: dict[int, list[Connection]] = {}
     async with AsyncExitStack() as cleanup:

@@ -1,5 +1,7 @@
-"""How long the tests with random input go on: briefly in `make test`, and alike each time; longer in `make fuzz`, and
-with other input each time."""
+"""Durations of the tests with random input.
+
+`make test` is brief and repeats the same input; `make fuzz` runs longer, with new input each time.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +13,14 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 TIMES = int(os.environ.get("KEYAUTH_TEST_FUZZ_TIMES", "0"))
-"""How many times the input of `make test`; 0 is `make test` itself."""
+"""Factor for the number of inputs in `make test`; 0 is `make test` itself."""
 IS_LONG = TIMES > 0
 
 Test = Callable[..., Any]
 
 
 def fuzz_settings(examples: int, **more: Any) -> settings:
-    """Hypothesis' settings for so many examples in `make test`."""
+    """Return Hypothesis settings for this many examples in `make test`."""
     return settings(
         max_examples=examples * max(1, TIMES),
         deadline=None,
@@ -30,7 +32,7 @@ def fuzz_settings(examples: int, **more: Any) -> settings:
 
 
 def fuzzed(examples: int) -> Callable[[Test], Test]:
-    """Marks a test with Hypothesis' `@given` as one of `make fuzz`, with so many examples in `make test`."""
+    """Mark a test with Hypothesis' `@given` as part of `make fuzz`, with this many examples in `make test`."""
     rules = fuzz_settings(examples)
     return lambda test: pytest.mark.fuzz(rules(test))
 

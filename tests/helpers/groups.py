@@ -1,4 +1,4 @@
-"""Groups of real Valkey servers: a cluster, and a primary with replicas that Sentinels watch over."""
+"""Groups of real Valkey servers: a cluster, and a primary with replicas monitored by Sentinels."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 READY_S = 20.0
 RANGES = ((0, 5460), (5461, 10922), (10923, 16383))
 CALM_MS, HASTY_MS = 15_000, 500
-"""For how long a node may be silent: too long for a busy machine to fail it over, and where a test wants just that."""
+"""Silence that a node may keep before it is failed over: too long for a busy machine, and short for failover tests."""
 SERVICE = "keyauth-tests"
 SENTINEL_PASSWORD = PASSWORD[::-1]
 
 
 class Group:
-    """Servers that are asked by name of their part; each has a client for the test's own use."""
+    """Servers addressed by their roles; each has a client for the test's own use."""
 
     def __init__(self) -> None:
         self.servers: list[RedisServer] = []
@@ -36,33 +36,33 @@ class Group:
         self._cleanup = ExitStack()
 
     def add(self, server: RedisServer) -> None:
-        """Take a server in."""
+        """Add a server."""
         self.servers.append(server)
-        retry = Retry(NoBackoff(), 1)  # over a new connection, where the server was started anew
+        retry = Retry(NoBackoff(), 1)  # Use a new connection if the server was restarted.
         client = redis.Redis.from_url(server.url, decode_responses=True, protocol=2, socket_timeout=5, retry=retry)
         self.clients[server] = self._cleanup.enter_context(client)
 
     def close(self) -> None:
-        """Let go of the clients; the session ends the servers."""
+        """Close the clients; the session ends the servers."""
         self._cleanup.close()
 
     def ask(self, server: RedisServer, *command: str | int) -> Any:
-        """What one server answers to a command."""
+        """Return one server's response to a command."""
         return self.clients[server].execute_command(*command)
 
     def is_primary(self, server: RedisServer) -> bool:
-        """What it takes itself for; False where it does not answer."""
+        """Return whether the server reports itself as primary; False if it does not respond."""
         try:
             return bool(self.ask(server, "ROLE")[0] == "master")
         except redis.RedisError:
             return False
 
     def primaries(self, besides: RedisServer | None = None) -> list[RedisServer]:
-        """The servers that take themselves for primaries now; ``besides`` one, which is not asked."""
+        """Return the servers that report themselves as primaries. ``besides`` is skipped."""
         return [server for server in self.servers if server is not besides and self.is_primary(server)]
 
     def replicas(self) -> list[RedisServer]:
-        """The others that answer, once each of them has what its primary has."""
+        """Return the other responding servers, once each of them has all data of its primary."""
 
         def linked() -> bool:
             return all(self.clients[server].info("replication").get("master_link_status") == "up" for server in found)
@@ -72,17 +72,17 @@ class Group:
         return found
 
     def pair(self) -> tuple[RedisServer, RedisServer]:
-        """A primary that has a replica, and this one."""
+        """Return a primary that has a replica, and this replica."""
         replica = self.replicas()[0]
         port = self.ask(replica, "ROLE")[2]
         return next(server for server in self.servers if server.port == port), replica
 
     def names(self) -> set[str]:
-        """The names of all that lies in them."""
+        """Return the names of all stored keys."""
         return {name for server in self.primaries() for name in self.ask(server, "KEYS", "*")}
 
     def empty(self) -> None:
-        """Nothing in any of them, and no script known."""
+        """Remove all data and all scripts from every server."""
         for server in self.primaries():
             self.ask(server, "FLUSHALL")
             self.ask(server, "SCRIPT", "FLUSH")
@@ -109,24 +109,24 @@ class Cluster(Group):
 
     @property
     def url(self) -> str:
-        """Two of its nodes; the others are to be found."""
+        """Return a URL with two of its nodes; the client discovers the others."""
         places = ",".join(f"127.0.0.1:{server.port}" for server in self.servers[:2])
         return f"redis+cluster://:{PASSWORD}@{places}"
 
     def wait_until_all(self, command: str, condition: Callable[[str], bool]) -> None:
-        """Wait until every node answers so."""
+        """Wait until every node's response meets the condition."""
         for server in self.servers:
             wait_until(lambda at=server: condition(self.ask(at, *command.split())), timeout_s=READY_S)  # type: ignore[misc]  # a default is no argument
 
     def wait_until_whole(self) -> None:
-        """Wait until all nodes are there, all slots served, and all agree that the replica is one."""
+        """Wait until all nodes are present, all slots are served, and all agree that the replica is a replica."""
         self.wait_until_all("CLUSTER INFO", lambda said: "cluster_state:ok" in said)
         self.wait_until_all("CLUSTER NODES", lambda said: said.count(" connected") == 4 and "fail" not in said)
         self.wait_until_all("CLUSTER NODES", lambda said: said.count("master") == 3 and said.count("slave") == 1)
         assert len(self.replicas()) == 1
 
     def owner(self, name: str) -> RedisServer:
-        """The primary that has the slot of this key."""
+        """Return the primary that serves the slot of this key."""
         slot = key_slot(name.encode())
         for server in self.primaries():
             nodes = self.ask(server, "CLUSTER", "SLOTS")
@@ -154,7 +154,7 @@ class Cluster(Group):
 
     @contextmanager
     def hasty(self) -> Iterator[None]:
-        """A node that is silent for ``HASTY_MS`` is replaced."""
+        """Replace a node that is silent for ``HASTY_MS``."""
         self._allow_silence(HASTY_MS)
         try:
             yield
@@ -168,7 +168,7 @@ class Cluster(Group):
 
 
 class Watched(Group):
-    """A primary and a replica, and three Sentinels of which two must agree."""
+    """A primary, a replica, and three Sentinels of which two must agree."""
 
     def __init__(self, servers: Servers) -> None:
         super().__init__()
@@ -184,17 +184,17 @@ class Watched(Group):
 
     @property
     def url(self) -> str:
-        """Its Sentinels."""
+        """Return the URL of its Sentinels."""
         places = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
         return f"redis+sentinel://:{PASSWORD}@{places}/{SERVICE}/0?sentinel_password={SENTINEL_PASSWORD}"
 
     def ask_sentinel(self, *command: str) -> Any:
-        """What the first Sentinel answers."""
+        """Return the first Sentinel's response."""
         with redis.Redis.from_url(self.sentinels[0].url, decode_responses=True, protocol=2) as client:
             return client.execute_command(*command)
 
     def heal(self) -> None:
-        """Have the server that the Sentinels know followed by the other, dead or not, without waiting for them."""
+        """Make the other server replicate the known primary, running or not, without waiting for the Sentinels."""
         port = int(self.ask_sentinel("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)[1])
         for server in self.servers:
             if server.process.poll() is not None:
@@ -216,5 +216,5 @@ class Watched(Group):
         return bool(primary["port"] == port and set(primary["flags"].split(",")) == {"master"} and seen == ["slave"])
 
     def _knows_all(self, client: redis.Redis) -> bool:
-        state: Any = cast(Any, client.sentinel_masters())[SERVICE]  # its types say a list
+        state: Any = cast(Any, client.sentinel_masters())[SERVICE]  # The client's types declare a list.
         return bool(state["num-other-sentinels"] == 2 and state["num-slaves"] == 1)

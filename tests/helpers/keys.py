@@ -1,4 +1,4 @@
-"""A key, a request with it but without HTTP around it, and calls that are held back."""
+"""A key, a request with it but without HTTP, and calls that are held back."""
 
 import asyncio
 from typing import Any
@@ -14,7 +14,7 @@ from fastapi_keyauth.store import KeyStore
 
 
 async def authenticate(auth: KeyAuth, token: str) -> KeyPrincipal:
-    """One request with this token, without HTTP around it."""
+    """Authenticate one request with this token, without HTTP."""
     credentials = Credentials(token, None, False, None, False)
     return await auth._parts.request_handler.authenticator.authenticate_key(
         AuthContext(credentials, ClientAddress("x", "x", None), None)
@@ -22,7 +22,7 @@ async def authenticate(auth: KeyAuth, token: str) -> KeyPrincipal:
 
 
 class Gate:
-    """Lets one call of a coroutine function finish its work and then holds its answer back."""
+    """A gate that lets one call of a coroutine function finish and then holds back its result."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> None:
         self.reached = asyncio.Event()
@@ -42,7 +42,7 @@ class Gate:
 
 
 class CountedCalls:
-    """Lets a coroutine function work as it does, and tells when it was called so many times."""
+    """A wrapper of a coroutine function that counts its calls."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> None:
         self._calls = asyncio.Semaphore(0)
@@ -54,7 +54,7 @@ class CountedCalls:
         return await self._real(*args, **kwargs)
 
     async def reach(self, count: int) -> None:
-        """Wait until it was called so often."""
+        """Wait until this many calls were made."""
         for _ in range(count):
             await self._calls.acquire()
 

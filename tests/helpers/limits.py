@@ -1,4 +1,4 @@
-"""Questions for limiters, in short."""
+"""Short constructors of requests to limiters."""
 
 from typing import Any
 
@@ -8,17 +8,17 @@ from fastapi_keyauth.limiter import Decision, LimitCheck
 
 
 def resolved(**fields: Any) -> Limit:
-    """A limit with an algorithm, as limiters get them."""
+    """Return a limit with an algorithm, as limiters receive it."""
     return Limit(**{"name": "l", "per": "hour", "algorithm": "fixed_window", **fields})
 
 
 def hourly(limit: int | None, algorithm: str = "fixed_window") -> tuple[Limit, ...]:
-    """The limits of a key with this hourly limit and no other."""
+    """Return the limits of a key with only this hourly limit."""
     return () if limit is None else (hour_limit(limit).model_copy(update={"algorithm": algorithm}),)
 
 
 def question(key_id: str = "k", limit: int | None = 5, units: int = 1, **options: Any) -> LimitCheck:
-    """A question about a key with an hourly limit, by an asker that has just read its row unless `age_s` is given."""
+    """Return a check of a key with an hourly limit, by a worker that has just read its row unless `age_s` is given."""
     algorithm = options.pop("algorithm", "fixed_window")
     is_fresh = options.pop("is_fresh", "age_s" not in options)
     return LimitCheck(
@@ -33,5 +33,5 @@ def question(key_id: str = "k", limit: int | None = 5, units: int = 1, **options
 
 
 def left_of(decision: Decision) -> int | None:
-    """Units left of the first limit."""
+    """Return the remaining units of the first limit."""
     return decision.states[0] if decision.states else None

@@ -12,12 +12,12 @@ from fastapi_keyauth.store import Database
 from fastapi_keyauth.store.tables import EventRow, KeyRow, SecretRow, SessionRow, UsageRow, table
 
 FIRST_TABLES = Path(__file__).with_name("first_tables")
-"""The statements that made the tables before there were revisions."""
+"""Statements that created the tables before there were revisions."""
 
 
 KEY_ID = "0123456789ab"
 SECRET = "s" * 43
-# Of SECRET, with as little work as Argon2 allows.
+# Hash of SECRET, with as little work as Argon2 allows.
 HASH = "$argon2id$v=19$m=8,t=1,p=1$YO1HH8fyxOgE8aY0mrH7uQ$GR00kd7iZOgj9sTMcd9JihtaMjmDRV9ZCXvihxhDzEI"
 
 
@@ -36,7 +36,7 @@ OLD_EVENTS = (
 
 
 async def run(url: str, work: Callable[[Connection], Any]) -> Any:
-    """Do something to a database whose tables may be anything."""
+    """Run work on a database with any tables."""
     database = Database(url)
     async with database.opening(), database.write() as connection:
         result = await connection.run_sync(work)
@@ -52,7 +52,7 @@ def make_first_tables(connection: Connection) -> None:
 
 
 def fill_first_tables(connection: Connection) -> None:
-    """A key with a known token, usage, and a session; written as the code of then wrote it."""
+    """Insert a key with a known token, usage, and a session, in the form that the code of that revision wrote."""
     rows: list[tuple[Any, dict[str, Any]]] = [
         (
             KeyRow,

@@ -23,7 +23,7 @@ class Lab:
         self.telemetry = Telemetry(MeterProvider([self.reader]), self.tracers)
 
     def read(self) -> dict[str, dict[str, Any]]:
-        """Instrument to attributes (without the prefix, as text) to value; of a histogram, the count."""
+        """Return the values by instrument and attributes (as text, without the prefix); for a histogram, the count."""
         found: dict[str, dict[str, Any]] = defaultdict(dict)
         data = self.reader.get_metrics_data()
         for resource in data.resource_metrics if data else ():

@@ -1,8 +1,8 @@
-"""`python -m tests.helpers.preloaded MODULE ...`: as `python -m MODULE ...`, with workers of uvicorn that start sooner.
+"""`python -m tests.helpers.preloaded MODULE ...`: `python -m MODULE ...` with faster starting uvicorn workers.
 
-Each of uvicorn's workers imports everything anew, a second of a processor for each. Here one process imports the
-libraries and every worker is forked from it, with what makes it a worker of its own still to do: the application, its
-`KeyAuth`, the event loop and all connections are made after the fork.
+Each uvicorn worker normally imports everything again, which costs a CPU second. Here one process imports the
+libraries and every worker is forked from it. The parts that differ per worker come later: the application, its
+`KeyAuth`, the event loop and all connections are created after the fork.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ _terminate = Process.terminate
 
 
 def terminate(worker: Process) -> None:
-    """As uvicorn's own. Of a worker that ends by itself, as after Ctrl-C, uvicorn learns a moment after it is gone."""
+    """Terminate as uvicorn does. If a worker ends by itself, as after Ctrl-C, uvicorn notices a moment later."""
     with suppress(ProcessLookupError):
         _terminate(worker)
 
 
 def main() -> None:
-    """Run the module that is named."""
+    """Run the named module."""
     forking = multiprocessing.get_context("forkserver")
     forking.set_forkserver_preload(LIBRARIES)
-    _subprocess.spawn = forking  # type: ignore[assignment]  # a context that makes processes, as the one of uvicorn's
+    _subprocess.spawn = forking  # type: ignore[assignment]  # a context that creates processes, like uvicorn's
     Process.terminate = terminate  # type: ignore[method-assign, assignment]  # here the parent of the workers is another process
     del sys.argv[0]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

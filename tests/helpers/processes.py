@@ -1,4 +1,4 @@
-"""Child processes of the tests: started out of reach of Ctrl-C, ended whatever happens to the tests themselves."""
+"""Child processes of the tests: started out of reach of Ctrl-C, and always ended with the tests."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def launch(
 ) -> subprocess.Popen[bytes]:
     """Start a process in a session of its own, out of reach of the terminal's Ctrl-C; its output goes to `log`.
 
-    Call it from a thread that lives on: Linux takes the end of that thread for the parent's death.
+    Call it from a long-lived thread: Linux treats the end of that thread as the parent's death.
     """
     uid, gid = (user.pw_uid, user.pw_gid) if user else (-1, -1)
     launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, *map(str, (os.getpid(), int(death_signal), uid, gid))]
@@ -63,7 +63,7 @@ def launch(
 
 
 def signal_tree(process: subprocess.Popen[bytes], number: signal.Signals) -> list[psutil.Process]:
-    """Signal a process and all that it started (PostgreSQL's children leave its group, so killpg misses them)."""
+    """Signal a process and all its descendants (PostgreSQL's children leave its group, so killpg misses them)."""
     try:
         parent = psutil.Process(process.pid)
         tree = [parent, *parent.children(recursive=True)]
@@ -78,14 +78,14 @@ def signal_tree(process: subprocess.Popen[bytes], number: signal.Signals) -> lis
 
 
 def kill_tree(process: subprocess.Popen[bytes]) -> None:
-    """End a process and all that it started at once, and wait until they are gone."""
+    """Kill a process and all its descendants immediately, and wait until they are gone."""
     tree = signal_tree(process, signal.SIGKILL)
     process.wait(timeout=10)
     wait_until(lambda: not any(is_alive(member) for member in tree), timeout_s=10)
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Whether it runs. A zombie does not: in a container without an init nobody ever collects orphans."""
+    """Return whether it runs. A zombie does not: a container without an init never collects orphans."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -93,7 +93,7 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 def wait_until(condition: Callable[[], bool], *, timeout_s: float) -> None:
-    """Look again and again until the condition holds. Raises TimeoutError."""
+    """Poll until the condition holds. Raise TimeoutError if it does not within ``timeout_s``."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
@@ -104,20 +104,20 @@ def wait_until(condition: Callable[[], bool], *, timeout_s: float) -> None:
 def stay_within_the_hour(needed_s: float = 30.0) -> None:
     """Wait for the next clock hour if this one ends within ``needed_s``.
 
-    For tests that count many units against the real clock. Across a turn of the hour a sliding window gives some back.
+    For tests that count many units against the real clock: a sliding window frees some units when the hour changes.
     """
     wait_until(lambda: time.time() % 3600 < 3600 - needed_s, timeout_s=needed_s + 5)
 
 
 def comes_up(process: subprocess.Popen[bytes], is_ready: Callable[[], bool], *, timeout_s: float) -> bool:
-    """Wait until a process that was started is ready. False where it ends instead, or takes longer."""
+    """Wait until a started process is ready. Return False if it ends instead, or takes longer."""
     with suppress(TimeoutError):
         wait_until(lambda: process.poll() is not None or is_ready(), timeout_s=timeout_s)
     return process.poll() is None and is_ready()
 
 
 def free_port() -> int:
-    """A free port below the range that outgoing connections use.
+    """Return a free port below the range that outgoing connections use.
 
     From that range a client that retries while its server is down could take the port, or even connect to itself.
     """

@@ -1,4 +1,4 @@
-"""A Hypothesis strategy of header values that no client should send."""
+"""A Hypothesis strategy for header values that no client should send."""
 
 from hypothesis import strategies as st
 

@@ -4,7 +4,7 @@ from fastapi_keyauth import KeyAuth, KeyAuthSettings
 from tests.helpers.servers import Server
 
 TIMEOUT_S = 1.0
-"""Short, since tests wait for it; long enough for a busy machine."""
+"""Short, because tests wait for it, but long enough for a busy machine."""
 
 
 def build(database_url: str, redis: Server, **settings: object) -> KeyAuth:

@@ -1,4 +1,4 @@
-"""The app behind a real uvicorn in this process, and requests written by hand: what no client library would send."""
+"""The app behind a real uvicorn in this process, and handwritten requests that no client library would send."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ READ_WITHIN_S = 10.0
 
 @asynccontextmanager
 async def served(app: ASGIApp, http: Literal["h11", "httptools"], **options: Any) -> AsyncIterator[int]:
-    """Serves the app; gives the port. What is logged goes where the test's own logging goes."""
+    """Serve the app and yield the port. Its log lines go to the test's own logging."""
     config = uvicorn.Config(
         app, host="127.0.0.1", port=0, http=http, log_config=None, proxy_headers=False, lifespan="off", **options
     )
@@ -33,7 +33,7 @@ async def served(app: ASGIApp, http: Literal["h11", "httptools"], **options: Any
 async def exchange(
     port: int, sent: bytes, later: bytes = b"", when: asyncio.Event | None = None, *, head_only: bool = False
 ) -> bytes:
-    """All that the server answers to these bytes, and to those that are sent when something has happened."""
+    """Return the server's complete response to these bytes, and to those sent after an event."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         async with asyncio.timeout(READ_WITHIN_S):
@@ -47,11 +47,11 @@ async def exchange(
 
 
 def request(*lines: bytes, method: bytes = b"GET", path: bytes = b"/models", body: bytes = b"") -> bytes:
-    """A request of these header lines, after which the server is to close."""
+    """Return a request with these header lines, after which the server must close the connection."""
     head = [method + b" " + path + b" HTTP/1.1", b"host: testserver", b"connection: close", *lines]
     return b"\r\n".join(head) + b"\r\n\r\n" + body
 
 
 def status_of(answer: bytes) -> int:
-    """The status of the first answer; 0 where there was none."""
+    """Return the status of the first response; 0 if there is no response."""
     return int(answer[9:12]) if answer.startswith(b"HTTP/1.1 ") else 0

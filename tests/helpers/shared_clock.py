@@ -1,4 +1,4 @@
-"""A clock that several processes read and a test sets: it stands still until it is told to move."""
+"""A clock that several processes read and a test sets; it stands still in between."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class SharedClock:
     """Seconds since 1970, in the eight bytes of a file.
 
     Attributes:
-        file: the file; made where it is not there.
+        file: The file; created if it does not exist.
     """
 
     def __init__(self, file: Path) -> None:
@@ -25,10 +25,10 @@ class SharedClock:
             self._memory = mmap.mmap(opened.fileno(), _SECONDS.size)
 
     def __call__(self) -> float:
-        """The time."""
+        """Return the time."""
         seconds: float = _SECONDS.unpack_from(self._memory)[0]
         return seconds
 
     def set(self, seconds: float) -> None:
-        """What time it is for every process from now on. On every machine that has eight-byte words, at one stroke."""
+        """Set the time for every process. The write is atomic on machines with eight-byte words."""
         _SECONDS.pack_into(self._memory, 0, seconds)

@@ -1,4 +1,4 @@
-"""A stage for the contract's tests: a clock that is moved, an app, and one way to send a request."""
+"""A stage for the contract's tests: a manual clock, an app, and one way to send a request."""
 
 import re
 import time
@@ -47,7 +47,7 @@ MakeClient = Callable[..., httpx.AsyncClient]
 
 
 class Clock:
-    """Epoch seconds that move only when told to; starts 1200 s into an hour."""
+    """A clock in epoch seconds that moves only on request; starts 1200 s into an hour."""
 
     def __init__(self) -> None:
         self.now = float((int(time.time()) // HOUR_S + 1) * HOUR_S + INTO_THE_HOUR_S)
@@ -56,25 +56,25 @@ class Clock:
         return self.now
 
     def advance(self, seconds: float) -> None:
-        """Let `seconds` pass."""
+        """Advance the clock by `seconds`."""
         self.now += seconds
 
     def to_next_hour(self, plus_s: float = 0.0) -> None:
-        """Go to the start of the next clock hour, and `plus_s` seconds on."""
+        """Advance to the start of the next clock hour, plus `plus_s` seconds."""
         self.now = float((int(self.now) // HOUR_S + 1) * HOUR_S) + plus_s
 
     def moment(self, plus_s: float = 0.0) -> datetime:
-        """The time now, or `plus_s` seconds from now, as an aware datetime."""
+        """Return the time `plus_s` seconds from now, as an aware datetime."""
         return datetime.fromtimestamp(self.now + plus_s, UTC)
 
     def rfc3339(self, plus_s: float = 0.0) -> str:
-        """The same as RFC 3339 text."""
+        """Return the time `plus_s` seconds from now, as RFC 3339 text."""
         return self.moment(plus_s).isoformat()
 
 
 @dataclass(frozen=True)
 class Issued:
-    """A key that was made for a test: its id, its token, and its row."""
+    """A key created for a test: its id, its token, and its row."""
 
     id: str
     token: str
@@ -83,7 +83,7 @@ class Issued:
 
 @dataclass
 class Scene:
-    """A started KeyAuth in an app, and the requests that meet it."""
+    """A started KeyAuth in an app, and methods that send requests to it."""
 
     auth: KeyAuth
     app: FastAPI
@@ -91,16 +91,16 @@ class Scene:
     make_client: MakeClient
 
     async def key(self, *, owner_id: str = OWNER, name: str = "test key", **fields: Any) -> Issued:
-        """A new key, made by trusted code."""
+        """Create a key with trusted code."""
         created = await self.auth.keys.create(owner_id=owner_id, name=name, **fields)
         return Issued(created.key.id, created.token, created.key)
 
     async def session(self, user_id: str = OWNER, scopes: Sequence[str] = ("*",), ttl_s: float = 86400 * 400) -> str:
-        """A new session's token."""
+        """Create a session and return its token."""
         return await self.auth.sessions.create(user_id, scopes=tuple(scopes), ttl=timedelta(seconds=ttl_s))
 
     async def caller(self, kind: str, scopes: str, *, user_id: str = OWNER, **fields: Any) -> dict[str, Any]:
-        """Credentials for `send`: a session or a key with these space-separated scopes."""
+        """Return credentials for `send`: a session or a key with these space-separated scopes."""
         if kind == "session":
             return {"bearer": await self.session(user_id, scopes.split())}
         key = await self.key(owner_id=user_id, name="caller", scopes=scopes.split(), **fields)
@@ -119,7 +119,7 @@ class Scene:
         json: Any = None,
         content: bytes | AsyncIterator[bytes] | None = None,
     ) -> httpx.Response:
-        """One request: `token` as the api-key header, `bearer` as Authorization."""
+        """Send one request: `token` as the api-key header, `bearer` as Authorization."""
         lines = list(headers)
         if token is not None:
             lines.append(("api-key", token))
@@ -133,15 +133,15 @@ class Scene:
             return await client.request(method, path, headers=lines, json=json, content=content)
 
     async def get(self, path: str = "/models", **rest: Any) -> httpx.Response:
-        """A GET request."""
+        """Send a GET request."""
         return await self.send("GET", path, **rest)
 
     async def fail(self, times: int = 1, address: str = HOME) -> list[int]:
-        """Failed attempts, one after another; returns their statuses."""
+        """Make failed attempts, one after another; return their statuses."""
         return [(await self.get(token=NO_TOKEN, address=address)).status_code for _ in range(times)]
 
     async def spend(self, token: str, times: int = 1) -> list[int]:
-        """Requests with a key, one after another; returns their statuses."""
+        """Send requests with a key, one after another; return their statuses."""
         return [(await self.get(token=token)).status_code for _ in range(times)]
 
 
@@ -152,7 +152,7 @@ class OpenScene(Protocol):
 
 
 def code_of(answer: httpx.Response) -> str | None:
-    """The problem's `code`; None for a success, or an error that is not the plugin's."""
+    """Return the problem's `code`; None for a success, or an error that is not the plugin's."""
     if answer.headers.get("content-type", "").startswith("application/problem+json"):
         code: str = answer.json()["code"]
         return code
@@ -160,24 +160,24 @@ def code_of(answer: httpx.Response) -> str | None:
 
 
 def challenges_of(answer: httpx.Response) -> list[str]:
-    """The WWW-Authenticate lines, in their order."""
+    """Return the WWW-Authenticate lines, in their order."""
     return answer.headers.get_list("www-authenticate")
 
 
 def remaining_of(answer: httpx.Response) -> int:
-    """The `r` of the RateLimit header."""
+    """Return the `r` of the RateLimit header."""
     found = re.search(r";\s*r=(\d+)", answer.headers["ratelimit"])
     assert found is not None, answer.headers["ratelimit"]
     return int(found[1])
 
 
 def quota_of(answer: httpx.Response) -> int | None:
-    """The `q` of the RateLimit-Policy header; None for a key without a cap."""
+    """Return the `q` of the RateLimit-Policy header; None for a key without an hourly limit."""
     found = re.search(r";\s*q=(\d+)", answer.headers.get("ratelimit-policy", ""))
     return None if found is None else int(found[1])
 
 
 def whole_seconds(text: str) -> int:
-    """A Retry-After value, which has to be whole seconds."""
+    """Parse a Retry-After value, which must be whole seconds."""
     assert re.fullmatch(r"[0-9]+", text), text
     return int(text)

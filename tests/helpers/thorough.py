@@ -1,9 +1,9 @@
-"""How much of it a run takes, and in which order.
+"""Selection and order of the tests in a run.
 
-`make test` takes each case on one of its stacks, `make test THOROUGH=1` on all of them.
+`make test` runs each case on one of its stacks, `make test THOROUGH=1` on all of them.
 
-What is thinned out is repetition. Every case runs in every run, on a stack that its name chooses, so that each stack
-meets its share of every module.
+Only repetition is reduced. Every case runs in every run, on a stack chosen by its name, so that each stack
+gets its share of every module.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ LONG = [
     "contract/test_changes_take_effect_immediately.py",
     "unit/store/test_database_outage.py",
 ]
-"""Modules that take long, or wait for long. They begin, so that no process is left alone with one at the end."""
+"""Modules with long tests. They run first, so that no process is left alone with one at the end."""
 IS_THOROUGH = os.environ.get("THOROUGH_TESTS", "") not in ("", "0")
 
 
 def turns(thorough: int, brief: int) -> int:
-    """How often to repeat something."""
+    """Return the number of repetitions."""
     return thorough if IS_THOROUGH else brief
 
 
 def thin_out(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep one stack of each case, unless the run is thorough or one stack was asked for (`-k valkey`)."""
+    """Keep one stack of each case, unless the run is thorough or one stack was selected (`-k valkey`)."""
     if IS_THOROUGH or config.option.keyword or any("::" in argument for argument in config.args):
         return
     cases: dict[str, list[pytest.Item]] = defaultdict(list)
@@ -49,13 +49,13 @@ def thin_out(config: pytest.Config, items: list[pytest.Item]) -> None:
 
 
 def begin_with_long(items: list[pytest.Item]) -> None:
-    """The rest stays in its order."""
+    """Move the long modules to the front; the rest keeps its order."""
     place = {(Path(__file__).parents[1] / name).resolve(strict=True): number for number, name in enumerate(LONG)}
     items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 def _stack_of(item: pytest.Item) -> str | None:
-    """What repeats a case: a stack; for the example application, which only uses the plugin, the database too."""
+    """Return the part of the name that repeats a case: the stack, or for the example application also the database."""
     if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
         return None
     params = item.callspec.params

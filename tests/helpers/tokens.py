@@ -1,4 +1,4 @@
-"""The token's form, worked out here a second time, so that no test trusts the code it judges."""
+"""The token's form, implemented a second time, so that no test relies on the code under test."""
 
 import string
 import zlib
@@ -8,7 +8,7 @@ NO_TOKEN = "ka_live_nonsense"
 
 
 def base62(number: int, width: int) -> str:
-    """`number` in base62, most significant digit first, left-padded with `0`."""
+    """Return `number` in base62, most significant digit first, left-padded with `0`."""
     digits = ""
     while number:
         number, digit = divmod(number, 62)
@@ -17,7 +17,7 @@ def base62(number: int, width: int) -> str:
 
 
 def checksummed(body: str) -> str:
-    """`body` followed by the six characters of its CRC-32."""
+    """Return `body` followed by the six characters of its CRC-32."""
     return body + base62(zlib.crc32(body.encode("utf-8")), 6)
 
 
@@ -28,15 +28,15 @@ def forge(
     key_id: str = "0123456789Ab",
     secret: str = "A" * 43,
 ) -> str:
-    """A token with a right checksum that nobody ever issued."""
+    """Return a token with a valid checksum that was never issued."""
     return checksummed(f"{prefix}_{environment}_{key_id}_{secret}")
 
 
 def secret_of(token: str) -> str:
-    """The 43 random characters of an API token."""
+    """Return the 43 random characters of an API token."""
     return token.rsplit("_", 1)[1][:43]
 
 
 def spoiled(token: str) -> str:
-    """The token with its last character mistyped: its checksum is wrong."""
+    """Return the token with its last character changed, so that its checksum is wrong."""
     return token[:-1] + ("0" if token[-1] != "0" else "1")

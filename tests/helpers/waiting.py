@@ -1,4 +1,4 @@
-"""How tests wait: for a fact and never for a time, and not for ever."""
+"""Waiting for a condition, never for a fixed time, and with a limit."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,10 +11,11 @@ POLL_INTERVAL_S = 0.02
 async def until(
     condition: Callable[[], bool | Awaitable[bool]], within_s: float = HANG_S, every_s: float = POLL_INTERVAL_S
 ) -> None:
-    """Look again and again until the condition holds: for what comes by itself, in a task or in another process.
+    """Poll until the condition holds, for conditions that a task or another process brings about.
 
-    Raises TimeoutError where it does not hold within so many seconds, which are a guard against hanging unless a test
-    has a promise to hold them against. `tests.helpers.processes.wait_until` is the same for code without an event loop.
+    Raise TimeoutError if it does not hold within ``within_s`` seconds. The default only guards against hanging; tests
+    of a promised time pass their own. `tests.helpers.processes.wait_until` is the version for code without an event
+    loop.
     """
     async with asyncio.timeout(within_s):
         while not await _holds(condition):  # noqa: ASYNC110  # nothing that it waits for sets an event

@@ -1,4 +1,4 @@
-"""A real uvicorn with several worker processes, for the promises that hold "on any worker"."""
+"""A real uvicorn with several worker processes, for guarantees that hold on any worker."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ START_DEADLINE_S = 45.0
 STOP_DEADLINE_S = 15.0
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = f"{ROOT}{os.pathsep}{ROOT / 'src'}"
-"""Where workers import from: the package beside these tests, wherever an installed one may lie."""
+"""Import path of the workers: the package beside these tests, regardless of an installed one."""
 
 
 class Workers:
-    """`uvicorn app --workers N`, ready to answer. `process` is the supervisor, or the server itself where N is 1.
+    """`uvicorn app --workers N`, ready to answer. `process` is the supervisor, or the server itself if N is 1.
 
-    Workers that are to be killed must not be forked (`is_preloaded`): the process that they come from keeps their pipes
-    open, and the supervisor does not see their end before it has waited for its health check.
+    Workers that are to be killed must not be forked (`is_preloaded`): their parent process keeps their pipes
+    open, and the supervisor notices their end only at its health check.
     """
 
     def __init__(
@@ -52,10 +52,10 @@ class Workers:
     def _start(
         self, module: list[str], folder: Path, workers: int, env: Mapping[str, str], options: tuple[str, ...]
     ) -> subprocess.Popen[bytes]:
-        # Nothing of the caller's own settings gets in, and the folder is empty: no .env, no database of a demo.
+        # The caller's own settings are excluded, and the folder is empty: no .env, no demo database.
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("KEYAUTH_")}
         paths = [*filter(None, [env.get("PYTHONPATH")]), SOURCES]
-        # Uvicorn trusts X-Forwarded-For from 127.0.0.1 by itself; whom to trust is for fastapi-keyauth to say.
+        # Uvicorn trusts X-Forwarded-For from 127.0.0.1 by default; here fastapi-keyauth decides which proxies to trust.
         flags = "--host 127.0.0.1 --port 0 --no-proxy-headers --lifespan on --no-use-colors --workers"
         return launch(
             [sys.executable, "-m", *module, *flags.split(), str(workers), *options],
@@ -66,7 +66,10 @@ class Workers:
         )
 
     def _wait_until_ready(self, workers: int) -> str:
-        """Port 0 lets the system choose, so that no other process can take the port first; the log then names it."""
+        """Return the URL once all workers are ready.
+
+        Port 0 lets the system choose an unused port; the log then names it.
+        """
         has_come_up = comes_up(
             self.process,
             lambda: "startup failed" in self.log() or self._address(workers) is not None,
@@ -78,17 +81,17 @@ class Workers:
         return address
 
     def _address(self, workers: int) -> str | None:
-        """Where they listen, once all of them have started."""
+        """Return the listening address, once all workers have started."""
         log = self.log()
         address = re.search(r"Uvicorn running on (http://127\.0\.0\.1:\d+)", log)
         return address[1] if address and log.count("Application startup complete.") >= workers else None
 
     def log(self) -> str:
-        """All that the supervisor and its workers have printed."""
+        """Return the complete output of the supervisor and its workers."""
         return self._log.read_text(errors="replace")
 
     def stop(self) -> None:
-        """SIGTERM, which runs the shutdown of every worker's lifespan; SIGKILL for what does not end by itself."""
+        """Send SIGTERM, which runs each worker's lifespan shutdown, and SIGKILL to processes that do not end."""
         if self.process.poll() is not None:
             return
         family = psutil.Process(self.process.pid).children(recursive=True)
@@ -100,7 +103,7 @@ class Workers:
             kill_tree(self.process)
 
     def close(self) -> None:
-        """`stop`, and then an end to all that is left of the group."""
+        """Run `stop`, and then kill all remaining processes of the group."""
         self.stop()
         try:
             os.killpg(self.process.pid, signal.SIGKILL)

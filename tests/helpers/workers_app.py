@@ -1,6 +1,6 @@
 """The contract's host application for several workers: settings from KEYAUTH_*, and each answer names its worker.
 
-Where `TEST_CLOCK` names a file, all workers take the time from it; else it is the system's and Redis's own.
+If `TEST_CLOCK` names a file, all workers read the time from it; otherwise they use the system's and Redis's clocks.
 """
 
 import os
@@ -14,7 +14,7 @@ from tests.helpers.shared_clock import SharedClock
 
 
 class WorkerNamed:
-    """Adds the header `worker`, the id of this process, to whatever is answered."""
+    """Middleware that adds the header `worker`, the process id, to every response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -35,5 +35,5 @@ app.add_middleware(WorkerNamed)
 
 @app.post("/log-in/{user_id}")
 async def log_in(user_id: str, scopes: str = "*") -> dict[str, str]:
-    """A session of that user, for the asking."""
+    """Create a session for that user, without a password."""
     return {"session_token": await auth.sessions.create(user_id, scopes=scopes.split())}

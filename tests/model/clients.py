@@ -1,4 +1,4 @@
-"""What clients send, at random: the strategies, and requests made from what they draw."""
+"""Random client requests: the strategies, and requests built from the drawn values."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "hourly_limit": st.sampled_from([None, 1, 4, 20]),
     "allowed_origins": st.sampled_from([[], [], [SHOP], [SHOP, EVIL]]),
     "allowed_ips": st.sampled_from([[], [], ["203.0.113.0/24"], ["2001:db8::/32"]]),
-    "expires_at": st.sampled_from([None, None, 1, 60, 5000]),  # in so many seconds
+    "expires_at": st.sampled_from([None, None, 1, 60, 5000]),  # In this many seconds.
 }
 ONE_FIELD = st.sampled_from([*FIELDS, "enabled"]).flatmap(lambda name: FIELDS[name].map(lambda value: {name: value}))
 NEW_FIELDS = st.one_of(
@@ -84,23 +84,23 @@ SENDING = st.fixed_dictionaries(
 
 
 class Clients:
-    """Makes requests from what was drawn: indices stand for whatever there is.
+    """Builder of requests from drawn values; an index selects an existing key or session.
 
     Args:
-        model: knows the keys and the sessions.
+        model: Model that holds the keys and the sessions.
     """
 
     def __init__(self, model: Model) -> None:
         self._model = model
 
     def key(self, index: int) -> Key:
-        """Some key: first come those that were not revoked, the latest of them first."""
+        """Return a key: those not revoked come first, the latest of them at the front."""
         keys = self._model.keys[::-1]
         in_order = [key for key in keys if not key.revoked] + [key for key in keys if key.revoked]
         return in_order[index % len(keys)]
 
     def session(self, index: int) -> Session:
-        """Some session, likewise."""
+        """Return a session, selected in the same way."""
         sessions = list(self._model.sessions.values())[::-1]
         ended = [session for session in sessions if session.revoked or session.expires_at <= self._model.now]
         in_order = [session for session in sessions if session not in ended] + ended
@@ -116,7 +116,7 @@ class Clients:
         origin: str | None = None,
         address: str | None = HOME,
     ) -> Request:
-        """A request with a key's last secret, or one that came before it, or something that is none."""
+        """Return a request with a key's latest secret, an earlier secret, or an invalid token."""
         secrets = self.key(key).secrets
         token = secrets[-1 - back % len(secrets)].token
         changed = {
@@ -137,7 +137,7 @@ class Clients:
         return {None: (), "empty": ("",), "unknown": unknown[:1], "two": unknown}[session]
 
     def management(self, kind: str, target: Key | None, caller: tuple[str, int], address: str | None = HOME) -> Request:
-        """A request to a management route, with a session or a key: most often one that may manage keys."""
+        """Return a request to a management route, with a session or a key that usually may manage keys."""
         method = {"patch": "PATCH", "revoke": "DELETE"}.get(kind, "POST")
         path = "/api-keys" + (f"/{target.id}" if target else "") + ("/rotate" if kind == "rotate" else "")
         who, index = caller

@@ -1,4 +1,4 @@
-"""Workers beside the model: what is done to both, and how an answer is compared with what it had to be."""
+"""Workers beside the model: the changes made to both, and the comparison of their answers."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .parts import STATUS, Answer, Key, Request, Rules, Secret, bucket_of
 from .world import Seen, World
 
 KNOWN_BLOCK_S = 5
-"""Seconds for which a worker may remember a block that it has met (docs/design.md)."""
+"""Seconds for which a worker may cache a block that it has met (docs/design.md)."""
 MAX_STALENESS_S = 1
 SCRIPT = 3
-"""In place of a worker's number: another process."""
+"""Stands for another process in place of a worker's number."""
 
 
 class Stage:
-    """Worlds that machines take turns in: one for each set of rules. `redis_url` is None for the limiter in memory."""
+    """Worlds that machines share in turn: one for each set of rules. `redis_url` is None for the limiter in memory."""
 
     def __init__(self, folder: Path, redis_url: str | None) -> None:
         self.redis_url = redis_url
@@ -33,7 +33,7 @@ class Stage:
         self._count = 0
 
     def world(self, rules: Rules) -> World:
-        """One in which nothing has happened."""
+        """Return a fresh world."""
         world = self._worlds.get(rules)
         if world is None:
             self._count += 1
@@ -42,19 +42,19 @@ class Stage:
         return world
 
     def forget(self, rules: Rules) -> None:
-        """Who knows what is left in a world that did not do as it should."""
+        """Discard a world that misbehaved, because its remaining state is unknown."""
         world = self._worlds.pop(rules, None)
         if world is not None:
             world.close()
 
     def close(self) -> None:
-        """End them all."""
+        """Close all worlds."""
         for rules in list(self._worlds):
             self.forget(rules)
 
 
 class BesideTheModel(RuleBasedStateMachine):
-    """A machine whose steps happen to workers and to the model of the contract alike."""
+    """A machine whose steps apply to the workers and to the model of the contract alike."""
 
     stage: ClassVar[Stage]
     world: World
@@ -70,7 +70,7 @@ class BesideTheModel(RuleBasedStateMachine):
         self._restarts = 0
 
     def teardown(self) -> None:
-        """What the workers counted must be what has happened."""
+        """Check that the workers counted exactly the events that happened."""
         if self._rules is not None:
             if sys.exception() is None:
                 self.look_at_the_books()
@@ -78,7 +78,7 @@ class BesideTheModel(RuleBasedStateMachine):
                 self.stage.forget(self._rules)
 
     def look_at_the_books(self) -> None:
-        """Usage, statuses and live secrets of every key, and the blocks, are what the model says."""
+        """Check that usage, statuses and live secrets of every key, and the blocks, match the model."""
         blocked_s = {bucket: ceil(self.model.blocked_s(bucket)) for bucket in self.model.attempts}
         blocks = {block.address: block.ends_in_s for block in self.world.run(self.auth(0).blocks.list())}
         assert blocks == {bucket: seconds for bucket, seconds in blocked_s.items() if seconds}
@@ -91,11 +91,11 @@ class BesideTheModel(RuleBasedStateMachine):
                 assert (used.admitted, used.refused) == (key.admitted[hour], key.refused[hour])
 
     def number(self, worker: int) -> int:
-        """One of the workers that there are."""
+        """Return the number of an existing worker."""
         return worker % len(self.world.auths)
 
     def change(self, by: int, change: Callable[[Any], Coroutine[Any, Any, Any]], then: Callable[[Any], object]) -> None:
-        """Change a key by code of a worker, or of another process, which without Redis can tell nobody."""
+        """Change a key from a worker, or from another process, which without Redis cannot notify the workers."""
         if by != SCRIPT:
             then(self.world.run(change(self.auth(by).keys)))
             return
@@ -109,11 +109,11 @@ class BesideTheModel(RuleBasedStateMachine):
             self.move_to(self.model.now + MAX_STALENESS_S + 0.25)
 
     def auth(self, worker: int) -> Any:
-        """The worker's KeyAuth."""
+        """Return the worker's KeyAuth."""
         return self.world.auths[self.number(worker)]
 
     def check_row(self, row: Any, key: Key) -> None:
-        """Status, rights and live secrets of a key are what the model says, newest secret first."""
+        """Check that status, rights and live secrets of a key match the model, newest secret first."""
         alive = [secret.ends_at for secret in key.secrets if secret.ends_at > self.model.now]
         ends = [inf if secret.expires_at is None else secret.expires_at.timestamp() for secret in row.secrets]
         assert (row.status, ends) == (key.status(self.model.now), alive[::-1])
@@ -121,25 +121,25 @@ class BesideTheModel(RuleBasedStateMachine):
         assert (frozenset(row.scopes), row.hourly_limit) == (key.scopes, self.model.limit_of(key))
 
     def move_to(self, moment: float) -> None:
-        """Move the clock, of the workers and of the model."""
+        """Move the clock of the workers and of the model."""
         self.model.note_origins()
         self.world.now = self.model.now = moment
         self.model.note_origins()
 
     def has_made(self, key_id: str, token: str, owner: str, fields: dict[str, Any]) -> Key:
-        """Tell the model of a key."""
+        """Record a created key in the model."""
         key = Key(key_id, owner, [Secret(token)])
         self.model.add_key(key)
         return self.has_changed(key, fields)
 
     def has_rotated(self, key: Key, token: str, overlap_s: float) -> Key:
-        """Tell the model of a rotation."""
+        """Record a rotation in the model."""
         self._touched = key
         self.model.rotate(key, token, overlap_s)
         return key
 
     def has_changed(self, key: Key, fields: dict[str, Any]) -> Key:
-        """Tell the model of a change."""
+        """Record a change in the model."""
         self._touched = key
         self.model.note_origins()
         for name, value in fields.items():
@@ -153,24 +153,24 @@ class BesideTheModel(RuleBasedStateMachine):
         return key
 
     def for_code(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """The fields as `auth.keys` wants them."""
+        """Return the fields in the form that `auth.keys` expects."""
         seconds = fields.get("expires_at")
         moment = None if seconds is None else datetime.fromtimestamp(self.model.now + seconds, UTC)
         return {**fields, "expires_at": moment} if "expires_at" in fields else fields
 
     def for_json(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """The fields as a body has them."""
+        """Return the fields in the form of a JSON body."""
         values = self.for_code(fields).items()
         return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in values}
 
     def ask_one(self, worker: int, request: Request) -> None:
-        """Send it, and judge the answer."""
+        """Send the request and check the answer."""
         self.judge(worker, request, self.world.ask(self.number(worker), request))
 
     def judge(self, worker: int, request: Request, seen: Seen, may_go_on: bool = False) -> Answer | None:
-        """Compare an answer with the model's, which is given back; None where a worker remembered a lost block.
+        """Compare an answer with the model's and return the latter; None if a worker had cached a lost block.
 
-        `may_go_on`: where the caller is let in, there is more to judge than who it is.
+        `may_go_on`: if the caller is admitted, later checks of the route also apply.
         """
         bucket = bucket_of(request.address)
         if seen.code == "address_blocked" and not self.model.blocked_s(bucket):
@@ -181,7 +181,7 @@ class BesideTheModel(RuleBasedStateMachine):
             assert (seen.status, seen.code) == (STATUS[expected.code], expected.code)
             waits = {expected.retry_after_s}
             if expected.code == "address_blocked" and expected.retry_after_s and self.stage.redis_url is not None:
-                # A worker that remembers the block has rounded its end up to whole seconds.
+                # A worker that has cached the block has rounded its end up to whole seconds.
                 waits.add(expected.retry_after_s + 1)
             assert seen.retry_after_s in waits
         assert seen.limits == expected.limits
@@ -197,7 +197,7 @@ class BesideTheModel(RuleBasedStateMachine):
         return expected
 
     def note_block(self, worker: int, request: Request, seen: Seen) -> None:
-        """A worker that has met a block in Redis remembers it a little while, also if Redis is emptied."""
+        """Record that a worker that has met a block in Redis caches it briefly, even if Redis is emptied."""
         bucket = bucket_of(request.address)
         if seen.code == "address_blocked" and bucket is not None and self.stage.redis_url is not None:
             until = self.model.now + min(KNOWN_BLOCK_S, self.model.blocked_s(bucket))

@@ -1,4 +1,4 @@
-"""Section 7, "No caller grants what it does not hold", as a plain program: why a change is refused, if it is."""
+"""Section 7, "No caller grants what it does not hold", as a plain program: the reasons to refuse a change."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .parts import Answer, Key, Session, covers
 
 @dataclass(frozen=True)
 class Change:
-    """What is asked of the management routes."""
+    """A change requested from the management routes."""
 
     kind: Literal["create", "patch", "rotate", "revoke"]
     target: Key | None = None
@@ -21,7 +21,7 @@ class Change:
 
 
 class Caller:
-    """Who is let in at a management route: the session where one was sent, else the key."""
+    """The caller admitted at a management route: the session if one was sent, otherwise the key."""
 
     def __init__(self, model: Model, answer: Answer) -> None:
         self._model = model
@@ -33,7 +33,7 @@ class Caller:
         self.is_admin = "admin" in caller.scopes
 
     def refusals(self, change: Change) -> set[str]:
-        """Every reason to refuse; the contract gives them no order, but what must not be seen is told from nothing."""
+        """Return every reason to refuse; the contract does not order them, except that a hidden key looks missing."""
         target, found = change.target, set()
         if target is not None:
             if not self.is_admin and target.owner_id != self.owner_id:
@@ -58,23 +58,23 @@ class Caller:
         return found
 
     def may_grant(self, scope: str) -> bool:
-        """Admin anything; a session what it holds and `keys:*`; a key what it holds."""
+        """Return whether the caller may grant a scope: admin any, a session its own and `keys:*`, a key its own."""
         of_sessions = self._key is None and scope in ("keys:read", "keys:write")
         return self.is_admin or of_sessions or covers(self.scopes, scope)
 
     def default_scopes(self) -> frozenset[str]:
-        """Those of a key for which none were named: what may be granted, nothing reserved."""
+        """Return the scopes of a key for which none were named: all grantable ones that are not reserved."""
         if self.is_admin or "*" in self.scopes:
             return frozenset("*")
         return frozenset(scope for scope in self.scopes if scope != "admin" and not scope.startswith("keys:"))
 
     def default_limit(self) -> int | None:
-        """The lower of the setting and the calling key's own."""
+        """Return the lower of the setting and the calling key's own limit."""
         default = self._model.rules.default_hourly_limit
         return self._own_limit() if not self.is_admin and self._exceeds_own(default) else None
 
     def inherited(self) -> dict[str, Any]:
-        """The bounds of a key that a key creates, where the request names none."""
+        """Return the bounds that a new key takes from the calling key if the request names no others."""
         if self._key is None or self.is_admin:
             return {}
         ends_in_s = None if self._key.expires_at == inf else self._key.expires_at - self._model.now
@@ -99,7 +99,7 @@ class Caller:
         return Bounds(ends_at, *lists)
 
     def _binds(self, bounds: Bounds) -> bool:
-        """Whether a key with these bounds is bound at least as tightly as the calling key."""
+        """Return whether a key with these bounds is bound at least as tightly as the calling key."""
         if self._key is None or self.is_admin:
             return True
         own = self._bounds_of(self._key)
@@ -129,7 +129,7 @@ class Caller:
 
 
 class Bounds(NamedTuple):
-    """Until when, from which pages and from where a key may be used."""
+    """Bounds of a key: its expiry, and the origins and networks that may use it."""
 
     expires_at: float
     allowed_origins: tuple[str, ...]
@@ -137,10 +137,10 @@ class Bounds(NamedTuple):
 
 
 def is_within(inner: Any, outer: Any) -> bool:
-    """Whether one network lies in another, of the same version."""
+    """Return whether one network lies in another of the same version."""
     return inner.version == outer.version and bool(inner.subnet_of(outer))
 
 
 def is_above(limit: int | None, bound: int | None) -> bool:
-    """Whether one cap allows more than another; None is no cap."""
+    """Return whether one hourly limit allows more than another; None means unlimited."""
     return bound is not None and (limit is None or limit > bound)

@@ -1,4 +1,4 @@
-"""The state machine: does things to keys, clients, clock and servers at random, and compares what is answered."""
+"""The state machine: random actions on keys, clients, clock and servers, with every answer compared."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ from .parts import STATUS, Request, Rules, Session, bucket_of
 
 BY = st.sampled_from([0, 1, 2, SCRIPT])
 CHANGES = ("create", "create", *("patch",) * 3, "rotate", "rotate", "revoke")
-MAX_RESTARTS = 2  # in one story; an app takes as long to build as twenty requests
-MAX_KEYS = 10  # in one story, so that they meet
+MAX_RESTARTS = 2  # In one story; building an app takes as long as twenty requests.
+MAX_KEYS = 10  # In one story, so that they interact.
 
 
 STEPS: dict[str, st.SearchStrategy[dict[str, Any]]] = {}
@@ -53,10 +53,10 @@ Method = TypeVar("Method", bound=Callable[..., None])
 
 
 def step(**arguments: st.SearchStrategy[Any]) -> Callable[[Method], Method]:
-    """Marks what may happen, each thing as likely as any other.
+    """Mark a step of the machine; all steps are equally likely.
 
-    Hypothesis's own `rule` leaves some of them out of each story. That is good for thousands of stories; a few dozen
-    would have whole kinds of them missing.
+    Hypothesis's own `rule` leaves some of them out of each story. That works for thousands of stories; a few dozen
+    would miss whole kinds of steps.
     """
 
     def mark(method: Method) -> Method:
@@ -71,7 +71,7 @@ class KeysInUse(BesideTheModel):
 
     @initialize(rules=RULES, fields=NEW_FIELDS)
     def begin(self, rules: Rules, fields: dict[str, Any]) -> None:
-        """Workers with these settings, a key and a session."""
+        """Start workers with these settings, a key and a session."""
         self._rules = rules
         self.world = self.stage.world(rules)
         self.model = Model(rules, self.world.now)
@@ -83,7 +83,7 @@ class KeysInUse(BesideTheModel):
 
     @step(by=BY, what=st.sampled_from(["create", "create", "revoke"]), key=INDEX, owner=USER, fields=NEW_FIELDS)
     def create_or_revoke(self, by: int, what: str, key: int, owner: str, fields: dict[str, Any]) -> None:
-        """A key more, or one less."""
+        """Create or revoke a key."""
         if what == "revoke":
             target = self.clients.key(key)
             self.change(by, lambda keys: keys.revoke(target.id), lambda _: self.has_changed(target, {"revoked": True}))
@@ -96,7 +96,7 @@ class KeysInUse(BesideTheModel):
 
     @step(by=BY, key=INDEX, fields=ONE_FIELD)
     def patch(self, by: int, key: int, fields: dict[str, Any]) -> None:
-        """A field of a key, but not of one that was revoked."""
+        """Update a field of a key that is not revoked."""
         target = self.clients.key(key)
         with pytest.raises(KeyNotActive) if target.revoked else nullcontext():
             self.change(
@@ -107,7 +107,7 @@ class KeysInUse(BesideTheModel):
 
     @step(by=BY, key=INDEX, overlap_s=OVERLAP_S)
     def rotate(self, by: int, key: int, overlap_s: int) -> None:
-        """A new secret, for a key that is active."""
+        """Give an active key a new secret."""
         target = self.clients.key(key)
         with nullcontext() if target.status(self.model.now) == "active" else pytest.raises(KeyNotActive):
             self.change(
@@ -125,7 +125,7 @@ class KeysInUse(BesideTheModel):
         ttl_s=st.sampled_from([600, 86_400]),
     )
     def log_in_or_out(self, worker: int, what: str, session: int, user: str, scopes: list[str], ttl_s: int) -> None:
-        """A session begins, or ends. Sessions are read each time, so it holds at once everywhere."""
+        """Start or end a session. Sessions are read on each request, so the change holds immediately on all workers."""
         sessions = self.auth(worker).sessions
         if what == "in":
             token = self.world.run(sessions.create(user, scopes, timedelta(seconds=ttl_s)))
@@ -158,7 +158,7 @@ class KeysInUse(BesideTheModel):
         overlap_s: int,
         address: str | None,
     ) -> None:
-        """A change that a caller of the management routes asks for, and may or may not be granted."""
+        """Request a change from the management routes, which the caller may or may not be allowed to make."""
         target = None if kind == "create" else self.clients.key(key)
         fields = {name: fields[name] for name in fields if kind == "patch" or (kind == "create" and name != "enabled")}
         body: Any = {"overlap_s": overlap_s} if kind == "rotate" else self.for_json(fields)
@@ -194,14 +194,14 @@ class KeysInUse(BesideTheModel):
 
     @step(key=INDEX, sendings=st.lists(st.tuples(WORKER, SENDING), min_size=1, max_size=5))
     def ask(self, key: int, sendings: list[tuple[int, dict[str, Any]]]) -> None:
-        """Some requests that have to do with one key, one after the other."""
+        """Send some requests that concern one key, one after another."""
         self._touched = self.clients.key(key)
         for worker, sending in sendings:
             self.ask_one(worker, self.clients.request(key, **sending))
 
     @step(key=INDEX, times=st.integers(1, 6), worker=WORKER, pause_s=PAUSE_S, back=st.integers(0, 1), address=AT_HOME)
     def use(self, key: int, times: int, worker: int, pause_s: float, back: int, address: str | None) -> None:
-        """Plain requests with one key, through one worker after the other."""
+        """Send plain requests with one key, through one worker after another."""
         self._touched = self.clients.key(key)
         for number in range(times):
             self.ask_one(worker + number, self.clients.request(key, back=back, address=address))
@@ -214,7 +214,7 @@ class KeysInUse(BesideTheModel):
         address=ADDRESS,
     )
     def use_at_once(self, workers: list[int], key: int, sent: str, address: str | None) -> None:
-        """The same request several times at once: whoever comes first, the answers are the same together."""
+        """Send the same request several times concurrently: in any order, the set of answers is the same."""
         if any(until > self.model.now for until in self._remembered_blocks.values()):
             return
         request = self.clients.request(key, sent=sent, address=address)
@@ -227,7 +227,7 @@ class KeysInUse(BesideTheModel):
 
     @step(times=st.integers(1, 6), worker=WORKER, pause_s=PAUSE_S, key=INDEX, address=ADDRESS, origin=ORIGIN)
     def guess(self, times: int, worker: int, pause_s: float, key: int, address: str | None, origin: str | None) -> None:
-        """Failed attempts, through one worker after the other; then a good key from the same address through each."""
+        """Make failed attempts through one worker after another, then send a valid key from the address to each."""
         for number in range(times):
             token = "ka_live_nonsense" if number % 2 else forge(secret="W" * 43)
             self.ask_one(worker + number, Request(MODELS, address, (token,)))
@@ -237,9 +237,9 @@ class KeysInUse(BesideTheModel):
 
     @invariant()
     def what_was_touched_last_is_right(self) -> None:
-        """Whatever happened, the key that it happened to is used then, with each secret, through one worker or another.
+        """Use the key that was touched last, with each of its recent secrets, through different workers.
 
-        And browsers ask first what they may: a preflight needs no key and counts nothing.
+        Also send a browser's preflight, which requires no key and counts nothing.
         """
         if self._touched is None:
             return
@@ -250,7 +250,7 @@ class KeysInUse(BesideTheModel):
         origin = (SHOP, EVIL, OURS)[self._turn % 3]
         seen = self.world.preflight(self.number(self._turn), origin)
         is_allowed = seen.origin == origin
-        # What is not allowed is passed on to the application, which has no such route.
+        # A method that is not allowed is passed on to the application, which has no such route.
         assert (seen.status, seen.limits) == (204 if is_allowed else 405, None)
         assert is_allowed in self.model.may_echo(origin, None)
 
@@ -262,14 +262,14 @@ class KeysInUse(BesideTheModel):
         plus_s=st.sampled_from([-0.25, 0.0, 0.0, 0.25]),
     )
     def let_pass(self, until: int | None, seconds: float, plus_s: float) -> None:
-        """Some time goes by; most often until just about the end of an hour, a block, a key, a secret, a session."""
+        """Let time pass, usually until just about the end of an hour, a block, a key, a secret or a session."""
         moments = self.model.moments()
         moment = self.model.now + seconds if until is None else moments[until % len(moments)]
         self.move_to(max(self.model.now, moment + plus_s))
 
     @step(worker=WORKER, what=st.sampled_from(["a worker", "Redis", "Redis", "an address"]), address=ADDRESS)
     def start_afresh(self, worker: int, what: str, address: str | None) -> None:
-        """A worker is restarted, Redis comes back empty, or the block of an address is lifted."""
+        """Restart a worker, restart Redis without its data, or lift the block of an address."""
         if what == "an address":
             if address is not None:
                 was_blocked = self.model.blocked_s(bucket_of(address)) > 0
@@ -281,13 +281,13 @@ class KeysInUse(BesideTheModel):
         elif what == "a worker" and self._restarts < MAX_RESTARTS:
             self._restarts += 1
             if self.stage.redis_url is None:
-                self.model.empty_redis()  # the limiter in memory goes with its process
+                self.model.empty_redis()  # The limiter in memory ends with its process.
             self.world.restart(self.number(worker))
             for at in [at for at in self._remembered_blocks if at[0] == self.number(worker)]:
                 del self._remembered_blocks[at]
 
     @rule(named=st.sampled_from(sorted(STEPS)).flatmap(lambda name: st.tuples(st.just(name), STEPS[name])))
     def do(self, named: tuple[str, dict[str, Any]]) -> None:
-        """Any of the steps."""
+        """Run one of the steps."""
         name, arguments = named
         getattr(self, name)(**arguments)

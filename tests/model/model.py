@@ -1,7 +1,7 @@
-"""What is promised, as a plain program: the answer to each request, and what the request uses, counts or blocks.
+"""The contract as a plain program: the answer to each request, and the request's effects on limits and blocks.
 
-Written from the contract's sections 1 to 5 and not from the code that it judges. It knows every token that was ever
-given out, does no I/O, and is exact: moments are seconds since 1970, in quarters, so that no float is ever rounded.
+Written from the contract's sections 1 to 5 and not from the code under test. It knows every token that was ever
+issued, does no I/O, and is exact: times are seconds since 1970, in quarters, so that floats are never rounded.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Finding(Exception):
 
 
 class Model:
-    """Keys, sessions, counts and blocks as they ought to be. `now` is set by who moves the clock."""
+    """Expected keys, sessions, counts and blocks. `now` is set by the code that moves the clock."""
 
     def __init__(self, rules: Rules, now: float) -> None:
         self.rules = rules
@@ -53,15 +53,18 @@ class Model:
         self._allowed_at: dict[str, float] = {}
         self._not_allowed_at: dict[str, float] = {}
 
-    # What happens besides requests
+    # Events other than requests
 
     def add_key(self, key: Key) -> None:
-        """A key was made."""
+        """Record a created key."""
         self.keys.append(key)
         self.tokens[key.secrets[0].token] = (key, key.secrets[0])
 
     def rotate(self, key: Key, token: str, overlap_s: float) -> None:
-        """The last secret lives on for the overlap, never past the key's own expiry; older ones end now."""
+        """Rotate a key.
+
+        Its last secret lives on for the overlap, never past the key's own expiry; older ones end now.
+        """
         for secret in key.secrets[:-1]:
             secret.ends_at = min(secret.ends_at, self.now)
         key.secrets[-1].ends_at = min(self.now + overlap_s, key.expires_at)
@@ -69,13 +72,13 @@ class Model:
         self.tokens[token] = (key, key.secrets[-1])
 
     def empty_redis(self) -> None:
-        """Counters and blocks are gone; nothing else ever lay there alone."""
+        """Clear counters and blocks; Redis holds nothing else that is not stored elsewhere."""
         self.attempts.clear()
         for key in self.keys:
             key.units.clear()
 
     def moments(self) -> list[float]:
-        """When something will change by itself: ends of the hour, of secrets, keys, sessions, windows and blocks."""
+        """Return the times of automatic changes: ends of the hour, of secrets, keys, sessions, windows and blocks."""
         found = {float((self.now // HOUR_S + 1) * HOUR_S)}
         found |= {key.expires_at for key in self.keys} | {secret.ends_at for key in self.keys for secret in key.secrets}
         found |= {session.expires_at for session in self.sessions.values()}
@@ -86,7 +89,7 @@ class Model:
     # Section 2
 
     def answer(self, request: Request) -> Answer:
-        """The checks in their order. Counters what the request uses."""
+        """Run the checks in their order and return the answer. Count the units that the request uses."""
         answer = Answer()
         try:
             self._check_key(request, answer)
@@ -166,11 +169,11 @@ class Model:
 
     @property
     def hour(self) -> int:
-        """The clock hour, counted from 1970."""
+        """Return the clock hour, counted from 1970."""
         return int(self.now // HOUR_S)
 
     def limit_of(self, key: Key) -> int | None:
-        """The cap in force."""
+        """Return the hourly limit in force."""
         return self.rules.default_hourly_limit if key.hourly_limit is None else key.hourly_limit
 
     def _use_unit(self, key: Key, answer: Answer) -> None:
@@ -188,7 +191,7 @@ class Model:
         key.admitted[self.hour] += 1
 
     def _room(self, key: Key, limit: int, at: float) -> Fraction:
-        """Units that are free at a moment."""
+        """Return the units that are free at a given time."""
         hour = int(at // HOUR_S)
         used = Fraction(key.units[hour])
         if self.rules.rate_limit_algorithm == "sliding_window":
@@ -198,7 +201,7 @@ class Model:
     # Section 4
 
     def blocked_s(self, bucket: str | None) -> float:
-        """Seconds that a block has yet to run; 0 without one."""
+        """Return the seconds that a block has yet to run; 0 if the address is not blocked."""
         attempts = None if bucket is None else self.attempts.get(bucket)
         return 0.0 if attempts is None else max(0.0, attempts.blocked_until - self.now)
 
@@ -219,15 +222,15 @@ class Model:
     # Section 5
 
     def note_origins(self) -> None:
-        """Called before and after whatever may change which origins are in an active key's list."""
+        """Record allowed origins. Called before and after changes that may alter which origins an active key lists."""
         allowed = set(self._origins_of_active_keys())
         for origin in allowed - self._allowed_at.keys():
-            self._not_allowed_at[origin] = self.now  # until now
+            self._not_allowed_at[origin] = self.now  # It was not allowed until now.
         for origin in {*allowed, *self._allowed_at}:
             (self._allowed_at if origin in allowed else self._not_allowed_at)[origin] = self.now
 
     def may_echo(self, origin: str, key: Key | None) -> set[bool]:
-        """Whether `Access-Control-Allow-Origin` may, and may not, be sent."""
+        """Return the permitted answers to whether `Access-Control-Allow-Origin` is sent."""
         if origin in self.rules.allowed_origins:
             return {True}
         if key is not None:

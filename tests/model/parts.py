@@ -1,4 +1,4 @@
-"""What the model speaks of: settings, routes, requests, keys, sessions, answers; and the form of what is sent."""
+"""Data types of the model: settings, routes, requests, keys, sessions and answers; and the form of tokens."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ STATUS: dict[str | None, int] = {
 
 @dataclass(frozen=True)
 class Rules:
-    """The settings that decide what is answered."""
+    """The settings that affect answers."""
 
     default_hourly_limit: int | None
     rate_limit_algorithm: Literal["fixed_window", "sliding_window"]
@@ -50,7 +50,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Route:
-    """What a route wants. `session` "instead": the caller may be a session or a key, as for the management routes."""
+    """Requirements of a route. `session` "instead": a session or a key is accepted, as on the management routes."""
 
     method: str
     path: str
@@ -61,7 +61,7 @@ class Route:
 
 @dataclass(frozen=True)
 class Request:
-    """What is sent: the values of `api-key` headers, and of `Authorization: Bearer` ones."""
+    """A request: the values of `api-key` headers, and of `Authorization: Bearer` ones."""
 
     route: Route
     address: str | None
@@ -71,20 +71,20 @@ class Request:
 
     @property
     def api_tokens(self) -> list[str]:
-        """What calls itself an API token. An empty header is no credential, and the same key in both places is one."""
+        """Return the values sent as API tokens. An empty header does not count; one key in both places counts once."""
         in_header = [*self.api_keys] if any(self.api_keys) else []
         as_bearer = [value for value in self.bearers if value.startswith("ka_")]
         return as_bearer if in_header == as_bearer else in_header + as_bearer
 
     @property
     def sessions(self) -> list[str]:
-        """Any other Bearer value."""
+        """Return all other Bearer values."""
         return [value for value in self.bearers if value and not value.startswith("ka_")]
 
 
 @dataclass
 class Secret:
-    """A token and when it ends, if a rotation replaced it."""
+    """A token, and its end if a rotation replaced it."""
 
     token: str = field(repr=False)
     ends_at: float = inf
@@ -92,7 +92,7 @@ class Secret:
 
 @dataclass(eq=False)
 class Key:
-    """A key. `units` is what the limiter has counted, by hour; `admitted` and `refused` are the statistics."""
+    """A key. `units` holds the limiter's counts by hour; `admitted` and `refused` are the statistics."""
 
     id: str
     owner_id: str
@@ -109,7 +109,7 @@ class Key:
     refused: Counter[int] = field(default_factory=Counter)
 
     def status(self, now: float) -> str:
-        """The most final finding."""
+        """Return the status; the most final one takes precedence."""
         if self.revoked:
             return "revoked"
         if not self.enabled:
@@ -139,9 +139,9 @@ class Attempts:
 
 @dataclass
 class Answer:
-    """What a request is to be answered. `limits`: quota, remaining and seconds in the RateLimit headers, if any.
+    """The expected answer. `limits`: limit, remaining units and seconds in the RateLimit headers, if any.
 
-    `key` is the one whose secret was found right, `session` the one that the request was let in with.
+    `key` is the one whose secret was valid, `session` the one that authenticated the request.
     """
 
     code: str | None = None
@@ -152,24 +152,24 @@ class Answer:
 
 
 def covers(held: frozenset[str], scope: str) -> bool:
-    """`*` is every scope but `keys:*` and `admin`, which are held by name alone."""
+    """Return whether the held scopes include one. `*` is every scope but `keys:*` and `admin`, which must be named."""
     return scope in held or ("*" in held and scope != "admin" and not scope.startswith("keys:"))
 
 
 def is_well_formed(token: str) -> bool:
-    """Section 1: the token's form, and its checksum."""
+    """Return whether form and checksum of the token are valid (section 1)."""
     match = re.fullmatch(r"ka_[a-z0-9]{1,16}_[0-9A-Za-z]{12}_[0-9A-Za-z]{43}[0-9A-Za-z]{6}", token)
     return match is not None and checksummed(token[:-6]) == token
 
 
 def plain_ip(address: str) -> IPv4Address | IPv6Address:
-    """`::ffff:a.b.c.d` is IPv4."""
+    """Parse an address; `::ffff:a.b.c.d` is IPv4."""
     ip = ip_address(address)
     return ip.ipv4_mapped or ip if isinstance(ip, IPv6Address) else ip
 
 
 def bucket_of(address: str | None) -> str | None:
-    """What an address is counted under: IPv4 singly, IPv6 by /64. Without an address nothing is blocked."""
+    """Return the bucket of an address: IPv4 singly, IPv6 by /64. Requests without an address are never blocked."""
     if address is None:
         return None
     ip = plain_ip(address)

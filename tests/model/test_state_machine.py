@@ -1,6 +1,6 @@
-"""Anything may happen in any order: what is answered, used, counted and blocked is what the contract says.
+"""Random sequences of events: answers, usage, counts and blocks match the contract.
 
-`make fuzz` tells many more stories than `make test`, and other ones each time.
+`make fuzz` runs many more stories than `make test`, with new ones each time.
 """
 
 from __future__ import annotations

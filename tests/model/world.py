@@ -1,4 +1,4 @@
-"""Workers on one database and, where there is one, one Redis, in this process and under one clock."""
+"""Workers on one database and, if there is one, one Redis, in this process and under one clock."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from .parts import Request, Rules
 
 Result = TypeVar("Result")
 
-START = 1_800_000_000.0  # a Friday in 2027, at the full hour
+START = 1_800_000_000.0  # A Friday in 2027, at the full hour.
 INTO_THE_HOUR_S = 3000.0
 WORKERS_WITH_REDIS = 3
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a worker answered: all that the model speaks of."""
+    """A worker's answer, reduced to the parts that the model predicts."""
 
     status: int
     code: str | None
@@ -44,7 +44,7 @@ class Seen:
 
     @classmethod
     def of(cls, answer: RawAnswer) -> Seen:
-        """Read from the raw answer."""
+        """Extract the parts from the raw answer."""
         found: dict[str, list[str]] = {}
         for name, value in answer.headers:
             found.setdefault(name.decode().lower(), []).append(value.decode())
@@ -74,12 +74,12 @@ def _limits(policy: list[str] | None, limit: list[str] | None) -> tuple[int, int
 
 
 class World:
-    """Workers that can be asked, restarted, and robbed of what Redis held.
+    """Workers that can be called and restarted, and whose Redis can be emptied.
 
     Args:
-        database: a file that is not there yet.
+        database: A file that does not exist yet.
         redis_url: None for one worker with the limiter in memory.
-        rules: the settings that the model knows, too.
+        rules: The settings, shared with the model.
     """
 
     def __init__(self, database: Path, redis_url: str | None, rules: Rules) -> None:
@@ -90,7 +90,7 @@ class World:
             _env_file=None,
             database_url=f"sqlite+aiosqlite:///{database}",
             redis_url=redis_url,
-            redis_timeout_s=10,  # a busy machine is no outage
+            redis_timeout_s=10,  # Load on the machine must not count as an outage.
             argon2_time_cost=1,
             argon2_memory_kib=8,
             argon2_parallelism=1,
@@ -107,24 +107,24 @@ class World:
             self._apps.append(app)
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Do it while the workers run; between such calls they stand still."""
+        """Run a coroutine while the workers run; between such calls they are paused."""
         return self._loop.run_until_complete(work)
 
     def close(self) -> None:
-        """End the workers."""
+        """Stop the workers."""
         for auth in self.auths:
             self.run(auth.__aexit__(None, None, None))
         self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()
 
     def begin_anew(self) -> None:
-        """Nothing in the database or in Redis, and a clock so far on that all that workers remember is over.
+        """Empty the database and Redis, and advance the clock until everything that workers have cached is over.
 
-        Other workers for each of hundreds of stories would take longer than the stories.
+        Creating new workers for each of hundreds of stories would take longer than the stories.
         """
         self.write_usage()
         self.empty_redis()
-        # In a thread, as a worker that stands still may hold the lock.
+        # In a thread, because a paused worker may hold the lock.
         self.run(asyncio.to_thread(self._empty_database))
         self.now = (self.now // 3600 + 3) * 3600 + INTO_THE_HOUR_S
 
@@ -134,7 +134,7 @@ class World:
                 database.execute(f"DELETE FROM {table}")  # noqa: S608  # the names of our own tables
 
     def write_usage(self) -> None:
-        """Have each worker write what it has counted; who looks at keys has it done first."""
+        """Have each worker write its counts, as any code does before it lists keys."""
         for auth in self.auths:
             self.run(auth.keys.list(limit=1))
 
@@ -144,22 +144,22 @@ class World:
         self.auths[worker], self._apps[worker] = self._start_worker()
 
     def empty_redis(self) -> None:
-        """What a restart of a server without persistence comes to."""
+        """Empty Redis, as a restart of a server without persistence does."""
         if self._redis_url is not None:
             with redis.Redis.from_url(self._redis_url) as client:
                 client.flushdb()
                 client.script_flush()
 
     def another_process(self) -> KeyAuth:
-        """A KeyAuth on the same stores that is no worker: a script."""
+        """Return a KeyAuth on the same stores that is not a worker, as in a script."""
         return KeyAuth(self._settings, clock=lambda: self.now)
 
     def ask(self, worker: int, request: Request, body: Any = None) -> Seen:
-        """One request."""
+        """Send one request to a worker."""
         return self.run(self._ask(worker, request, body))
 
     def ask_at_once(self, workers: list[int], request: Request) -> list[Seen]:
-        """The same request to several workers, or several times to one, all at once."""
+        """Send the same request concurrently to several workers, or several times to one."""
 
         async def ask_all() -> list[Seen]:
             return await asyncio.gather(*(self._ask(worker, request) for worker in workers))
@@ -167,7 +167,7 @@ class World:
         return self.run(ask_all())
 
     def preflight(self, worker: int, origin: str) -> Seen:
-        """What a browser asks first."""
+        """Send a browser's preflight request."""
         announced = [(b"access-control-request-method", b"GET"), (b"access-control-request-headers", b"api-key")]
         headers = [(b"origin", origin.encode()), *announced]
         return Seen.of(self.run(call(self._apps[worker], "/models", method="OPTIONS", headers=headers)))
