@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import secrets
-import socket
-import threading
 from collections.abc import Coroutine
-from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.security import OAuth2PasswordRequestForm
 from pydantic import BaseModel
@@ -26,12 +21,12 @@ import fastapi_keyauth
 from fastapi_keyauth import CreatedKey, DashboardOptions, KeyAuth, KeyAuthSettings, SessionPrincipal
 from fastapi_keyauth.store import Usage
 from fastapi_keyauth.store.tables import EventRow, KeyRow, SecretRow, table
+from tests.dashboard.server import Server
 
 FOLDER = Path(fastapi_keyauth.__file__).parent / "http" / "dashboard" / "static"
 
 PAGE = "/settings/api-keys"
 PASSWORD = "correct horse battery"
-START_TIMEOUT_S = 20.0
 SCOPES = {
     "completions:write": "Ask the model",
     "files:read": "Read uploaded files",
@@ -106,7 +101,6 @@ class Site:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._loop = asyncio.new_event_loop()
         self._folder = folder
         self.auth = self._make_auth(
             "product",
@@ -131,25 +125,16 @@ class Site:
             units=["tokens"],
             dashboard=DashboardOptions(product="Parrot AI"),
         )
-        self._server = uvicorn.Server(
-            uvicorn.Config(self._build(), ws="none", lifespan="off", log_level="warning", proxy_headers=False)
-        )
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        self._is_up = threading.Event()
-        self._thread = threading.Thread(target=self._serve, name="site", daemon=True)
-        self._thread.start()
-        if not self._is_up.wait(START_TIMEOUT_S):
-            raise RuntimeError("the site does not start")
+        self._server = Server(self._build(), self.auth, self.jwt_auth, self.oauth2_auth, self.projects_auth)
+        self.url = f"http://127.0.0.1:{self._server.port}"
 
     def close(self) -> None:
         """Stop serving."""
-        self._server.should_exit = True
-        self._thread.join(START_TIMEOUT_S)
+        self._server.close()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run something of the product's in its own event loop."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(START_TIMEOUT_S)
+        return self._server.run(work)
 
     def create_key(self, owner: str, name: str = "test key", **fields: Any) -> CreatedKey:
         """A key of somebody's."""
@@ -240,22 +225,6 @@ class Site:
             await app(scope, receive, send)
 
         return dispatch
-
-    def _serve(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_until_complete(self._serve_until_closed())
-        finally:
-            self._loop.close()
-
-    async def _serve_until_closed(self) -> None:
-        async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self.auth)
-            await stack.enter_async_context(self.jwt_auth)
-            await stack.enter_async_context(self.oauth2_auth)
-            await stack.enter_async_context(self.projects_auth)
-            self._is_up.set()
-            await self._server.serve(sockets=[self._socket])
 
 
 def ago(**how_long: float) -> datetime:
