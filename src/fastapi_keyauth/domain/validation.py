@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic_core import PydanticKnownError
 
 from fastapi_keyauth.domain.ip_addresses import parse_network
-from fastapi_keyauth.domain.limits import Limit, LimitList, check_with_hourly
+from fastapi_keyauth.domain.limits import Limit, LimitList, check_with_hourly, drop_defaults
 from fastapi_keyauth.domain.origins import parse_origin
 from fastapi_keyauth.domain.principals import ADMIN, ALL, KEYS_READ, KEYS_WRITE
 from fastapi_keyauth.domain.text import (
@@ -189,20 +189,25 @@ OwnerId = Annotated[str, Field(json_schema_extra=_OWNER), AfterValidator(_valida
 
 
 class NewKey(BaseModel):
-    """A key to be made. Unknown fields are refused: a misspelt limit must not pass for none."""
+    """A key to create. Unknown fields are rejected, such as a misspelt limit."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     name: Name = Field(description="Where the key is used: `prod-api-server`, `local-dev-alice`.")
-    owner_id: OwnerId | None = Field(None, description="For callers with the scope `admin` alone.")
+    owner_id: OwnerId | None = Field(None, description="For `admin`, and for members of several owners.")
     environment: Environment | None = Field(None, description="Second part of the token, such as `live` or `test`.")
-    expires_at: Expiry | None = Field(None, description="When it expires; left out: never.")
-    expires_in_s: ExpiresIn | None = Field(None, description="The same, in seconds from now.")
-    scopes: Scopes | None = Field(None, description="What it may do; left out: what the caller may grant.")
-    hourly_limit: HourlyLimit | None = Field(None, description="Requests per hour; left out: the default.")
-    limits: LimitList | None = Field(None, description="All its limits; left out: `hourly_limit`, or the defaults.")
-    allowed_origins: Origins = Field(default_factory=list, description="Browser origins; none: any.")
-    allowed_ips: Networks = Field(default_factory=list, description="Addresses or CIDR networks; none: any.")
+    expires_at: Expiry | None = Field(None, description="When the key expires. Default: never.")
+    expires_in_s: ExpiresIn | None = Field(None, description="Seconds until the key expires, in place of `expires_at`.")
+    scopes: Scopes | None = Field(None, description="What the key may do. Default: what the caller may grant.")
+    hourly_limit: HourlyLimit | None = Field(None, description="Requests per hour. Default: that of the service.")
+    limits: LimitList | None = Field(
+        None,
+        description="All limits of the key; empty: it has no limit. Default: `hourly_limit`, or those of the service.",
+    )
+    allowed_origins: Origins = Field(
+        default_factory=list, description="Browser origins; empty: no web page, except the service's own."
+    )
+    allowed_ips: Networks = Field(default_factory=list, description="Addresses or CIDR networks; empty: any.")
     metadata: Metadata = Field(default_factory=dict, description="Your own notes, at most 4 KiB of JSON.")
 
     @field_validator("expires_in_s")
@@ -234,19 +239,13 @@ def _optional(description: str) -> Any:
     return Field(default=_Left.OUT, description=description)
 
 
-def _drop_defaults(schema: dict[str, Any]) -> None:
-    """Remove the defaults from the schema of a patch, since generated clients would send them."""
-    for field in schema["properties"].values():
-        field.pop("default", None)
-
-
 def _describe_patch(schema: dict[str, Any]) -> None:
-    _drop_defaults(schema)
+    drop_defaults(schema)
     schema["example"] = {"name": "prod-api-server", "allowed_ips": ["203.0.113.0/24"]}
 
 
 def _describe_owner(schema: dict[str, Any]) -> None:
-    _drop_defaults(schema)
+    drop_defaults(schema)
     schema["example"] = {"name": "Project X", "limits": [{"name": "day", "limit": 50_000, "per": "day"}]}
 
 
@@ -260,7 +259,9 @@ class KeyPatch(BaseModel):
     expires_at: Expiry | None = _optional("When the key expires; `null`: never.")
     scopes: Scopes = _optional("What the key may do.")
     hourly_limit: HourlyLimit | None = _optional("Requests per hour; `null`: the default.")
-    limits: LimitList | None = _optional("All its limits; empty: none; `null`: `hourly_limit`, or the defaults.")
+    limits: LimitList | None = _optional(
+        "All limits of the key; empty: it has no limit; `null`: `hourly_limit`, or those of the service."
+    )
     allowed_origins: Origins = _optional("Browser origins; empty: no web page, except the service's own.")
     allowed_ips: Networks = _optional("Addresses or CIDR networks; empty: any.")
     metadata: Metadata = _optional("Your own notes, at most 4 KiB of JSON.")
@@ -283,7 +284,9 @@ class OwnerFields(BaseModel):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, json_schema_extra=_describe_owner)
 
-    limits: LimitList | None = _optional("Limits of all its keys together; empty: none, `null`: the defaults.")
+    limits: LimitList | None = _optional(
+        "Limits of all its keys together; empty: it has no limit; `null`: those of the service."
+    )
     name: Name | None = _optional("A name for people.")
 
     def sent_fields(self) -> dict[str, Any]:

@@ -28,8 +28,6 @@ _STRING, _INTEGER = {"type": "string"}, {"type": "integer"}
 _DESCRIPTIONS = {
     "401": "No valid credentials were sent, or they cannot be used from here",
     "403": "The credentials are valid but not sufficient",
-    "404": "The key does not exist, or it belongs to another owner",
-    "409": "The status of the key does not allow this, or the owner has the maximum number of keys",
     "429": "A rate limit is used up, or the address is blocked",
     "503": "The credentials cannot be checked, or a change is stored but not yet effective everywhere",
 }
@@ -192,7 +190,7 @@ class SchemaCompleter:
         if MANAGER in found:
             for status in ("404", "409"):
                 if status in responses:
-                    responses[status] = self._refusal(status, reference)
+                    responses[status]["content"] = reference
         return used
 
     def _refusal(self, status: str, reference: dict[str, Any]) -> dict[str, Any]:

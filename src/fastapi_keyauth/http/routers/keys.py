@@ -32,9 +32,13 @@ from fastapi_keyauth.keys.owners import Owners
 from fastapi_keyauth.keys.queries import KeyQueries
 from fastapi_keyauth.settings.settings import KeyAuthSettings
 
-# Bodies and headers of these are added by http/openapi.py.
-_NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "No such key among those the caller may see"}}
-_CONFLICT: dict[int | str, dict[str, Any]] = {409: {"description": "The key is not active, or there are too many"}}
+# http/openapi.py adds their bodies.
+_NOT_FOUND: dict[int | str, dict[str, Any]] = {
+    404: {"description": "The key does not exist, or it belongs to another owner"}
+}
+_CONFLICT: dict[int | str, dict[str, Any]] = {
+    409: {"description": "The status of the key does not allow this, or the owner has the maximum number of keys"}
+}
 _Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Items on a page.")]
 _Cursor = Annotated[str | None, Query(max_length=200, description="`next_cursor` of the page before.")]
 _Reason = Annotated[Reason | None, Query(description="Why, for the key's history.")]

@@ -16,7 +16,7 @@ from fastapi_keyauth.http.routers.schemas import LimitStateOut, Moment
 from fastapi_keyauth.http.routers.strict_json_route import strict_json_route
 from fastapi_keyauth.keys.owners import Owners
 
-_NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "No such owner among those the caller may see"}}
+_NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "The caller may not act for this owner"}}
 
 
 class KeyCountsOut(BaseModel):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 from fastapi_keyauth.domain.keys import CreatedKey, Key
-from fastapi_keyauth.domain.limits import Algorithm
+from fastapi_keyauth.domain.limits import Algorithm, drop_defaults
 from fastapi_keyauth.domain.principals import KeyPrincipal
 from fastapi_keyauth.domain.validation import Reason, StrictInt
 
@@ -59,7 +59,7 @@ class LimitStateOut(BaseModel):
 
 
 class KeyOut(BaseModel):
-    """A key. Never its token."""
+    """A key, without its token."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -69,7 +69,7 @@ class KeyOut(BaseModel):
     environment: str
     hint: str = Field(description="The public part of the token and its last four characters.")
     scopes: list[str]
-    hourly_limit: int | None = Field(description="Requests per hour; null: no cap.")
+    hourly_limit: int | None = Field(description="Requests per hour; null: no such limit.")
     allowed_origins: list[str]
     allowed_ips: list[str]
     metadata: dict[str, Any]
@@ -80,18 +80,18 @@ class KeyOut(BaseModel):
     revoked_at: Moment | None
     last_used_at: Moment | None
     secrets: list[SecretOut] = Field(description="The live secrets, newest first; two while a rotation overlaps.")
-    limits: list[LimitOut] = Field(description="All its limits in force; empty: none.")
+    limits: list[LimitOut] = Field(description="All limits in force; empty: it has no limit.")
     created_by: str | None = Field(description="The actor that created it, such as `user:<id>` or `key:<id>`.")
 
 
 class CreatedKeyOut(KeyOut):
-    """A key that was just made or rotated, with its token: shown here and never again."""
+    """A key that was just created or rotated, with its token, which is shown only once."""
 
     token: str
 
     @classmethod
     def of(cls, created: CreatedKey) -> "CreatedKeyOut":
-        """Key and token, flat."""
+        """Return the fields of the key beside its token."""
         return cls(token=created.token, **_fields(created.key))
 
 
@@ -106,7 +106,7 @@ class CurrentKeyOut(KeyOut):
 
     @classmethod
     def of(cls, key: Key, principal: KeyPrincipal) -> "CurrentKeyOut":
-        """Key and what is left of its limits, flat."""
+        """Return the fields of the key beside what is left of its limits."""
         states = [LimitStateOut.model_validate(state) for state in principal.limits]
         return cls(remaining=principal.remaining, reset_at=principal.reset_at, limit_states=states, **_fields(key))
 
@@ -131,13 +131,13 @@ class UsageHourOut(BaseModel):
 
 
 class UsageOut(BaseModel):
-    """Usage, oldest hour first."""
+    """Usage by the hour, oldest first."""
 
     items: list[UsageHourOut]
 
 
 class EventOut(BaseModel):
-    """What was done to a key."""
+    """An entry of a key's history."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -159,11 +159,11 @@ class EventPageOut(BaseModel):
 
 
 class RotateIn(BaseModel):
-    """How a rotation goes."""
+    """Options of a rotation."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, json_schema_extra=drop_defaults)
 
     overlap_s: StrictInt = Field(
-        86_400, ge=0, le=604_800, description="Seconds for which the old secret keeps working."
+        86_400, ge=0, le=604_800, description="Seconds for which the old secret keeps working. Default: 86400."
     )
     reason: Reason | None = Field(None, description="Why the key is rotated, for its history.")
