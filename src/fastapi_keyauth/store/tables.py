@@ -185,7 +185,7 @@ class ChangeRow(_Base, table=True):
 
 
 class UsageRow(_Base, table=True):
-    """Requests of a key in one clock hour."""
+    """Requests of a key in one clock hour, as workers of version 0.1 count them; see ``UsageStore.carry_over``."""
 
     __tablename__ = "keyauth_usage"
     __table_args__ = (Index("ix_keyauth_usage_hour", "hour"),)
@@ -195,6 +195,59 @@ class UsageRow(_Base, table=True):
     """Hours since 1970-01-01T00:00Z."""
     admitted: int = Field(sa_column=Column(BigInteger, nullable=False))
     refused: int = Field(sa_column=Column(BigInteger, nullable=False))
+
+
+class UsageHourRow(_Base, table=True):
+    """Usage of a key in one clock hour, by unit and by where it was counted."""
+
+    __tablename__ = "keyauth_usage_hours"
+    __table_args__ = (Index("ix_keyauth_usage_hours_hour", "prefix", "hour"),)
+
+    key_id: str = Field(sa_column=Column(String(12), primary_key=True))
+    hour: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))
+    """Hours since 1970-01-01T00:00Z."""
+    unit: str = Field(sa_column=Column(String(32), primary_key=True))
+    prefix: str = Field(sa_column=Column(String(16), primary_key=True))
+    """The product that counted it. "": carried over from version 0.1, for a key that belongs to every product."""
+    source: str = Field(sa_column=Column(String(32), primary_key=True))
+    """Where it was counted; see ``store/usage.py``."""
+    units: int = Field(sa_column=Column(BigInteger, nullable=False))
+    refused: int = Field(sa_column=Column(BigInteger, nullable=False))
+
+
+class UsageDayRow(_Base, table=True):
+    """Usage of a key on a closed day, by unit. It never changes, except that an erasure replaces the owner."""
+
+    __tablename__ = "keyauth_usage_days"
+    __table_args__ = (
+        Index("ux_keyauth_usage_days", "prefix", "day", "key_id", "unit", unique=True),
+        Index("ix_keyauth_usage_days_key", "key_id", "day"),
+        Index("ix_keyauth_usage_days_owner", "owner_id", "day"),
+    )
+
+    id: int | None = Field(default=None, sa_column=Column(_Serial, primary_key=True, autoincrement=True))
+    prefix: str = Field(sa_column=Column(String(16), nullable=False))
+    day: int = Field(sa_column=Column(Integer, nullable=False))
+    """Days since 1970-01-01."""
+    owner_id: str = Field(sa_column=Column(String(255), nullable=False))
+    key_id: str = Field(sa_column=Column(String(12), nullable=False))
+    unit: str = Field(sa_column=Column(String(32), nullable=False))
+    units: int = Field(sa_column=Column(BigInteger, nullable=False))
+    refused: int = Field(sa_column=Column(BigInteger, nullable=False))
+
+
+class UsageClosingRow(_Base, table=True):
+    """How far the days of a product are closed."""
+
+    __tablename__ = "keyauth_usage_closings"
+
+    prefix: str = Field(sa_column=Column(String(16), primary_key=True))
+    since: int = Field(sa_column=Column(Integer, nullable=False))
+    """The first day on which usage was counted, in days since 1970."""
+    open_day: int = Field(sa_column=Column(Integer, nullable=False))
+    """The first day that is not closed. Days before are closed."""
+    leased_until: datetime | None = Field(default=None, sa_column=Column(UTCDateTime))
+    """Until when a worker prepares the next closing, so that the others do not do the same work."""
 
 
 class WriterRow(_Base, table=True):

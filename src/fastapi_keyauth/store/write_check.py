@@ -21,10 +21,13 @@ TABLE_PRIVILEGES: Mapping[str, tuple[str, ...]] = {
     "keyauth_secrets": _NO_DELETE,
     "keyauth_sessions": _ALL,
     "keyauth_usage": _ALL,
+    "keyauth_usage_closings": _NO_DELETE,
+    "keyauth_usage_days": _NO_DELETE,
+    "keyauth_usage_hours": _ALL,
     "keyauth_writers": _ALL,
 }
 """What the statements of this package require on PostgreSQL. ``docs/deployment.md`` has the same as GRANT."""
-NUMBERED_TABLES = ("keyauth_changes", "keyauth_events", "keyauth_secrets")
+NUMBERED_TABLES = ("keyauth_changes", "keyauth_events", "keyauth_secrets", "keyauth_usage_days")
 """Tables whose column ``id`` has a sequence, which requires ``USAGE``."""
 
 # A table that does not exist is left out: the revision of the tables is checked elsewhere.

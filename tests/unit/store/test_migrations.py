@@ -18,7 +18,7 @@ from sqlalchemy.engine.reflection import Inspector
 
 from fastapi_keyauth import KeyAuth, KeyAuthSettings, SetupError
 from fastapi_keyauth.store import Database, schema, upgrade
-from fastapi_keyauth.store.tables import EventRow, UsageRow, metadata, table
+from fastapi_keyauth.store.tables import EventRow, UsageHourRow, metadata, table
 from tests.helpers.keys import authenticate
 from tests.helpers.old_database import (
     KEY_ID,
@@ -94,8 +94,8 @@ async def test_rows_survive_the_way_from_the_first_tables(database_url: str, is_
         (f"key:{KEY_ID}", False),
         ("user:ada", False),
     ]
-    counts = await run(database_url, lambda connection: connection.execute(table(UsageRow).select()).all())
-    assert (KEY_ID, 1, 2**40, 0) in [tuple(row) for row in counts]
+    hours = await run(database_url, lambda connection: connection.execute(table(UsageHourRow).select()).all())
+    assert (KEY_ID, 1, "requests", "", "v0.1", 2**40, 0) in [tuple(row) for row in hours]
 
 
 async def test_tables_that_are_behind_stop_the_start_with_a_sentence(database_url: str) -> None:
