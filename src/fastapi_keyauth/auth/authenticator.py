@@ -19,33 +19,27 @@ A row that was read before this request began is trusted only if the limiter con
 changed since before the row was read. A row that was read for this request needs no such check.
 """
 
-import json
-import secrets
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
-from datetime import UTC, datetime
-from functools import lru_cache
-from typing import Any
+from datetime import datetime
+from typing import Any, NoReturn
 
 from starlette.requests import HTTPConnection
 
-from fastapi_keyauth.auth.credentials import Credentials
+from fastapi_keyauth.auth.charges import raise_cost
 from fastapi_keyauth.auth.key_cache import VerifiedKey
 from fastapi_keyauth.auth.request_context import AuthContext
+from fastapi_keyauth.auth.row_checks import find_fault, refuse_limited
 from fastapi_keyauth.auth.sessions import SessionGate
 from fastapi_keyauth.auth.verifier import Verifier
-from fastapi_keyauth.domain.ip_addresses import is_in, parse_networks
 from fastapi_keyauth.domain.keys import KeySnapshot
-from fastapi_keyauth.domain.limit_sets import ONE_REQUEST, Cost, highest_cost
-from fastapi_keyauth.domain.principals import KeyPrincipal, KeyPrincipalDraft, SessionPrincipal
+from fastapi_keyauth.domain.limit_sets import ONE_REQUEST, Cost
+from fastapi_keyauth.domain.principals import KeyPrincipal, SessionPrincipal, principal_of
 from fastapi_keyauth.domain.token_mistakes import find_placeholder
 from fastapi_keyauth.domain.tokens import TokenFormError, token_digest
 from fastapi_keyauth.domain.units import REQUESTS
 from fastapi_keyauth.errors import (
     AddressBlocked,
-    AddressNotAllowed,
-    DisabledApiKey,
-    ExpiredApiKey,
     InsufficientScope,
     InvalidApiKey,
     KeyAuthError,
@@ -53,22 +47,15 @@ from fastapi_keyauth.errors import (
     MalformedApiKey,
     MissingApiKey,
     MissingSession,
-    OriginNotAllowed,
-    OwnerSuspended,
-    RateLimitExceeded,
-    RevokedApiKey,
     SessionRequired,
 )
-from fastapi_keyauth.limiter import Decision, LimitCheck, Limiter, Verdict
-from fastapi_keyauth.limiter.protocol import Charge
+from fastapi_keyauth.limiter import Decision, LimitCheck, Limiter
+from fastapi_keyauth.limiter.protocol import BLOCKED, LIMITED, STALE
 from fastapi_keyauth.store.usage_buffer import UsageRecorder
 from fastapi_keyauth.telemetry.counters import Counters
 
 ANY_KEY = "any"
 """The key id of a check that concerns no key yet, only the address. No key has this id."""
-
-CHARGE_KEPT_S = 60
-"""Seconds for which a charge of more than one request is known, so that a call that is sent twice charges once."""
 
 
 class Authenticator:
@@ -97,62 +84,60 @@ class Authenticator:
         self._counters = counters
 
     async def authenticate_key(self, context: AuthContext) -> KeyPrincipal:
-        """Run checks 1 to 7. For a token that this process has verified before, that is one call of the limiter.
-
-        It is one coroutine, since resuming a request passes through every coroutine that waits.
+        """Run checks 1 to 7, and wait for them.
 
         Raises:
             Refusal: The first finding.
             TemporarilyUnavailable: If the store or the limiter is unavailable.
         """
-        outcome = context._key_outcome
+        outcome = self.start(context)
+        return outcome if isinstance(outcome, KeyPrincipal) else await outcome
+
+    def start(self, context: AuthContext) -> KeyPrincipal | Coroutine[Any, Any, KeyPrincipal]:
+        """Run checks 1 to 7 as far as they go without waiting.
+
+        Returns:
+            The principal, if this process has verified the token before and the limiter decides by itself. Otherwise
+            the rest of the checks, to be awaited: it returns and raises what ``authenticate_key`` does.
+
+        Raises:
+            Refusal: The first finding.
+        """
+        outcome = context.key_outcome
         if outcome is not None:
             if isinstance(outcome, KeyAuthError):
                 raise outcome
             return outcome
+        token = context.credentials.token
+        if token is None:
+            return self._complete(context, self._refuse_unreadable(context))
         try:
-            credentials = context.credentials
-            if credentials.token is None:
-                raise await self._refuse_unreadable(credentials, context)
             bucket = self._bucket_of(context)
             if bucket is not None:
                 blocked_s = self.limiter.known_block_s(bucket)
                 if blocked_s is not None:
                     raise AddressBlocked(blocked_s)
-            digest = token_digest(credentials.token)
+            digest = token_digest(token)
             verified = self._verifier.find_verified(digest)
             if verified is None:
-                principal = await self._admit_unseen(context, credentials.token, digest)
-            else:
-                context.key = key = verified.key
-                finding = self.find_fault(key, context) if verified.has_conditions else None
-                cost = context.cost if finding is None else None
-                age_s = self._verifier.age_s(verified)
-                # As LimitCheck(...) does it, without the function of Python's around it.
-                ask = tuple.__new__(
-                    LimitCheck,
-                    (
-                        key.id,
-                        bucket,
-                        key.limits,
-                        cost,
-                        verified.generation,
-                        age_s,
-                        False,
-                        key.owner_id,
-                        context.charge,
-                    ),
-                )
-                seen = await self.limiter.check(ask)
-                if seen.verdict is Verdict.STALE:
-                    principal = await self._admit_again(context, key.id, credentials.token, digest, seen)
-                else:
-                    principal = self._conclude(context, key, finding, seen)
-                    self._counters.admitted_from_memory += 1
+                return self._complete(context, self._admit_unseen(context, token, digest))
+            context.key = key = verified.key
+            finding = self.find_fault(key, context) if verified.has_conditions else None
+            cost = context.cost if finding is None else None
+            age_s = self._verifier.age_s(verified)
+            # As LimitCheck(...) does it, without the function of Python's around it.
+            question = tuple.__new__(
+                LimitCheck,
+                (key.id, bucket, key.limits, cost, verified.generation, age_s, False, key.owner_id, context.charge),
+            )
+            seen = self.limiter.try_decide(question)
+            if seen is None or seen.verdict is STALE:
+                return self._complete(context, self._admit_verified(context, key, finding, question, token, digest))
+            principal = context.key_outcome = self._conclude(context, key, finding, seen)
         except KeyAuthError as error:
-            context._key_outcome = error
+            context.key_outcome = error
             raise
-        context._key_outcome = principal
+        self._counters.admitted_from_memory += 1
         return principal
 
     async def raise_cost(self, context: AuthContext, cost: Cost) -> None:
@@ -163,22 +148,13 @@ class Authenticator:
                 difference.
             LimiterUnavailable: If the limiter is unavailable.
         """
-        before, context.cost = context.cost, highest_cost(context.cost, cost) if context.has_cost else cost
-        context.has_cost = True
-        if context.cost != ONE_REQUEST and context.charge is None:
-            context.charge = Charge(secrets.token_hex(8), CHARGE_KEPT_S)
-        key = context.key
-        if key is None or not isinstance(context._key_outcome, KeyPrincipal) or context.cost == before:
+        question = raise_cost(context, cost)
+        if question is None or context.key is None:
             return
-        charged = dict(before)
-        rest = tuple((unit, max(0, number - charged.get(unit, 0))) for unit, number in context.cost)
-        charge = Charge(secrets.token_hex(8), CHARGE_KEPT_S)
-        ask = LimitCheck(key.id, None, key.limits, rest, "", 0.0, True, key.owner_id, charge)
-        decision = await self.limiter.check(ask)
-        context.decision = decision
-        if decision.verdict is Verdict.LIMITED:
-            raise refuse_limited(key, decision)
-        self._usage.admitted(key, decision.hour, dict(rest).get(REQUESTS, 0))
+        context.decision = decision = await self.limiter.check(question)
+        if decision.verdict is LIMITED:
+            raise refuse_limited(context.key, decision)
+        self._usage.admitted(context.key, decision.hour, _requests_in(question.cost or ()))
 
     async def authenticate_session(
         self, context: AuthContext, connection: HTTPConnection, key: KeyPrincipal | None
@@ -198,13 +174,13 @@ class Authenticator:
         """
         if not context.credentials.has_session:
             raise MissingSession if key is None else SessionRequired
-        outcome = context._session_outcome
+        outcome = context.session_outcome
         if outcome is None:
             try:
                 outcome = await self._sessions.authenticate(context.credentials.session, connection)
             except KeyAuthError as error:
                 outcome = error
-            context._session_outcome = outcome
+            context.session_outcome = outcome
         if isinstance(outcome, KeyAuthError):
             raise outcome
         return outcome if key is None else replace(outcome, key=key)
@@ -220,15 +196,37 @@ class Authenticator:
         if missing:
             raise InsufficientScope(missing, key_id=principal.id if isinstance(principal, KeyPrincipal) else None)
 
-    async def _admit_again(
-        self, context: AuthContext, key_id: str, text: str, digest: bytes, seen: Decision
+    @staticmethod
+    async def _complete(context: AuthContext, rest: Coroutine[Any, Any, KeyPrincipal]) -> KeyPrincipal:
+        """Await the rest of the checks, and note the outcome."""
+        try:
+            principal = await rest
+        except KeyAuthError as error:
+            context.key_outcome = error
+            raise
+        context.key_outcome = principal
+        return principal
+
+    async def _admit_verified(
+        self,
+        context: AuthContext,
+        key: KeySnapshot,
+        finding: KeyRefusal | None,
+        question: LimitCheck,
+        text: str,
+        digest: bytes,
     ) -> KeyPrincipal:
-        """Run checks 4 to 7 for a token whose key may have changed since its row was read."""
+        """Run checks 2 to 7 for a token that was verified before; the key may have changed since its row was read."""
+        seen = await self.limiter.check(question)
+        if seen.verdict is not STALE:
+            principal = self._conclude(context, key, finding, seen)
+            self._counters.admitted_from_memory += 1
+            return principal
         self._counters.stale += 1
         context.key = None
         location = self._verifier.locate(text, digest)
-        reading = self._verifier.read(location, key_id, seen.generation, seen.share_s)
-        return await self._admit_by_row(context, key_id, reading, seen)
+        reading = self._verifier.read(location, key.id, seen.generation, seen.share_s)
+        return await self._admit_by_row(context, key.id, reading, seen)
 
     async def _admit_unseen(self, context: AuthContext, text: str, digest: bytes) -> KeyPrincipal:
         """Run checks 2 to 7 for a token not verified before.
@@ -248,7 +246,7 @@ class Authenticator:
             raise MalformedApiKey(str(error), begins_block=await self._count_failure(context)) from None
         bucket = self._bucket_of(context)
         seen = await self.limiter.check(LimitCheck(location.key_id or ANY_KEY, bucket))
-        if seen.verdict is Verdict.BLOCKED:
+        if seen.verdict is BLOCKED:
             raise AddressBlocked(seen.wait_s)
         self._counters.missed += 1
         key_id = location.key_id
@@ -287,12 +285,13 @@ class Authenticator:
         self._counters.admitted_by_row += 1
         return principal
 
-    async def _refuse_unreadable(self, credentials: Credentials, context: AuthContext) -> KeyRefusal:
-        """Return the refusal of a request without exactly one well-formed token."""
+    async def _refuse_unreadable(self, context: AuthContext) -> NoReturn:
+        """Refuse a request without exactly one well-formed token."""
+        credentials = context.credentials
         if credentials.token_problem is None:
-            return MissingApiKey(credentials.has_session)
+            raise MissingApiKey(credentials.has_session)
         begins_block = await self._count_failure(context)
-        return MalformedApiKey(credentials.token_problem, begins_block=begins_block)
+        raise MalformedApiKey(credentials.token_problem, begins_block=begins_block)
 
     def _bucket_of(self, context: AuthContext) -> str | None:
         """Return the name under which blocks of the address are stored, or None if blocks do not apply yet."""
@@ -302,7 +301,7 @@ class Authenticator:
         """Refuse a request without a valid key if its address is blocked. Count nothing."""
         if context.address is not None:
             seen = await self.limiter.check(LimitCheck(ANY_KEY, context.address.bucket))
-            if seen.verdict is Verdict.BLOCKED:
+            if seen.verdict is BLOCKED:
                 raise AddressBlocked(seen.wait_s)
 
     async def _count_failure(self, context: AuthContext) -> bool:
@@ -316,74 +315,25 @@ class Authenticator:
 
     def find_fault(self, key: KeySnapshot, context: AuthContext) -> KeyRefusal | None:
         """Return the finding of checks 5 and 6 on a row, or None."""
-        inactive = find_inactive(key, self._now())
-        if inactive is not None:
-            return inactive
-        if key.allowed_origins and context.origin is not None and context.origin not in key.allowed_origins:
-            return OriginNotAllowed(key.id)
-        if key.allowed_ips:
-            ip = None if context.address is None else context.address.ip
-            if ip is None or not is_in(ip, parse_networks(key.allowed_ips)):
-                return AddressNotAllowed(key.id)
-        return None
+        return find_fault(key, self._now(), context)
 
     def _conclude(
         self, context: AuthContext, key: KeySnapshot, finding: KeyRefusal | None, decision: Decision
     ) -> KeyPrincipal:
         """Refuse because of a block, the finding, or a limit; or admit."""
-        if decision.verdict is Verdict.BLOCKED:
+        if decision.verdict is BLOCKED:
             context.key = None  # its secret was not checked, so the response must not depend on the key
             raise AddressBlocked(decision.wait_s)
         if finding is not None:
             self._usage.refused(key, decision.hour)
             raise finding
         context.decision = decision
-        if decision.verdict is Verdict.LIMITED:
+        if decision.verdict is LIMITED:
             self._usage.refused(key, decision.hour)
             raise refuse_limited(key, decision)
-        self._usage.admitted(
-            key, decision.hour, 1 if context.cost is ONE_REQUEST else dict(context.cost).get(REQUESTS, 0)
-        )
-        limits, states = key.limits, decision.states
-        tightest = 0 if limits.only else limits.find_tightest(states)
-        return KeyPrincipalDraft(
-            key.id,
-            key.name,
-            key.owner_id,
-            key.environment,
-            key.scopes,
-            json.loads(key.metadata_json) if key.metadata_json else {},
-            key.expires_at,
-            key.hourly_limit,
-            None if tightest is None else states[3 * tightest],
-            None if tightest is None else _utc(states[3 * tightest + 2]),
-            limits,
-            states,
-        ).freeze()
+        self._usage.admitted(key, decision.hour, 1 if context.cost is ONE_REQUEST else _requests_in(context.cost))
+        return principal_of(key, decision.states)
 
 
-def find_inactive(key: KeySnapshot, now: datetime) -> KeyRefusal | None:
-    """Check 5 on a row."""
-    status = key.status(now)
-    if status != "active":
-        return {"disabled": DisabledApiKey, "revoked": RevokedApiKey, "expired": ExpiredApiKey}[status](key.id)
-    return OwnerSuspended(key.id) if key.is_owner_suspended else None
-
-
-def refuse_limited(key: KeySnapshot, decision: Decision) -> RateLimitExceeded:
-    """Return the refusal by the limits that have no room."""
-    limits = key.limits
-    exhausted = decision.states[3 * len(limits.all) :]
-    return RateLimitExceeded(
-        decision.wait_s,
-        key.hourly_limit or 0,
-        key.id,
-        violated_policies=[limits.names[position] for position in exhausted],
-        reason=limits.describe_exhausted(exhausted),
-        evidence=(key, decision),
-    )
-
-
-@lru_cache(maxsize=8)
-def _utc(seconds: int) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
+def _requests_in(cost: Cost) -> int:
+    return dict(cost).get(REQUESTS, 0)

@@ -21,11 +21,10 @@ class AuthContext:
         has_cost: Whether a requirement has set the cost.
         charge: The name of its charge, if a lost connection must not charge it twice.
         takes_key, takes_session: What the route accepts; for the challenges of a 401.
+        key_outcome, session_outcome: What the checks of the key and of the session found. None: not checked yet.
     """
 
     __slots__ = (
-        "_key_outcome",
-        "_session_outcome",
         "address",
         "charge",
         "cost",
@@ -33,7 +32,9 @@ class AuthContext:
         "decision",
         "has_cost",
         "key",
+        "key_outcome",
         "origin",
+        "session_outcome",
         "takes_key",
         "takes_session",
     )
@@ -49,5 +50,5 @@ class AuthContext:
         self.charge: Charge | None = None
         self.takes_key = False
         self.takes_session = False
-        self._key_outcome: KeyPrincipal | KeyAuthError | None = None
-        self._session_outcome: SessionPrincipal | KeyAuthError | None = None
+        self.key_outcome: KeyPrincipal | KeyAuthError | None = None
+        self.session_outcome: SessionPrincipal | KeyAuthError | None = None

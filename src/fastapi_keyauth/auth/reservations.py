@@ -6,7 +6,8 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any
 
-from fastapi_keyauth.auth.authenticator import Authenticator, find_inactive, refuse_limited
+from fastapi_keyauth.auth.authenticator import Authenticator
+from fastapi_keyauth.auth.row_checks import find_inactive, refuse_limited
 from fastapi_keyauth.domain.limit_sets import Cost, parse_cost
 from fastapi_keyauth.domain.principals import KeyPrincipal
 from fastapi_keyauth.errors import KeyNotFound

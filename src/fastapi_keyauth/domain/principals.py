@@ -1,10 +1,13 @@
 """Principals: the callers that dependencies return, and their scopes."""
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
+from fastapi_keyauth.domain.keys import KeySnapshot
 from fastapi_keyauth.domain.limit_sets import NO_LIMITS, LimitSet, LimitState
 
 ALL = "*"
@@ -64,30 +67,44 @@ class KeyPrincipal:
         return holds(self.scopes, scope)
 
 
-@dataclass(slots=True)
-class KeyPrincipalDraft:
-    """The fields of a ``KeyPrincipal``, in its order, not frozen yet.
+class _Draft:
+    """A ``KeyPrincipal`` that is not frozen yet."""
 
-    A frozen dataclass sets each of its fields by a call, which takes five times as long, and every request creates one.
+    __slots__ = KeyPrincipal.__slots__
+
+
+def principal_of(key: KeySnapshot, states: Sequence[int]) -> KeyPrincipal:
+    """Return the principal of an admitted request.
+
+    Args:
+        key: The key.
+        states: What was left of its limits after the request; see ``Decision``.
     """
+    limits = key.limits
+    tightest = 0 if limits.only else limits.find_tightest(states)
+    # A frozen dataclass sets each of its fields by a call, which takes five times as long. Python allows an object to
+    # change to a class with the same slots.
+    draft: Any = _Draft()
+    draft.id = key.id
+    draft.name = key.name
+    draft.owner_id = key.owner_id
+    draft.environment = key.environment
+    draft.scopes = key.scopes
+    draft.metadata = json.loads(key.metadata_json) if key.metadata_json else {}
+    draft.expires_at = key.expires_at
+    draft.hourly_limit = key.hourly_limit
+    draft.remaining = None if tightest is None else states[3 * tightest]
+    draft.reset_at = None if tightest is None else _utc(states[3 * tightest + 2])
+    draft._limits = limits
+    draft._states = states
+    draft.__class__ = KeyPrincipal
+    principal: KeyPrincipal = draft
+    return principal
 
-    id: str
-    name: str
-    owner_id: str
-    environment: str
-    scopes: frozenset[str]
-    metadata: dict[str, Any]
-    expires_at: datetime | None
-    hourly_limit: int | None
-    remaining: int | None
-    reset_at: datetime | None
-    _limits: LimitSet
-    _states: Sequence[int]
 
-    def freeze(self) -> KeyPrincipal:
-        """Return this object as a principal: Python allows an object to change to a class with the same slots."""
-        self.__class__ = KeyPrincipal  # type: ignore[assignment]  # the slots are the same, which mypy does not check
-        return self  # type: ignore[return-value]
+@lru_cache(maxsize=8)
+def _utc(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 @dataclass(frozen=True, slots=True)

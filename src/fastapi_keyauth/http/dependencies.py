@@ -8,6 +8,8 @@ from fastapi.openapi.models import APIKey, APIKeyIn, HTTPBearer
 from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
+from typing_extensions import override
 
 from fastapi_keyauth.auth.request_context import AuthContext
 from fastapi_keyauth.domain.limit_sets import ONE_REQUEST, Cost
@@ -25,11 +27,13 @@ class _Requirement(SecurityBase, Generic[Principal]):
     Attributes:
         handler: Request handler of its ``KeyAuth``.
         takes_key: Whether the route accepts an API key.
+        requires_key: Whether it accepts no request without one.
         takes_session: Whether the route accepts a session.
     """
 
     scheme: str
     takes_key = True
+    requires_key = True
     takes_session = False
 
     def __init__(
@@ -65,16 +69,31 @@ class _Requirement(SecurityBase, Generic[Principal]):
         context = self.handler.get_context(connection)
         context.takes_key |= self.takes_key
         context.takes_session |= self.takes_session
+        required = [*self.required_scopes, *scopes.scopes]
+        key: KeyPrincipal | None = None
         try:
-            has_cost = self.handler.costs.has_any or self.cost != ONE_REQUEST
-            if has_cost and self.takes_key and context.credentials.has_token:
-                await self._authenticator.raise_cost(context, self.handler.costs.find(connection.scope, self.cost))
-            return await self._authenticate(context, connection, [*self.required_scopes, *scopes.scopes])
+            if self.takes_key and (self.requires_key or context.credentials.has_token):
+                if self.handler.costs.has_any or self.cost != ONE_REQUEST:
+                    await self._raise_cost(context, connection.scope)
+                outcome = self._authenticator.start(context)
+                key = outcome if isinstance(outcome, KeyPrincipal) else await outcome
+            if self.takes_session:
+                return await self._with_session(context, connection, key, required)
+            if required and key is not None:
+                self._authenticator.check_scopes(required, key)
         except KeyAuthError as error:
             self.handler.bind(error, context, connection.scope)
             raise
+        return key  # type: ignore[return-value]  # what the subclass says: None only if it does not require a key
 
-    async def _authenticate(self, context: AuthContext, connection: HTTPConnection, scopes: list[str]) -> Principal:
+    async def _raise_cost(self, context: AuthContext, scope: Scope) -> None:
+        if context.credentials.has_token:
+            await self._authenticator.raise_cost(context, self.handler.costs.find(scope, self.cost))
+
+    async def _with_session(
+        self, context: AuthContext, connection: HTTPConnection, key: KeyPrincipal | None, scopes: list[str]
+    ) -> Principal:
+        """Return the principal of a route that accepts sessions. The key was admitted; None: it has none."""
         raise NotImplementedError
 
 
@@ -89,12 +108,6 @@ class RequireKey(_Requirement[KeyPrincipal]):
 
     scheme = KEY
 
-    async def _authenticate(self, context: AuthContext, connection: HTTPConnection, scopes: list[str]) -> KeyPrincipal:
-        principal = await self._authenticator.authenticate_key(context)
-        if scopes:
-            self._authenticator.check_scopes(scopes, principal)
-        return principal
-
 
 class OptionalKey(_Requirement[KeyPrincipal | None]):
     """Dependency on an API key, if one was sent. Returns a ``KeyPrincipal``, or None if no token was sent.
@@ -105,15 +118,7 @@ class OptionalKey(_Requirement[KeyPrincipal | None]):
     """
 
     scheme = OPTIONAL_KEY
-
-    async def _authenticate(
-        self, context: AuthContext, connection: HTTPConnection, scopes: list[str]
-    ) -> KeyPrincipal | None:
-        if not context.credentials.has_token:
-            return None
-        principal = await self._authenticator.authenticate_key(context)
-        self._authenticator.check_scopes(scopes, principal)
-        return principal
+    requires_key = False
 
 
 class RequireSession(_Requirement[SessionPrincipal]):
@@ -128,10 +133,12 @@ class RequireSession(_Requirement[SessionPrincipal]):
 
     scheme = SESSION
     takes_key = False
+    requires_key = False
     takes_session = True
 
-    async def _authenticate(
-        self, context: AuthContext, connection: HTTPConnection, scopes: list[str]
+    @override
+    async def _with_session(
+        self, context: AuthContext, connection: HTTPConnection, key: KeyPrincipal | None, scopes: list[str]
     ) -> SessionPrincipal:
         principal = await self._authenticator.authenticate_session(context, connection, None)
         self._authenticator.check_scopes(scopes, principal)
@@ -151,13 +158,14 @@ class RequireKeyAndSession(_Requirement[SessionPrincipal]):
     scheme = KEY_AND_SESSION
     takes_session = True
 
-    async def _authenticate(
-        self, context: AuthContext, connection: HTTPConnection, scopes: list[str]
+    @override
+    async def _with_session(
+        self, context: AuthContext, connection: HTTPConnection, key: KeyPrincipal | None, scopes: list[str]
     ) -> SessionPrincipal:
-        key = await self._authenticator.authenticate_key(context)
         principal = await self._authenticator.authenticate_session(context, connection, key)
         # The response is the same whether the key or the session lacks the scope.
-        self._authenticator.check_scopes(scopes, key)
+        if key is not None:
+            self._authenticator.check_scopes(scopes, key)
         self._authenticator.check_scopes(scopes, principal)
         return principal
 
@@ -175,14 +183,16 @@ class RequireKeyOrSession(_Requirement[KeyPrincipal | SessionPrincipal]):
     """
 
     scheme = EITHER
+    requires_key = False
     takes_session = True
 
-    async def _authenticate(
-        self, context: AuthContext, connection: HTTPConnection, scopes: list[str]
+    @override
+    async def _with_session(
+        self, context: AuthContext, connection: HTTPConnection, key: KeyPrincipal | None, scopes: list[str]
     ) -> KeyPrincipal | SessionPrincipal:
         principal: KeyPrincipal | SessionPrincipal
-        if context.credentials.has_token:
-            principal = await self._authenticator.authenticate_key(context)
+        if key is not None:
+            principal = key
         elif context.credentials.has_session:
             principal = await self._authenticator.authenticate_session(context, connection, None)
         else:
@@ -198,14 +208,14 @@ class RequireManager(_Requirement[KeyPrincipal | SessionPrincipal]):
     """
 
     scheme = MANAGER
+    requires_key = False
     takes_session = True
 
-    async def _authenticate(
-        self, context: AuthContext, connection: HTTPConnection, scopes: list[str]
+    @override
+    async def _with_session(
+        self, context: AuthContext, connection: HTTPConnection, key: KeyPrincipal | None, scopes: list[str]
     ) -> KeyPrincipal | SessionPrincipal:
-        credentials = context.credentials
-        key = await self._authenticator.authenticate_key(context) if credentials.has_token else None
-        if credentials.has_session:
+        if context.credentials.has_session:
             return await self._authenticator.authenticate_session(context, connection, key)
         if key is None:
             raise MissingCredentials

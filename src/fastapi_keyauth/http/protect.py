@@ -10,6 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_keyauth.auth.request_context import AuthContext
+from fastapi_keyauth.domain.principals import KeyPrincipal
 from fastapi_keyauth.errors import KeyAuthError
 from fastapi_keyauth.http.host_cors import has_cors_middleware
 from fastapi_keyauth.http.paths import path_in_app
@@ -91,7 +92,8 @@ class ProtectMiddleware:
         context: AuthContext = self._handler.begin(scope)
         context.takes_key = True
         try:
-            principal = await self._handler.authenticator.authenticate_key(context)
+            outcome = self._handler.authenticator.start(context)
+            principal = outcome if isinstance(outcome, KeyPrincipal) else await outcome
         except KeyAuthError as error:
             await self._with_cors(partial(self._handler.refuse, error, context))(scope, receive, send)
             return

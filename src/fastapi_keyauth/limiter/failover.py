@@ -77,9 +77,13 @@ class FailoverLimiter(Limiter):
             return self.primary.check(question)
         return self._local_for(question, LimiterUnavailable("outage")).check(question)
 
+    @override
+    def try_decide(self, question: LimitCheck) -> Decision | None:
+        return None if self._breaker.is_open else self.primary.try_decide(question)
+
     def _decide_locally(self, question: LimitCheck, error: LimiterUnavailable) -> Decision:
         self._breaker.report_failure(error)
-        return self._local_for(question, error).decide(question)
+        return self._local_for(question, error).try_decide(question)
 
     @override
     def known_block_s(self, bucket: str) -> int | None:

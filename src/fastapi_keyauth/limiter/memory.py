@@ -11,7 +11,19 @@ from fastapi_keyauth.domain.limit_sets import ONE_REQUEST
 from fastapi_keyauth.domain.limits import MAX_LIMITS, Limit
 from fastapi_keyauth.domain.units import HOUR_MS, HOUR_S
 from fastapi_keyauth.limiter.counters import Counter, Room, states_of
-from fastapi_keyauth.limiter.protocol import SETTLED_S, Charge, Decision, LimitCheck, Limiter, Policy, Verdict, ceil_s
+from fastapi_keyauth.limiter.protocol import (
+    ADMITTED,
+    BLOCKED,
+    LIMITED,
+    SETTLED_S,
+    STALE,
+    Charge,
+    Decision,
+    LimitCheck,
+    Limiter,
+    Policy,
+    ceil_s,
+)
 from fastapi_keyauth.settings.checks import CheckWarning
 
 MAX_ADDRESSES = 100_000
@@ -95,31 +107,32 @@ class MemoryLimiter(Limiter):
 
     @override
     async def check(self, question: LimitCheck) -> Decision:
-        return self.decide(question)
+        return self.try_decide(question)
 
-    def decide(self, question: LimitCheck) -> Decision:
-        """Decide as ``check`` does. It never awaits, so comparing and counting are atomic."""
+    @override
+    def try_decide(self, question: LimitCheck) -> Decision:
+        """Decide. It never awaits, so comparing and counting are atomic."""
         now_ms = int(self._clock() * 1000)
         hour = now_ms // HOUR_MS
-        if question.bucket is not None and question.bucket in self._attempts:
-            blocked_ms = self._blocked_ms(question.bucket, now_ms)
+        _, bucket, limits, cost, known_generation, age_s, is_fresh, _, charge = question
+        if bucket is not None and bucket in self._attempts:
+            blocked_ms = self._blocked_ms(bucket, now_ms)
             if blocked_ms:
-                return Decision(Verdict.BLOCKED, wait_s=ceil_s(blocked_ms), hour=hour)
+                return Decision(BLOCKED, wait_s=ceil_s(blocked_ms), hour=hour)
         key, owner = self._find_holders(question)
         if key is None or owner is None:
-            return Decision(Verdict.STALE, hour=hour, share_s=self._max_age_s)
+            return Decision(STALE, hour=hour, share_s=self._max_age_s)
         generation = f"{key.generation}.{owner.generation}"
-        if not question.is_fresh and (
-            generation != question.generation or question.age_s is None or question.age_s >= self._max_age_s
-        ):
-            return Decision(Verdict.STALE, generation, hour=hour, share_s=self._max_age_s)
-        if question.cost is None:
-            return Decision(Verdict.ADMITTED, generation, ceil_s((hour + 1) * HOUR_MS - now_ms), hour)
-        if question.limits.one_hour and question.cost == ONE_REQUEST and question.charge is None:
+        if not is_fresh and (generation != known_generation or age_s is None or age_s >= self._max_age_s):
+            return Decision(STALE, generation, hour=hour, share_s=self._max_age_s)
+        if cost is None:
+            return Decision(ADMITTED, generation, ceil_s((hour + 1) * HOUR_MS - now_ms), hour)
+        if limits.one_hour and cost == ONE_REQUEST and charge is None:
             counter = key.counters.get("")
             # Fast path for the most frequent check: one request against an hourly limit, in the current hour.
-            if counter is not None and counter.number == hour and counter.used < question.limits.all[0].limit:
-                return _charge_hour(question.limits.all[0].limit, counter, generation, now_ms)
+            if counter is not None and counter.number == hour and counter.used < limits.all[0].limit:
+                counter.used += 1
+                return _admit_in_hour(hour, limits.all[0].limit - counter.used, generation, now_ms)
         return self._charge(question, key, owner, generation, now_ms)
 
     def _find_holders(self, question: LimitCheck) -> tuple[_Holder | None, _Holder | None]:
@@ -149,7 +162,7 @@ class MemoryLimiter(Limiter):
             states = states_of(rooms, costs, is_charged=False)
             exhausted = [position for position, cost in enumerate(costs) if rooms[position].free < cost]
             wait_s = max(states[3 * position + 1] for position in exhausted)
-            return Decision(Verdict.LIMITED, generation, wait_s, hour, states=states + exhausted)
+            return Decision(LIMITED, generation, wait_s, hour, states=states + exhausted)
         else:
             for room, cost in zip(rooms, costs, strict=True):
                 room.counter.charge(cost)
@@ -160,7 +173,7 @@ class MemoryLimiter(Limiter):
                 )
         states = states_of(rooms, costs, is_charged=True)
         wait_s = states[1] if states else ceil_s((hour + 1) * HOUR_MS - now_ms)
-        return Decision(Verdict.ADMITTED, generation, wait_s, hour, states=states)
+        return Decision(ADMITTED, generation, wait_s, hour, states=states)
 
     def _was_charged(self, charge: Charge, rooms: list[Room], costs: Sequence[int], now_ms: int) -> bool:
         """Return whether nothing is left to charge: the charge was made before, or this call settles it."""
@@ -245,10 +258,11 @@ class MemoryLimiter(Limiter):
         return max(0, attempts.blocked_until_ms - now_ms)
 
 
-def _charge_hour(limit: int, counter: Counter, generation: str, now_ms: int) -> Decision:
-    """Charge one request to a counter of a fixed hour that has room, as ``MemoryLimiter._charge`` does."""
-    counter.used += 1
-    hour = counter.number
+def _admit_in_hour(hour: int, remaining: int, generation: str, now_ms: int) -> Decision:
+    """Return the decision on a request that was charged to a limit of a fixed hour, as ``MemoryLimiter._charge`` does.
+
+    It is built like Decision(...), but without a call of its Python-level __new__ for each request.
+    """
     end_s = (hour + 1) * HOUR_S
     wait_s = end_s - now_ms // 1000  # whole seconds, rounded up
-    return Decision(Verdict.ADMITTED, generation, wait_s, hour, states=(limit - counter.used, wait_s, end_s))
+    return tuple.__new__(Decision, (ADMITTED, generation, wait_s, hour, 0.0, (remaining, wait_s, end_s)))

@@ -26,6 +26,10 @@ class Verdict(IntEnum):
     """The key or its owner may have changed since the row was read: read it again. Nothing was charged."""
 
 
+ADMITTED, LIMITED, BLOCKED, STALE = Verdict
+"""The verdicts by name: before Python 3.12, ``Verdict.ADMITTED`` calls a function, which every request would notice."""
+
+
 class Charge(NamedTuple):
     """A charge that has a name, so that a call which is sent twice charges once, and that can be settled.
 
@@ -123,8 +127,8 @@ class Policy:
 class Limiter(Protocol):
     """Counts failed attempts and units.
 
-    Every method except ``known_block_s`` and ``run_checks`` raises ``LimiterUnavailable`` if the server of the counters
-    is unavailable.
+    Every method except ``try_decide``, ``known_block_s`` and ``run_checks`` raises ``LimiterUnavailable`` if the server
+    of the counters is unavailable.
     """
 
     async def start(self) -> None:
@@ -143,6 +147,19 @@ class Limiter(Protocol):
         Args:
             question: The question.
         """
+
+    def try_decide(self, question: LimitCheck) -> Decision | None:
+        """Answer a question as ``check`` does, if that takes no I/O. The request path calls it before each ``check``.
+
+        Its answer is as good as that of ``check``, and charges the cost just as well.
+
+        Args:
+            question: The question.
+
+        Returns:
+            None if only ``check`` can answer. Nothing was charged then.
+        """
+        return None
 
     def known_block_s(self, bucket: str) -> int | None:
         """Return the remaining duration of a block that this process knows, without any I/O.

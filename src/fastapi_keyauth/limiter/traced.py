@@ -10,7 +10,7 @@ Span = Callable[..., AbstractContextManager[object]]
 
 
 class TracedLimiter:
-    """A limiter with a span around each check and each failed attempt.
+    """A limiter with a span around each check that may take I/O, and each failed attempt.
 
     Args:
         limiter: The limiter.
@@ -24,6 +24,7 @@ class TracedLimiter:
         self.close = limiter.close
         self.bump_generation = limiter.bump_generation
         self.bump_owner_generation = limiter.bump_owner_generation
+        self.try_decide = limiter.try_decide
         self.known_block_s = limiter.known_block_s
         self.blocks = limiter.blocks
         self.unblock = limiter.unblock

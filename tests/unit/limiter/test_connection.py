@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import dataclasses
 import hashlib
 from collections.abc import AsyncIterator, Awaitable
 from datetime import UTC, datetime
@@ -13,7 +12,6 @@ from typing import Any
 import hiredis
 import pytest
 
-from fastapi_keyauth.domain.principals import KeyPrincipal, KeyPrincipalDraft
 from fastapi_keyauth.errors import LimiterUnavailable
 from fastapi_keyauth.limiter import FailoverLimiter, SingleNodeLimiter, Verdict
 from fastapi_keyauth.limiter.protocol import Policy
@@ -205,11 +203,6 @@ def test_a_call_is_packed_as_hiredis_packs_it() -> None:
         assert LuaScript("take_hour", "take").pack(prepared, with_source=True) == hiredis.pack_command(
             ("EVAL", source, *rest)
         )
-
-
-def test_a_draft_has_the_fields_of_a_principal_in_their_order() -> None:
-    drafted, final = dataclasses.fields(KeyPrincipalDraft), dataclasses.fields(KeyPrincipal)
-    assert [field.name for field in drafted] == [field.name for field in final]
 
 
 async def test_the_timeout_counts_from_the_question_and_not_from_the_call(

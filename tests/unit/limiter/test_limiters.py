@@ -69,6 +69,14 @@ class TestLimit:
         assert {decision.wait_s for decision in seen} == {3000}
         assert {decision.states[2] for decision in seen} == {START - 600 + HOUR}
 
+    async def test_what_a_limiter_decides_without_io_is_charged_once_and_what_it_does_not_is_not(
+        self, make_limiter: MakeLimiter
+    ) -> None:
+        limiter = make_limiter()
+        seen = [limiter.try_decide(question()) or await limiter.check(question()) for _ in range(7)]
+        assert [decision.verdict for decision in seen] == [Verdict.ADMITTED] * 5 + [Verdict.LIMITED] * 2
+        assert [decision.remaining for decision in seen] == [4, 3, 2, 1, 0, 0, 0]
+
     async def test_concurrent_requests_on_two_workers_share_one_limit(self, make_limiter: MakeLimiter) -> None:
         workers = [make_limiter(), make_limiter()]
         seen = await asyncio.gather(*(workers[i % 2].check(question(limit=50)) for i in range(400)))
