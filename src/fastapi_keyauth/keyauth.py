@@ -93,11 +93,10 @@ class KeyAuth:
         self.require_key_or_session = dependencies.RequireKeyOrSession(handler, settings.header_name)
         self.optional_key = dependencies.OptionalKey(handler, settings.header_name)
         manager = dependencies.RequireManager(handler, settings.header_name)
-        of_keys = (self.require_key, self.require_key_and_session, self.require_key_or_session, self.optional_key)
         self._dashboard = DashboardOptions() if dashboard is None else dashboard
         requirements = (self.require_key, self.require_session, manager)
         self._router_parts = (parts.management, parts.queries, parts.owners, settings, *requirements, parts.callers)
-        self._installations = Installations(self, handler, settings, of_keys)
+        self._installations = Installations(self, handler, settings)
         self._lifecycle = Lifecycle(parts, settings, self._installations.check)
 
     def __repr__(self) -> str:
@@ -132,33 +131,38 @@ class KeyAuth:
         self,
         *,
         scopes: Iterable[str] = (),
+        key: bool = True,
         session: bool = False,
         optional: bool = False,
         cost: int | Mapping[str, int] = 1,
     ) -> Any:
         """Return a dependency on an API key, with a cost and scopes. Added in 0.2.
 
-        ``require_key``, ``require_key_and_session`` and ``optional_key`` are short forms of it. Several requirements on
-        one request charge the highest cost of each unit once.
+        ``require_key``, ``optional_key`` (``optional=True``), ``require_key_and_session`` (``session=True``) and
+        ``require_session`` (``key=False, session=True``) are short forms of it. Several requirements on one request
+        charge the highest cost of each unit once.
 
         Args:
             scopes: What the key, and the session if one is required, must hold.
-            session: True: also require a session. The dependency then returns a ``SessionPrincipal``.
+            key: False: require no key; with ``session`` alone.
+            session: True: require a session. The dependency then returns a ``SessionPrincipal``.
             optional: True: return None if no token was sent.
-            cost: Units of ``requests``, or unit to number, each from 0 to 1,000,000,000.
+            cost: Units of ``requests``, or unit to number, each from 0 to 1,000,000,000. Only keys are charged.
 
         Returns:
             The dependency, which returns a ``KeyPrincipal`` unless said otherwise.
 
         Raises:
             ValueError: If a unit is not declared in the setting ``units``, a number is out of bounds, or a requirement
-                with a session is to be optional.
+                with a session is to be optional, or neither a key nor a session is required.
         """
         if session and optional:
             raise ValueError("a requirement with a session cannot be optional")
-        kind: type[Any] = dependencies.RequireKey
-        if session or optional:
-            kind = dependencies.RequireKeyAndSession if session else dependencies.OptionalKey
+        if not key and not session:
+            raise ValueError("a requirement without a key requires a session: key=False, session=True")
+        kind: type[Any] = dependencies.OptionalKey if optional else dependencies.RequireKey
+        if session:
+            kind = dependencies.RequireKeyAndSession if key else dependencies.RequireSession
         names = (scopes,) if isinstance(scopes, str) else tuple(scopes)
         numbers = {REQUESTS: 1, **cost} if isinstance(cost, Mapping) else cost
         parsed = parse_cost(numbers, self.settings.units)

@@ -15,11 +15,14 @@ from fastapi.security import SecurityScopes
 
 from fastapi_keyauth.auth.authenticator import Authenticator
 from fastapi_keyauth.domain.principals import ALL, KeyPrincipal, SessionPrincipal
+from fastapi_keyauth.http import dependencies
+from fastapi_keyauth.http.routes import iterate_dependants, iterate_routes
 from fastapi_keyauth.keyauth import KeyAuth
 from fastapi_keyauth.settings.settings import KeyAuthSettings
 
 __all__ = ["FrozenClock", "cheap_settings", "key_principal", "signed_in"]
 
+_Principal = KeyPrincipal | SessionPrincipal
 _HALF_PAST = datetime(2030, 1, 1, 12, 30, tzinfo=UTC)
 
 
@@ -109,7 +112,8 @@ def signed_in(
 
     It uses ``app.dependency_overrides``, so neither a database nor Redis is needed, and neither limits nor blocks
     apply. Scopes are checked. Paths behind ``auth.protect``, the management routes and the key page are not opened:
-    send them the token of a real key or session.
+    send them the token of a real key or session. Results of ``auth.require`` are replaced like their short forms, in
+    all routes that the application has when this is entered.
 
     Args:
         app: The application under test.
@@ -118,18 +122,11 @@ def signed_in(
         session: Returned by ``require_session``; with ``key`` also by ``require_key_and_session``.
             ``require_key_or_session`` gives the key, or the session if there is no key.
     """
-    overrides: dict[Callable[..., Any], Callable[..., Any]] = {}
-    if key is not None:
-        overrides[auth.require_key] = overrides[auth.optional_key] = _override_for(key)
-    if session is not None:
-        overrides[auth.require_session] = _override_for(session)
-    if key is not None and session is not None:
-        overrides[auth.require_key_and_session] = _override_for(replace(session, key=key), key)
-    for caller in (key, session):
-        if caller is not None:
-            overrides.setdefault(auth.require_key_or_session, _override_for(caller))
     before = dict(app.dependency_overrides)
-    app.dependency_overrides.update(overrides)
+    for requirement in _requirements(app, auth):
+        holders = _holders(requirement, key, session)
+        if holders:
+            app.dependency_overrides[requirement] = _override_for(requirement, holders)
     try:
         yield
     finally:
@@ -137,12 +134,38 @@ def signed_in(
         app.dependency_overrides.update(before)
 
 
-def _override_for(
-    principal: KeyPrincipal | SessionPrincipal, *others: KeyPrincipal
-) -> Callable[[SecurityScopes], Awaitable[KeyPrincipal | SessionPrincipal]]:
-    async def give(scopes: SecurityScopes) -> KeyPrincipal | SessionPrincipal:
-        for holder in (*others, principal):
-            Authenticator.check_scopes(scopes.scopes, holder)
-        return principal
+def _requirements(app: FastAPI, auth: KeyAuth) -> Iterator[Any]:
+    """Yield the dependencies of the KeyAuth: those that it has itself, and those that routes got from ``require``."""
+    yield from (auth.require_key, auth.optional_key, auth.require_session, auth.require_key_and_session)
+    yield auth.require_key_or_session
+    for _, dependant in iterate_routes(app):
+        for inner in iterate_dependants(dependant):
+            if getattr(inner.call, "handler", None) is auth.require_key.handler:
+                yield inner.call
+
+
+def _holders(requirement: Any, key: KeyPrincipal | None, session: SessionPrincipal | None) -> list[_Principal]:
+    """Return those who must hold the scopes; the dependency returns the last. Empty: it is not replaced."""
+    found: list[_Principal | None] = []
+    match requirement:
+        case dependencies.RequireKey() | dependencies.OptionalKey():
+            found = [key]
+        case dependencies.RequireSession():
+            found = [session]
+        case dependencies.RequireKeyAndSession():
+            found = [key, session and replace(session, key=key)]
+        case dependencies.RequireKeyOrSession():
+            found = [key or session]
+        case _:
+            pass  # the dependency of the management routes
+    holders = [holder for holder in found if holder is not None]
+    return holders if len(holders) == len(found) else []
+
+
+def _override_for(requirement: Any, holders: list[_Principal]) -> Callable[[SecurityScopes], Awaitable[_Principal]]:
+    async def give(scopes: SecurityScopes) -> _Principal:
+        for holder in holders:
+            Authenticator.check_scopes([*requirement.required_scopes, *scopes.scopes], holder)
+        return holders[-1]
 
     return give

@@ -48,6 +48,7 @@ async def test_scopes_session_and_optional(open_scene: OpenScene) -> None:
     async with open_scene() as scene:
         auth = scene.auth
         both, maybe = auth.require(session=True), auth.require(optional=True)
+        only_session = auth.require(key=False, session=True, scopes=["a:read"])
 
         @scene.app.get("/scoped", dependencies=[Depends(auth.require(scopes=["a:read"]))])
         async def scoped() -> None: ...
@@ -60,13 +61,27 @@ async def test_scopes_session_and_optional(open_scene: OpenScene) -> None:
         async def optional(key: Annotated[KeyPrincipal | None, Depends(maybe)]) -> bool:
             return key is not None
 
+        @scene.app.get("/session")
+        async def session_alone(user: Annotated[SessionPrincipal, Depends(only_session)]) -> bool:
+            return user.key is None
+
         key = await scene.key(scopes=["b:read"])
+        assert code_of(await scene.get("/session", token=key.token)) == "missing_session"
+        assert code_of(await scene.get("/session", bearer=await scene.session(scopes=["b"]))) == "insufficient_scope"
+        assert (await scene.get("/session", token="wrong", bearer=await scene.session())).json() is True
         assert code_of(await scene.get("/scoped", token=key.token)) == "insufficient_scope"
         assert code_of(await scene.get("/both", token=key.token)) == "session_required"
         session = await scene.session()
         assert (await scene.get("/both", token=key.token, bearer=session)).status_code == 200
         assert (await scene.get("/optional")).json() is False
         assert (await scene.get("/optional", token=key.token)).json() is True
+
+
+@pytest.mark.parametrize("options", [{"session": True, "optional": True}, {"key": False}])
+async def test_a_contradictory_requirement_is_a_value_error(open_scene: OpenScene, options: dict[str, bool]) -> None:
+    async with open_scene() as scene:
+        with pytest.raises(ValueError, match="session"):
+            scene.auth.require(**options)
 
 
 @pytest.mark.parametrize("cost", [-1, 1_000_000_001, True, 1.5, {"unknown": 1}, {"requests": -1}])

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Annotated
 
 import pytest
-from fastapi import Depends, FastAPI, Security
+from fastapi import APIRouter, Depends, FastAPI, Security
 from fastapi.testclient import TestClient
 
 from fastapi_keyauth import KeyAuth, KeyPrincipal, SessionPrincipal, SetupError
 from fastapi_keyauth.testing import FrozenClock, cheap_settings, key_principal, signed_in
 from tests.docs.pages import ROOT
 
-auth = KeyAuth(cheap_settings())
+auth = KeyAuth(cheap_settings(units=["images"]))
 app = FastAPI()
 auth.install(app)
 
@@ -30,6 +30,32 @@ async def both(user: Annotated[SessionPrincipal, Security(auth.require_key_and_s
 @app.get("/maybe")
 async def maybe(key: Annotated[KeyPrincipal | None, Depends(auth.optional_key)]) -> str | None:
     return key.owner_id if key else None
+
+
+router = APIRouter(dependencies=[Depends(auth.require(scopes=["a"]))])
+
+
+@router.get("/draw", dependencies=[Depends(auth.require(cost={"images": 4}))])
+async def draw(key: Annotated[KeyPrincipal, Depends(auth.require(optional=True))]) -> str:
+    return key.owner_id
+
+
+@router.get("/drawn-by")
+async def drawn_by(user: Annotated[SessionPrincipal, Security(auth.require(session=True), scopes=["b"])]) -> str:
+    return f"{user.user_id} of {user.key.owner_id if user.key else None}"
+
+
+app.include_router(router, prefix="/v1")
+
+
+@app.get("/who")
+async def who(caller: Annotated[KeyPrincipal | SessionPrincipal, Depends(auth.require_key_or_session)]) -> str:
+    return caller.owner_id if isinstance(caller, KeyPrincipal) else caller.user_id
+
+
+@app.get("/profile")
+async def profile(user: Annotated[SessionPrincipal, Depends(auth.require(key=False, session=True))]) -> str:
+    return user.user_id
 
 
 def test_the_clock_stands_until_it_is_moved() -> None:
@@ -79,10 +105,34 @@ def test_the_optional_key_is_given_too() -> None:
         assert TestClient(app).get("/maybe").json() == "test-owner"
 
 
+def test_what_require_returned_is_replaced_too() -> None:
+    client = TestClient(app)
+    session = SessionPrincipal("alice", frozenset({"a", "b"}))
+    with signed_in(app, auth, key=key_principal(owner_id="acme", scopes="a b"), session=session):
+        assert client.get("/v1/draw").json() == "acme"
+        assert client.get("/v1/drawn-by").json() == "alice of acme"
+        assert client.get("/profile").json() == "alice"
+    with signed_in(app, auth, key=key_principal(scopes="b"), session=session):
+        assert client.get("/v1/draw").json()["missing_scopes"] == ["a"]
+    with signed_in(app, auth, key=key_principal(scopes="a"), session=session):
+        assert client.get("/v1/drawn-by").json()["missing_scopes"] == ["b"]
+    assert client.get("/v1/draw").json()["code"] == "missing_api_key"
+
+
+def test_a_key_stands_before_a_session_where_either_is_enough() -> None:
+    client = TestClient(app)
+    with signed_in(app, auth, session=SessionPrincipal("alice")):
+        assert client.get("/who").json() == "alice"
+        assert client.get("/v1/draw").json()["code"] == "missing_api_key"
+        with signed_in(app, auth, key=key_principal(owner_id="acme")):
+            assert client.get("/who").json() == "acme"
+        assert client.get("/who").json() == "alice"
+
+
 def test_afterwards_everything_is_as_before() -> None:
     app.dependency_overrides[both] = maybe
     with signed_in(app, auth, key=key_principal()):
-        assert len(app.dependency_overrides) == 4
+        assert {auth.require_key, auth.optional_key, auth.require_key_or_session, both} < {*app.dependency_overrides}
     assert app.dependency_overrides == {both: maybe}
     app.dependency_overrides.clear()
     assert TestClient(app).get("/both").status_code == 401

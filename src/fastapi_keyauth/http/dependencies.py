@@ -46,7 +46,7 @@ class _Requirement(SecurityBase, Generic[Principal]):
         self._header_name = header_name
         self._authenticator = handler.authenticator
         # openapi.py replaces the name, with both schemes if the dependency concerns both.
-        self.scheme_name = internal_name(self.scheme, header_name)
+        self.scheme_name = internal_name(self.scheme, header_name, self.required_scopes)
         if self.scheme == SESSION:
             self.model = HTTPBearer()
         else:

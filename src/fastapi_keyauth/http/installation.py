@@ -1,7 +1,7 @@
 """The applications that a KeyAuth is installed on."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
@@ -32,20 +32,14 @@ class Installations:
         auth: The KeyAuth: a context that runs beside each application's own lifespan.
         handler: Its request handler.
         settings: Its settings.
-        requirements: Its dependencies that check the scopes of a key.
     """
 
     def __init__(
-        self,
-        auth: AbstractAsyncContextManager[Any],
-        handler: RequestHandler,
-        settings: KeyAuthSettings,
-        requirements: Sequence[Callable[..., Any]],
+        self, auth: AbstractAsyncContextManager[Any], handler: RequestHandler, settings: KeyAuthSettings
     ) -> None:
         self._auth = auth
         self._handler = handler
         self._scopes = settings.scopes
-        self._requirements = requirements
         self._schema = SchemaCompleter(settings)
         self._protected: dict[Any, ProtectedPaths] = {}
 
@@ -88,7 +82,7 @@ class Installations:
             SetupError: If FastAPI has dropped the dependency of a route.
         """
         check_annotations(self._protected)
-        return find_unknown_scopes(self._protected, self._requirements, self._scopes)
+        return find_unknown_scopes(self._protected, self._handler, self._scopes)
 
     def _extend_lifespan(self, app: Starlette) -> None:
         inner_lifespan = app.router.lifespan_context

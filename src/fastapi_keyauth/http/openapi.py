@@ -87,9 +87,15 @@ _PROBLEM = {
 }
 
 
-def internal_name(kind: str, header_name: str) -> str:
-    """Return the name under which FastAPI documents a dependency. It is valid in OpenAPI even if it is not replaced."""
-    return f"KeyAuth.{kind}.{_ILLEGAL.sub('_', header_name)}"
+def internal_name(kind: str, header_name: str, scopes: Iterable[str] = ()) -> str:
+    """Return the name under which FastAPI documents a dependency. It is valid in OpenAPI even if it is not replaced.
+
+    Args:
+        kind: What the dependency requires.
+        header_name: The setting ``header_name``.
+        scopes: What it requires by itself: FastAPI documents only the scopes of ``Security``.
+    """
+    return f"KeyAuth.{kind}.{' '.join(scopes).encode().hex()}.{_ILLEGAL.sub('_', header_name)}"
 
 
 class SchemaCompleter:
@@ -100,7 +106,8 @@ class SchemaCompleter:
     """
 
     def __init__(self, settings: KeyAuthSettings) -> None:
-        self._kinds = {internal_name(kind, settings.header_name): kind for kind in _KINDS}
+        header = re.escape(_ILLEGAL.sub("_", settings.header_name))
+        self._internal = re.compile(rf"KeyAuth\.({'|'.join(_KINDS)})\.([0-9a-f]*)\.{header}")
         also = " It may also be sent as `Authorization: Bearer <key>`." if settings.accept_bearer_keys else ""
         self._schemes: dict[str, dict[str, Any]] = {
             KEY: {
@@ -146,8 +153,8 @@ class SchemaCompleter:
         """Add the real requirements, schemes and refusals to a document, in place. A second call changes nothing."""
         components: dict[str, Any] = document.get("components", {})
         schemes = components.get("securitySchemes", {})
-        for name in self._kinds:
-            schemes.pop(name, None)
+        for name in filter(self._internal.fullmatch, list(schemes)):
+            del schemes[name]
         names = {kind: _free_name(kind, scheme, schemes) for kind, scheme in self._schemes.items()}
         problem = _free_name("Problem", _PROBLEM, components.get("schemas", {}))
         reference = {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{problem}"}}}
@@ -170,11 +177,13 @@ class SchemaCompleter:
         found: dict[str, list[str]] = {}
         foreign = []
         for requirement in operation.get("security", []):
-            kind = self._kinds.get(next(iter(requirement), "")) if len(requirement) == 1 else None
-            if kind is None:
+            name, scopes = next(iter(requirement.items()), ("", []))
+            ours = self._internal.fullmatch(name) if len(requirement) == 1 else None
+            if ours is None:
                 foreign.append(requirement)
             else:
-                found[kind] = next(iter(requirement.values()))
+                own = bytes.fromhex(ours[2]).decode().split()
+                found[ours[1]] = list(dict.fromkeys([*found.get(ours[1], []), *own, *scopes]))
         if is_protected and not any(names[KEY] in requirement for requirement in foreign):
             found.setdefault(KEY, [])
         if not found:

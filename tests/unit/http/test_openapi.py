@@ -80,6 +80,34 @@ def test_what_the_application_defines_stays() -> None:
     assert "error" in schemas["KeyAuthProblem"]["required"]
 
 
+def test_the_scopes_of_require_are_documented() -> None:
+    auth = KeyAuth(cheap_settings(header_name="x-key", units=["images"]))
+    app = FastAPI()
+    auth.install(app)
+    app.get("/draw", dependencies=[Depends(auth.require(scopes=["images:write", "*"], cost={"images": 4}))])(
+        lambda: None
+    )
+    app.get("/maybe", dependencies=[Depends(auth.require(scopes="a", optional=True))])(lambda: None)
+    app.get("/me", dependencies=[Depends(auth.require(scopes=["b"], key=False, session=True))])(lambda: None)
+    both = [Security(auth.require(scopes=["a"], session=True), scopes=["b"]), Security(auth.require_key, scopes=["c"])]
+    app.get("/both", dependencies=both)(lambda: None)
+    several = [Depends(auth.require(scopes=["a"])), Depends(auth.require(scopes=["b", "a"]))]
+    app.get("/several", dependencies=several)(lambda: None)
+    document = app.openapi()
+    validate(document)
+    assert {path: item["get"]["security"] for path, item in document["paths"].items()} == {
+        "/draw": [{"ApiKey": ["images:write", "*"]}],
+        "/maybe": [{"ApiKey": ["a"]}, {}],
+        "/me": [{"Session": ["b"]}],
+        "/both": [{"ApiKey": ["c", "a", "b"], "Session": ["a", "b"]}],
+        "/several": [{"ApiKey": ["a", "b"]}],
+    }
+    assert set(document["components"]["securitySchemes"]) == {"ApiKey", "Session"}
+    statuses = {path: set(item["get"]["responses"]) for path, item in document["paths"].items()}
+    assert statuses["/draw"] >= {"401", "403", "429", "503"}
+    assert "429" not in statuses["/me"]
+
+
 def test_a_replaced_openapi_is_completed_from_the_start_on() -> None:
     app = build(KeyAuth(cheap_settings()))
     replace_openapi(app)

@@ -186,10 +186,15 @@ async def test_a_scope_that_routes_require_and_no_key_can_have_is_named_with_the
     async def me(user: Annotated[SessionPrincipal, Security(auth.require_session, scopes=["profile"])]) -> str:
         return user.user_id
 
+    app.get("/draw", dependencies=[Depends(auth.require(scopes=["imgaes", "items:read"], session=True))])(lambda: None)
+    app.get("/either", dependencies=[Security(auth.require_key_or_session, scopes=["imgaes"])])(lambda: None)
+    app.get("/my", dependencies=[Depends(auth.require(scopes=["profile"], key=False, session=True))])(lambda: None)
+
     async with auth:
         pass
-    assert codes_in(caplog) == ["unknown_scope"] * 2
+    assert codes_in(caplog) == ["unknown_scope"] * 3
     assert sorted(record.getMessage() for record in caplog.records) == [
+        SENTENCES["unknown_scope"].format(scope="imgaes", paths="/draw, /either"),
         SENTENCES["unknown_scope"].format(scope="items:wirte", paths="/items, /live"),
         SENTENCES["unknown_scope"].format(scope="itmes:read", paths="/v1/items"),
     ]
