@@ -3,7 +3,7 @@
 A KeyAuth whose database is named neither in code nor by ``KEYAUTH_DATABASE_URL`` keeps its keys in memory then, so that
 tests write no ``keyauth.db``.
 
-| fixture | gives |
+| fixture | provides |
 | --- | --- |
 | ``keyauth_clock`` | the clock of ``keyauth``; move it to let keys expire, blocks end, hours pass |
 | ``keyauth`` | a KeyAuth with a database in memory and cheap hashing |

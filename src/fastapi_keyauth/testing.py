@@ -120,7 +120,7 @@ def signed_in(
         auth: The KeyAuth whose dependencies its routes use.
         key: Returned by ``require_key`` and ``optional_key``.
         session: Returned by ``require_session``; with ``key`` also by ``require_key_and_session``.
-            ``require_key_or_session`` gives the key, or the session if there is no key.
+            ``require_key_or_session`` returns the key, or the session if there is no key.
     """
     before = dict(app.dependency_overrides)
     for requirement in _requirements(app, auth):

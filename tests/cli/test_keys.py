@@ -109,7 +109,7 @@ def test_lists_are_narrowed_down_and_turned_page_by_page() -> None:
     assert (len(rest["items"]), rest["next_cursor"]) == (1, None)
     assert len(read("keys", "list", "--limit", "1", "--all")["items"]) == 4
     assert "--cursor" in keyauth("keys", "list", "--limit", "3").stderr
-    assert "No such keys" in keyauth("keys", "list", "--owner", "nobody").stderr
+    assert "No matching keys" in keyauth("keys", "list", "--owner", "nobody").stderr
 
 
 def test_names_are_shown_whole_and_as_they_are() -> None:

@@ -120,7 +120,7 @@ def test_websocket_requires_a_key(demo: Demo) -> None:
 WHY_NOT: list[tuple[str, dict[str, str], str]] = [
     ("--workers 4", {}, "Several workers count together only in Redis: set KEYAUTH_REDIS_URL."),
     ("--workers 0", {}, "At least one worker is needed: --workers 1."),
-    ("", {"KEYAUTH_BLOCK_FOR_S": "-1"}, "Setting block_for_s (KEYAUTH_BLOCK_FOR_S) is wrong: "),
+    ("", {"KEYAUTH_BLOCK_FOR_S": "-1"}, "Setting block_for_s (KEYAUTH_BLOCK_FOR_S) is invalid: "),
     ("", {"KEYAUTH_DATABASE_URL": "sqlite:////no/such/folder/x.db"}, "The database at sqlite"),
     ("", {"KEYAUTH_DATABASE_URL": "postgresql://u:hush@127.0.0.1:1/x"}, "The database at postgresql"),
     ("--workers 4", {"KEYAUTH_REDIS_URL": "redis://:hush@127.0.0.1:{port}"}, "The Redis server at redis://***@"),

@@ -22,7 +22,7 @@ class Block:
 
 
 class Blocks:
-    """``auth.blocks``: lists and lifts blocks. With Redis those of all workers, without it those of this process.
+    """``auth.blocks``: lists and lifts blocks: with Redis those of all workers, otherwise those of this process.
 
     Every method may raise ``LimiterUnavailable``.
     """
@@ -33,7 +33,7 @@ class Blocks:
         self._event_loop = event_loop
 
     async def list(self) -> list[Block]:
-        """Return all current blocks, those that end last first."""
+        """Return all current blocks, those with the longest remaining duration first."""
         self._event_loop.check()
         found = await self._limiter.blocks()
         return [Block(*item) for item in sorted(found.items(), key=lambda item: (-item[1], item[0]))]

@@ -1,4 +1,4 @@
-"""The credentials that a request sends. Reads headers, decides nothing."""
+"""Credentials of a request, read from its headers and not checked yet."""
 
 from collections.abc import Mapping, Sequence
 
@@ -78,7 +78,7 @@ class CredentialReader:
 
         Args:
             headers: All headers.
-            by_name: The same as a mapping, if the caller has it already.
+            by_name: The headers as a mapping, if the caller has one already.
         """
         if by_name is None:
             by_name = dict(headers)
@@ -102,7 +102,7 @@ class CredentialReader:
         sessions = [value for value in bearers if not value.startswith(self._token_starts)]
         as_bearer = keys if self._accepts_bearer else []
         token, problem = self._one_token(in_header, as_bearer)
-        # A key that is not accepted as Bearer value is no session either: a resolver may send it elsewhere.
+        # A key that is not accepted as Bearer value is not a session either: a resolver may send it elsewhere.
         is_unusable = len(sessions) > 1 or (bool(keys) and not self._accepts_bearer)
         return Credentials(
             token=token,

@@ -27,7 +27,7 @@ logger = logging.getLogger("fastapi_keyauth")
 MAX_WAITING = 4096
 """Secrets that wait to be verified, and as many new ones that wait to be hashed."""
 MAX_WAITING_OF_OWNER = 512
-"""At OWASP's minimum and two at a time, about six seconds of hashing: a later request had better be repeated."""
+"""At OWASP's minimum and two at a time, about six seconds of hashing. Beyond that, clients should retry instead."""
 MAX_WAITING_INACTIVE = 256
 MAX_WAITING_INACTIVE_OF_OWNER = 16
 INACTIVE_DUTY_CYCLE = 3
@@ -71,8 +71,8 @@ class Hasher:
 
         Args:
             secret: The secret.
-            owner_id: On whose behalf. If many wait, owners take turns. None: the application's own code, which waits
-                however many wait already.
+            owner_id: Owner of the key. If many wait, owners take turns. None: the application's own code, to which no
+                bound applies.
 
         Raises:
             HasherUnavailable: If Argon2 cannot run, for lack of memory for instance, or too many wait for it.
@@ -90,8 +90,8 @@ class Hasher:
 
         Args:
             phc: The hash.
-            secret: What was sent.
-            owner_id: Whose key it would be.
+            secret: The secret that was sent.
+            owner_id: Owner of the key.
 
         Raises:
             HasherUnavailable: If Argon2 cannot run, or too many wait for it. It says nothing about the secret.
@@ -141,7 +141,7 @@ class Hasher:
         """Return the error for a request that will not wait, and log it, at most one line every few seconds.
 
         Args:
-            of_what: What waits, in the plural.
+            of_what: Kind of the waiting secrets, in the plural.
         """
         held_back = self._log_throttle.allow()
         if held_back is not None:
@@ -180,7 +180,7 @@ class Hasher:
             self._metrics.hashed("create", time.perf_counter() - began)
 
     def close(self) -> None:
-        """End the threads once what runs has finished."""
+        """End the threads after the running hashes."""
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
             self._threads = None

@@ -1,4 +1,4 @@
-"""The tokens that this worker has verified or found wrong, by digest."""
+"""Tokens that this worker found valid or invalid, by digest."""
 
 import math
 import time
@@ -10,20 +10,20 @@ from fastapi_keyauth.concurrency.bounded_dict import BoundedDict
 from fastapi_keyauth.domain.keys import KeySnapshot
 
 NEGATIVE_TTL_S = 5.0
-"""Seconds for which a wrong token is cached, so that a client that repeats it costs no reads."""
+"""Seconds for which an invalid token is cached, so that a client that repeats it costs no reads."""
 NEGATIVE_GRACE_S = 1.0
-"""Seconds for which it still counts as wrong while one request reads again."""
+"""Seconds for which the token still counts as invalid while one request reads its row again."""
 MAX_NEGATIVE = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class VerifiedKey:
-    """A key whose secret was verified, as its row was at one moment.
+    """A key whose secret was verified, in the state of its row at one moment.
 
     Attributes:
         key: The row.
-        has_conditions: Of the row; computed once for all requests.
-        generation: The generation that the limiter gave out before the row was read, so that a later change shows.
+        has_conditions: ``has_conditions`` of the row, computed once for all requests.
+        generation: The generation that the limiter returned before the row was read; a later change replaces it.
         read_at: When the row was read, on the monotonic clock.
     """
 
@@ -34,15 +34,15 @@ class VerifiedKey:
 
 
 class KeyCache:
-    """Verified keys, least recently used out first, and wrong tokens. No I/O.
+    """Cache of verified keys, which evicts the least recently used, and of invalid tokens. No I/O.
 
-    A cached row is no proof that it is current: the caller has the limiter compare generations.
+    A cached row may be outdated: the caller has the limiter compare generations.
 
     Args:
-        size: Maximum number of verified secrets. As many of inactive keys are cached apart: they cost their sender no
-            unit of a rate limit, and must not push out those that are in use.
-        now: The time, UTC.
-        monotonic: Seconds that only go forward.
+        size: Maximum number of verified secrets. As many secrets of inactive keys are cached separately: they cost
+            their sender no unit of a rate limit, and must not evict those that are in use.
+        now: Returns the current time, UTC.
+        monotonic: Returns seconds of a monotonic clock.
 
     Attributes:
         distrusted_at: Rows that were read up to this moment are not used, on the monotonic clock.
@@ -53,7 +53,7 @@ class KeyCache:
         self._monotonic = monotonic
         self._verified: BoundedDict[bytes, VerifiedKey] = BoundedDict(size)
         self._inactive: BoundedDict[bytes, VerifiedKey] = BoundedDict(size)
-        """Verified as well, and disabled, revoked or expired when the row was read."""
+        """Verified secrets of keys that were disabled, revoked or expired when the row was read."""
         self._negative: BoundedDict[bytes, tuple[float, str]] = BoundedDict(MAX_NEGATIVE)
         """Digest to (until when, key id)."""
         self.distrusted_at = -math.inf
@@ -72,14 +72,14 @@ class KeyCache:
         return None
 
     def find_negative(self, digest: bytes) -> str | None:
-        """Return the key id in a token that was found wrong a moment ago, or None for any other token."""
+        """Return the key id in a token that was recently found invalid, or None for any other token."""
         known = self._negative.get(digest)
         if known is None:
             return None
         until, key_id = known
         now = self._monotonic()
         if until <= now:
-            # This request reads again; those that come meanwhile need not.
+            # This request reads the row again; concurrent ones need not.
             self._negative[digest] = (now + NEGATIVE_GRACE_S, key_id)
             return None
         return key_id
@@ -97,18 +97,18 @@ class KeyCache:
         """Cache a verified key, and return it."""
         self.forget(digest)
         if verified.read_at <= self.distrusted_at:
-            return verified  # good for the request that read it
+            return verified  # valid for the request that read it
         kept = self._inactive if self.is_inactive(verified.key) else self._verified
         kept[digest] = verified
         return verified
 
     def add_negative(self, digest: bytes, key_id: str) -> None:
-        """Cache a wrong token. The key id is empty if the token names none."""
+        """Cache an invalid token. The key id is empty if the token contains none."""
         self.forget(digest)
         self._negative[digest] = (self._monotonic() + NEGATIVE_TTL_S, key_id)
 
     def forget_negative(self, digest: bytes) -> None:
-        """Forget a wrong token that could not be read again."""
+        """Forget an invalid token whose row could not be read again."""
         self._negative.pop(digest, None)
 
     def forget(self, digest: bytes) -> None:
@@ -117,7 +117,7 @@ class KeyCache:
             known.pop(digest, None)
 
     def distrust_rows(self) -> None:
-        """Have every row read again before it is used, because the database was unavailable meanwhile."""
+        """Require every row to be read again before it is used, because the database was unavailable."""
         self.distrusted_at = self._monotonic()
         self._negative.clear()
 

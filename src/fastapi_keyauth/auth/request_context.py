@@ -14,9 +14,11 @@ class AuthContext:
     """The state of one request. It caches every outcome, so that a request is checked and counted once.
 
     Attributes:
-        credentials, address, origin: What was sent, by whom, from which page.
+        credentials: The credentials that were sent.
+        address: The client's address, or None if the server gives none.
+        origin: Value of the header ``Origin``, if it was sent.
         key: The key once its secret has been verified, also if the request is then refused.
-        decision: The limiter's, if the request was charged or a limit had no room for it.
+        decision: Decision of the limiter, if the request was charged or a limit had no room for it.
         cost: What the request costs of each unit.
         has_cost: Whether a requirement has set the cost.
         charge: The name of its charge, if a lost connection must not charge it twice.

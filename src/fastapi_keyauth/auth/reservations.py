@@ -57,7 +57,7 @@ class Hold:
 
 
 class Reservation:
-    """What ``auth.reserve`` returns: await it, or use it in ``async with``. Nothing is charged before.
+    """A reservation to be awaited or used in ``async with``, returned by ``auth.reserve``. Nothing is charged before.
 
     Raises:
         RateLimitExceeded: If a limit of the key or of its owner lacks room; nothing is charged.
@@ -86,11 +86,11 @@ class Reservations:
     """Reserves units of the limits of keys and owners.
 
     Args:
-        authenticator: Has the limiter.
-        store: Has the keys.
+        authenticator: Authenticator whose limiter is charged.
+        store: Store of the keys.
         units: The setting ``units``.
         ttl_s: The setting ``reservation_ttl_s``.
-        now: The time, UTC.
+        now: Returns the current time, UTC.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Reservations:
         self._now = now
 
     def reserve(self, key: KeyPrincipal, units: dict[str, int]) -> Reservation:
-        """Return a reservation that was not made yet.
+        """Return a reservation, which charges nothing until it is awaited.
 
         Raises:
             ValueError: If no unit is given, one is not declared, or a number is out of bounds.

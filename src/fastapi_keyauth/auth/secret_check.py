@@ -12,7 +12,7 @@ class SecretCheck:
 
     Args:
         hasher: Compares secrets.
-        key_cache: Where verified keys go.
+        key_cache: Cache of verified keys.
     """
 
     def __init__(self, hasher: Hasher, key_cache: KeyCache) -> None:

@@ -15,7 +15,7 @@ from fastapi_keyauth.store import SessionStore
 logger = logging.getLogger("fastapi_keyauth")
 
 SessionResolver = Callable[[str, HTTPConnection], Awaitable[SessionPrincipal | None]]
-"""Given the Bearer value and the connection: the user, or None if the value is not a valid session."""
+"""Takes the Bearer value and the connection. Returns the user, or None if the value is not a valid session."""
 
 MAX_SESSION_TOKEN_LENGTH = 16_384  # a JWT with many claims; longer values are not handed to a parser
 
@@ -54,7 +54,7 @@ class Sessions:
         now = self._now()
         ttl = self._ttl if ttl is None else ttl
         if ttl <= timedelta(0):
-            raise InvalidField("ttl", "must be longer than nothing")
+            raise InvalidField("ttl", "must be positive")
         token = new_session_token()
         await self._store.add(hash_session_token(token), user_id, names, now, now + ttl)
         return token
@@ -115,6 +115,8 @@ class SessionGate:
             check_owner_id(session.user_id, "user_id")
         except InvalidField:
             # Such as a JWT without "sub"; its session would belong to nobody, or to everybody.
-            logger.warning("the session resolver gave no usable user_id", extra={"keyauth_event": "resolver_failed"})
+            logger.warning(
+                "the session resolver returned no usable user_id", extra={"keyauth_event": "resolver_failed"}
+            )
             raise InvalidSession from None
         return session

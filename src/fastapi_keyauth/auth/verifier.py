@@ -1,4 +1,4 @@
-"""From a token to a verified key: which key it names, the tag, the hash, and the cache."""
+"""From a token to a verified key: its key id, the tag, the hash, and the cache."""
 
 import time
 from collections.abc import Callable
@@ -19,12 +19,12 @@ from fastapi_keyauth.telemetry.counters import Metrics
 
 
 class Location(NamedTuple):
-    """Which key a text names, as far as its form tells.
+    """The key that a text names, as far as its form shows.
 
     Attributes:
-        text: What the client sent.
-        digest: Its digest.
-        token: The parts of a token of our form. None for that of an imported key, which has to be looked up.
+        text: The text that the client sent.
+        digest: Digest of the text.
+        token: The parts of a token of our form. None for a token of an imported key, which requires a lookup.
     """
 
     text: str
@@ -44,10 +44,10 @@ class Verifier:
         parser: Parses tokens of our form.
         store: Reads the rows.
         hasher: Compares secrets.
-        key_cache: Verified keys and wrong tokens.
-        metrics: Spans around reads.
-        monotonic: Seconds that only go forward.
-        imported: Verifies tokens of imported keys. None if there cannot be any.
+        key_cache: Cache of verified keys and invalid tokens.
+        metrics: Records spans around reads.
+        monotonic: Returns seconds of a monotonic clock.
+        imported: Verifies tokens of imported keys. None if the settings accept none.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Verifier:
         metrics: Metrics,
         monotonic: Callable[[], float],
     ) -> "Verifier":
-        """Create the verifier that the settings ask for."""
+        """Create the verifier for the settings."""
         parser = TokenParser(settings.key_prefix)
         imported = None
         if settings.imported_prefixes:
@@ -97,7 +97,7 @@ class Verifier:
         return self._monotonic() - verified.read_at
 
     def locate(self, text: str, digest: bytes) -> Location:
-        """Find out which key a text names, as far as its form tells. No I/O.
+        """Find the key that a text names, as far as its form shows. No I/O.
 
         Raises:
             TokenFormError: If it is neither a well-formed token nor has the form of imported ones.
@@ -111,7 +111,7 @@ class Verifier:
         return Location(text, digest, token)
 
     async def find_key_id(self, location: Location) -> str | None:
-        """Return the id of the key that a text names. None, cached for a moment, if no row fits.
+        """Return the id of the key that a text names. None, which is cached briefly, if no row matches.
 
         Raises:
             StoreUnavailable: If the database is unavailable.
@@ -127,8 +127,8 @@ class Verifier:
 
         Args:
             location: From ``locate``.
-            key_id: The key that the text is expected to open, and whose generation it is.
-            generation: Given out by the limiter before this call.
+            key_id: Id of the key that the token is expected to belong to.
+            generation: Generation of that key, returned by the limiter before this call.
             share_s: Maximum age of a running read under the same generation that may be shared, in seconds.
 
         Returns:
@@ -143,7 +143,7 @@ class Verifier:
             return None if self.imported is None else await self.imported.read(text, digest, key_id, generation)
         if not share_s:
             return await self._read(token, digest, generation)
-        # Also a task if there is no generation, and so nobody to share it with: an id that does not exist would
+        # Also a task if there is no generation, and so no request to share it: an id that does not exist would
         # otherwise be refused sooner than one that does.
         return await self._reads.run(
             (digest, generation, self.key_cache.distrusted_at),
@@ -152,7 +152,7 @@ class Verifier:
         )
 
     async def close(self) -> None:
-        """Wait for what runs behind requests."""
+        """Wait for background tasks."""
         if self.imported is not None:
             await self.imported.close()
 
@@ -163,11 +163,11 @@ class Verifier:
             with self._metrics.span("keyauth.read_key", token.key_id):
                 found = await self._store.find_for_token(token.key_id, tag)
         except TemporarilyUnavailable:
-            self.key_cache.forget_negative(digest)  # what nobody could read again is not known
+            self.key_cache.forget_negative(digest)  # without another read, the token may be valid again
             raise
         for key, secret_hash in found:
             if key.environment != token.environment:
-                continue  # a token of this key with another environment was never given out
+                continue  # a token of this key with another environment was never issued
             verified = VerifiedKey(key, key.has_conditions, generation, read_at)
             if self.key_cache.has_verified(digest, key) or await self._secrets.verify(
                 token.secret, digest, verified, secret_hash

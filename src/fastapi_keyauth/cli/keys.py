@@ -121,7 +121,7 @@ def list_keys(
         return
     if not page.items:
         # In the wrong folder, a relative path of SQLite names a new, empty database.
-        say(f"No such keys in {place}.")
+        say(f"No matching keys in {place}.")
         return
     columns = ("id", "name", "owner", "env", "status", "scopes", "created", "last used", "expires")
     print_table(columns, [_row(key) for key in page])

@@ -51,7 +51,7 @@ def set_owner(
     if any(ways):
         fields["limits"] = None if default_limits else [parse_object(text) for text in limit or ()]
     if not fields:
-        raise typer.BadParameter("name something to set")
+        raise typer.BadParameter("give a name or limits to set")
     _run_and_print(lambda auth: auth.owners.set(owner_id, **fields), as_json=as_json)
 
 
@@ -93,7 +93,7 @@ def revoke_keys(
 @app.command()
 def erase(
     owner_id: OwnerId,
-    confirmed: Annotated[bool, typer.Option("--yes", help="No question.")] = False,
+    confirmed: Annotated[bool, typer.Option("--yes", help="No confirmation.")] = False,
     reason: Reason = None,
     as_json: Json = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Progress of what takes long: on stderr, and only on a terminal."""
+"""Progress of long operations: on stderr, and only on a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records in the form that the management routes give them."""
+"""Records in the form in which the management routes return them."""
 
 from __future__ import annotations
 

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 APP_VARIABLE = "KEYAUTH_APP"
 
 app_reference: ContextVar[str | None] = ContextVar("app_reference", default=None)
-"""What ``--app`` or ``KEYAUTH_APP`` says: ``module:attribute``. None if neither was given."""
+"""Value of ``--app`` or ``KEYAUTH_APP``: ``module:attribute``. None if neither was given."""
 
 
 def load_settings() -> KeyAuthSettings:
-    """Read the settings of the application that was named, or else those of the environment.
+    """Read the settings of the named application, or otherwise those of the environment.
 
     Raises:
         SetupError: If a setting is invalid, or the application has no KeyAuth.
@@ -37,7 +37,7 @@ def load_settings() -> KeyAuthSettings:
 
 
 def load_and_announce_settings(*, as_json: bool) -> KeyAuthSettings:
-    """Read the settings and say whose they are, unless they are those of the environment. Same errors."""
+    """Call ``load_settings``, and say whose settings they are unless they are those of the environment."""
     settings = load_settings()
     sentence = describe_source(settings)
     if sentence is not None and not as_json:

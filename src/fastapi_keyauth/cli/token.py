@@ -1,4 +1,4 @@
-"""``keyauth token``: what a token says about itself. Nothing is looked up and nothing is sent."""
+"""``keyauth token``: the parts of a token. Nothing is looked up and nothing is sent."""
 
 import re
 from typing import Annotated, Any

@@ -38,7 +38,7 @@ class EventLoopBinding:
             return self._lock
 
     def release(self) -> None:
-        """Count one user less. After the last one, any event loop may bind it."""
+        """Remove one user. After the last one, any event loop may bind the object."""
         with self._thread_lock:
             self._users -= 1
             if self._users == 0:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class TooManyWaiting(Exception):
-    """Too many callers wait already for it to make sense to wait."""
+    """Too many callers are waiting already."""
 
 
 class _Waiter(NamedTuple):

@@ -74,7 +74,7 @@ async def stall_tolerant_timeout(seconds: float) -> AsyncIterator[None]:
         seconds: Maximum duration, not counting time in which the event loop stood still.
 
     Raises:
-        TimeoutError: If the time is over.
+        TimeoutError: If the time has elapsed.
     """
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(None) as limit:

@@ -1,4 +1,4 @@
-"""Where and until when a key may be used: what it passes on to the keys that it creates."""
+"""Bounds of a key, which also bound the keys that it creates: where and until when it may be used."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

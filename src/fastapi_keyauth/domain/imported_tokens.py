@@ -87,7 +87,7 @@ def _check_argon2(text: str) -> None:
     except (InvalidHashError, ValueError):
         cost = None
     if cost is None:
-        raise ForeignHashError("is no well-formed Argon2 hash")
+        raise ForeignHashError("is not a well-formed Argon2 hash")
     if (
         not 1 <= cost.time_cost <= MAX_ARGON2_TIME_COST
         or not 1 <= cost.parallelism <= MAX_ARGON2_LANES

@@ -1,4 +1,4 @@
-"""What the store gives out: keys as people see them, and keys as the request path needs them."""
+"""Records of keys: for people, and for the checks of a request."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ Status = Literal["active", "disabled", "expired", "revoked"]
 
 
 def key_status(enabled: bool, expires_at: datetime | None, revoked_at: datetime | None, now: datetime) -> Status:
-    """A key's status; the most final finding wins."""
+    """Return the status of a key: revoked before disabled, disabled before expired."""
     if revoked_at is not None:
         return "revoked"
     if not enabled:
@@ -68,11 +68,11 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class CreatedKey:
-    """A key that was just made or rotated: the only place where its token can be read.
+    """A key that was just created or rotated: the only object that contains its token.
 
     Attributes:
-        token: the whole API token. Show it once; it is stored nowhere and left out of the repr.
-        key: the key.
+        token: The whole API token. Show it once. It is never stored, and the repr does not contain it.
+        key: The key.
     """
 
     token: str = field(repr=False)
@@ -81,7 +81,7 @@ class CreatedKey:
 
 @dataclass(frozen=True, slots=True)
 class KeyPage:
-    """Keys, newest first; iterates over them. ``next_cursor`` asks for the next page; None on the last."""
+    """A page of keys, newest first; it can be iterated. ``next_cursor`` leads to the next page; None on the last."""
 
     items: list[Key]
     next_cursor: str | None
@@ -95,7 +95,7 @@ class KeyPage:
 
 @dataclass(frozen=True, slots=True)
 class KeyFilters:
-    """Which keys to list. None: any.
+    """Filters for a list of keys. None: any value.
 
     Attributes:
         owner_ids: Only keys of these owners.
@@ -118,16 +118,16 @@ class KeyFilters:
 
 @dataclass(frozen=True, slots=True)
 class KeyEvent:
-    """What was done to a key.
+    """An event in the history of a key.
 
     Attributes:
         event: ``created``, ``updated``, ``rotated``, ``revoked`` or ``leaked``.
         actor: ``user:<id>``, ``key:<id>``, ``leak:<source>``, ``cli:<operating-system user>`` or ``code``.
-        address: The client's address. None for code and the command line, and where ``admin`` acted and the reader
+        address: The client's address. None for code and the command line, and if ``admin`` acted and the reader
             does not hold it.
-        at: when (UTC).
-        reason: Why it was done, if somebody said so. Added in 0.2.
-        changes: field to ``{"from": ..., "to": ...}``. Of a rotation also ``overlap_s``, of ``leaked`` the source and
+        at: Time of the event, UTC.
+        reason: Reason, if one was given. Added in 0.2.
+        changes: Field to ``{"from": ..., "to": ...}``. Of a rotation also ``overlap_s``, of ``leaked`` the source and
             the URL under ``leak``, of the creation of an imported key its ``scheme`` under ``imported``.
     """
 
@@ -152,9 +152,9 @@ class UsageHour:
     """Requests of a key in the clock hour that starts at ``hour`` (UTC).
 
     Attributes:
-        admitted: units of the cap used.
-        refused: requests with the right secret that used no unit: over the cap, disabled, revoked, expired, from an
-            origin or address that is not allowed.
+        admitted: Number of admitted requests.
+        refused: Number of refused requests with the correct secret: over a limit, from an origin or address that is not
+            allowed, or of a key that is inactive.
     """
 
     hour: datetime
@@ -164,9 +164,9 @@ class UsageHour:
 
 @dataclass(frozen=True, slots=True)
 class KeySnapshot:
-    """What the request path knows of a key and of the one secret whose tag fits. Immutable, so it may be shared.
+    """What the checks of a request need of a key and of the secret whose tag matches. Immutable, so it may be shared.
 
-    ``metadata_json`` is "" where there is none; it is text, so that every request gets a copy of its own at little
+    ``metadata_json`` is "" if there is no metadata. It is text, so that every request gets a copy of its own at little
     cost. ``limits`` are those in force, of the key and of its owner.
     """
 
@@ -189,7 +189,7 @@ class KeySnapshot:
 
     @property
     def has_conditions(self) -> bool:
-        """Whether a request with the right secret may be refused because of the row. False for most keys."""
+        """Whether a request with the correct secret may be refused because of the row. False for most keys."""
         ends = self.expires_at is not None or self.secret_expires_at is not None
         lists = self.allowed_origins or self.allowed_ips
         inactive = self.revoked_at is not None or not self.enabled or self.is_owner_suspended
@@ -211,12 +211,12 @@ COMMAND_LINE = "cli:"
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who makes a change, from where and why: for the history.
+    """The author of a change, for the history.
 
     Attributes:
         name: ``user:<id>``, ``key:<id>``, ``leak:<source>``, ``cli:<operating-system user>`` or ``code``.
         address: The client's address. None for code and the command line.
-        reason: Why the change is made, if somebody said so.
+        reason: Reason of the change, if one was given.
         is_admin: Whether it holds the scope ``admin``, or is the command line.
         owners: The owners whose keys the actor manages without ``admin``. None: code, which needs no permission.
     """

@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # Pydantic takes long to import, and the command line's help 
     from fastapi_keyauth.domain.limits import Limit
 
 MAX_USED = 2_000_000_000
-"""Units that a counter holds at most: debts beyond this are forgotten, so that every product stays below 2^53."""
+"""Maximum number of units in a counter. Debts beyond it are forgotten, so that every product stays below 2^53."""
 Cost = tuple[tuple[str, int], ...]
 """Units that a request costs, sorted by unit."""
 ONE_REQUEST: Cost = ((REQUESTS, 1),)
@@ -72,7 +72,7 @@ class LimitState(NamedTuple):
 
 
 class LimitSet:
-    """The limits that one request must pass: those of its key, then those of its owner. Shared by all rows alike.
+    """The limits that a request must pass: those of its key, then those of its owner. Shared by rows with equal limits.
 
     Attributes:
         key: The key's limits, with their algorithms.
@@ -132,7 +132,7 @@ class LimitSet:
 
 @lru_cache(maxsize=4096)
 def limit_set(key: tuple[Limit, ...], owner: tuple[Limit, ...]) -> LimitSet:
-    """Return one object for the same limits: most keys have the same."""
+    """Return one object for equal limits: most keys have equal ones."""
     return LimitSet(key, owner)
 
 

@@ -27,7 +27,7 @@ def _check_per(value: Any) -> Any:
 
 def _check_number(value: Any) -> Any:
     if isinstance(value, bool | str | bytes):
-        raise ValueError("must be a whole number")  # noqa: TRY004  # pydantic turns only a ValueError into a complaint
+        raise ValueError("must be a whole number")  # noqa: TRY004  # pydantic turns only a ValueError into a validation error
     return value
 
 
@@ -44,7 +44,7 @@ def _describe_limit(schema: dict[str, Any]) -> None:
 
 
 class Limit(BaseModel):
-    """How many units may be used in a window. Added in 0.2.
+    """A number of units that may be used in a window. Added in 0.2.
 
     Attributes:
         name: 1 to 32 characters of ``a-z0-9_-``; unique within its key or owner. It appears in headers and bodies.
@@ -136,13 +136,13 @@ class LimitRules:
         self._owner_defaults = self._resolve(owner_limits)
 
     def of_key(self, hourly_limit: int | None, limits: Sequence[Mapping[str, Any] | Limit] | None) -> tuple[Limit, ...]:
-        """Return the limits of a key from its columns or fields: exactly what it was given, or the defaults."""
+        """Return the limits of a key from its columns or fields: exactly its own, or the defaults."""
         if hourly_limit is None and limits is None:
             return self.defaults
         return self._resolve(_with_hourly(hourly_limit, map(Limit.model_validate, limits or ())))
 
     def of_owner(self, limits: Sequence[Mapping[str, Any]] | None) -> tuple[Limit, ...]:
-        """Return the limits of an owner from its column: those that it was given, or the defaults."""
+        """Return the limits of an owner from its column: exactly its own, or the defaults."""
         return self._owner_defaults if limits is None else self._resolve(map(Limit.model_validate, limits))
 
     def _resolve(self, limits: Iterable[Limit]) -> tuple[Limit, ...]:
@@ -163,7 +163,7 @@ NO_RULES = LimitRules(None, (), (), "fixed_window")
 
 
 def as_json(limits: Iterable[Limit]) -> list[dict[str, Any]]:
-    """Return limits as they are stored: what was left out stays open, so that a new default applies."""
+    """Return limits as they are stored: omitted fields stay unset, so that a new default applies."""
     return [limit.model_dump(exclude_none=True) for limit in limits]
 
 

@@ -129,7 +129,7 @@ class Caller:
         if self.is_admin:
             return chosen
         if owner_id is not None and not self.names_owners:
-            raise InsufficientScope([ADMIN], reason="Leave owner_id out: only admin names an owner")
+            raise InsufficientScope([ADMIN], reason="Omit owner_id: only admin may name an owner")
         self._check_owner(chosen, permission)
         return chosen
 

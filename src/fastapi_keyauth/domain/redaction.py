@@ -6,9 +6,9 @@ from collections.abc import Callable, ItemsView, Iterable, KeysView, Mapping, Va
 from typing import Any, TypeVar, cast
 
 MIN_SECRET_RUN = 16
-"""Characters in a row that may be a secret if they mix upper case, lower case and digits."""
+"""Length of a run of characters that may be a secret if they mix upper case, lower case and digits."""
 MIN_ANY_RUN = 20
-"""Characters in a row that may be a secret, such as one in hexadecimal digits or Base64."""
+"""Length of a run of characters that may be a secret, such as one in hexadecimal digits or Base64."""
 MAX_DEPTH = 30
 """Nested containers that are searched. What lies deeper, as in one that contains itself, is left out."""
 TOO_DEEP = "<too deep>"

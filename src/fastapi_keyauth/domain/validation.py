@@ -106,13 +106,13 @@ def _validate_owner(value: str) -> str:
 
 def _validate_metadata(value: dict[str, Any]) -> dict[str, Any]:
     if _depth(value) > MAX_METADATA_DEPTH:
-        raise ValueError(f"metadata is nested {MAX_METADATA_DEPTH} deep at most")
+        raise ValueError(f"must be nested at most {MAX_METADATA_DEPTH} levels deep")
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except (TypeError, ValueError, RecursionError):
-        raise ValueError("metadata holds only what JSON holds") from None
+        raise ValueError("must contain only JSON values") from None
     if len(text) > MAX_METADATA_BYTES:
-        raise ValueError(f"metadata has at most {MAX_METADATA_BYTES} bytes as JSON")
+        raise ValueError(f"must have at most {MAX_METADATA_BYTES} bytes as JSON")
     copy: dict[str, Any] = json.loads(text)  # the caller's object may change later
     return copy
 
@@ -134,7 +134,7 @@ def clean_expiry(value: datetime) -> datetime:
     except OverflowError:
         value = LAST_EXPIRY
     if not FIRST_EXPIRY <= value < LAST_EXPIRY:
-        raise ValueError("a key expires between the years 1970 and 9000, or never")
+        raise ValueError("must be between the years 1970 and 9000")
     return value
 
 
@@ -189,7 +189,7 @@ OwnerId = Annotated[str, Field(json_schema_extra=_OWNER), AfterValidator(_valida
 
 
 class NewKey(BaseModel):
-    """A key to create. Unknown fields are rejected, such as a misspelt limit."""
+    """A key to create. Unknown fields are rejected, such as a misspelled limit."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
@@ -250,7 +250,7 @@ def _describe_owner(schema: dict[str, Any]) -> None:
 
 
 class KeyPatch(BaseModel):
-    """Changes to a key: the fields that are sent. ``null`` clears an expiry, or goes back to the default limit."""
+    """Fields of a key to change. ``null`` removes an expiry, or restores the default limits."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, json_schema_extra=_describe_patch)
 
@@ -265,7 +265,7 @@ class KeyPatch(BaseModel):
     allowed_origins: Origins = _optional("Browser origins; empty: no web page, except the service's own.")
     allowed_ips: Networks = _optional("Addresses or CIDR networks; empty: any.")
     metadata: Metadata = _optional("Your own notes, at most 4 KiB of JSON.")
-    reason: Reason | None = _optional("Why the key is changed, for its history.")
+    reason: Reason | None = _optional("Reason of the change, for the history of the key.")
 
     @field_validator("limits")
     @classmethod
@@ -280,7 +280,7 @@ class KeyPatch(BaseModel):
 
 
 class OwnerFields(BaseModel):
-    """What can be set for an owner. ``null`` goes back to the default limits, or removes the name."""
+    """Fields to set for an owner. ``null`` restores the default limits, or removes the name."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, json_schema_extra=_describe_owner)
 
@@ -307,20 +307,20 @@ def validate_fields(model: type[Model], values: Mapping[str, Any]) -> Model:
         raise InvalidField(str(first["loc"][0]), explain(first)) from None
 
 
-def known_scopes(catalogue: dict[str, str]) -> set[str]:
+def known_scopes(catalog: dict[str, str]) -> set[str]:
     """Return the scopes that can be granted if the application has a catalog of scopes."""
-    return {*catalogue, ALL, ADMIN, KEYS_READ, KEYS_WRITE}
+    return {*catalog, ALL, ADMIN, KEYS_READ, KEYS_WRITE}
 
 
-def check_catalogue(scopes: Sequence[str], catalogue: dict[str, str]) -> None:
+def check_catalog(scopes: Sequence[str], catalog: dict[str, str]) -> None:
     """Check scopes against the catalog of the application, if it has one. Built-in scopes always pass.
 
     Raises:
         InvalidField: If there is a catalog and a scope is neither in it nor built in.
     """
-    known = known_scopes(catalogue)
-    if catalogue and not known.issuperset(scopes):
-        raise InvalidField("scopes", f"only these exist: {', '.join(sorted(known))}")
+    known = known_scopes(catalog)
+    if catalog and not known.issuperset(scopes):
+        raise InvalidField("scopes", f"must be among: {', '.join(sorted(known))}")
 
 
 def check_future(expires_at: datetime | None, now: datetime) -> None:
@@ -330,4 +330,4 @@ def check_future(expires_at: datetime | None, now: datetime) -> None:
         InvalidField: If it is not.
     """
     if expires_at is not None and expires_at <= now:
-        raise InvalidField("expires_at", "must lie in the future")
+        raise InvalidField("expires_at", "must be in the future")

@@ -9,7 +9,7 @@ MAX_WINDOW_S = 31_622_400
 STEP_MS = 10_000
 """Milliseconds by which a clock may step back across the end of a window without ending the window that began."""
 _TICKS = 3_600_000
-"""Ticks of a window at most; the ticks of an hour are milliseconds."""
+"""Maximum number of ticks in a window. The ticks of an hour are milliseconds."""
 
 
 class Window(NamedTuple):
@@ -48,7 +48,7 @@ def month(number: int) -> Window:
 def ticks_of(window_ms: int) -> tuple[int, int]:
     """Return the milliseconds of a tick and the ticks of a sliding window.
 
-    Few enough that a product of units and ticks stays below 2^53, which is what Lua counts exactly.
+    The ticks are few enough that a product of units and ticks stays below 2^53, which is what Lua counts exactly.
     """
     tick_ms = max(1, -(-window_ms // _TICKS))
     return tick_ms, -(-window_ms // tick_ms)

@@ -23,10 +23,10 @@ logger = logging.getLogger("fastapi_keyauth")
 
 RawHeaders = list[tuple[bytes, bytes]]
 
-REMEMBER_S = 3.0
+CACHE_S = 3.0
 """Seconds for which the origins of all active keys are cached; a change takes effect within 5 s."""
 WAIT_S = 0.5
-"""Seconds that responses wait for the origins to be read; after that, those that were read last count."""
+"""Seconds that responses wait for the origins to be read. After that, the previous ones apply."""
 
 PREFLIGHT_MAX_AGE_S = 5
 """Seconds for which a browser may cache a preflight (also its default)."""
@@ -112,12 +112,12 @@ class CorsRules:
     async def _is_known(self, origin: str) -> bool:
         """Return whether the setting or any active key allows the origin.
 
-        The origins of all keys are read together, at most every ``REMEMBER_S``, so a flood of made-up origins costs the
-        database only that. While the database is unavailable, those that were read last count.
+        The origins of all keys are read together, at most every ``CACHE_S``, so a flood of made-up origins costs the
+        database only that. While the database is unavailable, the previous ones apply.
         """
         if self._any or origin in self._allowed:
             return True
-        if self._read_at is None or self._monotonic() - self._read_at >= REMEMBER_S:
+        if self._read_at is None or self._monotonic() - self._read_at >= CACHE_S:
             if not self._reading.is_running(None):
                 self._wait_until = time.monotonic() + WAIT_S
             reading = self._reading.start(None, self._read)
@@ -133,7 +133,7 @@ class CorsRules:
             self._of_keys = await self._store.origins_of_active_keys(self._now())
         except StoreUnavailable:
             logger.warning(
-                "origins of keys not read, the last ones stay: the database is unavailable",
+                "origins of keys not read, keeping the previous ones: the database is unavailable",
                 extra={"keyauth_event": "origins_not_read"},
             )
         self._read_at = began

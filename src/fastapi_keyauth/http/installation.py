@@ -26,7 +26,7 @@ _INSTALLED = "_fastapi_keyauth"
 
 
 class Installations:
-    """Joins applications to one KeyAuth. The methods are described at those of ``KeyAuth`` with their names.
+    """Joins applications to one KeyAuth. The methods of ``KeyAuth`` with the same names describe its methods.
 
     Args:
         auth: The KeyAuth: a context that runs beside each application's own lifespan.

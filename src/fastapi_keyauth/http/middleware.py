@@ -20,7 +20,7 @@ _STARTS = frozenset({"http.response.start", "websocket.http.response.start"})
 
 
 class KeyAuthMiddleware:
-    """See the module.
+    """The outermost middleware of an application; see the module.
 
     Args:
         app: The application inside.

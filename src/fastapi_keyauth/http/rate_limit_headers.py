@@ -35,7 +35,7 @@ def add_rate_limit_headers(headers: RawHeaders, context: AuthContext, mode: Rate
 
 
 class _Template:
-    """What is the same in the headers of all requests with the same limits."""
+    """The constant parts of the headers of all requests with equal limits."""
 
     __slots__ = ("policy", "state")
 
@@ -60,7 +60,7 @@ def _policy(limits: LimitSet, states: Sequence[int]) -> bytes:
 
 
 def _remaining_and_reset(states: Sequence[int], count: int) -> tuple[int, ...]:
-    """Two of the three numbers of each limit."""
+    """Return two of the three numbers of each limit."""
     if count == 1:
         return states[0], states[1]
     return tuple(states[3 * position + offset] for position in range(count) for offset in (0, 1))

@@ -26,7 +26,7 @@ from fastapi_keyauth.telemetry.observer import Observer
 
 WS_POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1
 CURRENT = "fastapi_keyauth.current"
-"""Key in an ASGI scope of the ``RequestHandler`` that was last asked about the request: its errors are answered."""
+"""Key in an ASGI scope of the ``RequestHandler`` that handled the request last, and therefore answers errors."""
 
 
 class RequestHandler:
@@ -81,7 +81,7 @@ class RequestHandler:
         return context
 
     def begin(self, scope: Scope) -> AuthContext:
-        """Return the context of a request that this KeyAuth is now asked about.
+        """Return the context of a request that this KeyAuth now handles.
 
         Raises:
             RuntimeError: If the application is served in another event loop than it was started in.
@@ -135,7 +135,7 @@ class RequestHandler:
         """Return the response to an error, and report it."""
         self._find_mistake(error, scope)
         if isinstance(error, RateLimitExceeded) and error.evidence is not None:
-            context.key, context.decision = error.evidence  # a reservation's; the headers tell of its limits
+            context.key, context.decision = error.evidence  # a reservation's; the headers state its limits
         response = self._problems.response(error, context)
         key, decision = context.key, context.decision
         self._observer.refused(
@@ -155,7 +155,7 @@ class RequestHandler:
         return response
 
     def _find_mistake(self, error: KeyAuthError, scope: Scope) -> None:
-        """Have an error say what was sent in place of a key."""
+        """Set on an error what was sent in place of a key."""
         if isinstance(error, MissingApiKey | MissingCredentials) and error.mistake is None:
             error.mistake = self._misplaced_keys.find_mistake(dict(scope["headers"]), scope.get("query_string", b""))
 
@@ -192,10 +192,10 @@ class RequestHandler:
 
 
 async def handle_error(connection: HTTPConnection, error: KeyAuthError) -> Response | None:
-    """Handle an error for an application: by the KeyAuth that was last asked about the request, as it raised it."""
+    """Handle an error for an application, by the KeyAuth that handled the request last, since it raised the error."""
     handler: RequestHandler | None = connection.scope.get(CURRENT)
     if handler is None:
-        raise error  # raised by the application itself, on a route that no KeyAuth was asked about
+        raise error  # raised by the application itself, on a route that no KeyAuth handles
     return await handler.handle(connection, error)
 
 

@@ -1,4 +1,4 @@
-"""What a request to a route costs: the highest cost of each unit among the requirements of the route."""
+"""Costs of routes: for each unit, the highest cost among the requirements of a route."""
 
 from collections.abc import Iterator
 from functools import reduce
@@ -10,7 +10,7 @@ from fastapi_keyauth.domain.limit_sets import Cost, highest_cost
 from fastapi_keyauth.http.routes import find_dependant, iterate_dependants
 
 MAX_ROUTES = 10_000
-"""Routes whose costs are remembered."""
+"""Maximum number of routes whose costs are cached."""
 
 
 class RouteCosts:
@@ -25,11 +25,11 @@ class RouteCosts:
         self._known: dict[int, tuple[Any, Cost | None]] = {}
 
     def find(self, scope: Scope, cost: Cost) -> Cost:
-        """Return the cost of a request, at least that of the requirement which asks.
+        """Return the cost of a request, at least that of the calling requirement.
 
         Args:
-            scope: The request's, after routing.
-            cost: The cost of the requirement which asks: it may be called by hand.
+            scope: The request's ASGI scope, after routing.
+            cost: The cost of the calling requirement, which may not be a dependency of the route.
         """
         dependant = find_dependant(scope)
         if dependant is None:

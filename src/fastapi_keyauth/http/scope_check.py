@@ -1,4 +1,4 @@
-"""Startup check: scopes that routes require and the setting ``scopes`` does not have, such as misspelt ones."""
+"""Startup check: scopes that routes require and the setting ``scopes`` does not have, such as misspelled ones."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -12,7 +12,7 @@ from fastapi_keyauth.settings.checks import CheckWarning
 
 
 def find_unknown_scopes(
-    apps: Iterable[Starlette], handler: RequestHandler, catalogue: dict[str, str]
+    apps: Iterable[Starlette], handler: RequestHandler, catalog: dict[str, str]
 ) -> list[CheckWarning]:
     """Return a warning for each scope that routes require of keys and that no key can be given.
 
@@ -23,11 +23,11 @@ def find_unknown_scopes(
         apps: The applications.
         handler: The request handler of the KeyAuth whose dependencies are checked. Those on sessions alone are left
             out: a resolver gives sessions whatever scopes it likes.
-        catalogue: The setting ``scopes``. If it is empty, any scope may be granted.
+        catalog: The setting ``scopes``. If it is empty, any scope may be granted.
     """
-    if not catalogue:
+    if not catalog:
         return []
-    known = known_scopes(catalogue)
+    known = known_scopes(catalog)
     found: dict[str, list[str]] = {}
     for app in apps:
         for path, dependant in iterate_routes(app):

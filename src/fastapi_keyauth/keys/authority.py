@@ -1,4 +1,4 @@
-"""On whose authority a key is changed."""
+"""Authorities on which keys are changed."""
 
 from collections.abc import Collection
 from typing import Protocol
@@ -8,26 +8,26 @@ from fastapi_keyauth.store.callers import Authority, CallerRows
 
 
 class ChangeAuthority(Authority, Protocol):
-    """An authority that also says whose turn a change takes, and which keys it reaches."""
+    """An authority that also determines whose turn a change takes, and which keys it reaches."""
 
     @property
     def turn(self) -> str | None:
-        """On whose behalf the change waits for its turn. None: of the application, to which no bound applies."""
+        """The owner in whose name the change waits for its turn. None: the application, to which no bound applies."""
 
     @property
     def owner_ids(self) -> Collection[str] | None:
         """The owners whose keys it may see. None: all."""
 
     async def renew(self) -> None:
-        """Ask the application again, just before the transaction, for what only the application knows.
+        """Read again, just before the transaction, what only the application knows.
 
         Raises:
-            Refusal: If the caller may not do this any more.
+            Refusal: If the caller is no longer permitted to do this.
         """
 
 
 class TrustedCode:
-    """The authority of code and of the command line, which nobody takes away.
+    """The authority of code and of the command line, which cannot be revoked.
 
     Args:
         name: The actor in the history.

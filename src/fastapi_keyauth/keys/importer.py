@@ -23,7 +23,7 @@ from fastapi_keyauth.domain.validation import (
     Origins,
     OwnerId,
     Scopes,
-    check_catalogue,
+    check_catalog,
     clean_expiry,
     reject_timestamps,
 )
@@ -86,7 +86,7 @@ def _parsed(value: Any) -> Any:
     try:
         return json.loads(value)
     except (ValueError, RecursionError):
-        raise ValueError("is no JSON") from None
+        raise ValueError("is not valid JSON") from None
 
 
 def _whole(value: Any) -> Any:
@@ -101,8 +101,8 @@ def _in_utc(value: datetime) -> datetime:
 def _is_public(value: str) -> str:
     if not foreign.is_public_part(value):
         raise ValueError(
-            f"must be what tokens start with, up to a separator: 1 to {foreign.MAX_PUBLIC_LENGTH} printable characters,"
-            f" fewer than {foreign.MAX_PARTS} of {' '.join(foreign.SEPARATORS)} among them"
+            f"must be the beginning of tokens, up to a separator: 1 to {foreign.MAX_PUBLIC_LENGTH} printable"
+            f" characters with fewer than {foreign.MAX_PARTS} separators ({' '.join(foreign.SEPARATORS)})"
         )
     return value
 
@@ -167,7 +167,7 @@ class _Import:
                 continue
             lookup = rows.secret["lookup"]
             if lookup in found:
-                self._refuse(number, None, f"finds the same token as line {found[lookup][0]}")
+                self._refuse(number, None, f"has the same token as line {found[lookup][0]}")
             else:
                 found[lookup] = (number, rows)
         known = await self._store.find_known(list(found))
@@ -184,7 +184,7 @@ class _Import:
             await self._store.add(new, advance)
         except LookupTaken:
             # Another import wrote them after find_known. A retry will find them.
-            self._refuse(0, None, "another import took one of these tokens at the same moment: try again")
+            self._refuse(0, None, "another import has just written one of these tokens; try again")
             self._stop_if_bad()
         logger.info("imported %d keys", len(new), extra={"keyauth_event": "imported"})
         return ImportOutcome(len(new), len(known), tuple(rows.key["id"] for rows in new), with_all_scopes)
@@ -203,7 +203,7 @@ class _Import:
                     message = explain(part)
                     is_unknown = part["type"] == "extra_forbidden"
                     field = None if is_unknown else str(part["loc"][0])
-                    self._refuse(line.number, field, "has a column of another name" if is_unknown else message)
+                    self._refuse(line.number, field, "has an unknown column" if is_unknown else message)
             except InvalidField as error:
                 self._refuse(line.number, error.field, error.message)
             yield line.number, rows
@@ -217,12 +217,12 @@ class _Import:
         """
         # Empty cells of a CSV file count as missing columns.
         line = ImportedKey.model_validate({name: value for name, value in values.items() if value not in ("", None)})
-        check_catalogue(line.scopes, self._settings.scopes)
+        check_catalog(line.scopes, self._settings.scopes)
         found = self._hash_of(line)
         created_at = self._now if line.created_at is None else line.created_at
         for field, moment in (("created_at", created_at), ("last_used_at", line.last_used_at)):
             if moment is not None and moment > self._now:
-                raise InvalidField(field, "must not lie in the future")
+                raise InvalidField(field, "must not be in the future")
         id = new_key_id()
         if "scopes" not in line.model_fields_set:
             self._without_scopes.add(id)
@@ -262,14 +262,15 @@ class _Import:
             raise InvalidField("hash", str(error)) from None
         if line.public is None:
             if found.is_salted:
-                raise InvalidField("public", f"is needed with {found.scheme}: a salted hash finds no token")
+                message = f"is required with {found.scheme}, since a salted hash cannot be found by a token"
+                raise InvalidField("public", message)
             if line.hashed == "secret":
-                raise InvalidField("public", "is needed where the secret alone was hashed")
+                raise InvalidField("public", "is required if only the secret was hashed")
         elif (
             found.scheme == "bcrypt" and line.hashed == "token" and len(line.public) > foreign.MAX_BCRYPT_PUBLIC_LENGTH
         ):
             raise InvalidField(
-                "public", "is so long that bcrypt, which looks at 72 bytes, saw too little of the secret"
+                "public", "is too long: bcrypt reads only 72 bytes, too few of which belong to the secret"
             )
         return found
 

@@ -29,7 +29,11 @@ class RecordLeak(Protocol):
     """Records a leak in the history of a key, and revokes the key if requested."""
 
     def __call__(self, id: str, leak: dict[str, Any], actor_name: str, *, revoke: bool) -> Awaitable[None]:
-        """Raises ``ChangePending`` if not all workers could be notified."""
+        """Record a leak.
+
+        Raises:
+            ChangePending: If not all workers could be notified.
+        """
 
 
 class Leaks:
@@ -37,10 +41,10 @@ class Leaks:
 
     Args:
         parser: Parses tokens.
-        store: Has the keys.
+        store: Store of the keys.
         hasher: Verifies the secret.
         record: Records the leak.
-        now: The time, UTC.
+        now: Returns the current time, UTC.
     """
 
     def __init__(
@@ -73,11 +77,11 @@ class Leaks:
 
         Raises:
             ValueError: If ``source`` has another form.
-            ChangePending: If the key is revoked, but not all workers could be notified (Redis unreachable).
+            ChangePending: If the key is revoked, but not all workers could be notified (Redis is unavailable).
             StoreUnavailable, HasherUnavailable: If the token cannot be checked now.
         """
         if not source.replace("-", "").replace("_", "").isalnum() or len(source) > MAX_SOURCE_LENGTH:
-            raise ValueError("source is a short name of letters, digits, '-' and '_'")
+            raise ValueError("source must be a short name of letters, digits, '-' and '_'")
         key = await self._find(token.strip())
         if key is None:
             return "unknown"

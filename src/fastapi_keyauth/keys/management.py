@@ -1,4 +1,4 @@
-"""The changes to keys, on somebody's authority: code's or that of a caller of a management route.
+"""Changes to keys, on the authority of code or of a caller of a management route.
 
 Each change runs in this order: Argon2, if it needs a new secret; a turn (``turns.py``); the transaction, in which the
 authority is confirmed before anything is written; the announcement to all workers (``outbox.py``).
@@ -16,7 +16,7 @@ from fastapi_keyauth.domain.pagination import check_key_id
 from fastapi_keyauth.domain.principals import ADMIN
 from fastapi_keyauth.domain.text import check_owner_id
 from fastapi_keyauth.domain.tokens import format_token, new_key_id, new_secret, secret_tag
-from fastapi_keyauth.domain.validation import KeyPatch, NewKey, check_catalogue, check_future, check_reason
+from fastapi_keyauth.domain.validation import KeyPatch, NewKey, check_catalog, check_future, check_reason
 from fastapi_keyauth.errors import ChangePending, InsufficientScope, InvalidField, KeyNotActive
 from fastapi_keyauth.keys.authority import TRUSTED, ChangeAuthority, TrustedCode
 from fastapi_keyauth.keys.outbox import Outbox
@@ -40,14 +40,14 @@ class KeyManagement:
 
     Args:
         settings: The defaults.
-        store: Has the keys.
+        store: Store of the keys.
         hasher: Hashes new secrets.
         outbox: Announces changes.
-        turns: Orders them.
-        now: The time, UTC.
+        turns: Orders changes.
+        now: Returns the current time, UTC.
 
     Attributes:
-        now: Returns the time, UTC.
+        now: Returns the current time, UTC.
     """
 
     def __init__(
@@ -77,20 +77,20 @@ class KeyManagement:
         """Create a key.
 
         Args:
-            new: Its fields, complete but for the environment.
-            owner_id: Its owner.
-            authority: On whose authority.
+            new: Fields of the key, complete except for the environment.
+            owner_id: Owner of the key.
+            authority: Authority on which the key is created.
             max_keys: Maximum number of keys of the owner. None: no maximum.
             check: Called once the authority is confirmed. Raises to stop.
 
         Raises:
-            InvalidField: If it would expire in the past, or a scope is not in the catalogue.
+            InvalidField: If the expiry is in the past, or a scope is not in the catalog.
             TooManyKeys: If the owner has ``max_keys`` already.
         """
         check_owner_id(owner_id, "owner_id")  # a session resolver may return anything
         check_future(new.find_expiry(self.now()), self.now())
         scopes = ["*"] if new.scopes is None else new.scopes
-        check_catalogue(scopes, self._settings.scopes)
+        check_catalog(scopes, self._settings.scopes)
         check_units(new.limits or (), self._settings.units)
         if max_keys is not None:
             # Before Argon2: an owner who has the maximum must not keep it busy by asking for more.
@@ -133,12 +133,12 @@ class KeyManagement:
         Args:
             id: The key.
             patch: The fields.
-            authority: On whose authority.
-            check: Checks the key as it is.
-            check_result: Checks the key as it becomes. What it refuses is rolled back.
+            authority: Authority on which the key is changed.
+            check: Checks the key before the change.
+            check_result: Checks the key after the change. If it raises, the change is rolled back.
 
         Raises:
-            InvalidField: If it would expire in the past, or a scope is not in the catalogue.
+            InvalidField: If the expiry is in the past, or a scope is not in the catalog.
             KeyNotFound: If the key does not exist, or the caller may not see it.
             KeyNotActive: If the key is revoked.
             InsufficientScope: If ``admin`` disabled the key and another caller would enable it.
@@ -147,7 +147,7 @@ class KeyManagement:
         reason = check_reason(fields.pop("reason", None))
         check_future(fields.get("expires_at"), self.now())
         if "scopes" in fields:
-            check_catalogue(fields["scopes"], self._settings.scopes)
+            check_catalog(fields["scopes"], self._settings.scopes)
         check_units(fields.get("limits") or (), self._settings.units)
 
         async def commit() -> KeyChange:
@@ -182,7 +182,8 @@ class KeyManagement:
             InvalidField: If the overlap is out of bounds.
             KeyNotFound: If the key does not exist, or the caller may not see it.
             KeyNotActive: If the key is disabled, expired or revoked.
-            ChangePending: If a secret was to end now and not all workers could be notified. It has the new token.
+            ChangePending: If a secret had to end immediately and not all workers could be notified. It has the new
+                token.
         """
         if not timedelta(0) <= overlap <= MAX_OVERLAP:
             raise InvalidField("overlap_s", f"must be from 0 to {int(MAX_OVERLAP.total_seconds())}")
@@ -229,14 +230,14 @@ class KeyManagement:
         *,
         include_created: bool = False,
     ) -> Key:
-        """Revoke a key. A second time changes nothing.
+        """Revoke a key. Revoking it again changes nothing.
 
         Args:
             id: The key.
-            authority: On whose authority.
+            authority: Authority on which the key is changed.
             check: Checks the key.
-            reason: Why, for the history.
-            include_created: Whether to revoke also the keys that it created, those that they created, and so on.
+            reason: Reason, for the history.
+            include_created: Whether to also revoke the keys that it created, those that they created, and so on.
 
         Raises:
             KeyNotFound: If the key does not exist, or the caller may not see it.
@@ -264,9 +265,9 @@ class KeyManagement:
         return await self._turns.change(authority.turn, id, commit, publish, is_revocation=True)
 
     async def record_leak(self, id: str, leak: dict[str, Any], actor_name: str, *, revoke: bool) -> None:
-        """Record in the history of a key that a token of it was found, and revoke the key if that is asked for.
+        """Record in the history of a key that one of its tokens was found, and revoke the key if requested.
 
-        The second report of the same leak adds nothing.
+        Another report of the same leak adds nothing.
 
         Raises:
             KeyNotFound: If the key does not exist.

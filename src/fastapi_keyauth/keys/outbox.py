@@ -34,10 +34,10 @@ class Outbox:
 
     Args:
         limiter: Replaces generations.
-        store: Has the rows.
+        store: Store of the rows.
         is_shared: Whether the limiter is shared by all workers (Redis). If it is this process's own, rows are kept for
             ``KEEP``: a script without ``redis_url`` may work on the database of an API that uses Redis.
-        now: The time, UTC.
+        now: Returns the current time, UTC.
     """
 
     def __init__(self, limiter: Limiter, store: KeyStore, is_shared: bool, now: Callable[[], datetime]) -> None:
@@ -98,7 +98,7 @@ class Outbox:
             raise late
 
     async def drain(self) -> None:
-        """Announce what is left, by this worker or another. Announcing twice is harmless: the row is read again."""
+        """Announce pending changes, also those of other workers. Repeating one is harmless: the row is read again."""
         try:
             for changed in list(self._unannounced):
                 await self._bump(*changed)

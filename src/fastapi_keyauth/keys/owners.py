@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 
 
 class Unchanged(enum.Enum):
-    """The value of a field that stays as it is."""
+    """Marker of a field that stays unchanged."""
 
     UNCHANGED = enum.auto()
 
@@ -41,16 +41,16 @@ class Owners:
 
     An owner is any string of the application; it exists as soon as it has a key. Every method may raise
     ``StoreUnavailable``. Those that change something raise ``ChangePending`` if the change is stored but not all
-    workers could be notified (Redis unreachable).
+    workers could be notified (Redis is unavailable).
 
     Args:
         settings: The declared units.
-        store: Has the owners.
+        store: Store of the owners.
         outbox: Announces changes.
-        turns: The order of changes.
-        limiter: Has what is left of limits.
-        now: The time, UTC.
-        authority: On whose authority owners are changed.
+        turns: Orders changes.
+        limiter: Returns what is left of limits.
+        now: Returns the current time, UTC.
+        authority: Authority on which owners are changed.
         check: Called once the authority is confirmed. Raises to stop.
     """
 
@@ -124,7 +124,7 @@ class Owners:
         limits: Iterable[Limit | dict[str, Any]] | Unchanged | None = UNCHANGED,
         name: str | Unchanged | None = UNCHANGED,
     ) -> Owner:
-        """Set limits or the name of an owner. What is left out stays as it is.
+        """Set limits or the name of an owner. Omitted fields stay unchanged.
 
         Args:
             owner_id: The owner.
@@ -154,7 +154,7 @@ class Owners:
 
         Args:
             owner_id: The owner.
-            reason: Why, shown with the owner.
+            reason: Reason, shown with the owner.
         """
         reason = check_reason(reason)
         await self._set(owner_id, {"suspended_at": self._now(), "reason": reason}, "suspended", reason)
@@ -165,7 +165,7 @@ class Owners:
 
         Args:
             owner_id: The owner.
-            reason: Why, for the log.
+            reason: Reason, for the log.
         """
         await self._set(owner_id, {"suspended_at": None, "reason": None}, "resumed", check_reason(reason))
         return await self.get(owner_id)
@@ -178,10 +178,10 @@ class Owners:
         Args:
             owner_id: Only keys of this owner.
             created_by: Only keys that this actor created, such as ``user:<id>`` or ``key:<id>``.
-            reason: Why, for the history of each key.
+            reason: Reason, for the history of each key.
 
         Returns:
-            How many keys were revoked.
+            Number of keys that were revoked.
 
         Raises:
             InvalidField: If neither is given.
@@ -203,10 +203,10 @@ class Owners:
         """Revoke the keys and sessions of an owner and remove everything personal, for good.
 
         Names, metadata, addresses, actors and the owner's id are removed or replaced, in the history too. Usage stays,
-        under the ids of keys that no longer name anybody. A second time changes nothing.
+        under the ids of keys that no longer name anybody. Erasing the owner again changes nothing.
 
         Returns:
-            How many rows were changed.
+            Numbers of rows that were changed.
         """
         check_owner_id(owner_id, "owner_id")
         check_reason(reason)

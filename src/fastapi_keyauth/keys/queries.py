@@ -25,14 +25,14 @@ Owners = Collection[str] | None
 
 
 class KeyQueries:
-    """Reads keys, in the turn of whoever asks. Every method may raise ``StoreUnavailable``.
+    """Reads keys, in the turn of the caller. Every method may raise ``StoreUnavailable``.
 
     Args:
-        store: Has the keys.
-        usage_store: Has their usage.
-        recorder: Has the usage that is not stored yet.
+        store: Store of the keys.
+        usage_store: Store of their usage.
+        recorder: Buffer of the usage that is not stored yet.
         turns: Orders reads that share connections with changes.
-        now: The time, UTC.
+        now: Returns the current time, UTC.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class KeyQueries:
         Args:
             id: The key.
             owner_ids: Only if it belongs to one of these owners.
-            turn: On whose behalf. None: of the application.
+            turn: Owner whose turn the read takes. None: the application.
 
         Raises:
             KeyNotFound: If the key does not exist.
@@ -92,7 +92,7 @@ class KeyQueries:
             ids: The keys. Those without usage are left out of the result.
             hours: 1 to 168.
             owner_ids: Only keys of these owners.
-            turn: On whose behalf. None: of the application.
+            turn: Owner whose turn the read takes. None: the application.
 
         Raises:
             InvalidField: If ``hours`` is out of bounds.
@@ -121,10 +121,10 @@ class KeyQueries:
 
         Args:
             id: The key.
-            cursor: ``next_cursor`` of the page before.
+            cursor: ``next_cursor`` of the previous page.
             limit: 1 to 200.
             owner_ids: Only if the key belongs to one of these owners.
-            turn: On whose behalf. None: of the application.
+            turn: Owner whose turn the read takes. None: the application.
             shows_admin_addresses: Whether the page has the addresses from which ``admin`` acted.
 
         Raises:

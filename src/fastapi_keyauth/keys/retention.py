@@ -12,18 +12,18 @@ from fastapi_keyauth.store import PruneStore
 
 PRUNE_EVERY_S = 3600.0
 KEEP_OVER = timedelta(days=1)
-"""How long an expired session is kept, so that complaints can be investigated."""
+"""Time for which an expired session is kept, so that complaints can be investigated."""
 KEEP_USAGE_HOURS = MAX_USAGE_HOURS + 24
-"""The hours that the usage routes show, and one more day for clocks that differ."""
+"""Hours of usage that are kept: those that the usage routes show, and one more day for clocks that differ."""
 
 
 class Pruner:
     """Deletes about once an hour: one batch in each round of the periodic tasks until no more rows are found.
 
     Args:
-        store: Has the rows.
-        now: The time, UTC.
-        monotonic: Seconds that never go back.
+        store: Deletes the rows.
+        now: Returns the current time, UTC.
+        monotonic: Returns seconds of a monotonic clock.
     """
 
     def __init__(

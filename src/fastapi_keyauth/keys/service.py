@@ -18,13 +18,13 @@ class Keys:
 
     Trusted code calls this: no caller's bounds apply, and neither does ``max_keys_per_owner``. Every method may raise
     ``StoreUnavailable``. Those that change a key raise ``ChangePending`` if the change is stored but not all workers
-    could be notified (Redis unreachable).
+    could be notified (Redis is unavailable).
 
     Args:
         management: Changes keys.
         queries: Reads keys.
         importer: Imports keys.
-        authority: On whose authority keys are changed.
+        authority: Authority on which keys are changed.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Keys:
         Args:
             owner_id: The user or project it belongs to, 1 to 255 characters.
             name: 1 to 100 characters.
-            scopes: What it may do. Default: ``["*"]``, all but ``keys:*`` and ``admin``.
+            scopes: Its scopes. Default: ``["*"]``, all but ``keys:*`` and ``admin``.
             environment: 1 to 16 of ``a-z0-9``. Default: the setting ``default_environment``.
             hourly_limit: Requests per hour. None: the setting ``default_hourly_limit``, whatever it is at the time.
             allowed_origins: Browser origins. Empty: no web page, except the service's own.
@@ -148,7 +148,7 @@ class Keys:
             q: Only keys whose name contains this, in any case, or the key with this id, hint or token.
             unused_for_days: Only keys not used for this many days, counted from the last use, creation or import,
                 whichever is latest.
-            cursor: ``next_cursor`` of the page before.
+            cursor: ``next_cursor`` of the previous page.
             limit: 1 to 200.
             include_revoked: False leaves out revoked keys. Added in 0.2.
             created_by: Only keys that this actor created, such as ``user:<id>``. Added in 0.2.
@@ -186,25 +186,25 @@ class Keys:
         Args:
             id: The key.
             overlap: 0 to 7 days. 0: the old secret is refused immediately.
-            reason: Why, for the history. Added in 0.2.
+            reason: Reason, for the history. Added in 0.2.
 
         Raises:
             KeyNotFound: If the key does not exist.
             KeyNotActive: If the key is disabled, expired or revoked.
             InvalidField: If the overlap is out of bounds.
-            ChangePending: If the old secret was to end immediately and Redis is unreachable. Its ``token`` is the new
+            ChangePending: If the old secret had to end immediately and Redis is unavailable. Its ``token`` is the new
                 one.
         """
         return await self._management.rotate(id, overlap, self._authority, reason=reason)
 
     async def revoke(self, id: str, reason: str | None = None, *, include_created: bool = False) -> None:
-        """Revoke a key for good, on all workers. A second time changes nothing.
+        """Revoke a key for good, on all workers. Revoking it again changes nothing.
 
         Args:
             id: The key.
-            reason: Why, for the history. Added in 0.2.
-            include_created: Whether to revoke also the keys that it created, those that they created, and so on: what a
-                thief who had it may have made. Added in 0.2.
+            reason: Reason, for the history. Added in 0.2.
+            include_created: Whether to also revoke the keys that it created, those that they created, and so on: a
+                thief may have created them. Added in 0.2.
 
         Raises:
             KeyNotFound: If the key does not exist.
@@ -219,7 +219,7 @@ class Keys:
         Args:
             records: Column to value; docs/moving.md has the columns.
             dry_run: Only check whether the import would succeed.
-            skip_existing: Leave out those whose token, or public part, belongs to a key already.
+            skip_existing: Skip records whose token, or public part, belongs to a key already.
 
         Raises:
             ImportRefused: If records are invalid. It names them by their number, from 1.

@@ -1,4 +1,4 @@
-"""The order in which changes to keys, and reads of them, get a connection to the database.
+"""The order in which changes to keys, and reads of keys, get a connection to the database.
 
 All management shares a few connections. One owner's crowd of calls must not delay another owner's, and nothing must
 delay a revocation.
@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 
 
 class _KeyTurn:
-    """One change to a key at a time; kept for as long as somebody uses it."""
+    """The lock under which a key has one change at a time. It exists while it is used."""
 
     def __init__(self) -> None:
         self.semaphore = FairSemaphore(1, MAX_WAITING, MAX_WAITING_OF_OWNER)
@@ -32,12 +32,12 @@ class _KeyTurn:
 
 
 class Turns:
-    """Owners take turns, a key has one change at a time, and revocations have a place of their own.
+    """Orders changes: owners take turns, a key has one change at a time, and revocations have connections of their own.
 
     Use it from one event loop.
 
     Args:
-        tasks: Runs what must not be cut off.
+        tasks: Runs changes, which must not be cancelled midway.
     """
 
     def __init__(self, tasks: ShieldedTasks) -> None:
@@ -51,7 +51,7 @@ class Turns:
         """Wait for a turn, and keep it for as long as the block runs.
 
         Args:
-            owner: On whose behalf. None: the application's own code, which waits however many wait already.
+            owner: The owner that takes the turn. None: the application's own code, to which no bound applies.
 
         Raises:
             TemporarilyUnavailable: If too many wait already.
@@ -70,13 +70,13 @@ class Turns:
     ) -> Result:
         """Change a key when its turn has come.
 
-        Whoever waits for a turn can be cancelled. From then on the change completes even if its caller is gone.
+        The wait for a turn can be cancelled. From then on the change completes even if its caller is cancelled.
 
         Args:
-            owner: On whose behalf. None: the application's own code, which waits however many wait already.
+            owner: The owner that takes the turn. None: the application's own code, to which no bound applies.
             key_id: The key. None: a new one.
             commit: The transaction. It holds the turn.
-            publish: What follows it, given the result of ``commit``. It does not hold the turn.
+            publish: Called with the result of ``commit`` afterwards. It does not hold the turn.
             is_revocation: Whether it takes the place of revocations, and passes the other changes to the key.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Limiters: what an address and a key may still do. They know nothing of HTTP."""
+"""Limiters: failed attempts of addresses, and units of keys and owners. They know nothing of HTTP."""
 
 from fastapi_keyauth.limiter.failover import FailoverLimiter
 from fastapi_keyauth.limiter.memory import MemoryLimiter

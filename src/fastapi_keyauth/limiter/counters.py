@@ -34,8 +34,8 @@ class Counter:
             self.number = window.number
         return window
 
-    def give_back(self, number: int, units: int) -> None:
-        """Return units to the window that they were taken from, if it still counts."""
+    def refund(self, number: int, units: int) -> None:
+        """Return units to the window in which they were charged, if it still counts."""
         if number == self.number:
             self.used = max(0, self.used - units)
         elif number == self.number - 1:

@@ -1,4 +1,4 @@
-"""What happens during an outage of Redis, in one place: limit locally or deny, and recover without a restart."""
+"""The behavior during an outage of Redis, in one place: limit locally or deny, and recover without a restart."""
 
 from collections.abc import Awaitable, Callable
 
@@ -26,8 +26,8 @@ class FailoverLimiter(Limiter):
 
     Args:
         primary: The limiter on Redis.
-        fallback: What decides meanwhile (policy ``local``); None to deny. It must take no row for current that was not
-            read for the same request: nothing proves that a cached one is fresh.
+        fallback: The limiter that decides during an outage (policy ``local``). None: deny. It must not consider a row
+            current that was not read for the same request: nothing proves that a cached one is fresh.
         observer: Notified when an outage begins and when it ends.
 
     Attributes:
@@ -43,7 +43,7 @@ class FailoverLimiter(Limiter):
             "redis",
             self._probe,
             "requests are denied" if fallback is None else "each worker enforces limits on its own",
-            on_open=lambda reason: observer.lost("redis", reason),
+            on_open=lambda reason: observer.report_outage("redis", reason),
             on_close=self._recover,
             watch_every_s=WATCH_EVERY_S if primary.fails_over else None,
             outages=(LimiterUnavailable,),
@@ -127,7 +127,7 @@ class FailoverLimiter(Limiter):
     @override
     async def unblock(self, bucket: str) -> bool:
         if self._fallback is not None:
-            await self._fallback.unblock(bucket)  # what this process counted during an outage
+            await self._fallback.unblock(bucket)  # failed attempts that this process counted during an outage
         self._require_primary()
         return await self.primary.unblock(bucket)  # an error is not taken for an outage, as in ``blocks``
 
@@ -136,7 +136,7 @@ class FailoverLimiter(Limiter):
         return await self.primary.run_checks() if self._was_reached else []  # if not: when it is first reached
 
     def _local_for(self, question: LimitCheck, error: LimiterUnavailable) -> MemoryLimiter:
-        """Return the fallback, unless it is asked to settle what Redis charged: the caller has to try again later."""
+        """Return the fallback, unless it would have to settle what Redis charged: the caller has to retry later."""
         local, charge = self._local(), question.charge
         if charge is not None and charge.actual is not None and not local.has_charge(charge.id):
             raise error
@@ -160,4 +160,4 @@ class FailoverLimiter(Limiter):
 
     def _recover(self) -> None:
         self.primary.invalidate_generations()
-        self._observer.back("redis")
+        self._observer.report_recovery("redis")

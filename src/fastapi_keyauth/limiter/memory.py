@@ -185,7 +185,7 @@ class MemoryLimiter(Limiter):
             if actual > cost:
                 room.counter.charge(actual - cost)
             else:
-                room.counter.give_back(number, cost - actual)
+                room.counter.refund(number, cost - actual)
         self._charges[charge.id] = (now_ms + SETTLED_S * 1000, None)
         return True
 

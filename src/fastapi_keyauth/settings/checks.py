@@ -95,7 +95,7 @@ def run_checks(settings: KeyAuthSettings) -> Iterator[CheckWarning]:
 
 
 def unknown_variables(known: Iterable[str], variables: Iterable[str]) -> set[str]:
-    """Return the variables that have the prefix of settings and name none of them, most often misspelt ones."""
+    """Return the variables that have the prefix of settings and name none of them, most often misspelled ones."""
     names = {f"KEYAUTH_{name.upper()}" for name in known} | {"KEYAUTH_APP"}  # of the command line
     return {name for name in map(str.upper, variables) if name.startswith("KEYAUTH_")} - names
 

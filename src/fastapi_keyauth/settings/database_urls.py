@@ -1,7 +1,7 @@
 """The forms of ``database_url``: a file of SQLite, or one or more hosts of PostgreSQL with the parameters of libpq.
 
 https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING has the parameters. asyncpg implements many
-of them. What it does not implement is refused by name, unless the value asks for nothing that asyncpg would not do.
+of them. Others are rejected by name, unless their value means what asyncpg does anyway.
 """
 
 import re
@@ -23,9 +23,9 @@ TLS_PARAMETERS = (
     "ssl_min_protocol_version",
     "ssl_max_protocol_version",
 )
-"""What asyncpg takes from a connection string under the names of libpq."""
+"""Parameters that asyncpg reads from a connection string under the names of libpq."""
 SERVER_PARAMETERS = ("application_name", "options")
-"""What the server itself takes when a connection begins."""
+"""Parameters that the server itself reads when a connection begins."""
 
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _SESSION_ATTRIBUTES = ("any", "primary", "standby", "read-write", "read-only", "prefer-standby")
@@ -45,7 +45,7 @@ _NEUTRAL: Mapping[str, tuple[str, ...]] = {
     "prepared_statement_cache_size": ("0",),
     "statement_cache_size": ("0",),
 }
-"""Parameters that asyncpg does not have, or that would not matter, with the values that it fulfils anyway."""
+"""Parameters that asyncpg does not have, or that have no effect, with the values that it satisfies anyway."""
 
 
 def _one_of(*values: str) -> Callable[[str], bool]:
@@ -61,7 +61,7 @@ _CHECKS: Mapping[str, tuple[Callable[[str], bool], str]] = {
     "schema": (lambda value: bool(_IDENTIFIER.fullmatch(value)), "the name of one schema"),
 }
 _ALIASES = {"ssl": "sslmode", "fallback_application_name": "application_name", "connection_limit": "pool_size"}
-"""Other names of the same: of asyncpg, of libpq, and of Prisma, whose URLs hosting providers print."""
+"""Other names of parameters: those of asyncpg, of libpq, and of Prisma, whose URLs hosting providers print."""
 _KNOWN = frozenset((*TLS_PARAMETERS, *SERVER_PARAMETERS, *_CHECKS, "host"))
 
 
@@ -136,5 +136,5 @@ def _check_parameters(url: URL) -> dict[str, str | tuple[str, ...]]:
 
 
 def _shown(name: str) -> str:
-    """A name for a message; a password that is not percent-encoded can look like one."""
+    """Return a name for a message. A password that is not percent-encoded can look like one."""
     return name if re.fullmatch(r"[A-Za-z_]{1,40}", name) else "of an unknown name"

@@ -107,5 +107,5 @@ def _parse_sentinel_path(path: str) -> tuple[str, int]:
 
 def _check_cluster_path(path: str) -> int:
     if path.strip("/") not in ("", "0"):
-        raise ValueError("must not choose a database: a cluster has number 0 alone")
+        raise ValueError("must not choose a database: a cluster has only database 0")
     return 0

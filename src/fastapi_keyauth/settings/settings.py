@@ -240,7 +240,7 @@ class KeyAuthSettings(BaseSettings):
         if not _HEADER_NAME.fullmatch(value):
             raise ValueError("must be the name of a header")
         if value.lower() in ("authorization", "cookie", "origin", "host", "x-forwarded-for"):
-            raise ValueError("must be a header of its own")
+            raise ValueError("must not be a header with another meaning")
         return value.lower()
 
     @field_validator("realm")
@@ -264,7 +264,7 @@ class KeyAuthSettings(BaseSettings):
             if prefix != "*" and not re.fullmatch(r"[!-+\--~]{1,64}", prefix):
                 raise ValueError("must be '*' or starts of tokens: 1 to 64 printable characters")
             if f"{SESSION_PREFIX}_".startswith(prefix) or prefix.startswith(f"{SESSION_PREFIX}_"):
-                raise ValueError(f"must not take in {SESSION_PREFIX}_, which session tokens start with")
+                raise ValueError(f"must not include {SESSION_PREFIX}_, which session tokens start with")
         return value
 
     @field_validator("trusted_proxies")
@@ -290,7 +290,7 @@ class KeyAuthSettings(BaseSettings):
         if self.argon2_memory_kib < 8 * self.argon2_parallelism:
             raise ValueError("argon2_memory_kib must be at least 8 times argon2_parallelism")
         if max(self.argon2_time_cost, self.argon2_memory_kib) > 2**32 - 1 or self.argon2_parallelism > 2**24 - 1:
-            raise ValueError("argon2_time_cost, argon2_memory_kib or argon2_parallelism is beyond what Argon2 takes")
+            raise ValueError("argon2_time_cost, argon2_memory_kib or argon2_parallelism is above Argon2's maximum")
         return self
 
     @property
@@ -313,4 +313,4 @@ def _sentence(error: ValidationError) -> str:
     if not first["loc"]:
         return f"Setting {message}."
     name = str(first["loc"][0])
-    return f"Setting {name} (KEYAUTH_{name.upper()}) is wrong: {message}."
+    return f"Setting {name} (KEYAUTH_{name.upper()}) is invalid: {message}."

@@ -15,10 +15,10 @@ _sessions = table(SessionRow)
 
 
 async def lock_owner(connection: AsyncConnection, owner_id: str, *, shared: bool = False) -> None:
-    """Keep the state of an owner until the transaction ends: most owners have no row that could be locked.
+    """Lock the state of an owner until the transaction ends. Most owners have no row that could be locked.
 
     Args:
-        connection: The transaction. SQLite has only one that writes.
+        connection: The transaction. On SQLite, only one transaction writes.
         owner_id: The owner.
         shared: Whether others may read the state meanwhile.
     """
@@ -31,13 +31,13 @@ async def lock_owner(connection: AsyncConnection, owner_id: str, *, shared: bool
 class CallerRows:
     """Reads the rows of callers. Each stays locked until the transaction ends.
 
-    A revocation that comes later waits for the change; one that came first is seen. So a change is either committed
+    A later revocation waits for the change; an earlier one is seen. So a change is either committed
     before the revocation is answered, or not at all.
 
     Args:
         connection: The transaction of the change.
         mapper: Builds records.
-        now: The time, UTC.
+        now: The current time, UTC.
     """
 
     def __init__(self, connection: AsyncConnection, mapper: RowMapper, now: datetime) -> None:
@@ -72,7 +72,7 @@ class CallerRows:
 
 
 class Authority(Protocol):
-    """On whose authority a change is made."""
+    """The authority on which a change is made."""
 
     @property
     def key_id(self) -> str | None:
@@ -85,5 +85,5 @@ class Authority(Protocol):
         """Check again, in the transaction of the change, what was checked before it.
 
         Raises:
-            Refusal: If the caller may not do this any more.
+            Refusal: If the caller is no longer permitted to do this.
         """

@@ -19,7 +19,7 @@ _origins = table(OriginRow)
 
 
 class Recorded(NamedTuple):
-    """A line of a key's history: what was done, by whom, and to which fields."""
+    """A line of a key's history: the event, the actor, and the changed fields."""
 
     event: EventKind
     actor: Actor
@@ -37,7 +37,7 @@ class KeyChange:
     """A change to a key whose row is locked.
 
     Attributes:
-        key: The key as it is; after the transaction, as it became.
+        key: The key before the change; after the transaction, the changed key.
         stored_limits: Its limits as they are stored; ``key`` has those in force.
         is_disabled_by_admin: Whether only ``admin`` may enable the key.
         is_changed: Whether anything was written.
@@ -104,7 +104,7 @@ class KeyChange:
         self.pending_owners = await note_owners(self._connection, concerned, self._prefix, self._now)
 
     async def has_recorded(self, event: EventKind, changes: dict[str, Any]) -> bool:
-        """Return whether the history has this line already, by whichever actor."""
+        """Return whether the history has this line already, by any actor."""
         of_kind = select(_events.c.changes).where(_events.c.key_id == self.key.id, _events.c.event == event)
         return changes in (await self._connection.execute(of_kind)).scalars().all()
 

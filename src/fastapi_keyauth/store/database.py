@@ -114,7 +114,7 @@ class Database:
         """Create the engine. If the block fails, the engine is closed.
 
         Raises:
-            SetupError: If the database does not respond or refuses, or the driver is not installed.
+            SetupError: If the database does not respond or rejects the connection, or the driver is not installed.
         """
         try:
             has_pooler = await shares_connections(self._url)
@@ -127,7 +127,7 @@ class Database:
             if self.is_sqlite:
                 is_new = not self._file.exists()
                 await asyncio.to_thread(prepare_sqlite, self._engine)
-                self._file.remember()
+                self._file.record()
                 if is_new:
                     logger.warning(
                         "created a new database file at %s",
@@ -267,7 +267,7 @@ class Database:
             raise RuntimeError("KeyAuth is not started: run the app with its lifespan, or use `async with auth:`.")
         try:
             if self._file.is_replaced():
-                self._file.remember()
+                self._file.record()
                 await engine.dispose()  # its connections have the old file open
             async with check_out(engine) as connection:
                 if writes:

@@ -32,7 +32,7 @@ WRITES = "keyauth_writes"
 
 
 def max_connections(url: str) -> int:
-    """Return how many connections one process opens at most."""
+    """Return the maximum number of connections of one process."""
     return int(str(make_url(url).query.get("pool_size", MAX_CONNECTIONS)))
 
 
@@ -79,29 +79,29 @@ def create_prober(url: str, question: Executable, *, has_pooler: bool = False) -
     if _is_in_memory(parsed):
         return None
     if parsed.get_backend_name() == "sqlite":
-        return _in_one_thread(partial(_ask_sqlite, create_async_engine(parsed), str(question)))
+        return _in_one_thread(partial(_probe_sqlite, create_async_engine(parsed), str(question)))
     plain, arguments = _postgres_arguments(parsed, has_pooler)
     timeouts = {"timeout": PROBE_TIMEOUT_S, "command_timeout": PROBE_TIMEOUT_S}
     engine = create_async_engine(plain, poolclass=NullPool, hide_parameters=True, connect_args=arguments | timeouts)
 
-    async def ask() -> None:
+    async def probe() -> None:
         async with engine.connect() as connection:
             await connection.execute(question)
 
-    return ask
+    return probe
 
 
 def _in_one_thread(work: Callable[[], None]) -> Prober:
     """Return a prober that runs the work in a thread. While one runs, no second one starts: a disk may hang."""
     calls: SingleFlight[str, None] = SingleFlight("keyauth-database-probe")
 
-    async def ask() -> None:
+    async def probe() -> None:
         await calls.run("", partial(asyncio.to_thread, work))
 
-    return ask
+    return probe
 
 
-def _ask_sqlite(engine: AsyncEngine, question: str) -> None:
+def _probe_sqlite(engine: AsyncEngine, question: str) -> None:
     """Execute the question with the standard library: an abandoned thread of aiosqlite outlives the event loop."""
     with closing(_connect_plainly(engine, PROBE_TIMEOUT_S)) as connection:
         connection.execute(question)

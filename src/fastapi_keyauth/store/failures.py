@@ -1,4 +1,4 @@
-"""What the errors of the database drivers mean: an outage, a mistake of this package, or a value that does not fit."""
+"""Errors of the database drivers, and their meaning: an outage, a mistake of this package, or an invalid value."""
 
 import sqlite3
 
@@ -9,7 +9,7 @@ from fastapi_keyauth.errors import SetupError, StoreUnavailable
 from fastapi_keyauth.store.health import describe
 
 OUTAGES: tuple[type[Exception], ...] = (DBAPIError, PoolTimeoutError, OSError, TimeoutError)
-"""What statements and connections raise if the database is unavailable, slow, or out of connections."""
+"""Errors of statements and connections if the database is unavailable, slow, or out of connections."""
 try:
     import asyncpg
 except ModuleNotFoundError:
@@ -19,14 +19,14 @@ else:
     OUTAGES += (asyncpg.PostgresError, asyncpg.InterfaceError)
 
 _MISTAKES = (DataError, IntegrityError, NotSupportedError, ProgrammingError)
-"""Mistakes of this package, which must be seen."""
+"""Mistakes of this package, which must not be hidden as outages."""
 
 # SQLSTATE codes: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _STALE_STATEMENT = "0A000"
 """A prepared statement whose tables or types were changed since. SQLAlchemy then prepares all statements again."""
 _REFUSALS = frozenset({"42501", "42P01", "42703", "42P05", "26000", _STALE_STATEMENT})
-"""What somebody did to the database and no statement of this package: revoked a right, dropped a table or column,
-changed a type, or put a pooler in front of it (whose connections have prepared statements of others, or lack ours).
+"""Changes to the database that no statement of this package makes: a revoked permission, a dropped table or column,
+a changed type, or a pooler in front of it (whose connections have prepared statements of others, or lack ours).
 SQLite reports the first three by an ``OperationalError``."""
 _SLOTS_FULL = "53300"
 _NOT_STORABLE = frozenset({"22021", "22P05"})
@@ -39,7 +39,7 @@ def is_mistake(error: BaseException) -> bool:
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Return whether the database answers, but does not let this statement pass any more."""
+    """Return whether the database responds, but no longer permits this statement."""
     return isinstance(error, DBAPIError) and _sqlstate(error) in _REFUSALS
 
 
@@ -49,7 +49,7 @@ def is_stale_statement(error: BaseException | None) -> bool:
 
 
 def is_slots_full(error: BaseException) -> bool:
-    """Return whether the server answers, but has no room for another connection."""
+    """Return whether the server responds, but has no room for another connection."""
     return _sqlstate(error) == _SLOTS_FULL
 
 
@@ -69,7 +69,7 @@ def _sqlstate(error: BaseException) -> str | None:
 
 
 def explain(error: BaseException, where: str) -> str | None:
-    """Return a sentence for people about what stopped the start; None for what is no fault of the database."""
+    """Return a sentence about an error that prevented the start. None if the database is not its cause."""
     if isinstance(error, SetupError):
         return str(error)
     if isinstance(error, ModuleNotFoundError):

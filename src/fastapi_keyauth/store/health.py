@@ -1,4 +1,4 @@
-"""Whether the database is available, in one place: a circuit breaker, so that requests do not wait for it one by one.
+"""The availability of the database, in one place: a circuit breaker, so that requests do not all wait for a timeout.
 
 A statement that fails is a suspicion and no more: it may have been slow, met a deadlock, or found all connections busy.
 It is confirmed by a probe over a connection of its own. If that fails too, and no row that a request reads has arrived
@@ -22,19 +22,19 @@ def build_breaker(
     """Create the breaker of a database.
 
     Args:
-        probe: Sends a statement; raises if it is not answered.
-        observer: Notified when an outage begins and ends. None: nobody is.
+        probe: Sends a statement; raises if there is no response.
+        observer: Notified when an outage begins and ends, if given.
         on_recovery: Called when an outage ends, before the next statement.
     """
 
     def on_open(reason: str) -> None:
         if observer is not None:
-            observer.lost("database", reason)
+            observer.report_outage("database", reason)
 
     def on_close() -> None:
         on_recovery()
         if observer is not None:
-            observer.back("database")
+            observer.report_recovery("database")
 
     return CircuitBreaker(
         "database",

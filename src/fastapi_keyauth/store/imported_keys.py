@@ -64,7 +64,7 @@ class ImportStore:
     Args:
         database: The database.
         mapper: Builds records.
-        lineage: Notices that the database went back.
+        lineage: Detects a restored or replaced database.
     """
 
     def __init__(self, database: Database, mapper: RowMapper, lineage: Lineage) -> None:

@@ -33,13 +33,13 @@ class KeyStore:
 
     Args:
         database: The database.
-        settings: Defaults for what a key's row leaves open.
+        settings: Defaults for values that a key's row does not set.
         observer: Notified of each change once it is committed.
 
     Attributes:
         imports: Imported keys.
         limit_rules: The limits in force of a key, from those that are stored.
-        lineage: Notices that the database went back.
+        lineage: Detects a restored or replaced database.
     """
 
     def __init__(self, database: Database, settings: KeyAuthSettings, observer: Observer) -> None:
@@ -127,7 +127,7 @@ class KeyStore:
         Args:
             now: The time, UTC.
             filters: Which keys.
-            after: Creation time and id of the last key of the page before.
+            after: Creation time and id of the last key of the previous page.
             limit: Maximum number of keys. A page that becomes too large has fewer.
         """
         newest_first = select(keys).order_by(keys.c.created_at.desc(), keys.c.id.desc())
@@ -218,7 +218,7 @@ class KeyStore:
             key_id: The key.
             now: The time, UTC.
             authority: Confirmed before the block is entered.
-            owner_ids: Find only keys of these owners. None: of all.
+            owner_ids: Only if the key belongs to one of these owners. None: any owner.
             is_urgent: See ``Database.write``.
 
         Raises:
@@ -276,7 +276,7 @@ class KeyStore:
         return EventPage(items, str(rows[-1].id) if has_more else None)
 
     async def origins_of_active_keys(self, now: datetime) -> frozenset[str]:
-        """Return all origins that active keys list."""
+        """Return all origins in the lists of active keys."""
         joined = _origins.join(keys, keys.c.id == _origins.c.key_id)
         statement = select(_origins.c.origin).distinct().select_from(joined)
         statement = statement.where(has_status("active", now), self._is_ours)
@@ -302,7 +302,7 @@ class KeyStore:
 
     @uncancellable
     async def forget_changes_before(self, moment: datetime) -> None:
-        """Delete changes that all workers had time to see."""
+        """Delete changes that all workers have had time to read."""
         async with self._database.write() as connection:
             await connection.execute(delete(_changes).where(_changes.c.at < moment, self._are_our_changes))
 

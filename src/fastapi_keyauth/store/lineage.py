@@ -1,8 +1,8 @@
-"""Whether this is still the database that was read before: it may be restored from a backup while workers run.
+"""Detection of a database that is restored from a backup, or replaced, while workers run.
 
 Every change to a key or an owner adds a line to the history in its transaction, and lines are never deleted. So reading
-a key's row also reads the newest line (its id and time), as a mark of how far the database was. If the database no
-longer has a mark, it went back or was replaced since a row was read and perhaps cached.
+a key's row also reads the newest line (its id and time), as a mark of the state of the database. If the database no
+longer has a mark, it was restored or replaced since a row was read and perhaps cached.
 """
 
 import logging
@@ -19,7 +19,7 @@ from fastapi_keyauth.store.tables import EventRow, table
 logger = logging.getLogger("fastapi_keyauth")
 
 MAX_MARKS = 500
-"""Marks between two checks, at most; SQLite before 3.32 takes 999 values in a statement."""
+"""Maximum number of marks between two checks. SQLite before 3.32 accepts 999 values in a statement."""
 
 _events = table(EventRow)
 
@@ -29,7 +29,7 @@ newest_event = (
     .limit(1)
     .subquery("newest_event")
 )
-"""To join to a statement that reads rows which are then cached. See ``Lineage.observe``."""
+"""A subquery to join to statements whose rows are cached. See ``Lineage.observe``."""
 
 
 class Lineage:
@@ -39,7 +39,7 @@ class Lineage:
         database: The database.
 
     Attributes:
-        on_break: Called when the database went back or was replaced.
+        on_break: Called when the database was restored or replaced.
     """
 
     def __init__(self, database: Database) -> None:
@@ -54,7 +54,7 @@ class Lineage:
         self._marks.setdefault(rows[0].event_id, rows[0].event_at)
 
     async def check(self) -> None:
-        """Look for all marks in the database. One that is missing or different calls ``on_break``."""
+        """Check that the database has all marks. Call ``on_break`` if one is missing or different."""
         marks = dict(self._marks)
         newest = select(newest_event.c.event_id).scalar_subquery()
         statement = select(_events.c.id, _events.c.at).where(_events.c.id.in_(marks) | (_events.c.id == newest))

@@ -27,12 +27,12 @@ _sessions = table(SessionRow)
 OWNER_CHANGED = "owner_changed"
 """Event of a line of history without a key. It shows how far the database is; see ``store/lineage.py``."""
 ERASED = "erased"
-"""What stands in place of personal values."""
+"""Replacement for personal values."""
 Check = Callable[[], None]
 
 
 class OwnerSettings(NamedTuple):
-    """What is set for an owner, with the defaults."""
+    """Settings of an owner, completed by the defaults."""
 
     name: str | None
     limits: tuple[Limit, ...]
@@ -44,7 +44,7 @@ class OwnerStore:
     """Reads and writes owners.
 
     Args:
-        database: Where they are.
+        database: The database.
         settings: The defaults.
         observer: Notified of each change once it is committed.
     """
@@ -90,7 +90,7 @@ class OwnerStore:
         check: Check,
         reason: str | None = None,
     ) -> Pending:
-        """Write columns of an owner: these and no others.
+        """Write only these columns of an owner.
 
         Args:
             owner_id: The owner.
@@ -99,7 +99,7 @@ class OwnerStore:
             now: The time, UTC.
             authority: Confirmed before anything is written.
             check: Called after that. Raises to stop.
-            reason: Why, for the log.
+            reason: Reason, for the log.
         """
         async with self._database.write(is_urgent=what == "suspended") as connection:
             await authority.confirm(CallerRows(connection, self._mapper, now))
@@ -130,7 +130,7 @@ class OwnerStore:
         """Revoke the keys of an owner, or those that an actor created, in one transaction.
 
         Returns:
-            How many were revoked, and what waits for its announcement.
+            Number of revoked keys, and the pending announcements.
         """
         async with self._database.write(is_urgent=True) as connection:
             await authority.confirm(CallerRows(connection, self._mapper, now))
@@ -147,10 +147,10 @@ class OwnerStore:
     async def erase(
         self, owner_id: str, now: datetime, authority: Authority, check: Check, reason: str | None
     ) -> tuple[Erasure, Pending]:
-        """Revoke the keys and sessions of an owner, and take everything personal out of the tables.
+        """Revoke the keys and sessions of an owner, and remove everything personal from the tables.
 
         Returns:
-            What was changed, and what waits for its announcement.
+            Numbers of changed rows, and the pending announcements.
         """
         alias = f"{ERASED}:{random.token_hex(8)}"  # nobody can log in as this owner and see the keys
         user = f"user:{owner_id}"

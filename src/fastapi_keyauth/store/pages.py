@@ -27,10 +27,10 @@ async def find_page_ids(
     The sizes are computed by the database, so that no page is read that is then not sent.
 
     Args:
-        connection: Where to read.
+        connection: Connection to read from.
         statement: Selects the items in their order.
-        id_column: The id of an item.
-        sized: The columns that decide on its size.
+        id_column: Id of an item.
+        sized: Columns that determine its size.
         limit: Maximum number of items.
     """
     size = sum((func.length(cast(column, Text)) for column in sized), start=func.length(""))

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: what the parameters of a URL mean to asyncpg, and whether a pooler is in between."""
+"""Connections to PostgreSQL: arguments of asyncpg from the parameters of a URL, and detection of a pooler."""
 
 import ssl
 from collections.abc import Mapping
@@ -80,11 +80,11 @@ def _check_file(name: str, path: str) -> None:
 async def is_pooled(url: URL) -> bool:
     """Return whether a pooler between this process and PostgreSQL shares its connections among clients.
 
-    A pooler gives each client a process id of its own invention. The parameter ``pgbouncer`` overrides what is found.
+    A pooler reports an invented process id to each client. The parameter ``pgbouncer`` overrides the result.
     """
     if "pgbouncer" in url.query:
         return url.query["pgbouncer"] in ("true", "1")
-    import asyncpg  # noqa: PLC0415  # an extra: who uses SQLite may not have it
+    import asyncpg  # noqa: PLC0415  # an extra, which users of SQLite may not have
 
     plain, arguments = split_url(url)
     connection = await asyncpg.connect(**{**_connect_arguments(plain), **arguments, "statement_cache_size": 0})

@@ -1,4 +1,4 @@
-"""Revoking many keys in one transaction, and the announcement that one write makes for all keys of an owner."""
+"""Revocation of many keys in one transaction, announced for all keys of an owner by one write."""
 
 from collections.abc import Collection, Iterable
 from datetime import datetime
@@ -15,9 +15,9 @@ _changes = table(ChangeRow)
 _events = table(EventRow)
 
 AT_ONCE = 500
-"""Ids in one statement: SQLite before 3.32 takes 999 values."""
+"""Maximum number of ids in one statement. SQLite before 3.32 accepts 999 values."""
 MAX_ROUNDS = 100
-"""Searches for keys that were created while those found before were locked, so that the transaction ends."""
+"""Maximum number of searches for keys that were created while others were being locked."""
 Pending = dict[str, int]
 """Owner to the row that waits for the announcement of its change."""
 Revoked = list[tuple[str, str]]
@@ -67,7 +67,7 @@ async def revoke_created(
 
     Args:
         connection: The transaction.
-        key_id: The key that began it.
+        key_id: The key with which to begin.
         owner_ids: Only keys of these owners. None: of all.
         prefix: The setting ``key_prefix``.
         actor: Who revokes.
@@ -105,7 +105,7 @@ async def _find_created(
 
 
 async def note_owners(connection: AsyncConnection, owner_ids: Iterable[str], prefix: str, now: datetime) -> Pending:
-    """Note for all workers that the keys of these owners have changed."""
+    """Insert the rows that announce to all workers that the keys of these owners have changed."""
     pending: Pending = {}
     for owner_id in sorted(owner_ids):
         row = insert(_changes).values(key_id="", owner_id=owner_id, at=now, prefix=prefix)

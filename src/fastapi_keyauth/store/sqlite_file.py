@@ -28,11 +28,11 @@ class SqliteFile:
         self._opened: _Identity | None = None
 
     def exists(self) -> bool:
-        """Return whether there is a file, or nothing to compare."""
+        """Return whether the file exists. True if the database is not a file."""
         return self._path is None or self._path.exists()
 
-    def remember(self) -> None:
-        """Take the file that is there for the one that was opened."""
+    def record(self) -> None:
+        """Record the file at the path as the one that was opened."""
         self._opened = None if self._path is None else self._identify(self._path)
 
     def is_replaced(self) -> bool:

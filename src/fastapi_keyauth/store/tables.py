@@ -80,7 +80,7 @@ class KeyRow(_Base, table=True):
     revoked_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime))
     last_used_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime))
     created_by: str | None = Field(default=None, sa_column=Column(String(300)))
-    """Name of the actor that created it. None: it is older than this column and its history."""
+    """Name of the actor that created it. None: neither this column nor the history of the key has it."""
     imported_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime))
     disabled_by_admin: bool = Field(sa_column=Column(Boolean, nullable=False, server_default=false()))
     """Whether only ``admin`` may enable it."""

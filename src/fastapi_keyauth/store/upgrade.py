@@ -41,8 +41,8 @@ async def upgrade(url: str, on_step: OnStep | None = None) -> list[str]:
         The revisions that were applied, oldest first; empty if the tables had the newest one already.
 
     Raises:
-        SetupError: If the database does not respond or refuses, its tables are in use for too long, or they are newer
-            than this version supports.
+        SetupError: If the database does not respond or rejects the upgrade, its tables are in use for too long, or they
+            are newer than this version supports.
     """
     database = Database(url, UPGRADE_TIMEOUT_S)
     async with database.opening(), _alone(), database.changing_tables() as connection:

@@ -37,7 +37,7 @@ class _Batch:
 
 
 class UsageRecorder:
-    """Usage by key and hour, last-used times by key and secret.
+    """Counts usage by key and hour, and last-used times by key and secret.
 
     Args:
         store: Writes the batches.
@@ -49,7 +49,7 @@ class UsageRecorder:
         self._clock = clock
         self._pending: Rows = {}
         self._batch: _Batch | None = None
-        """The batch that was sent and not answered. It may have been written, so it must not change."""
+        """The batch that was sent without a response. It may have been written, so it must not change."""
         self._writer = ""
         self._number = 0
         self._lock = asyncio.Lock()

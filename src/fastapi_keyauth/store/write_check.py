@@ -1,4 +1,4 @@
-"""Whether the user of a database may write, checked without changing anything."""
+"""A check of whether the database user may write, without changing anything."""
 
 import os
 from collections.abc import Mapping

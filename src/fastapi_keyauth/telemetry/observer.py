@@ -20,12 +20,12 @@ from fastapi_keyauth.telemetry.event_hook import EventDispatcher
 logger = logging.getLogger("fastapi_keyauth")
 
 MAX_LIMITED = 4096
-"""Keys whose first refusal of an hour this worker remembers."""
+"""Maximum number of keys whose first refusal of an hour is stored."""
 
 MAX_PATH = 1000
-"""Logged characters of a path. A refusal costs a client nothing and must not fill the disk."""
+"""Maximum length of a logged path. A refusal costs a client nothing and must not fill the disk."""
 MAX_METHOD = 200
-"""Logged characters of a method. A token that was sent in its place is shorter, so it is redacted as a whole."""
+"""Maximum length of a logged method. A token that was sent in its place is shorter, so it is redacted as a whole."""
 
 
 class Observer:
@@ -169,14 +169,14 @@ class Observer:
             },
         )
 
-    def lost(self, part: str, reason: str) -> None:
+    def report_outage(self, part: str, reason: str) -> None:
         """Report that ``redis`` or ``database`` is unavailable. Repeating it changes nothing."""
         if part not in self._away:
             self._away.add(part)
             self._counters.outages[part] += 1
             self._emit("outage", part=part, reason=reason)
 
-    def back(self, part: str) -> None:
+    def report_recovery(self, part: str) -> None:
         """Report that a part has recovered. It changes nothing if the part was not unavailable."""
         if part in self._away:
             self._away.remove(part)

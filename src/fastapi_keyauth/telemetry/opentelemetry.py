@@ -77,8 +77,8 @@ class Board:
         observe(
             "keyauth.outages.active",
             "{outage}",
-            "Outages that are not over.",
-            _away,
+            "Current outages.",
+            _current_outages,
             create=meter.create_observable_up_down_counter,
         )
         observe("keyauth.events.dropped", "{event}", "Events that on_event was too slow for.", _dropped)
@@ -111,7 +111,7 @@ def _recoveries(counters: Counters) -> Iterator[_Reading]:
     return ((count, {"keyauth.part": part}) for part, count in dict(counters.recoveries).items())
 
 
-def _away(counters: Counters) -> Iterator[_Reading]:
+def _current_outages(counters: Counters) -> Iterator[_Reading]:
     # Both parts, also without any outage: an alarm needs a zero to return to.
     for part in ("redis", "database"):
         yield counters.outages.get(part, 0) - counters.recoveries.get(part, 0), {"keyauth.part": part}

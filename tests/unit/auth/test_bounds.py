@@ -170,7 +170,7 @@ def test_known_blocks_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared, "_MAX_KNOWN_BLOCKS", SMALL)
     limiter = SingleNodeLimiter("redis://127.0.0.1:1/0", Policy(1, 1000, 60_000), "t", 0.1, lambda: 0.0)
     for number in range(FLOOD):
-        limiter._remember_block(str(number), 60)
+        limiter._cache_block(str(number), 60)
     assert len(limiter._known_blocks) == SMALL
     assert limiter.known_block_s(str(FLOOD - 1)) == 60
 

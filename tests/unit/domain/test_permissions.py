@@ -23,7 +23,7 @@ from fastapi_keyauth.http.problem_details import find_problem_type
     [
         (lambda caller: caller.check_limit(5000), "Your keys may have an hourly_limit of 1000 at most; use"),
         (lambda caller: caller.check_scopes(["b"]), "A key is given only what its creator holds; use"),
-        (lambda caller: caller.choose_owner("bob"), "Leave owner_id out: only admin names an owner; use"),
+        (lambda caller: caller.choose_owner("bob"), "Omit owner_id: only admin may name an owner; use"),
     ],
     ids=["limit", "scopes", "owner"],
 )

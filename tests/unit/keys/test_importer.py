@@ -251,16 +251,16 @@ async def test_a_burst_of_wrong_tokens_costs_few_hashes(make: MakeAuth, monkeypa
 BAD: list[tuple[dict[str, Any], str | None, str]] = [
     ({"hash": TOKEN}, "hash", "SHA-256"),
     ({"hash": hash_bcrypt(TOKEN)}, "public", "salted"),
-    ({"hashed": "secret"}, "public", "needed"),
+    ({"hashed": "secret"}, "public", "required"),
     ({"hash": "$2b$31$" + "a" * 53, "public": PUBLIC}, "hash", "cost"),
     ({"hash": "$argon2id$v=19$m=2000000,t=1,p=1$c29tZXNhbHQ$aGFzaA", "public": PUBLIC}, "hash", "KiB"),
     ({"hash": "$argon2id$nonsense", "public": PUBLIC}, "hash", "well-formed"),
     ({"hash": "$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$a", "public": PUBLIC}, "hash", "well-formed"),
     ({"hash": hash_bcrypt(TOKEN), "public": "k" * 41}, "public", "72"),
     ({"public": "a_b_c_d_e_f_g_h_i"}, "public", "separator"),
-    ({"hourly_limt": 5}, None, "another name"),
+    ({"hourly_limt": 5}, None, "unknown column"),
     ({"hourly_limit": "0"}, "hourly_limit", "greater"),
-    ({"scopes": "unknown"}, "scopes", "exist"),
+    ({"scopes": "unknown"}, "scopes", "must be among"),
     ({"created_at": "2999-01-01T00:00:00Z"}, "created_at", "future"),
     ({"metadata": "{"}, "metadata", "JSON"),
     ({"owner_id": ""}, "owner_id", "required"),
@@ -308,11 +308,11 @@ async def test_of_two_concurrent_imports_of_one_token_the_later_is_refused(
     monkeypatch.setattr(ImportStore, "find_known", find_nothing)  # the other one had not written when this one looked
     async with make() as auth:
         await auth.keys.import_keys([record()])
-        with pytest.raises(ImportRefused, match=r"^1 mistake: another import took") as refused:
+        with pytest.raises(ImportRefused, match=r"^1 mistake: another import has just written") as refused:
             await auth.keys.import_keys([record(hash="0" * 64), record()])
         assert len(await auth.keys.list()) == 1
     _complain(refused.value, as_json=False)
-    assert capsys.readouterr().err.startswith("another import took")
+    assert capsys.readouterr().err.startswith("another import has just written")
 
 
 @pytest.mark.parametrize("stack", ["sqlite-memory"], indirect=True)
@@ -395,7 +395,7 @@ async def test_imported_keys_count_as_unused_from_their_import(make_auth: MakeAu
         assert (await auth.keys.list(unused_for_days=1)).items == []
         clock.advance(86_400)
         assert [key.id for key in await auth.keys.list(unused_for_days=1)] == [key_id]
-        with pytest.raises(ImportRefused, match="last_used_at: must not lie in the future"):
+        with pytest.raises(ImportRefused, match="last_used_at: must not be in the future"):
             await auth.keys.import_keys([record(hash=SHA256[::-1], last_used_at="2999-01-01")])
 
 

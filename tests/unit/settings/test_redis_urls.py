@@ -55,7 +55,7 @@ def test_the_sentinels_have_credentials_of_their_own() -> None:
     ],
 )
 def test_a_url_that_cannot_be_right_is_refused_in_a_sentence_without_it(url: str, said: str) -> None:
-    with pytest.raises(SetupError, match=r"^Setting redis_url \(KEYAUTH_REDIS_URL\) is wrong: .+\.$") as failure:
+    with pytest.raises(SetupError, match=r"^Setting redis_url \(KEYAUTH_REDIS_URL\) is invalid: .+\.$") as failure:
         KeyAuthSettings(_env_file=None, redis_url=url)
     assert said in str(failure.value)
     assert "hunter2" not in str(failure.value)

@@ -1,10 +1,10 @@
-"""Bodies of requests, read no further than they may be long."""
+"""Request bodies of limited size."""
 
 from starlette.requests import Request
 
 
 class BodyTooLarge(Exception):
-    """A body that is longer than it may be."""
+    """A body that exceeds its maximum size."""
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Who calls a management route, and how that is checked again where the change is committed."""
+"""Callers of management routes, which are checked again in the transaction of a change."""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
@@ -18,7 +18,7 @@ from fastapi_keyauth.store.callers import CallerRows
 
 Principal = KeyPrincipal | SessionPrincipal
 OwnersOf = Callable[[SessionPrincipal], Awaitable[Mapping[str, Collection[str]]]]
-"""Given a session: the owners that it may act for, each with ``keys:read``, ``keys:write`` or both."""
+"""Takes a session. Returns the owners that it may act for, each with ``keys:read``, ``keys:write`` or both."""
 
 
 class Callers:
@@ -27,11 +27,11 @@ class Callers:
     Args:
         authenticator: Checks keys again.
         sessions: Checks sessions again.
-        has_own_sessions: Whether sessions are rows of ours. If not, the application's resolver is asked again.
-        owners_of: The application's members. None: a session acts for its own user id.
+        has_own_sessions: Whether sessions are rows of ours. If not, the application's resolver is called again.
+        owners_of: Returns the owners of a session. None: a session acts for its own user id.
         get_context: Returns the context of a request.
         default_limit: The setting ``default_hourly_limit``.
-        rules: The limits in force of a key, from those that it is given.
+        rules: Rules that turn the stored limits of a key into its effective limits.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class RequestAuthority:
     """The authority of a management request: its key, its session, or both.
 
     Attributes:
-        caller: Who calls, as last checked.
+        caller: The caller, as last checked.
     """
 
     def __init__(self, callers: Callers, connection: HTTPConnection, context: AuthContext, caller: Caller) -> None:
@@ -89,7 +89,7 @@ class RequestAuthority:
 
     @property
     def turn(self) -> str:
-        """On whose behalf the change waits for its turn."""
+        """The owner or user in whose name the change waits for its turn."""
         principal = self.caller.principal
         return principal.owner_id if isinstance(principal, KeyPrincipal) else principal.user_id
 
@@ -104,7 +104,7 @@ class RequestAuthority:
         return self.caller.actor(None if address is None else address.text, reason)
 
     async def renew(self) -> None:
-        """Ask the application's resolver and its members again.
+        """Call the application's session resolver and ``owners_of`` again.
 
         Raises:
             InvalidSession: If the session has ended.

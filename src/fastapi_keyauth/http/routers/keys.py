@@ -40,8 +40,8 @@ _CONFLICT: dict[int | str, dict[str, Any]] = {
     409: {"description": "The status of the key does not allow this, or the owner has the maximum number of keys"}
 }
 _Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Items on a page.")]
-_Cursor = Annotated[str | None, Query(max_length=200, description="`next_cursor` of the page before.")]
-_Reason = Annotated[Reason | None, Query(description="Why, for the key's history.")]
+_Cursor = Annotated[str | None, Query(max_length=200, description="`next_cursor` of the previous page.")]
+_Reason = Annotated[Reason | None, Query(description="Reason, for the key's history.")]
 
 
 def build_keys_router(
@@ -80,7 +80,7 @@ def build_keys_router(
     reader = Annotated[RequestAuthority, Depends(find_reader)]
     writer = Annotated[RequestAuthority, Depends(find_writer)]
     router = APIRouter(route_class=strict_json_route(authenticate), tags=["API keys"])
-    # First: `/owners` is no id of a key.
+    # First: `/owners` is not the id of a key.
     router.include_router(build_owners_router(owners, require_key, require_session, manager, callers))
 
     @router.post("", status_code=201, responses=_CONFLICT)
@@ -164,7 +164,7 @@ def build_keys_router(
             bool, Query(description="Revoke also the keys that it created, those that they created, and so on.")
         ] = False,
     ) -> None:
-        """Revoke the key, for good. It takes effect immediately, on all workers; a second time changes nothing."""
+        """Revoke the key, for good. It takes effect immediately, on all workers. Revoking it again changes nothing."""
 
         def check(key: Key) -> None:
             by.caller.check_permission(key.owner_id, KEYS_WRITE)

@@ -13,26 +13,26 @@ from fastapi_keyauth.keys.leaks import Leaks
 
 MAX_BODY_BYTES = 1_048_576
 MAX_REPORTS = 1000
-"""Tokens in one message. Each may cost a hash, one after the other."""
+"""Maximum number of tokens in one message. Each may cost a hash, one after the other."""
 
 
 def build_leaks_router(leaks: Leaks, *, find_keys: FindKeys = fetch_github_keys, revoke: bool = True) -> APIRouter:
-    """One route, ``POST ""``: checks the signature over the raw body, then reports each token.
+    """Build a router with one route, ``POST ""``, which checks the signature over the raw body and reports each token.
 
-    Mount it where the scanner was told to send its reports. It takes no API key: the signature is the credential.
+    Mount it at the path to which the scanner sends its reports. It takes no API key: the signature is the credential.
 
     Args:
         leaks: Takes the reports.
-        find_keys: gives the scanner's public keys, by identifier; GitHub's where left out.
-        revoke: False: only write leaks down and tell ``on_event``.
+        find_keys: Returns the scanner's public keys by identifier. Default: GitHub's.
+        revoke: False: only record leaks and notify ``on_event``.
 
     Raises:
-        SetupError: the package ``cryptography`` is not installed (extra ``leaks``).
+        SetupError: If the package ``cryptography`` is not installed (extra ``leaks``).
     """
     router = APIRouter(tags=["Leak reports"])
     signing_keys = SigningKeys(find_keys)
 
-    # Not in the schema: it is no part of the API that the application offers to its clients.
+    # Not in the schema: it is not part of the API that the application offers to its clients.
     @router.post("", status_code=204, include_in_schema=False)
     async def take_reports(request: Request) -> Response:
         try:
@@ -52,7 +52,7 @@ def build_leaks_router(leaks: Leaks, *, find_keys: FindKeys = fetch_github_keys,
             except TemporarilyUnavailable as error:
                 unfinished = error  # such as Redis away, or much to hash: the others must not wait for it
         if unfinished is not None:
-            raise unfinished  # the scanner comes again, and what is done already is done once
+            raise unfinished  # the scanner retries, and a repeated report changes nothing
         return Response(status_code=204)
 
     return router

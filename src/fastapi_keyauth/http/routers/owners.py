@@ -65,29 +65,29 @@ class CurrentOwnerOut(BaseModel):
 
 
 class ReasonIn(BaseModel):
-    """Why something is done."""
+    """Reason of a change."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    reason: Reason | None = Field(None, description="Why, for the history.")
+    reason: Reason | None = Field(None, description="Reason, for the history.")
 
 
 class RevokedOut(BaseModel):
-    """What was revoked."""
+    """Result of a revocation."""
 
     revoked: int = Field(description="Number of keys that were revoked.")
 
 
 class ErasedOut(BaseModel):
-    """What was erased."""
+    """Result of an erasure."""
 
     model_config = ConfigDict(from_attributes=True)
 
     keys: int = Field(description="Number of keys that were revoked or made anonymous.")
     sessions: int = Field(description="Number of sessions that were ended and deleted.")
-    events: int = Field(description="Number of entries of histories that were made anonymous.")
+    events: int = Field(description="Number of history entries that were made anonymous.")
     owners: int = Field(description="1 if something was set for the owner.")
-    rows: int = Field(description="All of these.")
+    rows: int = Field(description="Sum of these numbers.")
 
 
 def build_owners_router(
@@ -150,7 +150,7 @@ def build_owners_router(
 
     @router.get("/owners/current")
     async def read_current_owner(key: Annotated[KeyPrincipal, Depends(require_free_key)]) -> CurrentOwnerOut:
-        """Return the limits of the calling key's owner, and what is left of them. Costs nothing."""
+        """Return the limits of the calling key's owner, and what is left of them. Charges nothing."""
         owner = await owners.get(key.owner_id)
         limits = [LimitStateOut.model_validate(limit) for limit in owner.limits]
         return CurrentOwnerOut(owner_id=owner.owner_id, limits=limits)
@@ -184,7 +184,7 @@ def build_owners_router(
 
     @router.put("/owners/{owner_id:path}", response_model=OwnerOut)
     async def set_owner(owner_id: str, fields: OwnerFields, by: admin) -> Owner:
-        """Set the limits or the name of the owner. What is left out stays as it is."""
+        """Set the limits or the name of the owner. Omitted fields stay unchanged."""
         return await for_admin(by).set(owner_id, **fields.sent_fields())
 
     @router.delete("/owners/{owner_id:path}", response_model=ErasedOut)

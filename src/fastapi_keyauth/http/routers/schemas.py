@@ -17,7 +17,7 @@ def _rfc3339(value: datetime) -> str:
 
 
 Moment = Annotated[datetime, PlainSerializer(_rfc3339, return_type=str, when_used="json")]
-"""RFC 3339 in UTC, with a Z."""
+"""Times in RFC 3339, in UTC with a Z."""
 
 
 def _fields(key: Key) -> dict[str, Any]:
@@ -99,7 +99,7 @@ class CurrentKeyOut(KeyOut):
     """The calling key."""
 
     remaining: int | None = Field(
-        description="Requests left of the limit of requests with the smallest share left; null: no such limit."
+        description="Requests left of the limit with the smallest share left; null: no limit counts requests."
     )
     reset_at: Moment | None
     limit_states: list[LimitStateOut] = Field(description="Every limit of the key and of its owner.")
@@ -166,4 +166,4 @@ class RotateIn(BaseModel):
     overlap_s: StrictInt = Field(
         86_400, ge=0, le=604_800, description="Seconds for which the old secret keeps working. Default: 86400."
     )
-    reason: Reason | None = Field(None, description="Why the key is rotated, for its history.")
+    reason: Reason | None = Field(None, description="Reason of the rotation, for the history of the key.")

@@ -152,7 +152,7 @@ class RedisLimiterBase(Limiter):
             if blocked_ms <= 0:
                 return 0 if blocked_ms else None
             blocked_s = ceil_s(blocked_ms)
-            self._remember_block(bucket, blocked_s)
+            self._cache_block(bucket, blocked_s)
         return blocked_s
 
     @abstractmethod
@@ -280,7 +280,7 @@ class RedisLimiterBase(Limiter):
             return None
         return max(1, math.ceil(blocked_until - now))
 
-    def _remember_block(self, bucket: str, blocked_s: int) -> None:
+    def _cache_block(self, bucket: str, blocked_s: int) -> None:
         # One second less, since whole seconds are rounded up: a block must not last longer here than in Redis.
         cached_s = min(KNOWN_BLOCK_S, blocked_s - 1)
         if cached_s > 0:

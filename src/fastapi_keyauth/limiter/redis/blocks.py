@@ -1,4 +1,4 @@
-"""Blocked addresses: list them, and remove a block. For people and scripts, so plain commands are fast enough."""
+"""Blocked addresses: listing and lifting. Only people and scripts use it, so plain commands are fast enough."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

@@ -82,7 +82,7 @@ class ClusterLimiter(RedisLimiterBase):
             blocked_ms = await self._router.call(self._blocked, self._block_args(self._name(question.bucket)))
             if blocked_ms:
                 blocked_s = ceil_s(blocked_ms)
-                self._remember_block(question.bucket, blocked_s)
+                self._cache_block(question.bucket, blocked_s)
                 return Decision(Verdict.BLOCKED, wait_s=blocked_s)
             question = question._replace(bucket=None)
         if question.owner_id is None and question.age_s is None:

@@ -23,7 +23,7 @@ IDLE_AFTER_S = 2.0
 """Seconds without an answer after which a connection is idle. NATs and load balancers silently forget idle connections;
 the first call over one gets a part of the time only, so that enough is left for a new connection."""
 IDLE_SHARE = 0.5
-"""That part."""
+"""The part of the time that the first call over an idle connection gets."""
 
 _ASKING: bytes = hiredis.pack_command(("ASKING",))
 _UNFINISHED = object()
@@ -53,8 +53,8 @@ class Connection:
     up to the caller, who knows what may be carried out twice.
 
     Args:
-        create_connection: Returns a connection of redis-py that is not connected yet. It must be without
-            ``socket_timeout``, since the time is taken here.
+        create_connection: Returns a connection of redis-py that is not connected yet. It must have no
+            ``socket_timeout``, since the time is measured here.
         timeout_s: Seconds without an answer, connecting included.
     """
 
@@ -70,7 +70,7 @@ class Connection:
 
     @property
     def address(self) -> Address | None:
-        """Host and port of the server that is connected now; None if none is, or if it has no host."""
+        """Host and port of the connected server. None if there is no connection, or if the server has no host."""
         return None if self._link is None else self._link.address
 
     @property
@@ -143,7 +143,7 @@ class Connection:
     ) -> None:
         try:
             packed = pack()
-        except Exception as error:  # whatever it is, the caller must be notified
+        except Exception as error:  # whatever the error is, the caller must be notified
             done(unavailable(error))
             return
         if not link.is_busy:
@@ -249,8 +249,8 @@ class _Link(asyncio.Protocol):
         self._waiting: deque[Done | None] = deque()
         """Callbacks of the calls that were written; None for an answer that is ignored."""
         self._unwritten: list[tuple[bytes, Done | None]] = []
-        # redis-py offers no way to its transport. It then takes itself for disconnected, and the writer, which would
-        # close the transport with itself, is kept.
+        # redis-py does not expose its transport. It then considers itself disconnected. The writer is kept, since it
+        # would close the transport when it is deleted.
         self._writer: asyncio.StreamWriter = connection._writer
         connection._writer = connection._reader = None
         self._transport = self._writer.transport
@@ -304,7 +304,7 @@ class _Link(asyncio.Protocol):
                 # Before any is handed out: a callback may send a call, which the next answer would be taken for.
                 raise hiredis.ProtocolError("an answer to no question")
         except (hiredis.HiredisError, UnicodeError) as error:
-            self._owner._drop(self, unavailable(error))  # it speaks another protocol: asking it again is useless
+            self._owner._drop(self, unavailable(error))  # it speaks another protocol: another call is useless
             return
         if not answers:
             return

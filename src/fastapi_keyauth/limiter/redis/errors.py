@@ -1,4 +1,4 @@
-"""What errors of redis-py, of the system and of the server mean."""
+"""Errors of redis-py, of the system and of the server, and their meaning."""
 
 import re
 
@@ -12,7 +12,7 @@ _REJECTIONS = re.compile(
     "|RECORD_LAYER_FAILURE|ALERT_(?:[A-Z]*_?CERTIFICATE|UNKNOWN_CA|HANDSHAKE_FAILURE|ACCESS_DENIED)|InvalidResponse"
     "|ProtocolError"
 )
-"""By their words: redis-py has classes of errors for some of them, hiredis and Sentinels have texts only."""
+"""Messages of servers that reject the connection. redis-py has classes for some of these errors, hiredis has none."""
 
 
 def unavailable(error: BaseException) -> LimiterUnavailable:

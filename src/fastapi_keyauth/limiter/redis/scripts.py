@@ -14,13 +14,13 @@ from fastapi_keyauth.limiter.redis.connection import Connection, ConnectionLost,
 from fastapi_keyauth.limiter.redis.errors import unavailable
 
 MIN_TIMEOUT_S = 0.2
-"""Seconds that a call gets at least, however long its questions have waited: a slow call before it must not turn it
-into an outage. So a question waits this much longer than the timeout at most."""
+"""Minimum number of seconds for a call, however long its questions have waited: a slow call before it must not cause an
+outage. So a question waits at most this much longer than the timeout."""
 
 ScriptArgs = tuple[Sequence[str], Sequence[str | int]]
 """Keys and arguments of one script call."""
 BuildArgs = Callable[[], ScriptArgs]
-"""Returns them. Called once the connection is established over which they are sent."""
+"""Returns keys and arguments. Called once the connection is established over which they are sent."""
 
 
 class LuaScript:

@@ -157,7 +157,7 @@ class SingleNodeLimiter(RedisLimiterBase):
             if Verdict.BLOCKED in reply[::5]:
                 for question, decision in zip(questions, decisions, strict=True):
                     if decision.verdict is Verdict.BLOCKED and question.bucket is not None:
-                        self._remember_block(question.bucket, decision.wait_s)
+                        self._cache_block(question.bucket, decision.wait_s)
             resolve(decisions)
 
         self._take.call(lambda: self._prepare(questions), received, since, is_alone=True)

@@ -1,4 +1,4 @@
-"""Routing to the nodes of a cluster: which node has a slot, and script calls that follow redirections.
+"""Routing to the nodes of a cluster: the map of slots, and script calls that follow redirections.
 
 The map of slots comes from one node (``CLUSTER SLOTS``), and every redirection corrects it.
 https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec
@@ -30,7 +30,7 @@ MAP_AGE_S = 1.0
 _CONCURRENT_NODES = 3
 """Number of nodes that are queried for the map concurrently."""
 _MANY_REDIRECTIONS = 5
-"""Redirections of one call that are followed without a pause."""
+"""Maximum number of redirections of one call that are followed without a pause."""
 _MAX_NAMES_TRIED = 1000
 _NOT_YET = ("TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN")
 _SLOTS = b"*2\r\n$7\r\nCLUSTER\r\n$5\r\nSLOTS\r\n"

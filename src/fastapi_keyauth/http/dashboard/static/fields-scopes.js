@@ -75,7 +75,7 @@ function scopeBox({ name, description }, isChecked) {
   return { name, input, node };
 }
 
-// Without a catalogue, the application's scopes are known to its authors alone.
+// Without a catalog, the application's scopes are known to its authors alone.
 function typedScopes(names) {
   const control = el("input", {
     type: "text", class: "input", "aria-label": "Names of scopes", placeholder: "items:read items:write", autocomplete: "off",

@@ -6,13 +6,13 @@ from alembic import op
 revision = "0001"
 down_revision = None
 
-# As they were then: nothing here may follow store/tables.py when that moves on.
+# The tables of this revision: later changes to store/tables.py must not affect them.
 _time = sa.DateTime(timezone=True)
 _serial = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
-    """Make the tables."""
+    """Create the tables."""
     op.create_table(
         "keyauth_keys",
         sa.Column("id", sa.String(12), primary_key=True),

@@ -1,4 +1,4 @@
-"""A place for secrets that were hashed elsewhere, and an index for the origins of one key."""
+"""Columns for imported secrets, and an index for the origins of one key."""
 
 import sqlalchemy as sa
 from alembic import op

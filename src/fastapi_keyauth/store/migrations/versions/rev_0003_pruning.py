@@ -1,4 +1,4 @@
-"""Who wrote which batch of usage, and indexes for what is pruned."""
+"""Writers of usage batches, and indexes for pruning."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Who created a key, when it was imported, who disabled it; and why, and by what right, something was done to it."""
+"""Creators and import times of keys, keys disabled by admin, and reasons and permissions of events."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -18,10 +18,10 @@ _events = sa.table(
 
 
 def upgrade() -> None:
-    """Add the columns and an index, and fill in what the history knows."""
+    """Add the columns and an index, and fill them from the history."""
     op.add_column("keyauth_keys", sa.Column("created_by", sa.String(300)))
     op.add_column("keyauth_keys", sa.Column("imported_at", sa.DateTime(timezone=True)))
-    # A default of the database: workers of the version before insert rows without these columns.
+    # A default of the database: workers of the previous version insert rows without these columns.
     op.add_column(
         "keyauth_keys", sa.Column("disabled_by_admin", sa.Boolean(), nullable=False, server_default=sa.false())
     )

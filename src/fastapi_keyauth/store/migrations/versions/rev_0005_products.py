@@ -1,4 +1,4 @@
-"""Which product (``key_prefix``) a key, a session and an announcement belong to."""
+"""The product (``key_prefix``) of keys, sessions and announcements."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,6 +8,6 @@ down_revision = "0004"
 
 
 def upgrade() -> None:
-    """Add a column to three tables. Rows from before belong to every product, as they did."""
+    """Add a column to three tables. Existing rows still belong to every product."""
     for table in ("keyauth_keys", "keyauth_sessions", "keyauth_changes"):
         op.add_column(table, sa.Column("prefix", sa.String(16)))

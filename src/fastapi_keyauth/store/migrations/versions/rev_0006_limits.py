@@ -1,4 +1,4 @@
-"""Limits of keys, owners, and whose change waits for its announcement."""
+"""Limits of keys, owners, and the owners of pending announcements."""
 
 import sqlalchemy as sa
 from alembic import op
