@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks import growth, inside, report
+from benchmarks import growth, inside, report, restart
 from benchmarks.compare import Comparison
 from benchmarks.load import LoadError, find_wrk
 from benchmarks.machine import describe
@@ -31,6 +31,7 @@ PARTS = {
     "tables": "growth of the table",
     "caches": "growth of the cache",
     "inside": "inside one process",
+    "restart": "after a restart",
 }
 
 
@@ -83,6 +84,8 @@ def measure(parts: Collection[str], rounds: int, results: dict[str, Any]) -> dic
                 results["tables"] = [asdict(row) for row in growth.by_table(folder, url, rounds, duration_s=1)]
             elif part == "caches":
                 results["caches"] = [asdict(row) for row in growth.by_cache(folder)]
+            elif part == "restart":
+                results["restart"] = asdict(restart.measure(folder, url))
             else:
                 results["hashing"] = asdict(asyncio.run(inside.hashing(folder, url)))
                 results["hops"] = {

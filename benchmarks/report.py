@@ -185,11 +185,22 @@ def _inside(results: Results) -> str:
         ("longest stall in the same burst with hashing left out", f"{hashing['plain_stall_ms']:.1f} ms"),
         ("threads that hash", str(hashing["threads"])),
         ("memory that 200 waiting hashes add to the process (allowed)", _growth(hashing)),
+        *_restart(results),
         ("bytes in Redis for an active key", f"{results['redis_bytes']:.0f}"),
         ("Python calls of this package for a warm request, dependency", _hops(hops["dependency"])),
         ("Python calls of this package for a warm request, middleware", _hops(hops["middleware"])),
     ]
     return _table(("", ""), rows)
+
+
+def _restart(results: Results) -> list[tuple[str, str]]:
+    if "restart" not in results:  # not measured yet
+        return []
+    seen = results["restart"]
+    return [
+        ("CPU of a restarted worker until 1,000 known keys are admitted", f"{seen['argon2_s']:.0f} s"),
+        ("the same with `ticket_key`", f"{seen['tickets_s']:.1f} s"),
+    ]
 
 
 def _growth(hashing: Mapping[str, float]) -> str:

@@ -13,6 +13,7 @@ from fastapi_keyauth.auth.key_cache import KeyCache
 from fastapi_keyauth.auth.misplaced_keys import MisplacedKeys
 from fastapi_keyauth.auth.reservations import Reservations
 from fastapi_keyauth.auth.sessions import SessionGate, SessionResolver, Sessions
+from fastapi_keyauth.auth.tickets import Tickets
 from fastapi_keyauth.auth.verifier import Verifier
 from fastapi_keyauth.concurrency.event_loop import EventLoopBinding
 from fastapi_keyauth.domain.ip_addresses import AddressResolver
@@ -97,7 +98,8 @@ class Parts:
         self.sessions = Sessions(SessionStore(self.database, settings.key_prefix), settings.session_ttl_s, self.now)
         session_gate = SessionGate(session_resolver or self.sessions.resolve, self.now)
         key_cache = KeyCache(settings.cache_size, self.now, monotonic)
-        self.verifier = Verifier.of(settings, store, self.hasher, key_cache, self.metrics, monotonic)
+        tickets = Tickets.of(settings, self.limiter, self.metrics.counters)
+        self.verifier = Verifier.of(settings, store, self.hasher, key_cache, self.metrics, monotonic, tickets)
         store.lineage.on_break = key_cache.clear
         self.database.on_recovery = key_cache.distrust_rows
         self.authenticator = Authenticator(

@@ -13,6 +13,7 @@ from typing import Any
 from fastapi_keyauth.auth.hashing import Hasher
 from fastapi_keyauth.auth.key_cache import KeyCache, VerifiedKey
 from fastapi_keyauth.auth.secret_check import SecretCheck
+from fastapi_keyauth.auth.tickets import Tickets
 from fastapi_keyauth.concurrency.single_flight import SingleFlight
 from fastapi_keyauth.domain import imported_tokens as foreign
 from fastapi_keyauth.domain.tokens import is_same_secret, secret_tag
@@ -38,6 +39,7 @@ class ImportedVerifier:
         metrics: Records spans around reads.
         monotonic: Returns seconds of a monotonic clock.
         forms: Decides which values are looked up.
+        tickets: Verification tickets of secrets that were hashed again.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class ImportedVerifier:
         metrics: Metrics,
         monotonic: Callable[[], float],
         forms: foreign.ImportedForms,
+        tickets: Tickets | None = None,
     ) -> None:
         self.forms = forms
         self._store = store
@@ -55,7 +58,7 @@ class ImportedVerifier:
         self._key_cache = key_cache
         self._metrics = metrics
         self._monotonic = monotonic
-        self._secrets = SecretCheck(hasher, key_cache)
+        self._secrets = SecretCheck(hasher, key_cache, tickets)
         self._hashes: SingleFlight[tuple[bytes, int], bool] = SingleFlight("keyauth-verify")
         self._adoptions: SingleFlight[int, None] = SingleFlight("keyauth-adopt")
         self._tried: Counter[int] = Counter()

@@ -9,6 +9,7 @@ from fastapi_keyauth.auth.hashing import Hasher
 from fastapi_keyauth.auth.imported_verifier import ImportedVerifier
 from fastapi_keyauth.auth.key_cache import KeyCache, VerifiedKey
 from fastapi_keyauth.auth.secret_check import SecretCheck
+from fastapi_keyauth.auth.tickets import Tickets
 from fastapi_keyauth.concurrency.single_flight import SingleFlight
 from fastapi_keyauth.domain.imported_tokens import ImportedForms
 from fastapi_keyauth.domain.tokens import ParsedToken, TokenFormError, TokenParser, secret_tag
@@ -48,6 +49,7 @@ class Verifier:
         metrics: Records spans around reads.
         monotonic: Returns seconds of a monotonic clock.
         imported: Verifies tokens of imported keys. None if the settings accept none.
+        tickets: Verification tickets. None: Argon2 verifies every secret that is new to this process.
     """
 
     def __init__(
@@ -59,10 +61,12 @@ class Verifier:
         metrics: Metrics,
         monotonic: Callable[[], float] = time.monotonic,
         imported: ImportedVerifier | None = None,
+        tickets: Tickets | None = None,
     ) -> None:
         self._parser = parser
         self._store = store
-        self._secrets = SecretCheck(hasher, key_cache)
+        self._secrets = SecretCheck(hasher, key_cache, tickets)
+        self._tickets = tickets
         self.key_cache = key_cache
         self._metrics = metrics
         self._monotonic = monotonic
@@ -83,14 +87,15 @@ class Verifier:
         key_cache: KeyCache,
         metrics: Metrics,
         monotonic: Callable[[], float],
+        tickets: Tickets | None = None,
     ) -> "Verifier":
         """Create the verifier for the settings."""
         parser = TokenParser(settings.key_prefix)
         imported = None
         if settings.imported_prefixes:
             forms = ImportedForms(settings.imported_prefixes, settings.key_prefix)
-            imported = ImportedVerifier(store, hasher, key_cache, metrics, monotonic, forms)
-        return cls(parser, store, hasher, key_cache, metrics, monotonic, imported)
+            imported = ImportedVerifier(store, hasher, key_cache, metrics, monotonic, forms, tickets)
+        return cls(parser, store, hasher, key_cache, metrics, monotonic, imported, tickets)
 
     def age_s(self, verified: VerifiedKey) -> float:
         """Return the seconds since the row was read."""
@@ -155,6 +160,8 @@ class Verifier:
         """Wait for background tasks."""
         if self.imported is not None:
             await self.imported.close()
+        if self._tickets is not None:
+            await self._tickets.close()
 
     async def _read(self, token: ParsedToken, digest: bytes, generation: str) -> VerifiedKey | None:
         read_at = self._monotonic()

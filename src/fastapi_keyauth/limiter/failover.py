@@ -119,6 +119,17 @@ class FailoverLimiter(Limiter):
             raise
 
     @override
+    async def read_ticket(self, key_id: str, secret_id: int) -> str | None:
+        self._require_primary()
+        # An error is not taken for an outage, as in ``blocks``: the check of the same request finds out.
+        return await self.primary.read_ticket(key_id, secret_id)
+
+    @override
+    async def write_ticket(self, key_id: str, secret_id: int, ticket: str) -> None:
+        self._require_primary()
+        await self.primary.write_ticket(key_id, secret_id, ticket)
+
+    @override
     async def blocks(self) -> dict[str, int]:
         self._require_primary()  # those of all workers, and not of this process
         # An error is not taken for an outage: this scans all names, by commands that may be forbidden.

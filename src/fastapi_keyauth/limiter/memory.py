@@ -233,6 +233,15 @@ class MemoryLimiter(Limiter):
             owner.generation = secrets.token_hex(8)
 
     @override
+    async def read_ticket(self, key_id: str, secret_id: int) -> str | None:
+        """Return None: the process itself remembers what it verified."""
+        return None
+
+    @override
+    async def write_ticket(self, key_id: str, secret_id: int, ticket: str) -> None:
+        """Do nothing."""
+
+    @override
     async def blocks(self) -> dict[str, int]:
         now_ms = int(self._clock() * 1000)
         left = {bucket: self._blocked_ms(bucket, now_ms) for bucket in self._attempts}

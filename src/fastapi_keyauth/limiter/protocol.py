@@ -197,6 +197,23 @@ class Limiter(Protocol):
             owner_id: The owner.
         """
 
+    async def read_ticket(self, key_id: str, secret_id: int) -> str | None:
+        """Return the verification ticket of a secret, if workers share tickets and one is stored.
+
+        Args:
+            key_id: The key.
+            secret_id: Its secret.
+        """
+
+    async def write_ticket(self, key_id: str, secret_id: int, ticket: str) -> None:
+        """Replace the verification ticket of a secret.
+
+        Args:
+            key_id: The key.
+            secret_id: Its secret.
+            ticket: The ticket.
+        """
+
     async def blocks(self) -> dict[str, int]:
         """Return the blocked buckets, with the whole seconds left of each block, at least 1."""
 

@@ -27,6 +27,8 @@ class TracedLimiter:
         self.try_decide = limiter.try_decide
         self.known_block_s = limiter.known_block_s
         self.blocks = limiter.blocks
+        self.read_ticket = limiter.read_ticket
+        self.write_ticket = limiter.write_ticket
         self.unblock = limiter.unblock
         self.run_checks = limiter.run_checks
 

@@ -4,7 +4,7 @@ import json
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import AwareDatetime, Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, SettingsConfigDict
 
 from fastapi_keyauth.domain.ip_addresses import parse_network
@@ -20,6 +20,8 @@ from fastapi_keyauth.settings.urls import MaskedUrl
 
 OWASP_MEMORY_KIB = 19456
 OWASP_TIME_COST = 2
+MIN_TICKET_KEY = 32
+"""Minimum number of characters of a ``ticket_key``."""
 
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
@@ -132,6 +134,11 @@ class KeyAuthSettings(BaseSettings):
     max_concurrent_hashes: int = Field(2, ge=1, le=64)
     """Maximum number of concurrent hashes. Their memory is at most this number times ``argon2_memory_kib``."""
 
+    ticket_key: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    """With Redis: key of the verification tickets by which workers spare each other Argon2, at least 32 characters such
+    as ``secrets.token_urlsafe(32)``. Several, separated by commas, are accepted while it is replaced: the first one
+    signs. If empty, each worker verifies each secret itself. Added in 0.2."""
+
     cache_size: int = Field(10_000, ge=1, le=10_000_000)
     """Maximum number of verified keys that a worker caches. The least recently used is evicted first."""
 
@@ -169,6 +176,19 @@ class KeyAuthSettings(BaseSettings):
         if value.lstrip().startswith("["):
             return json.loads(value)
         return [part.strip() for part in value.split(",") if part.strip()]
+
+    @field_validator("ticket_key", mode="before")
+    @classmethod
+    def _split_ticket_keys(cls, value: Any) -> Any:
+        value = value.get_secret_value() if isinstance(value, SecretStr) else value
+        return cls._split_list(value) if value is not None else ()
+
+    @field_validator("ticket_key")
+    @classmethod
+    def _check_ticket_keys(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if any(len(ticket_key.get_secret_value()) < MIN_TICKET_KEY for ticket_key in value):
+            raise ValueError(f"must have at least {MIN_TICKET_KEY} characters, such as secrets.token_urlsafe(32)")
+        return value
 
     @field_validator("units", mode="before")
     @classmethod

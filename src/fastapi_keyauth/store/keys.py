@@ -21,6 +21,7 @@ from fastapi_keyauth.store.lineage import Lineage, newest_event
 from fastapi_keyauth.store.mapping import FOR_TOKEN_COLUMNS, RowMapper, has_status, is_of_product, keys, secrets
 from fastapi_keyauth.store.pages import KEY_COLUMNS_OF_ANY_SIZE, conditions_of, find_page_ids
 from fastapi_keyauth.store.tables import ChangeRow, EventRow, OriginRow, table
+from fastapi_keyauth.store.token_reads import TokenReads
 from fastapi_keyauth.telemetry.observer import Observer
 
 _events = table(EventRow)
@@ -52,21 +53,11 @@ class KeyStore:
         self._are_our_changes = is_of_product(_changes, settings.key_prefix)
         self.lineage = Lineage(database)
         self.imports = ImportStore(database, self._mapper, self.lineage)
+        self._token_reads = TokenReads(database, self._mapper, self.lineage)
 
     async def find_for_token(self, key_id: str, tag: str) -> list[tuple[KeySnapshot, str]]:
-        """Return the key and the secret's hash, once for each of its secrets with this tag: nearly always one or none.
-
-        For an unknown id and for a wrong secret, the same statement finds nothing, so both take equally long.
-        """
-        statement = (
-            select(*FOR_TOKEN_COLUMNS, newest_event)
-            .select_from(self._mapper.token_tables.outerjoin(newest_event, true()))
-            .where(keys.c.id == key_id, secrets.c.tag == tag, self._is_ours)
-            .order_by(secrets.c.id.desc())
-        )
-        rows = await self._database.fetch(statement, is_like_probe=True)
-        self.lineage.observe(rows)
-        return [(self._mapper.key_snapshot(row), row.secret_hash) for row in rows]
+        """Return the key and the secret's hash, once for each of its secrets with this tag. See ``TokenReads``."""
+        return await self._token_reads.find(key_id, tag)
 
     async def find_snapshot(self, key_id: str) -> KeySnapshot | None:
         """Return a key as the request path needs it, with its newest secret. None if it does not exist."""

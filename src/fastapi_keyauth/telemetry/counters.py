@@ -14,6 +14,7 @@ class Counters:
         admitted_by_row: Requests admitted after the key's row was read.
         missed: Rows read because the token was not in the cache.
         stale: Rows read because the key may have changed, or the cached row is too old.
+        ticketed: Secrets verified by a ticket in place of Argon2.
         refused: Refused requests by the code of the response.
         outages: Outages by part, ``redis`` or ``database``.
         recoveries: Recoveries by part.
@@ -29,6 +30,7 @@ class Counters:
         "recoveries",
         "refused",
         "stale",
+        "ticketed",
     )
 
     def __init__(self) -> None:
@@ -36,6 +38,7 @@ class Counters:
         self.admitted_by_row = 0
         self.missed = 0
         self.stale = 0
+        self.ticketed = 0
         self.refused: defaultdict[str, int] = defaultdict(int)
         self.outages: defaultdict[str, int] = defaultdict(int)
         self.recoveries: defaultdict[str, int] = defaultdict(int)

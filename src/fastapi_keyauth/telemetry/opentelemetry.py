@@ -72,6 +72,7 @@ class Board:
 
         observe("keyauth.requests", "{request}", "Requests with an API key, by outcome.", _outcomes)
         observe("keyauth.cache.lookups", "{lookup}", "Lookups of keys in the cache, by result.", _lookups)
+        observe("keyauth.tickets", "{secret}", "Secrets verified by a ticket in place of Argon2.", _tickets)
         observe("keyauth.outages", "{outage}", "Outages of Redis and of the database.", _outages)
         observe("keyauth.recoveries", "{recovery}", "Recoveries from outages.", _recoveries)
         observe(
@@ -101,6 +102,10 @@ def _lookups(counters: Counters) -> Iterator[_Reading]:
     yield counters.admitted_from_memory, {"keyauth.cache.result": "hit"}
     yield counters.missed, {"keyauth.cache.result": "miss"}
     yield counters.stale, {"keyauth.cache.result": "stale"}
+
+
+def _tickets(counters: Counters) -> Iterator[_Reading]:
+    yield counters.ticketed, {}
 
 
 def _outages(counters: Counters) -> Iterator[_Reading]:

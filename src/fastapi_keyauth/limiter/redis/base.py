@@ -28,6 +28,8 @@ from fastapi_keyauth.settings.urls import masked_url
 
 KEEP_S = 7200
 """Minimum number of seconds that the hash of a key or owner is kept, also after the end of each of its windows."""
+KEEP_TICKETS_S = 7 * 86_400
+"""Seconds for which a verification ticket is kept after it was last used."""
 START_TRIES = 5
 """Number of probes at startup before Redis counts as unavailable. A machine that starts workers is busy."""
 KNOWN_BLOCK_S = 5.0
@@ -170,6 +172,23 @@ class RedisLimiterBase(Limiter):
     @abstractmethod
     async def _bump(self, name: str) -> None:
         """Replace the generation in the hash of a key or of an owner."""
+
+    @override
+    async def read_ticket(self, key_id: str, secret_id: int) -> str | None:
+        ticket: str | bytes = await self._exchange_ticket(self._prepare_ticket(key_id, secret_id, ""))
+        return (ticket if isinstance(ticket, str) else ticket.decode("ascii", "replace")) or None
+
+    @override
+    async def write_ticket(self, key_id: str, secret_id: int, ticket: str) -> None:
+        await self._exchange_ticket(self._prepare_ticket(key_id, secret_id, ticket))
+
+    def _prepare_ticket(self, key_id: str, secret_id: int, ticket: str) -> ScriptArgs:
+        """Return the keys and arguments of ``lua/ticket.lua``."""
+        return [f"{self._name(key_id)}:t{secret_id}"], [KEEP_TICKETS_S, ticket]
+
+    @abstractmethod
+    async def _exchange_ticket(self, prepared: ScriptArgs) -> Any:
+        """Return the reply of ``lua/ticket.lua``."""
 
     @override
     async def unblock(self, bucket: str) -> bool:

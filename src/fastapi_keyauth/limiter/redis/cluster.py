@@ -40,6 +40,7 @@ class ClusterLimiter(RedisLimiterBase):
         self._failing = LuaScript("fail")
         self._changing = LuaScript("changed", uses_time=False)
         self._unblocking = LuaScript("unblock")
+        self._tickets = LuaScript("ticket", uses_time=False)
 
     @override
     async def close(self) -> None:
@@ -105,6 +106,10 @@ class ClusterLimiter(RedisLimiterBase):
     @override
     async def _bump(self, name: str) -> None:
         await self._in_time(self._router.call(self._changing, self._prepare_change(name)))
+
+    @override
+    async def _exchange_ticket(self, prepared: ScriptArgs) -> Any:
+        return await self._in_time(self._router.call(self._tickets, prepared))
 
     @override
     def _holder_names(self, key_id: str, owner_id: str | None) -> tuple[str, str]:

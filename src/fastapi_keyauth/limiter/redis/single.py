@@ -51,6 +51,7 @@ class SingleNodeLimiter(RedisLimiterBase):
         self._take = ScriptCaller(self._units, LuaScript("take_hour", "take"), self._timeout_s)
         self._failing = ScriptCaller(self._control, LuaScript("fail"), self._timeout_s)
         self._changing = ScriptCaller(self._control, LuaScript("changed", uses_time=False), self._timeout_s)
+        self._tickets = ScriptCaller(self._control, LuaScript("ticket", uses_time=False), self._timeout_s)
         self._checks: Batcher[LimitCheck, Decision] = Batcher(self._send_checks, self._on_error, self._answered)
         self._failures: Batcher[str, int] = Batcher(self._send_failures)
 
@@ -127,6 +128,10 @@ class SingleNodeLimiter(RedisLimiterBase):
         # already uses the successor may have read the key's row before the change.
         if self.fails_over and not await self._clients.is_settled(server, SETTLED_S):
             raise Unsettled("the primary has just been replaced, or no Sentinel responds")
+
+    @override
+    async def _exchange_ticket(self, prepared: ScriptArgs) -> Any:
+        return await self._tickets.run(lambda: prepared)
 
     @override
     async def blocks(self) -> dict[str, int]:
