@@ -213,10 +213,12 @@ async def test_a_key_that_admin_disabled_is_enabled_by_admin_alone(open_scene: O
         assert (await scene.send("PATCH", path, json={"enabled": True}, **owner)).status_code == 200
         await scene.send("PATCH", path, json={"enabled": False}, **owner)
         await scene.send("PATCH", path, json={"enabled": False}, **admin)  # also if it was disabled already
-        assert (await scene.send("PATCH", path, json={"name": "new", "enabled": False}, **owner)).status_code == 200
+        answer = await scene.send("PATCH", path, json={"name": "new", "enabled": False}, **owner)
+        assert (answer.status_code, answer.json()["disabled_by_admin"]) == (200, True)
         answer = await scene.send("PATCH", path, json={"enabled": True}, **owner)
         assert (answer.status_code, answer.json()["missing_scopes"]) == (403, ["admin"])
-        assert (await scene.send("PATCH", path, json={"enabled": True}, **admin)).status_code == 200
+        answer = await scene.send("PATCH", path, json={"enabled": True}, **admin)
+        assert (answer.status_code, answer.json()["disabled_by_admin"]) == (200, False)
         await scene.send("PATCH", path, json={"enabled": False}, **owner)
         assert (await scene.send("PATCH", path, json={"enabled": True}, **owner)).status_code == 200
 

@@ -161,7 +161,7 @@ def test_after_a_leak_the_keys_that_the_key_created_are_offered_for_revocation(v
     assert statuses == {"leaked": "revoked", "child": "revoked", "other": "active"}
 
 
-def test_a_key_that_an_administrator_disabled_says_who_can_enable_it(
+def test_a_key_that_an_administrator_disabled_has_no_button_that_enables_it(
     visitor: Visitor, make_visitor: MakeVisitor, site: Site
 ) -> None:
     made = visitor.make_key("worker")
@@ -170,11 +170,26 @@ def test_a_key_that_an_administrator_disabled_says_who_can_enable_it(
     admin.press("Disable")
     expect(admin.dialog).to_contain_text("Its owner cannot enable it.")
     admin.press("Disable key")
-    expect(admin.page.locator(".status")).to_have_text("Disabled")
+    expect(admin.page.locator(".under .badges")).to_have_text("Disabledby an administrator")
     visitor.open_key(made)
+    expect(visitor.page.locator(".under .badges")).to_have_text("Disabledby an administrator")
+    expect(visitor.page.get_by_role("button", name="Edit")).to_be_visible()
+    expect(visitor.page.get_by_role("button", name="Enable")).to_have_count(0)
+    visitor.page.get_by_role("link", name="API keys").first.click()
+    expect(visitor.row("worker").locator(".badges").last).to_have_text("Disabledby an administrator")
+    admin.press("Enable")
+    expect(admin.page.locator(".under .badges")).to_have_text("Active")
+
+
+def test_a_key_that_an_administrator_disables_meanwhile_cannot_be_enabled(visitor: Visitor, site: Site) -> None:
+    made = visitor.make_key("worker")
+    site.run(site.auth.keys.update(made.key.id, enabled=False))
+    visitor.open_key(made)
+    admin = site.run(site.auth.sessions.create("boss", ("admin",)))
+    url = f"{site.url}{PAGE}/data/keys/{made.key.id}"
+    httpx.patch(url, json={"enabled": False}, headers={"Authorization": f"Bearer {admin}"}).raise_for_status()
     visitor.press("Enable")
     expect(visitor.page.locator("#messages")).to_contain_text("Only an administrator can enable it.")
-    expect(visitor.page.locator(".status")).to_have_text("Disabled")
 
 
 def test_a_form_that_is_saved_after_a_step_back_changes_the_list(visitor: Visitor) -> None:

@@ -143,3 +143,36 @@ def test_an_administrator_sees_the_limits_of_the_chosen_owner(make_visitor: Make
     assert admin.shown_token
     admin.press("I have saved it")
     expect(admin.page.locator(".key-name")).to_have_text(["by the administrator", "of the owner"])
+
+
+def test_an_administrator_suspends_and_resumes_an_owner(make_visitor: MakeVisitor, site: Site) -> None:
+    owner = "owner without limits"
+    made = site.create_key(owner, "of the owner")
+    admin = make_visitor(scopes=("*", "admin"))
+    admin.open(f"{PAGE}#/?owner={owner}")
+    card = admin.page.locator(".owner-card")
+    expect(card).to_contain_text("There is no limit of all its keys together.")
+    admin.press("Suspend owner")
+    expect(admin.dialog).to_contain_text("Its 1 active key and keys that are created later are refused")
+    admin.field("Reasonoptional").fill(f"found {made.token}")
+    admin.press("Suspend owner")
+    expect(admin.error_at("reason")).to_contain_text("This looks like a key itself")
+    admin.field("Reasonoptional").fill("Unpaid invoice 17")
+    admin.press("Suspend owner")
+    expect(card.locator(".notice")).to_contain_text("Unpaid invoice 17")
+    expect(admin.page.get_by_role("button", name="Resume owner")).to_be_focused()
+    headers = {"api-key": made.token}
+    assert httpx.get(f"{site.url}/v1/models", headers=headers).json()["code"] == "owner_suspended"
+    admin.press("Resume owner")
+    expect(admin.page.get_by_role("button", name="Suspend owner")).to_be_focused()
+    expect(card.locator(".notice")).to_have_count(0)
+    assert httpx.get(f"{site.url}/v1/models", headers=headers).status_code == 200
+
+
+def test_nobody_else_is_offered_to_suspend_an_owner(visitor: Visitor, site: Site) -> None:
+    visitor.make_key("worker")
+    site.run(site.auth.owners.set(visitor.user, limits=[{"name": "day", "limit": 7, "per": "day"}]))
+    site.run(site.auth.owners.suspend(visitor.user))
+    visitor.open_list()
+    expect(visitor.page.locator(".owner-card .notice")).to_be_visible()
+    expect(visitor.page.locator(".owner-card button")).to_have_count(0)

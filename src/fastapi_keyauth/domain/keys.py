@@ -43,6 +43,7 @@ class Key:
         limits: All its limits in force. Added in 0.2.
         created_by: The actor that created it: ``user:<id>``, ``key:<id>``, ``cli:<operating-system user>`` or
             ``code``. None if that is not known. Added in 0.2.
+        disabled_by_admin: Whether ``admin`` disabled it: then only ``admin`` can enable it. Added in 0.2.
     """
 
     id: str
@@ -64,6 +65,7 @@ class Key:
     secrets: list[Secret]
     created_by: str | None = None
     limits: "tuple[Limit, ...]" = ()
+    disabled_by_admin: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -305,7 +305,7 @@ async def _update(change: KeyChange, fields: dict[str, Any], actor: Actor) -> No
     changes = {name: {"from": _as_json(stored[name]), "to": _as_json(value)} for name, value in values.items()}
     if "enabled" in fields:
         is_locked = _lock(change, actor, is_enabled=fields["enabled"])
-        if is_locked != change.is_disabled_by_admin:
+        if is_locked != change.key.disabled_by_admin:
             values["disabled_by_admin"] = is_locked
     if values:
         await change.update(values, "updated", actor, changes)
@@ -335,8 +335,8 @@ def _lock(change: KeyChange, actor: Actor, *, is_enabled: bool) -> bool:
         InsufficientScope: If the actor would enable a key that ``admin`` disabled.
     """
     if not is_enabled:
-        return change.is_disabled_by_admin or actor.is_admin
-    if change.is_disabled_by_admin and actor.owners is not None and not actor.is_admin:
+        return change.key.disabled_by_admin or actor.is_admin
+    if change.key.disabled_by_admin and actor.owners is not None and not actor.is_admin:
         raise InsufficientScope([ADMIN], reason="An administrator disabled this key")
     return False
 

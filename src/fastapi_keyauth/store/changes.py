@@ -39,7 +39,6 @@ class KeyChange:
     Attributes:
         key: The key before the change; after the transaction, the changed key.
         stored_limits: Its limits as they are stored; ``key`` has those in force.
-        is_disabled_by_admin: Whether only ``admin`` may enable the key.
         is_changed: Whether anything was written.
         read: Returns the key as this transaction has left it so far.
         pending: Row that waits for the announcement of this change. None if nothing was written.
@@ -53,7 +52,6 @@ class KeyChange:
         connection: AsyncConnection,
         key: Key,
         stored_limits: StoredLimits,
-        is_disabled_by_admin: bool,
         now: datetime,
         read: Callable[[], Awaitable[Key]],
         prefix: str,
@@ -64,7 +62,6 @@ class KeyChange:
         self._prefix = prefix
         self.key = key
         self.stored_limits = stored_limits
-        self.is_disabled_by_admin = is_disabled_by_admin
         self.is_changed = False
         self.pending: int | None = None
         self.recorded: list[Recorded] = []

@@ -224,14 +224,13 @@ class KeyStore:
             key = await self._get(connection, key_id, now, owner_ids, lock=True)
             if not is_caller_first:
                 await authority.confirm(rows)
-            stored = select(keys.c.hourly_limit, keys.c.limits, keys.c.disabled_by_admin).where(keys.c.id == key_id)
-            hourly_limit, limits, is_disabled_by_admin = (await connection.execute(stored)).one()
+            stored = select(keys.c.hourly_limit, keys.c.limits).where(keys.c.id == key_id)
+            hourly_limit, limits = (await connection.execute(stored)).one()
             read = partial(self._get, connection, key_id, now, None)
             change = KeyChange(
                 connection,
                 key,
                 StoredLimits(hourly_limit, limits),
-                is_disabled_by_admin,
                 now,
                 read,
                 self._mapper.prefix,

@@ -114,6 +114,7 @@ class RowMapper:
             secrets=alive,
             created_by=row["created_by"],
             limits=limits,
+            disabled_by_admin=row["disabled_by_admin"],
         )
 
     def key_snapshot(self, row: Row[Any]) -> KeySnapshot:

@@ -82,6 +82,7 @@ class KeyOut(BaseModel):
     secrets: list[SecretOut] = Field(description="The live secrets, newest first; two while a rotation overlaps.")
     limits: list[LimitOut] = Field(description="All limits in force; empty: it has no limit.")
     created_by: str | None = Field(description="The actor that created it, such as `user:<id>` or `key:<id>`.")
+    disabled_by_admin: bool = Field(description="Whether only `admin` can enable it, since `admin` disabled it.")
 
 
 class CreatedKeyOut(KeyOut):

@@ -48,7 +48,8 @@ export function actionsFor(key, options) {
     name: "revoke", label: "Revoke", icon: "revoke", isDanger: true,
     run: () => confirmRevoke(key, options, revoked, stale),
   };
-  return { active: [edit, rotate, disable, revoke], disabled: [enable, edit, revoke], expired: [edit, revoke], revoked: [] }[key.status];
+  const mayEnable = options.is_admin || !key.disabled_by_admin;
+  return { active: [edit, rotate, disable, revoke], disabled: [...(mayEnable ? [enable] : []), edit, revoke], expired: [edit, revoke], revoked: [] }[key.status];
 }
 
 /** The same for the menu of a row, which has no room for a button beside the id. */

@@ -100,6 +100,7 @@ async function request(method, path, { body, query, signal } = {}) {
 }
 
 const one = (id) => `keys/${encodeURIComponent(id)}`;
+const oneOwner = (id) => `keys/owners/${encodeURIComponent(id)}`;
 
 export const api = {
   /** The choices of this user, and the owners that they act for. */
@@ -108,7 +109,9 @@ export const api = {
     const owners = options.acts_for_owners ? (await request("GET", "keys/owners")).items : [];
     return { ...options, owners };
   },
-  owner: (id, signal) => request("GET", `keys/owners/${encodeURIComponent(id)}`, { signal }),
+  owner: (id, signal) => request("GET", oneOwner(id), { signal }),
+  suspendOwner: (id, reason) => request("POST", `${oneOwner(id)}/suspend`, { body: reason ? { reason } : {} }),
+  resumeOwner: (id) => request("POST", `${oneOwner(id)}/resume`, { body: {} }),
   list: (query, signal) => request("GET", "keys", { query, signal }),
   get: (id, signal) => request("GET", one(id), { signal }),
   create: (body) => request("POST", "keys", { body }),

@@ -7,13 +7,15 @@ import { icon } from "./icons.js";
 const STATUS = { active: "Active", disabled: "Disabled", expired: "Expired", revoked: "Revoked" };
 const SHOWN_SCOPES = 2;
 
-/** The status of a key. Two live secrets belong to it: a rotation has yet to be finished. */
+/** The status of a key, who disabled it, and whether a rotation has yet to be finished: then it has two live secrets. */
 export function statusBadge(key) {
+  const locked = key.disabled_by_admin && key.status === "disabled";
   const rotating = key.secrets.length > 1 && key.status === "active";
   return el(
     "span",
     { class: "badges" },
     el("span", { class: `status status-${key.status}` }, STATUS[key.status] ?? key.status),
+    locked && el("span", { class: "tag", title: "Only an administrator can enable it" }, "by an administrator"),
     rotating &&
       el("span", { class: "tag", title: `The old secret works until ${exact(new Date(key.secrets[1].expires_at))}` }, "Rotating"),
   );

@@ -1,13 +1,18 @@
 // The owner whose keys are listed: its limits, what is left of them, and whether it is suspended.
 
 import { api } from "./api.js";
+import { confirmSuspension } from "./dialogs/suspend.js";
 import { el, written } from "./dom.js";
 import { exactly } from "./format.js";
 import { icon } from "./icons.js";
 import { limitList } from "./limits.js";
 import { keepFresh } from "./live.js";
+import { say } from "./messages.js";
 
-/** Gives {node, load(ownerId)}. Without limits and suspension there is nothing to show. `signal` ends it. */
+/**
+ * Gives {node, load(ownerId)}. Without limits and suspension there is nothing to show, except to administrators, who
+ * suspend and resume the owner here. `signal` ends it.
+ */
 export function ownerCard(options, signal) {
   const node = el("div", { class: "owner-card", hidden: true });
   let shown = "";
@@ -17,9 +22,36 @@ export function ownerCard(options, signal) {
     const text = JSON.stringify(owner);
     if (text === drawn) return;
     drawn = text;
-    const parts = [suspension(owner), owner.limits.length > 0 && limitsCard(owner)].filter(Boolean);
+    const hasLimits = owner.limits.length > 0;
+    const parts = [suspension(owner, resumeButton(owner)), (hasLimits || options.is_admin) && limitsCard(owner, suspendButton(owner))].filter(Boolean);
+    const focused = node.contains(document.activeElement) ? document.activeElement.dataset.focus : null;
     node.hidden = !parts.length;
     node.replaceChildren(...parts);
+    if (focused) node.querySelector(`[data-focus="${focused}"]`)?.focus();
+  }
+
+  const button = (label, iconName, kind, run) =>
+    options.is_admin && el("button", { type: "button", class: `button ${kind}`, "data-focus": "owner-action", on: { click: run } }, icon(iconName), label);
+  const resumeButton = (owner) => button("Resume owner", "play", "", () => resume(owner));
+  const suspendButton = (owner) =>
+    !owner.suspended_at && button("Suspend owner", "pause", "button-quiet-danger", () => confirmSuspension(owner, options, (pending) => done("The owner has been suspended.", pending)));
+
+  function done(sentence, pending) {
+    if (pending) say(`${sentence} ${pending.message}`, "warn");
+    else say(sentence);
+    load();
+  }
+
+  // No client stops because of it, so it asks nothing.
+  async function resume(owner) {
+    const sentence = "The owner has been resumed.";
+    try {
+      await api.resumeOwner(owner.owner_id);
+      done(sentence);
+    } catch (error) {
+      if (error.isStored) done(sentence, error);
+      else say(error.message, "bad");
+    }
   }
 
   async function load(ownerId = shown) {
@@ -42,18 +74,18 @@ export function ownerCard(options, signal) {
   return { node, load };
 }
 
-function limitsCard(owner) {
+function limitsCard(owner, button) {
   return el(
     "section",
     { class: "card owner-limits" },
-    el("h2", {}, "Rate limits of ", written(owner.name ?? owner.owner_id)),
-    el("p", { class: "muted" }, "All keys together have these limits."),
-    limitList(owner.limits),
+    el("div", { class: "card-head" }, el("h2", {}, "Rate limits of ", written(owner.name ?? owner.owner_id)), button),
+    el("p", { class: "muted" }, owner.limits.length ? "All keys together have these limits." : "There is no limit of all its keys together."),
+    owner.limits.length > 0 && limitList(owner.limits),
   );
 }
 
-/** A notice that all keys of an owner are refused, or null. */
-export function suspension(owner) {
+/** A notice that all keys of an owner are refused, or null. `button`: what ends it, if the user may. */
+export function suspension(owner, button = null) {
   if (!owner.suspended_at) return null;
   return el(
     "div",
@@ -65,5 +97,6 @@ export function suspension(owner) {
       el("p", {}, el("strong", {}, written(owner.name ?? owner.owner_id), " is suspended."), " All its keys are refused until an administrator resumes it."),
       el("p", {}, owner.reason ? ["Reason: ", written(owner.reason), " · "] : "", "Since ", exactly(owner.suspended_at)),
     ),
+    button,
   );
 }
