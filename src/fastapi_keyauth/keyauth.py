@@ -96,7 +96,7 @@ class KeyAuth:
         self._dashboard = DashboardOptions() if dashboard is None else dashboard
         requirements = (self.require_key, self.require_session, manager)
         self._router_parts = (parts.management, parts.queries, parts.owners, settings, *requirements, parts.callers)
-        self._installations = Installations(self, handler, settings)
+        self._installations = Installations(self, handler, settings, parts.in_flight)
         self._lifecycle = Lifecycle(parts, settings, self._installations.check)
 
     def __repr__(self) -> str:

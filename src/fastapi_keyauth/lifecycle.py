@@ -98,6 +98,8 @@ class Lifecycle:
         parts.hasher.start()
         parts.usage.start()
         parts.pruner.start()
+        if parts.in_flight is not None:
+            parts.in_flight.start()
         self._housekeeping.start()
 
     async def _stop(self) -> None:
@@ -112,3 +114,5 @@ class Lifecycle:
             closing.push_async_callback(parts.usage.close)
             closing.push_async_callback(parts.database.settle)  # there may be changes to publish
             closing.push_async_callback(self._housekeeping.close)
+            if parts.in_flight is not None:
+                closing.push_async_callback(parts.in_flight.close)

@@ -4,6 +4,7 @@ import secrets
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 
 from fastapi_keyauth.auth.authenticator import Authenticator
 from fastapi_keyauth.auth.blocked_addresses import Blocks
@@ -12,6 +13,7 @@ from fastapi_keyauth.auth.hashing import Hasher
 from fastapi_keyauth.auth.key_cache import KeyCache
 from fastapi_keyauth.auth.misplaced_keys import MisplacedKeys
 from fastapi_keyauth.auth.reservations import Reservations
+from fastapi_keyauth.auth.rights import RightsCheck
 from fastapi_keyauth.auth.sessions import SessionGate, SessionResolver, Sessions
 from fastapi_keyauth.auth.tickets import Tickets
 from fastapi_keyauth.auth.verifier import Verifier
@@ -19,6 +21,7 @@ from fastapi_keyauth.concurrency.event_loop import EventLoopBinding
 from fastapi_keyauth.domain.ip_addresses import AddressResolver
 from fastapi_keyauth.domain.tokens import TokenParser
 from fastapi_keyauth.http.cors import CorsRules
+from fastapi_keyauth.http.in_flight import InFlight
 from fastapi_keyauth.http.problem_details import ProblemRenderer
 from fastapi_keyauth.http.proxy_check import ProxyHeaderCheck
 from fastapi_keyauth.http.request_handler import RequestHandler
@@ -96,12 +99,14 @@ class Parts:
         self.leaks = Leaks(parser, store, self.hasher, self.management.record_leak, self.now)
 
         self.sessions = Sessions(SessionStore(self.database, settings.key_prefix), settings.session_ttl_s, self.now)
-        session_gate = SessionGate(session_resolver or self.sessions.resolve, self.now)
+        session_gate = SessionGate(
+            session_resolver or self.sessions.resolve,
+            self.now,
+            self.sessions.find_all if session_resolver is None else None,
+        )
         key_cache = KeyCache(settings.cache_size, self.now, monotonic)
         tickets = Tickets.of(settings, self.limiter, self.metrics.counters)
         self.verifier = Verifier.of(settings, store, self.hasher, key_cache, self.metrics, monotonic, tickets)
-        store.lineage.on_break = key_cache.clear
-        self.database.on_recovery = key_cache.distrust_rows
         self.authenticator = Authenticator(
             verifier=self.verifier,
             limiter=self.limiter,
@@ -111,6 +116,10 @@ class Parts:
             block_spares_valid_keys=settings.block_spares_valid_keys,
             counters=self.metrics.counters,
         )
+        self.rights = RightsCheck.of(settings, self.authenticator, store, session_gate, self.now)
+        self.in_flight = InFlight.of(settings, self.rights)
+        store.lineage.on_break = partial(_call_all, key_cache.clear, self.rights.distrust_rows)
+        self.database.on_recovery = partial(_call_all, key_cache.distrust_rows, self.rights.distrust_rows)
         self.reservations = Reservations(
             self.authenticator, store, settings.units, settings.reservation_ttl_s, self.now
         )
@@ -143,3 +152,8 @@ class Parts:
     def now(self) -> datetime:
         """Return the current time, UTC."""
         return datetime.now(UTC) if self._clock is None else datetime.fromtimestamp(self._clock(), UTC)
+
+
+def _call_all(*functions: Callable[[], None]) -> None:
+    for function in functions:
+        function()

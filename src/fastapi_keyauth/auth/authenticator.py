@@ -151,7 +151,10 @@ class Authenticator:
         question = raise_cost(context, cost)
         if question is None or context.key is None:
             return
-        context.decision = decision = await self.limiter.check(question)
+        decision = await self.limiter.check(question)
+        # The row is as old as at the first charge, so its generation stays.
+        generation = "" if context.decision is None else context.decision.generation
+        context.decision = decision._replace(generation=generation)
         if decision.verdict is LIMITED:
             raise refuse_limited(context.key, decision)
         self._usage.admitted(context.key, decision.hour, _requests_in(question.cost or ()))

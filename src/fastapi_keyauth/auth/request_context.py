@@ -24,6 +24,10 @@ class AuthContext:
         charge: The name of its charge, if a lost connection must not charge it twice.
         takes_key, takes_session: What the route accepts; for the challenges of a 401.
         key_outcome, session_outcome: What the checks of the key and of the session found. None: not checked yet.
+        key_scopes, session_scopes: Scopes that the key and the session were required to hold.
+        outlives_rights: Whether the request goes on if its credentials lose their rights while it runs: a change to
+            keys confirms them again where it is committed.
+        is_ended: Whether it was ended while it ran.
     """
 
     __slots__ = (
@@ -33,10 +37,14 @@ class AuthContext:
         "credentials",
         "decision",
         "has_cost",
+        "is_ended",
         "key",
         "key_outcome",
+        "key_scopes",
         "origin",
+        "outlives_rights",
         "session_outcome",
+        "session_scopes",
         "takes_key",
         "takes_session",
     )
@@ -54,3 +62,7 @@ class AuthContext:
         self.takes_session = False
         self.key_outcome: KeyPrincipal | KeyAuthError | None = None
         self.session_outcome: SessionPrincipal | KeyAuthError | None = None
+        self.key_scopes: tuple[str, ...] = ()
+        self.session_scopes: tuple[str, ...] = ()
+        self.outlives_rights = False
+        self.is_ended = False

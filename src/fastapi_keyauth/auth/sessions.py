@@ -1,15 +1,17 @@
 """Sessions: the built-in ones, and the hook for those of the application."""
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
 from fastapi_keyauth.domain.principals import SessionPrincipal
 from fastapi_keyauth.domain.text import check_owner_id, check_scope_names
 from fastapi_keyauth.domain.tokens import hash_session_token, is_session_token, new_session_token
-from fastapi_keyauth.errors import InvalidField, InvalidSession
+from fastapi_keyauth.errors import InvalidField, InvalidSession, StoreUnavailable, TemporarilyUnavailable
 from fastapi_keyauth.store import SessionStore
 
 logger = logging.getLogger("fastapi_keyauth")
@@ -17,6 +19,8 @@ logger = logging.getLogger("fastapi_keyauth")
 SessionResolver = Callable[[str, HTTPConnection], Awaitable[SessionPrincipal | None]]
 """Takes the Bearer value and the connection. Returns the user, or None if the value is not a valid session."""
 
+MAX_RESOLVED = 8
+"""Sessions of running requests that a resolver is asked about concurrently."""
 MAX_SESSION_TOKEN_LENGTH = 16_384  # a JWT with many claims; longer values are not handed to a parser
 
 
@@ -81,6 +85,16 @@ class Sessions:
             return None
         return await self._store.find(hash_session_token(token), self._now())
 
+    async def find_all(self, tokens: Iterable[str]) -> dict[str, SessionPrincipal]:
+        """Return the sessions of tokens, without those that are not valid.
+
+        Raises:
+            StoreUnavailable: If the database is unavailable.
+        """
+        by_hash = {hash_session_token(token): token for token in tokens}
+        found = await self._store.find_all(list(by_hash), self._now())
+        return {by_hash[token_hash]: session for token_hash, session in found.items()}
+
 
 class SessionGate:
     """Calls the session resolver and checks its result.
@@ -88,11 +102,18 @@ class SessionGate:
     Args:
         resolve: The built-in sessions or the application's own resolver.
         now: Returns the current time, UTC.
+        find_all: Returns the valid ones among many tokens together. None: the resolver is called for each.
     """
 
-    def __init__(self, resolve: SessionResolver, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        resolve: SessionResolver,
+        now: Callable[[], datetime],
+        find_all: Callable[[Iterable[str]], Awaitable[dict[str, SessionPrincipal]]] | None = None,
+    ) -> None:
         self._resolve = resolve
         self._now = now
+        self._find_all = find_all
 
     async def authenticate(self, token: str | None, connection: HTTPConnection) -> SessionPrincipal:
         """Return the principal of a session.
@@ -120,3 +141,45 @@ class SessionGate:
             )
             raise InvalidSession from None
         return session
+
+    async def check_again(
+        self, connections: Mapping[str, HTTPConnection]
+    ) -> dict[str, SessionPrincipal | InvalidSession | TemporarilyUnavailable]:
+        """Check the sessions of running requests again.
+
+        Args:
+            connections: Session tokens, each with one of its requests.
+
+        Returns:
+            The outcome for each token. ``TemporarilyUnavailable``: nobody knows.
+        """
+        if self._find_all is None:
+            # A few concurrently, so that the resolver's own server does not notice the number of open requests.
+            places = asyncio.Semaphore(MAX_RESOLVED)
+            outcomes = await asyncio.gather(
+                *(self._resolve_again(token, connection, places) for token, connection in connections.items())
+            )
+            return dict(zip(connections, outcomes, strict=True))
+        try:
+            found = await self._find_all(connections) if connections else {}
+        except TemporarilyUnavailable as error:
+            return dict.fromkeys(connections, error)
+        return {token: found.get(token) or InvalidSession() for token in connections}
+
+    async def _resolve_again(
+        self, token: str, connection: HTTPConnection, places: asyncio.Semaphore
+    ) -> SessionPrincipal | InvalidSession | TemporarilyUnavailable:
+        async with places:
+            try:
+                return await self.authenticate(token, connection)
+            except (InvalidSession, TemporarilyUnavailable) as error:
+                return error
+            except HTTPException as error:  # how a resolver may refuse a session
+                return InvalidSession() if error.status_code in (401, 403) else StoreUnavailable()
+            except Exception as error:  # the application's: one that fails says nothing about the session
+                logger.warning(
+                    "the session resolver failed for a running request (%s)",
+                    type(error).__name__,
+                    extra={"keyauth_event": "resolver_failed"},
+                )
+                return StoreUnavailable()

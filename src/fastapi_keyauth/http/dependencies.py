@@ -70,6 +70,8 @@ class _Requirement(SecurityBase, Generic[Principal]):
         context.takes_key |= self.takes_key
         context.takes_session |= self.takes_session
         required = [*self.required_scopes, *scopes.scopes]
+        if required:
+            self._note_scopes(context, required)
         key: KeyPrincipal | None = None
         try:
             if self.takes_key and (self.requires_key or context.credentials.has_token):
@@ -85,6 +87,13 @@ class _Requirement(SecurityBase, Generic[Principal]):
             self.handler.bind(error, context, connection.scope)
             raise
         return key  # type: ignore[return-value]  # what the subclass says: None only if it does not require a key
+
+    def _note_scopes(self, context: AuthContext, scopes: Iterable[str]) -> None:
+        """Note what the credentials must hold for as long as the request runs."""
+        if self.takes_key:
+            context.key_scopes += tuple(scopes)
+        if self.takes_session:
+            context.session_scopes += tuple(scopes)
 
     async def _raise_cost(self, context: AuthContext, scope: Scope) -> None:
         if context.credentials.has_token:
@@ -215,6 +224,8 @@ class RequireManager(_Requirement[KeyPrincipal | SessionPrincipal]):
     async def _with_session(
         self, context: AuthContext, connection: HTTPConnection, key: KeyPrincipal | None, scopes: list[str]
     ) -> KeyPrincipal | SessionPrincipal:
+        # A change confirms its caller again where it is committed, and may itself end the caller's rights.
+        context.outlives_rights = connection.scope.get("method") not in ("GET", "HEAD")
         if context.credentials.has_session:
             return await self._authenticator.authenticate_session(context, connection, key)
         if key is None:
@@ -223,3 +234,7 @@ class RequireManager(_Requirement[KeyPrincipal | SessionPrincipal]):
         if missing and not key.holds(ADMIN):
             raise InsufficientScope(missing, key.id)
         return key
+
+    @override
+    def _note_scopes(self, context: AuthContext, scopes: Iterable[str]) -> None:
+        pass  # the scope of the route is one of several ways to hold the right

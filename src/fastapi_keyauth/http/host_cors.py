@@ -1,6 +1,7 @@
 """CORS rules of the host application: where they apply, and what they allow."""
 
 import contextlib
+import copy
 import functools
 import inspect
 from collections import deque
@@ -10,7 +11,7 @@ from typing import Any
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request, empty_send
 from starlette.routing import Match, Mount
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_keyauth.auth.credentials import Headers
 
@@ -29,6 +30,23 @@ def has_cors_middleware(app: Any) -> bool:
     """Return whether ``CORSMiddleware``, or a subclass of it, was added to this application itself."""
     layers = getattr(app, "user_middleware", ())
     return any(isinstance(layer.cls, type) and issubclass(layer.cls, CORSMiddleware) for layer in layers)
+
+
+def with_host_cors(app: ASGIApp, refusal: ASGIApp) -> ASGIApp:
+    """Return a refusal as the ``CORSMiddleware`` inside an application completes it, which would not see it otherwise.
+
+    Args:
+        app: The application. Starlette's middlewares keep what is inside in ``app``.
+        refusal: What responds in place of the application.
+    """
+    layer: Any = app
+    while layer is not None and not isinstance(layer, CORSMiddleware):
+        layer = getattr(layer, "app", None)
+    if layer is None:
+        return refusal
+    cors = copy.copy(layer)
+    cors.app = refusal
+    return cors
 
 
 def answers_preflights(app: Any, scope: Scope) -> bool:

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 
 from fastapi_keyauth.errors import KeyAuthError
 from fastapi_keyauth.http.annotation_check import check_annotations
+from fastapi_keyauth.http.in_flight import InFlight
 from fastapi_keyauth.http.lifespan import WithLifespan
 from fastapi_keyauth.http.middleware import KeyAuthMiddleware, keep_outermost
 from fastapi_keyauth.http.openapi import SchemaCompleter
@@ -32,13 +33,19 @@ class Installations:
         auth: The KeyAuth: a context that runs beside each application's own lifespan.
         handler: Its request handler.
         settings: Its settings.
+        in_flight: Ends its requests whose credentials lost their rights. None: nothing does.
     """
 
     def __init__(
-        self, auth: AbstractAsyncContextManager[Any], handler: RequestHandler, settings: KeyAuthSettings
+        self,
+        auth: AbstractAsyncContextManager[Any],
+        handler: RequestHandler,
+        settings: KeyAuthSettings,
+        in_flight: InFlight | None,
     ) -> None:
         self._auth = auth
         self._handler = handler
+        self._in_flight = in_flight
         self._scopes = settings.scopes
         self._schema = SchemaCompleter(settings)
         self._protected: dict[Any, ProtectedPaths] = {}
@@ -50,7 +57,7 @@ class Installations:
         """Join an application."""
         if app in self._protected:
             return
-        keep_outermost(app, self._handler)
+        keep_outermost(app, self._handler, self._in_flight)
         self._protected[app] = ProtectedPaths()
         setattr(app.state, _INSTALLED, (*installed_on(app), self._auth))
         self._handler.installed_on.add(app)
@@ -65,7 +72,7 @@ class Installations:
         exemptions = Exemptions(exempt)
         handler = self._handler
         if not isinstance(app, Starlette):
-            inner = KeyAuthMiddleware(ProtectMiddleware(app, handler, exemptions), handler)
+            inner = KeyAuthMiddleware(ProtectMiddleware(app, handler, exemptions), handler, self._in_flight)
             return WithLifespan(self._auth, inner)  # type: ignore[return-value]  # an ASGI app for an ASGI app
         self.install(app)
         protected = self._protected[app]

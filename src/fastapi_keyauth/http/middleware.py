@@ -4,19 +4,15 @@ Pure ASGI: streamed responses and WebSockets pass through unchanged. It is the o
 middlewares, whenever they were added; see ``keep_outermost``.
 """
 
-from collections.abc import Awaitable
-
 from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fastapi_keyauth.auth.request_context import AuthContext
-from fastapi_keyauth.http.host_cors import allows_origin, answers_preflights, is_inside_credentials
+from fastapi_keyauth.http.host_cors import allows_origin, answers_preflights
+from fastapi_keyauth.http.in_flight import InFlight
+from fastapi_keyauth.http.open_request import OpenRequest
 from fastapi_keyauth.http.preflight import Preflight, read_preflight
-from fastapi_keyauth.http.rate_limit_headers import add_rate_limit_headers
 from fastapi_keyauth.http.request_handler import RequestHandler
-
-_STARTS = frozenset({"http.response.start", "websocket.http.response.start"})
 
 
 class KeyAuthMiddleware:
@@ -25,11 +21,13 @@ class KeyAuthMiddleware:
     Args:
         app: The application inside.
         handler: The parts that are shared with the dependencies.
+        in_flight: Ends requests whose credentials lost their rights. None: nothing does.
     """
 
-    def __init__(self, app: ASGIApp, handler: RequestHandler) -> None:
+    def __init__(self, app: ASGIApp, handler: RequestHandler, in_flight: InFlight | None) -> None:
         self._app = app
         self._handler = handler
+        self._in_flight = in_flight
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run as an ASGI application."""
@@ -47,7 +45,22 @@ class KeyAuthMiddleware:
         # A preflight that is not ours to answer stays the application's: the 405 of a route that takes a key must not
         # say whether a key lists the origin.
         origin = context.origin if preflight is None else None
-        await self._app(scope, receive, _completing(receive, send, handler, context, scope, origin))
+        request = OpenRequest(self._app, handler, context, scope, receive, send, origin)
+        in_flight = self._in_flight
+        if in_flight is None:
+            await self._app(scope, receive, request.send)
+            return
+        in_flight.add(request)
+        try:
+            await self._app(scope, receive, request.send)
+        except BaseException as error:
+            if request.ending is None or not await request.absorb(error):
+                raise
+        else:
+            if request.ending is not None:
+                await request.absorb(None)
+        finally:
+            in_flight.remove(request)
 
     async def _answer(self, ours: Response, preflight: Preflight, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a preflight: as the application does if its own rules allow the origin, otherwise with ours."""
@@ -68,7 +81,7 @@ class KeyAuthMiddleware:
             await ours(scope, receive, send)
 
 
-def keep_outermost(app: Starlette, handler: RequestHandler) -> None:
+def keep_outermost(app: Starlette, handler: RequestHandler, in_flight: InFlight | None) -> None:
     """Add the middleware to an application, outside of all others, including those that are added later.
 
     Its position must not depend on where ``install`` is called: what it answers, ``CORSMiddleware`` must not complete.
@@ -76,7 +89,7 @@ def keep_outermost(app: Starlette, handler: RequestHandler) -> None:
     Raises:
         RuntimeError: If the application has started.
     """
-    app.add_middleware(KeyAuthMiddleware, handler=handler)
+    app.add_middleware(KeyAuthMiddleware, handler=handler, in_flight=in_flight)
     ours = app.user_middleware[0]
     build = app.build_middleware_stack
 
@@ -86,37 +99,3 @@ def keep_outermost(app: Starlette, handler: RequestHandler) -> None:
 
     # Starlette calls it once, for the first request.
     app.build_middleware_stack = build_with_ours_first  # type: ignore[method-assign]
-
-
-def _completing(
-    receive: Receive, send: Send, handler: RequestHandler, context: AuthContext, scope: Scope, origin: str | None
-) -> Send:
-    """Return ``send`` with our headers added to the start of the response.
-
-    Args:
-        receive: Receives from the client.
-        send: Sends to the client.
-        handler: The parts that are shared with the dependencies.
-        context: The request's context.
-        scope: The request's ASGI scope.
-        origin: The origin that may be allowed to read the response. None: no CORS headers are added.
-    """
-
-    def send_completed(message: Message) -> Awaitable[None]:
-        if message["type"] in _STARTS:
-            headers = list(message.get("headers", ()))
-            add_rate_limit_headers(headers, context, handler.rate_limit_headers)
-            message = {**message, "headers": headers}
-            if origin is not None and handler.takes_key(context, scope):
-                return _send_cross_origin(message, origin, context, receive, send, handler)
-        return send(message)  # without a coroutine of our own around it, for every part of a stream
-
-    return send_completed
-
-
-async def _send_cross_origin(
-    message: Message, origin: str, context: AuthContext, receive: Receive, send: Send, handler: RequestHandler
-) -> None:
-    if not is_inside_credentials(receive, send):
-        message["headers"] = await handler.cors.add_headers(message["headers"], origin, context.key)
-    await send(message)

@@ -1,18 +1,15 @@
 """The middleware of ``auth.protect``: an API key is required before routing, except for exempt paths."""
 
-import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_keyauth.auth.request_context import AuthContext
 from fastapi_keyauth.domain.principals import KeyPrincipal
 from fastapi_keyauth.errors import KeyAuthError
-from fastapi_keyauth.http.host_cors import has_cors_middleware
+from fastapi_keyauth.http.host_cors import has_cors_middleware, with_host_cors
 from fastapi_keyauth.http.paths import path_in_app
 from fastapi_keyauth.http.preflight import read_preflight
 from fastapi_keyauth.http.request_handler import RequestHandler
@@ -82,7 +79,6 @@ class ProtectMiddleware:
         self._app = app
         self._handler = handler
         self._exemptions = exemptions
-        self._cors = _find_cors_middleware(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run as an ASGI application."""
@@ -95,18 +91,11 @@ class ProtectMiddleware:
             outcome = self._handler.authenticator.start(context)
             principal = outcome if isinstance(outcome, KeyPrincipal) else await outcome
         except KeyAuthError as error:
-            await self._with_cors(partial(self._handler.refuse, error, context))(scope, receive, send)
+            refusal = partial(self._handler.refuse, error, context)
+            await with_host_cors(self._app, refusal)(scope, receive, send)
             return
         scope.setdefault("state", {})["key"] = principal
         await self._app(scope, receive, send)
-
-    def _with_cors(self, refusal: ASGIApp) -> ASGIApp:
-        """Return a refusal as ``CORSMiddleware`` completes it if it lies inside and would otherwise not see it."""
-        if self._cors is None:
-            return refusal
-        cors = copy.copy(self._cors)
-        cors.app = refusal
-        return cors
 
     def _is_exempt(self, scope: Scope) -> bool:
         exemptions = self._exemptions
@@ -114,10 +103,3 @@ class ProtectMiddleware:
             return True
         # CORSMiddleware answers every preflight itself, so none reaches a route without a key.
         return read_preflight(scope) is not None and has_cors_middleware(scope.get("app"))
-
-
-def _find_cors_middleware(app: Any) -> CORSMiddleware | None:
-    """Return the outermost ``CORSMiddleware`` of a middleware stack. Starlette's keep what is inside in ``app``."""
-    while app is not None and not isinstance(app, CORSMiddleware):
-        app = getattr(app, "app", None)
-    return app

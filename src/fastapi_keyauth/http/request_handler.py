@@ -17,7 +17,7 @@ from fastapi_keyauth.domain.ip_addresses import AddressResolver, ClientAddress
 from fastapi_keyauth.errors import KeyAuthError, MissingApiKey, MissingCredentials, RateLimitExceeded
 from fastapi_keyauth.http.cors import CorsRules
 from fastapi_keyauth.http.headers import find_header
-from fastapi_keyauth.http.problem_details import ProblemRenderer
+from fastapi_keyauth.http.problem_details import ProblemRenderer, find_problem_type
 from fastapi_keyauth.http.proxy_check import ProxyHeaderCheck
 from fastapi_keyauth.http.rate_limit_headers import RateLimitHeaders
 from fastapi_keyauth.http.route_costs import RouteCosts
@@ -132,11 +132,13 @@ class RequestHandler:
         self._problems.bind(error, context)
 
     def respond(self, error: KeyAuthError, context: AuthContext, scope: Scope) -> Response:
-        """Return the response to an error, and report it."""
+        """Return the response to an error, and report it unless it ends a request that was admitted."""
         self._find_mistake(error, scope)
         if isinstance(error, RateLimitExceeded) and error.evidence is not None:
             context.key, context.decision = error.evidence  # a reservation's; the headers state its limits
         response = self._problems.response(error, context)
+        if context.is_ended:  # which was reported as such
+            return response
         key, decision = context.key, context.decision
         self._observer.refused(
             error,
@@ -153,6 +155,24 @@ class RequestHandler:
         # leave a cycle to the garbage collector.
         error.__traceback__ = None
         return response
+
+    def report_ended(self, error: KeyAuthError, context: AuthContext, scope: Scope) -> str:
+        """Report that a request was ended while it ran, and return the code of the error."""
+        context.is_ended = True
+        code = find_problem_type(error).code
+        key = context.key
+        self._observer.ended(
+            code,
+            method=scope.get("method", "WEBSOCKET"),
+            path=scope["path"],
+            address=None if context.address is None else context.address.text,
+            key_id=None if key is None else key.id,
+        )
+        return code
+
+    def body_of(self, error: KeyAuthError, context: AuthContext) -> bytes:
+        """Return the problem details of an error, as one line of JSON."""
+        return bytes(self._problems.response(error, context).body)
 
     def _find_mistake(self, error: KeyAuthError, scope: Scope) -> None:
         """Set on an error what was sent in place of a key."""

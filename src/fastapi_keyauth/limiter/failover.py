@@ -1,6 +1,6 @@
 """The behavior during an outage of Redis, in one place: limit locally or deny, and recover without a restart."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from typing_extensions import override
 
@@ -128,6 +128,16 @@ class FailoverLimiter(Limiter):
     async def write_ticket(self, key_id: str, secret_id: int, ticket: str) -> None:
         self._require_primary()
         await self.primary.write_ticket(key_id, secret_id, ticket)
+
+    @override
+    async def find_generations(self, holders: Sequence[tuple[str, str]]) -> list[str]:
+        if not self._breaker.is_open:
+            try:
+                return await self.primary.find_generations(holders)
+            except LimiterUnavailable as error:
+                self._breaker.report_failure(error)
+        self._local()  # raises if requests are denied
+        return [""] * len(holders)  # only the rows themselves tell
 
     @override
     async def blocks(self) -> dict[str, int]:

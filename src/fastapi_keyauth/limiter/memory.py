@@ -242,6 +242,14 @@ class MemoryLimiter(Limiter):
         """Do nothing."""
 
     @override
+    async def find_generations(self, holders: Sequence[tuple[str, str]]) -> list[str]:
+        return [self._generation_of(key_id, owner_id) for key_id, owner_id in holders]
+
+    def _generation_of(self, key_id: str, owner_id: str) -> str:
+        key, owner = self._keys.get(key_id), self._owners.get(owner_id)
+        return "" if key is None or owner is None else f"{key.generation}.{owner.generation}"
+
+    @override
     async def blocks(self) -> dict[str, int]:
         now_ms = int(self._clock() * 1000)
         left = {bucket: self._blocked_ms(bucket, now_ms) for bucket in self._attempts}

@@ -214,6 +214,16 @@ class Limiter(Protocol):
             ticket: The ticket.
         """
 
+    async def find_generations(self, holders: Sequence[tuple[str, str]]) -> list[str]:
+        """Return the current generations of keys and their owners, for requests that are running.
+
+        Args:
+            holders: Ids of keys, each with the id of its owner.
+
+        Returns:
+            One generation for each, as a ``Decision`` has it. "": nothing proves that a row of the key is current.
+        """
+
     async def blocks(self) -> dict[str, int]:
         """Return the blocked buckets, with the whole seconds left of each block, at least 1."""
 

@@ -25,6 +25,7 @@ class TracedLimiter:
         self.bump_generation = limiter.bump_generation
         self.bump_owner_generation = limiter.bump_owner_generation
         self.try_decide = limiter.try_decide
+        self.find_generations = limiter.find_generations
         self.known_block_s = limiter.known_block_s
         self.blocks = limiter.blocks
         self.read_ticket = limiter.read_ticket

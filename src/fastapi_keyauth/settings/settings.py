@@ -149,6 +149,14 @@ class KeyAuthSettings(BaseSettings):
     """Policy while Redis is unavailable. ``local``: each worker enforces limits on its own and reads every key's row.
     ``deny``: 503."""
 
+    end_in_flight_within_s: float | None = Field(1.0, ge=0.1, le=3600)
+    """Seconds within which requests that are running end after their key, owner or session lost the right. None: they
+    go on. Added in 0.2."""
+
+    max_in_flight_unchecked_s: float = Field(30.0, ge=1, le=86_400)
+    """With ``on_limiter_outage`` ``deny``: seconds after which a request ends that is running and cannot be checked.
+    Added in 0.2."""
+
     redis_timeout_s: float = Field(0.5, gt=0, le=60)
     """Seconds that a request waits for Redis before Redis counts as unavailable."""
 
@@ -236,7 +244,7 @@ class KeyAuthSettings(BaseSettings):
     def _empty_is_none(cls, value: Any) -> Any:
         return None if value == "" else value
 
-    @field_validator("default_hourly_limit", mode="before")
+    @field_validator("default_hourly_limit", "end_in_flight_within_s", mode="before")
     @classmethod
     def _none_is_none(cls, value: Any) -> Any:
         return None if isinstance(value, str) and value.strip().lower() in ("", "none", "null") else value

@@ -28,6 +28,9 @@ _events = table(EventRow)
 _origins = table(OriginRow)
 _changes = table(ChangeRow)
 
+MAX_SNAPSHOTS = 500
+"""Maximum number of keys that one query reads for the request path."""
+
 
 class KeyStore:
     """Reads and writes keys. A change writes its line of history, and a row for the outbox, in its transaction.
@@ -71,6 +74,24 @@ class KeyStore:
         rows = await self._database.fetch(statement, is_like_probe=True)
         self.lineage.observe(rows)
         return self._mapper.key_snapshot(rows[0]) if rows else None
+
+    async def find_by_secrets(self, secret_ids: Sequence[int]) -> dict[int, KeySnapshot]:
+        """Return keys as the request path needs them, by the ids of their secrets. Missing ones do not exist any more.
+
+        Args:
+            secret_ids: Ids of secrets; one query reads ``MAX_SNAPSHOTS`` of them.
+        """
+        found: dict[int, KeySnapshot] = {}
+        for start in range(0, len(secret_ids), MAX_SNAPSHOTS):
+            statement = (
+                select(*FOR_TOKEN_COLUMNS, newest_event)
+                .select_from(self._mapper.token_tables.outerjoin(newest_event, true()))
+                .where(secrets.c.id.in_(secret_ids[start : start + MAX_SNAPSHOTS]), self._is_ours)
+            )
+            rows = await self._database.fetch(statement, is_like_probe=True)
+            self.lineage.observe(rows)
+            found |= {row.secret_id: self._mapper.key_snapshot(row) for row in rows}
+        return found
 
     async def get(self, key_id: str, now: datetime, owner_ids: Collection[str] | None = None) -> Key:
         """Return one key; with ``owner_ids`` only if it belongs to one of them.

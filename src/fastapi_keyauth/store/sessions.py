@@ -1,9 +1,10 @@
 """Sessions. Only hashes of their tokens are stored."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import Row, Select, insert, select, update
 
 from fastapi_keyauth.concurrency.uncancellable import uncancellable
 from fastapi_keyauth.domain.principals import SessionPrincipal
@@ -12,6 +13,9 @@ from fastapi_keyauth.store.mapping import is_of_product
 from fastapi_keyauth.store.tables import SessionRow, table
 
 _sessions = table(SessionRow)
+
+MAX_SESSIONS = 500
+"""Maximum number of sessions that one query reads."""
 
 
 class SessionStore:
@@ -46,13 +50,26 @@ class SessionStore:
 
     async def find(self, token_hash: str, now: datetime) -> SessionPrincipal | None:
         """Return a session; None if it is unknown, expired or revoked."""
+        rows = await self._database.fetch(self._select(now).where(_sessions.c.token_hash == token_hash))
+        return _principal(rows[0]) if rows else None
+
+    def _select(self, now: datetime) -> Select[Any]:
         alive = (_sessions.c.revoked_at.is_(None)) & (_sessions.c.expires_at > now)
-        statement = select(_sessions).where(_sessions.c.token_hash == token_hash, alive, self._is_ours)
-        rows = await self._database.fetch(statement)
-        if not rows:
-            return None
-        row = rows[0]
-        return SessionPrincipal(user_id=row.user_id, scopes=frozenset(row.scopes), expires_at=row.expires_at)
+        return select(_sessions).where(alive, self._is_ours)
+
+    async def find_all(self, token_hashes: Sequence[str], now: datetime) -> dict[str, SessionPrincipal]:
+        """Return sessions by the hashes of their tokens, without those that are unknown, expired or revoked.
+
+        Args:
+            token_hashes: The hashes; one query reads ``MAX_SESSIONS`` of them.
+            now: The time, UTC.
+        """
+        found: dict[str, SessionPrincipal] = {}
+        for start in range(0, len(token_hashes), MAX_SESSIONS):
+            part = token_hashes[start : start + MAX_SESSIONS]
+            rows = await self._database.fetch(self._select(now).where(_sessions.c.token_hash.in_(part)))
+            found |= {row.token_hash: _principal(row) for row in rows}
+        return found
 
     @uncancellable
     async def revoke(self, now: datetime, token_hash: str | None = None, user_id: str | None = None) -> None:
@@ -70,3 +87,7 @@ class SessionStore:
             raise ValueError("name a session or a user")
         async with self._database.write(is_urgent=True) as connection:
             await connection.execute(statement)
+
+
+def _principal(row: Row[Any]) -> SessionPrincipal:
+    return SessionPrincipal(user_id=row.user_id, scopes=frozenset(row.scopes), expires_at=row.expires_at)

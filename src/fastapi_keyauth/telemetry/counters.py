@@ -16,6 +16,7 @@ class Counters:
         stale: Rows read because the key may have changed, or the cached row is too old.
         ticketed: Secrets verified by a ticket in place of Argon2.
         refused: Refused requests by the code of the response.
+        ended: Requests that were ended while they ran, by the code of the reason.
         outages: Outages by part, ``redis`` or ``database``.
         recoveries: Recoveries by part.
         events_dropped: Events that an ``on_event`` hook was too slow for.
@@ -24,6 +25,7 @@ class Counters:
     __slots__ = (
         "admitted_by_row",
         "admitted_from_memory",
+        "ended",
         "events_dropped",
         "missed",
         "outages",
@@ -40,6 +42,7 @@ class Counters:
         self.stale = 0
         self.ticketed = 0
         self.refused: defaultdict[str, int] = defaultdict(int)
+        self.ended: defaultdict[str, int] = defaultdict(int)
         self.outages: defaultdict[str, int] = defaultdict(int)
         self.recoveries: defaultdict[str, int] = defaultdict(int)
         self.events_dropped = 0

@@ -106,6 +106,36 @@ class Observer:
         elif isinstance(error, RateLimitExceeded) and self._hook is not None and self._is_first_of_hour(key_id, hour):
             self._emit("limited", key_id=concerned, owner_id=owner_id, address=address, reason=code)
 
+    def ended(self, code: str, *, method: str, path: str, address: str | None, key_id: str | None) -> None:
+        """Report a request that was ended while it ran.
+
+        Args:
+            code: Code of the reason.
+            method: HTTP method, or ``WEBSOCKET``.
+            path: Path of the request.
+            address: The client's address, if it is known.
+            key_id: Its key, or None if it has a session alone.
+        """
+        self._counters.ended[code] += 1
+        if logger.isEnabledFor(logging.INFO):
+            method, path = redact(method[:MAX_METHOD]), redact(path[:MAX_PATH])
+            logger.info(
+                "ended in flight: %s key=%s address=%s %s %r",
+                code,
+                key_id,
+                address,
+                method if method.isalpha() else repr(method),
+                path,
+                extra={
+                    "keyauth_event": "in_flight_ended",
+                    "reason": code,
+                    "key_id": key_id,
+                    "address": address,
+                    "http_method": method,
+                    "http_path": path,
+                },
+            )
+
     def _is_first_of_hour(self, key_id: str | None, hour: int | None) -> bool:
         """Return whether a limit refuses the key for the first time in this hour, so that no client floods the hook."""
         if key_id is None or hour is None:

@@ -71,6 +71,7 @@ class Board:
             create(name, [callback], unit, description)
 
         observe("keyauth.requests", "{request}", "Requests with an API key, by outcome.", _outcomes)
+        observe("keyauth.in_flight.ended", "{request}", "Requests that were ended while they ran, by reason.", _ended)
         observe("keyauth.cache.lookups", "{lookup}", "Lookups of keys in the cache, by result.", _lookups)
         observe("keyauth.tickets", "{secret}", "Secrets verified by a ticket in place of Argon2.", _tickets)
         observe("keyauth.outages", "{outage}", "Outages of Redis and of the database.", _outages)
@@ -96,6 +97,10 @@ def _outcomes(counters: Counters) -> Iterator[_Reading]:
     yield counters.admitted_from_memory + counters.admitted_by_row, {"keyauth.outcome": "admitted"}
     for code, count in dict(counters.refused).items():
         yield count, {"keyauth.outcome": code}
+
+
+def _ended(counters: Counters) -> Iterator[_Reading]:
+    return ((count, {"keyauth.reason": code}) for code, count in dict(counters.ended).items())
 
 
 def _lookups(counters: Counters) -> Iterator[_Reading]:

@@ -35,6 +35,8 @@ START_TRIES = 5
 KNOWN_BLOCK_S = 5.0
 """Seconds for which a worker caches a block, so that a flood from a blocked address costs no round trips. Short, so
 that all workers soon notice if a block is lifted."""
+MAX_GENERATIONS = 500
+"""Maximum number of keys in one question about generations, so that Redis has others wait for a millisecond at most."""
 _MAX_KNOWN_BLOCKS = 10_000
 _VERDICTS = tuple(Verdict)
 
@@ -191,6 +193,19 @@ class RedisLimiterBase(Limiter):
         """Return the reply of ``lua/ticket.lua``."""
 
     @override
+    async def find_generations(self, holders: Sequence[tuple[str, str]]) -> list[str]:
+        found: list[str] = []
+        for start in range(0, len(holders), MAX_GENERATIONS):
+            epoch = self._epoch  # before the call: if it connects again, these prove nothing, which is safe
+            replies = await self._find_generations(holders[start : start + MAX_GENERATIONS])
+            found += [f"{epoch}:{generation}" for generation in replies]
+        return found
+
+    @abstractmethod
+    async def _find_generations(self, holders: Sequence[tuple[str, str]]) -> list[str]:
+        """Return the replies of ``lua/generations.lua`` for at most ``MAX_GENERATIONS`` keys."""
+
+    @override
     async def unblock(self, bucket: str) -> bool:
         was_blocked = await self._unblock(bucket)
         self._known_blocks.pop(bucket, None)
@@ -276,6 +291,11 @@ class RedisLimiterBase(Limiter):
     def _prepare_change(self, name: str) -> ScriptArgs:
         """Return keys and arguments of ``lua/changed.lua``, for the hash of a key or of an owner."""
         return [name], [secrets.token_hex(8), KEEP_S]
+
+    def _prepare_generations(self, holders: Sequence[tuple[str, str]]) -> ScriptArgs:
+        """Return keys and arguments of ``lua/generations.lua``."""
+        names = [name for key_id, owner_id in holders for name in self._holder_names(key_id, owner_id)]
+        return names, [secrets.token_hex(8), "r" if self.signs else "", KEEP_S]
 
     def _name(self, tag: str) -> str:
         """Return the name of the hash of an address. The tag determines its slot in a cluster."""

@@ -1,9 +1,10 @@
 """The limiter on a cluster of Redis or Valkey, version 6.2 or later."""
 
 import asyncio
+import itertools
 import math
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from typing_extensions import override
@@ -39,6 +40,7 @@ class ClusterLimiter(RedisLimiterBase):
         self._blocked = LuaScript("blocked")
         self._failing = LuaScript("fail")
         self._changing = LuaScript("changed", uses_time=False)
+        self._generations = LuaScript("generations", uses_time=False)
         self._unblocking = LuaScript("unblock")
         self._tickets = LuaScript("ticket", uses_time=False)
 
@@ -110,6 +112,22 @@ class ClusterLimiter(RedisLimiterBase):
     @override
     async def _exchange_ticket(self, prepared: ScriptArgs) -> Any:
         return await self._in_time(self._router.call(self._tickets, prepared))
+
+    @override
+    async def _find_generations(self, holders: Sequence[tuple[str, str]]) -> list[str]:
+        by_owner: dict[str, list[tuple[str, str]]] = {}
+        for holder in holders:
+            by_owner.setdefault(holder[1], []).append(holder)
+        replies = await self._in_time(self._call_for_owners(list(by_owner.values())))
+        grouped = itertools.chain.from_iterable(by_owner.values())
+        found = dict(zip(grouped, itertools.chain.from_iterable(replies), strict=True))
+        return [found[holder] for holder in holders]
+
+    async def _call_for_owners(self, groups: list[list[tuple[str, str]]]) -> list[list[str]]:
+        """Make one call for each owner, since all keys of a call must be in one slot."""
+        calls = (self._router.call(self._generations, self._prepare_generations(group)) for group in groups)
+        replies: list[list[str]] = await asyncio.gather(*calls)
+        return replies
 
     @override
     def _holder_names(self, key_id: str, owner_id: str | None) -> tuple[str, str]:

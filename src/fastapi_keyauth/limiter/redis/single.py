@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
@@ -49,6 +49,7 @@ class SingleNodeLimiter(RedisLimiterBase):
         self._units = Connection(self._units_client.connection_pool.make_connection, self._timeout_s)
         self._control = Connection(self._control_client.connection_pool.make_connection, self._timeout_s)
         self._take = ScriptCaller(self._units, LuaScript("take_hour", "take"), self._timeout_s)
+        self._generations = ScriptCaller(self._units, LuaScript("generations", uses_time=False), self._timeout_s)
         self._failing = ScriptCaller(self._control, LuaScript("fail"), self._timeout_s)
         self._changing = ScriptCaller(self._control, LuaScript("changed", uses_time=False), self._timeout_s)
         self._tickets = ScriptCaller(self._control, LuaScript("ticket", uses_time=False), self._timeout_s)
@@ -132,6 +133,11 @@ class SingleNodeLimiter(RedisLimiterBase):
     @override
     async def _exchange_ticket(self, prepared: ScriptArgs) -> Any:
         return await self._tickets.run(lambda: prepared)
+
+    @override
+    async def _find_generations(self, holders: Sequence[tuple[str, str]]) -> list[str]:
+        found: list[str] = await self._generations.run(lambda: self._prepare_generations(holders))
+        return found
 
     @override
     async def blocks(self) -> dict[str, int]:

@@ -1,0 +1,251 @@
+"""Whether requests that are running would be refused now: because of their key, its owner, their session or a scope.
+
+It repeats those checks of ``authenticator.py`` whose outcome a change can reverse: 5, 6, 9 and 10. What a key may do is
+read again only if the limiter says that the key or its owner has changed. Sessions have no such sign and are read each
+time, all in one query.
+"""
+
+import asyncio
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from typing import NamedTuple, Protocol, TypeVar
+
+from starlette.requests import HTTPConnection
+from starlette.types import Scope
+
+from fastapi_keyauth.auth.authenticator import Authenticator
+from fastapi_keyauth.auth.request_context import AuthContext
+from fastapi_keyauth.auth.row_checks import find_fault
+from fastapi_keyauth.auth.sessions import SessionGate
+from fastapi_keyauth.domain.keys import KeySnapshot
+from fastapi_keyauth.domain.principals import KeyPrincipal, SessionPrincipal, holds
+from fastapi_keyauth.errors import (
+    InsufficientScope,
+    InvalidApiKey,
+    InvalidSession,
+    KeyAuthError,
+    TemporarilyUnavailable,
+)
+from fastapi_keyauth.settings.settings import KeyAuthSettings
+from fastapi_keyauth.store import KeyStore
+
+
+class Running(Protocol):
+    """A running request, as far as its rights matter."""
+
+    context: AuthContext
+    scope: Scope
+    began_at: float
+    """When it began, on the clock of the event loop."""
+
+
+Request = TypeVar("Request", bound=Running)
+
+
+class _Proof(NamedTuple):
+    """A row, and what shows that it is current.
+
+    Attributes:
+        row: The key with one of its secrets. None: it does not exist any more.
+        generation: Given out by the limiter before the row was read.
+        read_at: When it was read, on the clock of the event loop.
+    """
+
+    row: KeySnapshot | None
+    generation: str
+    read_at: float
+
+
+class RightsCheck:
+    """Finds the running requests that would be refused now.
+
+    Args:
+        authenticator: Its checks, and the limiter, which knows what has changed.
+        store: Reads the keys that have changed.
+        sessions: Checks sessions again.
+        now: The time, UTC.
+        max_age_s: Age of a row in seconds from which it is read again although nothing shows a change. Infinite with
+            Redis, which knows every change.
+        max_unchecked_s: Seconds after which a request that cannot be checked ends. None: it goes on.
+    """
+
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        store: KeyStore,
+        sessions: SessionGate,
+        now: Callable[[], datetime],
+        max_age_s: float,
+        max_unchecked_s: float | None,
+    ) -> None:
+        self._authenticator = authenticator
+        self._store = store
+        self._sessions = sessions
+        self._now = now
+        self._max_age_s = max_age_s
+        self._max_unchecked_s = max_unchecked_s
+        self._proofs: dict[int, _Proof] = {}
+        """Id of a secret to its row, of keys that have changed since requests with them began."""
+        self._distrusted_at = -math.inf
+        self._confirmed_at: dict[str, float] = {}
+        """When the limiter, the store and the sessions last answered, on the clock of the event loop."""
+
+    @classmethod
+    def of(
+        cls,
+        settings: KeyAuthSettings,
+        authenticator: Authenticator,
+        store: KeyStore,
+        sessions: SessionGate,
+        now: Callable[[], datetime],
+    ) -> "RightsCheck":
+        """Create the check that the settings ask for."""
+        max_age_s = settings.max_staleness_s if settings.redis_url is None else math.inf
+        max_unchecked_s = settings.max_in_flight_unchecked_s if settings.on_limiter_outage == "deny" else None
+        # A row must not become too old before the next check either.
+        period_s = settings.end_in_flight_within_s or 0.0
+        return cls(authenticator, store, sessions, now, max(0.0, max_age_s - period_s), max_unchecked_s)
+
+    def distrust_rows(self) -> None:
+        """Have every row read again, because the database was unavailable, or was restored or replaced."""
+        self._distrusted_at = asyncio.get_running_loop().time()
+
+    async def find_lost(self, running: Iterable[Request], at: float) -> list[tuple[Request, KeyAuthError]]:
+        """Return the requests that would be refused now, each with the reason.
+
+        Args:
+            running: The running requests.
+            at: The time, on the clock of the event loop.
+        """
+        by_secret: dict[int, list[Request]] = {}
+        by_session: dict[str, list[Request]] = {}
+        for request in running:
+            context = request.context
+            if context.outlives_rights:
+                continue
+            if context.key is not None and isinstance(context.key_outcome, KeyPrincipal):
+                by_secret.setdefault(context.key.secret_id, []).append(request)
+            if context.credentials.session is not None and isinstance(context.session_outcome, SessionPrincipal):
+                by_session.setdefault(context.credentials.session, []).append(request)
+        of_keys, of_sessions = await asyncio.gather(
+            self._check_keys(by_secret, at), self._check_sessions(by_session, at)
+        )
+        return list((of_sessions | of_keys).items())
+
+    async def _check_keys(self, by_secret: dict[int, list[Request]], at: float) -> dict[Request, KeyAuthError]:
+        holders = {secret_id: _holder(requests[0].context) for secret_id, requests in by_secret.items()}
+        try:
+            generations = await self._find_generations(list(dict.fromkeys(holders.values())))
+        except TemporarilyUnavailable as error:
+            return self._give_up("limiter", itertools.chain.from_iterable(by_secret.values()), error, at)
+        self._confirmed_at["limiter"] = at
+        lost: dict[Request, KeyAuthError] = {}
+        doubtful: dict[int, list[Request]] = {}
+        for secret_id, requests in by_secret.items():
+            generation = generations[holders[secret_id]]
+            for request in requests:
+                if self._has_current_row(request, generation):
+                    self._judge(request, request.context.key, lost)
+                else:
+                    doubtful.setdefault(secret_id, []).append(request)
+        problem = await self._read_rows({each: generations[holders[each]] for each in doubtful}, at)
+        for secret_id, requests in doubtful.items():
+            if secret_id in self._proofs:
+                for request in requests:
+                    self._judge(request, self._proofs[secret_id].row, lost)
+            elif problem is not None:
+                lost |= self._give_up("store", requests, problem, at)
+        return lost
+
+    async def _find_generations(self, holders: list[tuple[str, str]]) -> dict[tuple[str, str], str]:
+        found = await self._authenticator.limiter.find_generations(holders) if holders else []
+        return dict(zip(holders, found, strict=True))
+
+    def _has_current_row(self, request: Running, generation: str) -> bool:
+        """Return whether the row that the request was admitted by is current."""
+        decision = request.context.decision
+        is_same = decision is not None and decision.generation == generation != ""
+        return is_same and self._max_age_s == math.inf and request.began_at > self._distrusted_at
+
+    async def _read_rows(self, wanted: Mapping[int, str], at: float) -> TemporarilyUnavailable | None:
+        """Keep proofs of the rows that are wanted alone, reading those that are not current.
+
+        Args:
+            wanted: Ids of secrets, with the generations of their keys.
+            at: The time, on the clock of the event loop.
+
+        Returns:
+            Why rows could not be read. They have no proof then.
+        """
+        current = {each: proof for each, proof in self._proofs.items() if self._is_current(proof, wanted.get(each), at)}
+        missing = [secret_id for secret_id in wanted if secret_id not in current]
+        self._proofs = current
+        try:
+            rows = await self._store.find_by_secrets(missing)
+        except TemporarilyUnavailable as error:
+            return error
+        self._confirmed_at["store"] = at
+        for secret_id in missing:
+            self._proofs[secret_id] = _Proof(rows.get(secret_id), wanted[secret_id], at)
+        return None
+
+    def _is_current(self, proof: _Proof, generation: str | None, at: float) -> bool:
+        is_same = bool(generation) and proof.generation == generation
+        return is_same and proof.read_at > self._distrusted_at and at - proof.read_at < self._max_age_s
+
+    def _judge(self, request: Request, row: KeySnapshot | None, lost: dict[Request, KeyAuthError]) -> None:
+        """Note the finding of checks 4, 5, 6 and 10 on a request, if there is one."""
+        context = request.context
+        if row is None:
+            lost[request] = InvalidApiKey(None if context.key is None else context.key.id)
+            return
+        fault = find_fault(row, self._now(), context)
+        if fault is not None:
+            lost[request] = fault
+        elif missing := [scope for scope in context.key_scopes if not holds(row.scopes, scope)]:
+            lost[request] = InsufficientScope(missing, key_id=row.id)
+
+    async def _check_sessions(self, by_token: dict[str, list[Request]], at: float) -> dict[Request, KeyAuthError]:
+        found = await self._sessions.check_again(
+            {token: HTTPConnection(requests[0].scope) for token, requests in by_token.items()}
+        )
+        lost: dict[Request, KeyAuthError] = {}
+        for token, requests in by_token.items():
+            outcome = found[token]
+            if isinstance(outcome, TemporarilyUnavailable):
+                lost |= self._give_up("sessions", requests, outcome, at)
+            else:
+                for request in requests:
+                    error = _find_session_fault(request.context, outcome)
+                    if error is not None:
+                        lost[request] = error
+        if not any(isinstance(outcome, TemporarilyUnavailable) for outcome in found.values()):
+            self._confirmed_at["sessions"] = at
+        return lost
+
+    def _give_up(
+        self, part: str, requests: Iterable[Request], error: TemporarilyUnavailable, at: float
+    ) -> dict[Request, KeyAuthError]:
+        """Return the requests that could not be checked for too long, because a part does not respond."""
+        if self._max_unchecked_s is None:
+            return {}
+        since = self._confirmed_at.get(part, -math.inf)
+        return {one: error for one in requests if at - max(since, one.began_at) >= self._max_unchecked_s}
+
+
+def _holder(context: AuthContext) -> tuple[str, str]:
+    """Return the ids of a request's key and of its owner."""
+    return ("", "") if context.key is None else (context.key.id, context.key.owner_id)
+
+
+def _find_session_fault(context: AuthContext, outcome: SessionPrincipal | KeyAuthError) -> KeyAuthError | None:
+    """Return the finding of checks 9 and 10 on a request's session as it is now."""
+    before = context.session_outcome
+    if isinstance(outcome, KeyAuthError):
+        return outcome
+    if not isinstance(before, SessionPrincipal) or before.user_id != outcome.user_id:
+        return InvalidSession()
+    missing = [scope for scope in context.session_scopes if not outcome.holds(scope)]
+    return InsufficientScope(missing) if missing else None

@@ -1,0 +1,111 @@
+"""The requests that are open, and the watch that ends those whose credentials lost their rights.
+
+A request costs an entry in a dictionary. Rights are only checked while a request is open that has not been checked for
+``CHECK_AFTER`` of the promised time, and then those of all open requests together. So an application with short
+requests alone never checks any, and whatever the number of open requests, each worker makes one check in that time.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from fastapi_keyauth.auth.rights import RightsCheck
+from fastapi_keyauth.http.open_request import OpenRequest
+from fastapi_keyauth.settings.settings import KeyAuthSettings
+
+logger = logging.getLogger("fastapi_keyauth")
+
+CHECK_AFTER = 0.8
+"""Share of ``end_in_flight_within_s`` after which an open request is checked again. The rest is left for reading what
+changed, and for ending requests."""
+ENDED_IN_A_ROW = 50
+"""Requests that are ended before others get a turn of the event loop."""
+
+
+class InFlight:
+    """The open requests of one KeyAuth; see the module.
+
+    Args:
+        rights: Finds the requests that would be refused now.
+        within_s: Seconds within which a request ends after its credentials lost their rights.
+    """
+
+    def __init__(self, rights: RightsCheck, within_s: float) -> None:
+        self._rights = rights
+        self._period_s = CHECK_AFTER * within_s
+        self._open: dict[OpenRequest, None] = {}
+        """In the order in which they began."""
+        self._checked_at = 0.0
+        self._now: Callable[[], float] = time.monotonic
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._check: asyncio.Task[None] | None = None
+        self._is_watching = False
+
+    @classmethod
+    def of(cls, settings: KeyAuthSettings, rights: RightsCheck) -> "InFlight | None":
+        """Return what the settings ask for. None: requests in flight go on, whatever happens to their credentials."""
+        within_s = settings.end_in_flight_within_s
+        return None if within_s is None else cls(rights, within_s)
+
+    def start(self) -> None:
+        """Start in the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._now = self._loop.time
+        self._is_watching = False
+
+    async def close(self) -> None:
+        """Stop. Open requests are left alone."""
+        self._loop = None
+        self._is_watching = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._check is not None:
+            self._check.cancel()
+            await asyncio.gather(self._check, return_exceptions=True)
+            self._check = None
+
+    def add(self, request: OpenRequest) -> None:
+        """Add a request that the current task runs."""
+        request.task = asyncio.current_task()
+        request.began_at = self._now()
+        self._open[request] = None
+        if not self._is_watching:
+            self._watch_in(self._period_s)
+
+    def remove(self, request: OpenRequest) -> None:
+        """Remove a request that was added."""
+        del self._open[request]
+
+    def _watch_in(self, seconds: float) -> None:
+        if self._loop is not None:
+            self._is_watching = True
+            self._timer = self._loop.call_later(seconds, self._watch)
+
+    def _watch(self) -> None:
+        """Check if it is time to, or set the next timer. Without open requests there is none."""
+        self._timer = None
+        oldest = next(iter(self._open), None)
+        if oldest is None or self._loop is None:
+            self._is_watching = False
+            return
+        left_s = max(oldest.began_at, self._checked_at) + self._period_s - self._now()
+        if left_s > 0:
+            self._watch_in(left_s)
+        else:
+            self._check = self._loop.create_task(self._check_rights(), name="keyauth-in-flight")
+
+    async def _check_rights(self) -> None:
+        self._checked_at = self._now()
+        try:
+            running = [request for request in self._open if not request.is_complete and request.ending is None]
+            lost = await self._rights.find_lost(running, self._checked_at)
+            for number, (request, error) in enumerate(lost, 1):
+                request.end(error)
+                if number % ENDED_IN_A_ROW == 0:
+                    await asyncio.sleep(0)
+        except Exception:  # the next check must still run; the log has the error
+            logger.exception("checking requests in flight failed; retrying", extra={"keyauth_event": "check_failed"})
+        self._watch()
