@@ -4,27 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
+import httpx
 import pytest
-from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]  # no types inside
+from axe_playwright_python.base import AXE_SCRIPT  # type: ignore[import-untyped]  # no types inside
 from playwright.sync_api import expect
 
-from tests.dashboard.site import ago
+from tests.dashboard.site import PAGE, ago
 from tests.dashboard.visitor import Visitor
 
 MakeVisitor = Callable[..., Visitor]
-RULES = {"resultTypes": ["violations"]}
+LOOKS: list[tuple[int, Literal["light", "dark"]]] = [(1280, "light"), (1280, "dark"), (640, "light"), (360, "dark")]
+RUN_AXE = """async (part) => {
+    const { violations } = await axe.run(part, { resultTypes: ["violations"] });
+    return violations
+        .filter(({ impact }) => ["serious", "critical"].includes(impact))
+        .flatMap(({ id, nodes }) => nodes.map(({ html }) => `${id}: ${html}`));
+}"""
 
 
-def violations(visitor: Visitor) -> list[str]:
-    """Return what axe-core calls serious or critical."""
-    found = Axe().run(visitor.page, options=RULES).response["violations"]
-    return [
-        f"{rule['id']}: {node['html']}"
-        for rule in found
-        if rule["impact"] in ("serious", "critical")
-        for node in rule["nodes"]
-    ]
+def violations(visitor: Visitor, part: str = "html") -> list[str]:
+    """Return what axe-core calls serious or critical in a part of the page."""
+    if not visitor.page.evaluate("'axe' in window"):
+        visitor.page.evaluate(AXE_SCRIPT)
+    found: list[str] = visitor.page.evaluate(RUN_AXE, part)
+    return found
+
+
+def violations_in_every_look(visitor: Visitor, part: str) -> dict[str, list[str]]:
+    """Return them by width and color scheme."""
+    found = {}
+    for width, color_scheme in LOOKS:
+        visitor.page.set_viewport_size({"width": width, "height": 900})
+        visitor.prefer(color_scheme)
+        found[f"{part} {width} {color_scheme}"] = violations(visitor, part)
+    return {look: serious for look, serious in found.items() if serious}
 
 
 @pytest.mark.parametrize(("width", "color_scheme"), [(1280, "light"), (360, "dark")])
@@ -63,6 +78,46 @@ def test_axe_finds_nothing_serious_in_any_view_or_dialog(
     found["log in"] = violations(visitor)
     assert {view: serious for view, serious in found.items() if serious} == {}
     assert made
+
+
+def test_axe_finds_nothing_serious_in_owners_and_limits(make_visitor: MakeVisitor) -> None:
+    visitor = make_visitor(context="without a policy", bypass_csp=True)
+    auth, run = visitor.site.auth, visitor.site.run
+    limits = [{"name": "day", "limit": 100, "per": "day"}, {"name": "burst", "limit": 5, "per": 600}]
+    run(auth.owners.set(visitor.user, limits=limits, name="Project X"))
+    run(auth.owners.suspend(visitor.user, "Unpaid invoice 17"))
+    made = visitor.make_key("worker", limits=limits)
+    visitor.open_list()
+    expect(visitor.page.locator(".owner-limits .limit")).to_have_count(2)
+    assert violations_in_every_look(visitor, ".owner-card") == {}
+    visitor.press("Create key")
+    visitor.dialog.get_by_text("More limits").click()
+    visitor.press("Add a limit")
+    visitor.press("Create key")
+    expect(visitor.error_at("limits")).to_be_visible()
+    assert violations_in_every_look(visitor, "dialog[open]") == {}
+    visitor.page.keyboard.press("Escape")
+    visitor.press("Discard")
+    visitor.open_key(made)
+    expect(visitor.page.locator(".limit")).to_have_count(4)
+    expect(visitor.page.locator(".owner-card .notice")).to_be_visible()
+    assert violations_in_every_look(visitor, ".view") == {}
+
+
+def test_axe_finds_nothing_serious_in_what_administrators_are_offered(make_visitor: MakeVisitor) -> None:
+    admin = make_visitor(context="without a policy", bypass_csp=True, scopes=("*", "admin"))
+    made = admin.make_key("worker")
+    headers = {"Authorization": f"Bearer {admin.site.run(admin.site.auth.sessions.create('boss', ('admin',)))}"}
+    url = f"{admin.site.url}{PAGE}/data/keys/{made.key.id}"
+    httpx.patch(url, json={"enabled": False}, headers=headers).raise_for_status()
+    admin.open(f"{PAGE}#/?owner={admin.user}")
+    expect(admin.row("worker")).to_contain_text("by an administrator")
+    assert violations_in_every_look(admin, ".view") == {}
+    admin.press("Suspend owner")
+    assert violations_in_every_look(admin, "dialog[open]") == {}
+    admin.press("Suspend owner")
+    expect(admin.page.get_by_role("button", name="Resume owner")).to_be_visible()
+    assert violations_in_every_look(admin, ".owner-card") == {}
 
 
 def furnish(visitor: Visitor) -> str:
