@@ -67,7 +67,7 @@ class KeyAuthError(Exception):
         if self._problem is not None:
             return self._problem(self)
         # The table of sentences knows the settings, so it lies above this module. It is read only when it is needed.
-        problem: Problem = import_module("fastapi_keyauth.http.problem_details").describe(self)
+        problem: Problem = import_module("fastapi_keyauth.http.problem_renderer").describe(self)
         return problem
 
 

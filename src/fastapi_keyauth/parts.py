@@ -22,7 +22,7 @@ from fastapi_keyauth.domain.ip_addresses import AddressResolver
 from fastapi_keyauth.domain.tokens import TokenParser
 from fastapi_keyauth.http.cors import CorsRules
 from fastapi_keyauth.http.in_flight import InFlight
-from fastapi_keyauth.http.problem_details import ProblemRenderer
+from fastapi_keyauth.http.problem_renderer import ProblemRenderer
 from fastapi_keyauth.http.proxy_check import ProxyHeaderCheck
 from fastapi_keyauth.http.request_handler import RequestHandler
 from fastapi_keyauth.http.routers.callers import Callers, OwnersOf
@@ -38,7 +38,15 @@ from fastapi_keyauth.keys.service import Keys
 from fastapi_keyauth.keys.turns import Turns
 from fastapi_keyauth.limiter.factory import build_limiter
 from fastapi_keyauth.settings.settings import KeyAuthSettings
-from fastapi_keyauth.store import Database, KeyStore, OwnerStore, PruneStore, SessionStore, UsageStore
+from fastapi_keyauth.store import (
+    Database,
+    KeyStore,
+    OwnerStore,
+    PendingChangeStore,
+    PruneStore,
+    SessionStore,
+    UsageStore,
+)
 from fastapi_keyauth.store.usage_buffer import UsageRecorder
 from fastapi_keyauth.telemetry.event_hook import EventDispatcher, OnEvent
 from fastapi_keyauth.telemetry.observer import Observer
@@ -88,7 +96,8 @@ class Parts:
         self.limiter = build_limiter(settings, clock, self.observer)
 
         self.hasher = Hasher(settings, self.metrics, self.event_loop)
-        self.outbox = Outbox(self.limiter, store, settings.redis_url is not None, self.now)
+        self.pending_changes = PendingChangeStore(self.database, settings.key_prefix)
+        self.outbox = Outbox(self.limiter, self.pending_changes, settings.redis_url is not None, self.now)
         turns = Turns(store.tasks)
         self.management = KeyManagement(settings, store, self.hasher, self.outbox, turns, self.now)
         self.queries = KeyQueries(store, usage_store, self.usage, turns, self.now)

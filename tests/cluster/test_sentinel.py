@@ -114,7 +114,7 @@ async def test_generations_of_a_primary_that_hung_are_invalid(
     """For seconds it still acts as the primary, with the generation from before the revocation. A worker without
     requests has dropped its connection, too."""
     async with worker(tmp_path, watched.url) as here, worker(tmp_path, watched.url) as idle:
-        monkeypatch.setattr(idle._parts.store, "pending_changes", _nothing)  # nor has it anything to announce
+        monkeypatch.setattr(idle._parts.pending_changes, "find", _nothing)  # nor has it anything to announce
         old, new = watched.pair()
         created = await here.keys.create(owner_id="a", name="k")
         for _ in range(3):
@@ -187,4 +187,4 @@ async def _nothing(_limit: int) -> list[tuple[int, str]]:
 
 async def _is_announced(auth: KeyAuth) -> bool:
     await auth._parts.outbox.drain()
-    return not await auth._parts.store.pending_changes(1)
+    return not await auth._parts.pending_changes.find(1)

@@ -238,7 +238,7 @@ async def test_nothing_personal_is_left_after_an_erasure(open_scene: OpenScene) 
         assert erased["rows"] == sum(erased[name] for name in ("keys", "sessions", "events", "owners"))
         assert code_of(await scene.get(token=made["token"])) == "revoked_api_key"
         assert code_of(await scene.get("/api-keys", bearer=session)) == "invalid_session"
-        await scene.auth._parts.store.forget_changes_before(scene.clock.moment(60))
+        await scene.auth._parts.pending_changes.delete_before(scene.clock.moment(60))
         everything = await _dump(scene)
         for personal in ("ada@example", "laptop", "phone", "about Ada", "203.0.113.99"):
             assert [row for row in everything if personal in row] == []

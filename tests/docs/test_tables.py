@@ -15,7 +15,8 @@ from fastapi_keyauth import TOKEN_PATTERN, KeyAuth, KeyAuthSettings, KeyPrincipa
 from fastapi_keyauth.auth.credentials import Credentials
 from fastapi_keyauth.auth.request_context import AuthContext
 from fastapi_keyauth.domain.tokens import TokenParser
-from fastapi_keyauth.http.problem_details import TABLE, ProblemRenderer
+from fastapi_keyauth.http.problem_details import TABLE
+from fastapi_keyauth.http.problem_renderer import ProblemRenderer
 from fastapi_keyauth.keys.outbox import HOLDS_WITHIN_S
 from tests.docs.pages import DOCS, PAGES, README, ProblemType, find_blocks, find_rows, name_of
 

@@ -159,7 +159,7 @@ def _read_csv(source: TextIO) -> Iterator[Line]:
 
 
 def _check_heading(heading: list[str]) -> None:
-    from fastapi_keyauth.keys.importer import ImportedKey
+    from fastapi_keyauth.keys.import_columns import ImportedKey
 
     known = set(ImportedKey.model_fields)
     if len(set(heading)) < len(heading) or not known.issuperset(heading):

@@ -6,8 +6,10 @@ from datetime import datetime
 from typing import Any
 
 from fastapi_keyauth.domain.bounds import Bounds
+from fastapi_keyauth.domain.fields import NewKey
 from fastapi_keyauth.domain.keys import Actor, Key, KeySnapshot
-from fastapi_keyauth.domain.limits import MAX_LIMITS, NO_RULES, Limit, LimitRules
+from fastapi_keyauth.domain.limit_bounds import LimitBounds
+from fastapi_keyauth.domain.limits import NO_RULES, LimitRules
 from fastapi_keyauth.domain.principals import (
     ADMIN,
     ALL,
@@ -17,7 +19,6 @@ from fastapi_keyauth.domain.principals import (
     SessionPrincipal,
     is_reserved,
 )
-from fastapi_keyauth.domain.validation import NewKey
 from fastapi_keyauth.errors import InsufficientScope, InvalidField, KeyNotFound
 
 _BOUND_REASONS = {
@@ -105,6 +106,13 @@ class Caller:
     def visible_owner_ids(self) -> Collection[str] | None:
         """The owners whose keys the caller may see. None: all."""
         return None if self.is_admin else self.owners
+
+    @property
+    def limit_bounds(self) -> LimitBounds:
+        """The bounds on the limits that the caller may give to keys."""
+        key = self.principal if isinstance(self.principal, KeyPrincipal) else None
+        own_limit, own_limits = (None, ()) if key is None else (key.hourly_limit, key._limits.key)
+        return LimitBounds(self.is_admin, self.default_limit, self.rules, own_limit, own_limits)
 
     def actor(self, address: str | None, reason: str | None = None) -> Actor:
         """Return the caller as the history records it."""
@@ -197,48 +205,6 @@ class Caller:
             raise InvalidField("scopes", "you hold no scope that is granted by default; name the scopes of the key")
         return scopes
 
-    def check_limit(self, limit: int | None) -> None:
-        """Check a limit. One above the default, or above the calling key's own, requires ``admin``.
-
-        Args:
-            limit: Requests per hour. None: the default.
-
-        Raises:
-            InsufficientScope: Naming ``admin``.
-        """
-        if self.is_admin:
-            return
-        chosen = self.default_limit if limit is None else limit
-        if _is_above(chosen, self.default_limit) or _is_above(chosen, self._own_limit()):
-            most = min(bound for bound in (self.default_limit, self._own_limit()) if bound is not None)
-            raise InsufficientScope([ADMIN], reason=f"Your keys may have an hourly_limit of {most} at most")
-
-    def check_limits(self, limits: Collection[Limit]) -> None:
-        """Check the limits in force of a key: each default limit, and each of the calling key's own, bounds it.
-
-        Raises:
-            InsufficientScope: Naming ``admin``.
-        """
-        if self.is_admin:
-            return
-        for bound in (*self.rules.defaults, *self._own_limits()):
-            if not any(_is_within(limit, bound) for limit in limits):
-                raise InsufficientScope([ADMIN], reason=f"Your keys need a limit of at most {bound.phrase()}")
-
-    def limits_by_default(self) -> list[Limit] | None:
-        """Return the limits to store for a new key without limits. None: store that of ``limit_by_default``."""
-        own = self._own_limits()
-        if self.is_admin or not own or all(map(self._is_of_hourly_limit, (*own, *self.rules.defaults))):
-            return None
-        open_defaults = [bound for bound in self.rules.defaults if not any(_is_within(limit, bound) for limit in own)]
-        names = {limit.name for limit in own}
-        return [*own, *(bound for bound in open_defaults if bound.name not in names)][:MAX_LIMITS]
-
-    def limit_by_default(self) -> int | None:
-        """Return the hourly limit to store for a new key without one: the caller's if below the default, else None."""
-        own = self._own_limit()
-        return own if not self.is_admin and _is_above(self.default_limit, own) else None
-
     def check_change(self, key: Key) -> None:
         """Check that the caller could have created this key, and may therefore change and rotate it.
 
@@ -249,9 +215,7 @@ class Caller:
         """
         self.check_permission(key.owner_id, KEYS_WRITE)
         self.check_scopes(key.scopes, "This key may do what you may not")
-        if not self.is_admin and _is_above(key.hourly_limit, self._own_limit()):
-            raise InsufficientScope([ADMIN], reason="The key's hourly_limit is above yours")
-        self._check_own_limits(key.limits)
+        self.limit_bounds.check_existing(key)
         self.check_bounds(Bounds.of(key))
 
     def check_bounds(self, bounds: Bounds) -> None:
@@ -282,12 +246,16 @@ class Caller:
         completed: dict[str, Any] = {
             "owner_id": self.choose_owner(new.owner_id),
             "scopes": self.grantable_by_default() if new.scopes is None else new.scopes,
-            "hourly_limit": self.limit_by_default() if new.hourly_limit is None else new.hourly_limit,
+            "hourly_limit": self.limit_bounds.default_hourly() if new.hourly_limit is None else new.hourly_limit,
             "environment": new.environment or (default_environment if inherited is None else inherited.environment),
             "expires_at": new.find_expiry(now) or (inherited and inherited.expires_at),
             "expires_in_s": None,
         }
-        if new.limits is None and new.hourly_limit is None and (limits := self.limits_by_default()) is not None:
+        if (
+            new.limits is None
+            and new.hourly_limit is None
+            and (limits := self.limit_bounds.default_limits()) is not None
+        ):
             completed |= {"limits": limits, "hourly_limit": None}
         elif new.limits is not None and new.hourly_limit is None:
             completed["hourly_limit"] = None  # the list replaces the hourly limit
@@ -305,44 +273,11 @@ class Caller:
         self._check_owner(new.owner_id or "", KEYS_WRITE)
         self.check_scopes(new.scopes or ())
         if new.limits is None:
-            self.check_limit(new.hourly_limit)
-        self.check_limits(self.rules.of_key(new.hourly_limit, new.limits))
+            self.limit_bounds.check_hourly(new.hourly_limit)
+        self.limit_bounds.check(self.rules.of_key(new.hourly_limit, new.limits))
         lists = (tuple(new.allowed_origins), tuple(new.allowed_ips))
         self.check_bounds(Bounds(new.environment or "", new.expires_at, *lists))
 
     def _check_owner(self, owner_id: str, permission: str) -> None:
         if not self.is_admin and permission not in self.owners.get(owner_id, ()):
             raise InsufficientScope([permission], reason="You may not do this for the owner")
-
-    def _check_own_limits(self, limits: Collection[Limit]) -> None:
-        for bound in () if self.is_admin else self._own_limits():
-            if not any(_is_within(limit, bound) for limit in limits):
-                raise InsufficientScope([ADMIN], reason="The key's limits are above yours")
-
-    def _is_of_hourly_limit(self, limit: Limit) -> bool:
-        """Return whether ``hourly_limit`` alone would result in this limit, including the algorithm."""
-        return self.rules.of_key(limit.limit, None) == (limit,)
-
-    def _own_limits(self) -> tuple[Limit, ...]:
-        """Return the limits of the calling key. Empty if it has no limits, or if the caller is a session."""
-        return self.principal._limits.key if isinstance(self.principal, KeyPrincipal) else ()
-
-    def _own_limit(self) -> int | None:
-        """Return the hourly limit of the calling key. None if it has no limit, or if the caller is a session."""
-        return self.principal.hourly_limit if isinstance(self.principal, KeyPrincipal) else None
-
-
-def _is_above(limit: int | None, bound: int | None) -> bool:
-    """Return whether one limit allows more than another. None means unlimited."""
-    if bound is None:
-        return False
-    return limit is None or limit > bound
-
-
-def _is_within(limit: Limit, bound: Limit) -> bool:
-    """Return whether a limit allows no more than another one with the same unit and window.
-
-    Across the boundary of fixed windows, twice the limit fits into one window length. A sliding limit forbids that.
-    """
-    most = 2 * limit.limit if bound.is_sliding and not limit.is_sliding else limit.limit
-    return (limit.unit, limit.per) == (bound.unit, bound.per) and most <= bound.limit

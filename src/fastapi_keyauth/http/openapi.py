@@ -11,7 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from fastapi_keyauth.http.problem_details import MEDIA_TYPE
+from fastapi_keyauth.http.problem_renderer import MEDIA_TYPE
 from fastapi_keyauth.settings.settings import KeyAuthSettings
 
 KEY = "ApiKey"

@@ -17,7 +17,8 @@ from fastapi_keyauth.domain.ip_addresses import AddressResolver, ClientAddress
 from fastapi_keyauth.errors import KeyAuthError, MissingApiKey, MissingCredentials, RateLimitExceeded
 from fastapi_keyauth.http.cors import CorsRules
 from fastapi_keyauth.http.headers import find_header
-from fastapi_keyauth.http.problem_details import ProblemRenderer, find_problem_type
+from fastapi_keyauth.http.problem_details import find_problem_type
+from fastapi_keyauth.http.problem_renderer import ProblemRenderer
 from fastapi_keyauth.http.proxy_check import ProxyHeaderCheck
 from fastapi_keyauth.http.rate_limit_headers import RateLimitHeaders
 from fastapi_keyauth.http.route_costs import RouteCosts

@@ -1,33 +1,23 @@
 """Import of keys from other systems: all lines are checked first, then all keys are written or no key is."""
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Annotated, Any
+from datetime import datetime
+from typing import Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from fastapi_keyauth.domain import imported_tokens as foreign
 from fastapi_keyauth.domain.keys import Actor
 from fastapi_keyauth.domain.text import explain
 from fastapi_keyauth.domain.tokens import new_key_id
 from fastapi_keyauth.domain.validation import (
-    Environment,
-    HourlyLimit,
-    Metadata,
-    Name,
-    Networks,
-    Origins,
-    OwnerId,
-    Scopes,
     check_catalog,
-    clean_expiry,
-    reject_timestamps,
 )
 from fastapi_keyauth.errors import BadLine, ImportRefused, InvalidField
+from fastapi_keyauth.keys.import_columns import ImportedKey
 from fastapi_keyauth.settings.settings import KeyAuthSettings
 from fastapi_keyauth.store.imported_keys import MAX_ROWS, ImportStore, LookupTaken, NewRows
 
@@ -71,67 +61,6 @@ class ImportOutcome:
     skipped: int
     key_ids: tuple[str, ...] = ()
     with_all_scopes: int = 0
-
-
-def _listed(value: Any) -> Any:
-    """Return the list in a text: JSON, or words separated by spaces or commas."""
-    if not isinstance(value, str):
-        return value
-    return _parsed(value) if value.lstrip().startswith("[") else value.replace(",", " ").split()
-
-
-def _parsed(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
-        raise ValueError("is not valid JSON") from None
-
-
-def _whole(value: Any) -> Any:
-    """Return the number in a text of digits, since CSV files hold numbers as text."""
-    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
-
-
-def _in_utc(value: datetime) -> datetime:
-    return clean_expiry(value if value.tzinfo else value.replace(tzinfo=UTC))
-
-
-def _is_public(value: str) -> str:
-    if not foreign.is_public_part(value):
-        raise ValueError(
-            f"must be the beginning of tokens, up to a separator: 1 to {foreign.MAX_PUBLIC_LENGTH} printable"
-            f" characters with fewer than {foreign.MAX_PARTS} separators ({' '.join(foreign.SEPARATORS)})"
-        )
-    return value
-
-
-_Moment = Annotated[datetime, BeforeValidator(reject_timestamps), AfterValidator(_in_utc)]
-_Listed = BeforeValidator(_listed)
-
-
-class ImportedKey(BaseModel):
-    """Columns of one line. Unknown columns are rejected, so that a misspelled limit is not silently ignored."""
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-    owner_id: OwnerId
-    name: Name
-    hash: str = Field(max_length=4096)
-    public: Annotated[str, AfterValidator(_is_public)] | None = None
-    hashed: foreign.Hashed = "token"
-    environment: Environment | None = None
-    scopes: Annotated[Scopes, _Listed] = Field(default_factory=lambda: ["*"])
-    hourly_limit: Annotated[HourlyLimit, BeforeValidator(_whole)] | None = None
-    allowed_origins: Annotated[Origins, _Listed] = Field(default_factory=list)
-    allowed_ips: Annotated[Networks, _Listed] = Field(default_factory=list)
-    expires_at: _Moment | None = None
-    created_at: _Moment | None = None
-    last_used_at: _Moment | None = None
-    enabled: bool = True
-    metadata: Annotated[Metadata, BeforeValidator(_parsed)] = Field(default_factory=dict)
-    last4: str = Field("", max_length=4, pattern=r"^[!-~]*$")
 
 
 class _Import:

@@ -4,26 +4,26 @@ Each change runs in this order: Argon2, if it needs a new secret; a turn (``turn
 authority is confirmed before anything is written; the announcement to all workers (``outbox.py``).
 """
 
-import json
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
 from fastapi_keyauth.auth.hashing import Hasher
-from fastapi_keyauth.domain.keys import Actor, CreatedKey, Key
-from fastapi_keyauth.domain.limits import MAX_LIMITS, as_json, check_units
+from fastapi_keyauth.domain.fields import KeyPatch, NewKey
+from fastapi_keyauth.domain.keys import CreatedKey, Key
+from fastapi_keyauth.domain.limits import as_json, check_units
 from fastapi_keyauth.domain.pagination import check_key_id
-from fastapi_keyauth.domain.principals import ADMIN
 from fastapi_keyauth.domain.text import check_owner_id
 from fastapi_keyauth.domain.tokens import format_token, new_key_id, new_secret, secret_tag
-from fastapi_keyauth.domain.validation import KeyPatch, NewKey, check_catalog, check_future, check_reason
-from fastapi_keyauth.errors import ChangePending, InsufficientScope, InvalidField, KeyNotActive
+from fastapi_keyauth.domain.validation import check_catalog, check_future, check_reason
+from fastapi_keyauth.errors import ChangePending, InvalidField, KeyNotActive
 from fastapi_keyauth.keys.authority import TRUSTED, ChangeAuthority, TrustedCode
 from fastapi_keyauth.keys.outbox import Outbox
+from fastapi_keyauth.keys.patches import write_fields
 from fastapi_keyauth.keys.turns import Turns
 from fastapi_keyauth.settings.settings import KeyAuthSettings
 from fastapi_keyauth.store import KeyStore
-from fastapi_keyauth.store.changes import KeyChange, StoredLimits
+from fastapi_keyauth.store.changes import KeyChange
 
 MAX_OVERLAP = timedelta(days=7)
 DEFAULT_OVERLAP = timedelta(days=1)
@@ -156,7 +156,7 @@ class KeyManagement:
                 check(change.key)
                 if change.key.status == "revoked":
                     raise KeyNotActive("revoked")
-                await _update(change, fields, authority.actor(reason))
+                await write_fields(change, fields, authority.actor(reason))
                 if change.is_changed:
                     check_result(await change.read())
             return change
@@ -293,59 +293,3 @@ class KeyManagement:
         token = format_token(self._settings.key_prefix, environment, key_id, secret)
         phc = await self._hasher.hash(secret, turn)
         return token, {"tag": secret_tag(secret), "hash": phc, "last4": token[-4:]}
-
-
-async def _update(change: KeyChange, fields: dict[str, Any], actor: Actor) -> None:
-    """Write the fields that differ from what is stored."""
-    fields = _merge_limits(fields, change.stored_limits)
-    # A limit of its own differs from the same limit by default.
-    of_limits = {name: value for name, value in change.stored_limits._asdict().items() if name in fields}
-    stored = {name: getattr(change.key, name) for name in fields} | of_limits
-    values = {name: value for name, value in fields.items() if not _is_same(stored[name], value)}
-    changes = {name: {"from": _as_json(stored[name]), "to": _as_json(value)} for name, value in values.items()}
-    if "enabled" in fields:
-        is_locked = _lock(change, actor, is_enabled=fields["enabled"])
-        if is_locked != change.key.disabled_by_admin:
-            values["disabled_by_admin"] = is_locked
-    if values:
-        await change.update(values, "updated", actor, changes)
-
-
-def _merge_limits(fields: dict[str, Any], stored: StoredLimits) -> dict[str, Any]:
-    """Return the fields to write, if ``hourly_limit`` and the list of limits concern each other.
-
-    A list that is sent alone is all that the key has. A number that is sent alone takes the place of the limit that it
-    is short for.
-    """
-    fields = dict(fields)
-    if fields.get("limits") is not None:
-        fields["limits"] = as_json(fields["limits"])
-        fields.setdefault("hourly_limit", None)
-    elif fields.get("hourly_limit") is not None and "limits" not in fields and stored.limits is not None:
-        fields["limits"] = [limit for limit in stored.limits if limit["name"] != "hour"]
-        if len(fields["limits"]) >= MAX_LIMITS:
-            raise InvalidField("hourly_limit", f"there may be at most {MAX_LIMITS} limits")
-    return fields
-
-
-def _lock(change: KeyChange, actor: Actor, *, is_enabled: bool) -> bool:
-    """Return whether only ``admin`` may enable the key from now on.
-
-    Raises:
-        InsufficientScope: If the actor would enable a key that ``admin`` disabled.
-    """
-    if not is_enabled:
-        return change.key.disabled_by_admin or actor.is_admin
-    if change.key.disabled_by_admin and actor.owners is not None and not actor.is_admin:
-        raise InsufficientScope([ADMIN], reason="An administrator disabled this key")
-    return False
-
-
-def _is_same(left: Any, right: Any) -> bool:
-    """Return whether two values are the same as JSON: 1 and true are not."""
-    return left == right and json.dumps(_as_json(left), sort_keys=True) == json.dumps(_as_json(right), sort_keys=True)
-
-
-def _as_json(value: Any) -> Any:
-    """Return a value as JSON holds it, for the history."""
-    return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else value

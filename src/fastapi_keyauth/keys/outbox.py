@@ -13,7 +13,7 @@ from fastapi_keyauth.concurrency.log_throttle import LogThrottle
 from fastapi_keyauth.errors import ChangePending, LimiterUnavailable, StoreUnavailable
 from fastapi_keyauth.limiter import Limiter
 from fastapi_keyauth.limiter.redis.base import Unsettled
-from fastapi_keyauth.store import KeyStore
+from fastapi_keyauth.store import PendingChangeStore
 
 logger = logging.getLogger("fastapi_keyauth")
 
@@ -40,7 +40,9 @@ class Outbox:
         now: Returns the current time, UTC.
     """
 
-    def __init__(self, limiter: Limiter, store: KeyStore, is_shared: bool, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self, limiter: Limiter, store: PendingChangeStore, is_shared: bool, now: Callable[[], datetime]
+    ) -> None:
         self._limiter = limiter
         self._store = store
         self._is_shared = is_shared
@@ -75,7 +77,7 @@ class Outbox:
             raise ChangePending(HOLDS_WITHIN_S) from None
         if pending is not None and self._is_shared:
             try:
-                await self._store.forget_changes([pending])
+                await self._store.delete([pending])
             except StoreUnavailable:
                 logger.info(
                     "an announced change could not be deleted and will be announced again",
@@ -104,17 +106,17 @@ class Outbox:
                 await self._bump(*changed)
                 self._unannounced.discard(changed)
             if not self._is_shared:
-                await self._store.pending_changes(1)  # an outage is noticed without any request
+                await self._store.find(1)  # an outage is noticed without any request
                 await self._forget_when_due(self._now())
                 return
             is_last = False
             while not is_last:  # all of them, or the last would take effect later than ``HOLDS_WITHIN_S``
-                changes = await self._store.pending_changes(_BATCH)
+                changes = await self._store.find(_BATCH)
                 is_last = len(changes) < _BATCH
                 for key_id, owner_id in {(key_id, owner_id) for _, key_id, owner_id in changes}:
                     await self._bump(key_id, owner_id)
                 if changes:
-                    await self._store.forget_changes([row_id for row_id, _, _ in changes])
+                    await self._store.delete([row_id for row_id, _, _ in changes])
         except (LimiterUnavailable, StoreUnavailable):
             return  # both are logged where they happen, and the rows are still there
 
@@ -126,5 +128,5 @@ class Outbox:
 
     async def _forget_when_due(self, now: datetime) -> None:
         if now >= self._forget_at:
-            await self._store.forget_changes_before(now - KEEP)
+            await self._store.delete_before(now - KEEP)
             self._forget_at = now + FORGET_EVERY

@@ -5,12 +5,13 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
+from fastapi_keyauth.domain.fields import OwnerFields, validate_fields
 from fastapi_keyauth.domain.keys import Key
 from fastapi_keyauth.domain.limit_sets import LimitSet, LimitState, limit_set
 from fastapi_keyauth.domain.limits import Limit, as_json, check_units
 from fastapi_keyauth.domain.owners import Erasure, Owner
 from fastapi_keyauth.domain.text import check_owner_id
-from fastapi_keyauth.domain.validation import OwnerFields, check_reason, validate_fields
+from fastapi_keyauth.domain.validation import check_reason
 from fastapi_keyauth.errors import InvalidField
 from fastapi_keyauth.keys.authority import ChangeAuthority, TrustedCode
 from fastapi_keyauth.keys.outbox import Outbox

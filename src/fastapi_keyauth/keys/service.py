@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from fastapi_keyauth.domain.fields import KeyPatch, NewKey, validate_fields
 from fastapi_keyauth.domain.keys import CreatedKey, EventPage, Key, KeyPage, Status, UsageHour
 from fastapi_keyauth.domain.limits import Limit
-from fastapi_keyauth.domain.validation import KeyPatch, NewKey, validate_fields
 from fastapi_keyauth.keys.authority import TrustedCode
 from fastapi_keyauth.keys.importer import Importer, ImportOutcome, Line, Progress
 from fastapi_keyauth.keys.management import DEFAULT_OVERLAP, KeyManagement

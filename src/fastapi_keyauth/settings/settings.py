@@ -1,30 +1,18 @@
 """All settings, each with its unit and the reason for its default."""
 
-import json
-import re
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AwareDatetime, Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, SettingsConfigDict
+from pydantic import AwareDatetime, Field, PrivateAttr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
 
-from fastapi_keyauth.domain.ip_addresses import parse_network
-from fastapi_keyauth.domain.limits import Limit, check_unique, check_units, hour_limit
-from fastapi_keyauth.domain.origins import parse_origin
-from fastapi_keyauth.domain.text import explain, is_scope_name
-from fastapi_keyauth.domain.tokens import SESSION_PREFIX
-from fastapi_keyauth.domain.units import NAME_PATTERN, REQUESTS
+from fastapi_keyauth.domain.limits import check_unique, check_units, hour_limit
+from fastapi_keyauth.domain.text import explain
 from fastapi_keyauth.errors import InvalidField, SetupError
-from fastapi_keyauth.settings.database_urls import check_database_url
-from fastapi_keyauth.settings.redis_urls import parse_redis_url
+from fastapi_keyauth.settings import values
 from fastapi_keyauth.settings.urls import MaskedUrl
 
 OWASP_MEMORY_KIB = 19456
 OWASP_TIME_COST = 2
-MIN_TICKET_KEY = 32
-"""Minimum number of characters of a ``ticket_key``."""
-
-
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
 
 
 class KeyAuthSettings(BaseSettings):
@@ -40,19 +28,19 @@ class KeyAuthSettings(BaseSettings):
         env_prefix="KEYAUTH_", env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True
     )
 
-    database_url: str = MaskedUrl("sqlite+aiosqlite:///./keyauth.db")
+    database_url: values.DatabaseUrl = MaskedUrl("sqlite+aiosqlite:///./keyauth.db")
     """SQLAlchemy URL: ``sqlite+aiosqlite`` or ``postgresql+asyncpg``. ``postgresql://`` means the latter."""
 
-    redis_url: str | None = None
+    redis_url: values.RedisUrl = None
     """URL of one server, of Sentinels or of a cluster. None: limits are counted in this process only."""
 
-    header_name: str = "api-key"
+    header_name: values.HeaderName = "api-key"
     """Name of the header that carries an API token."""
 
-    key_prefix: str = Field("ka", pattern=r"^[0-9A-Za-z]{1,16}$")
+    key_prefix: values.KeyPrefix = "ka"
     """First part of every API token. Choose your own, so that leaked tokens are recognized as yours."""
 
-    imported_prefixes: Annotated[tuple[str, ...], NoDecode] = ()
+    imported_prefixes: values.ImportedPrefixes = ()
     """Prefixes of the tokens of imported keys, such as ``kg_``. With ``*``, every value of the header is looked up. If
     empty, only tokens of our own form are."""
 
@@ -60,7 +48,7 @@ class KeyAuthSettings(BaseSettings):
     """Time (with a zone) from which all imported secrets are refused as expired. Such a refusal is not a failed
     attempt. None: no common end. Added in 0.2."""
 
-    realm: str = Field("api", min_length=1, max_length=100)
+    realm: values.Realm = "api"
     """The realm named in ``WWW-Authenticate`` (RFC 9110 section 11.5)."""
 
     accept_bearer_keys: bool = True
@@ -69,17 +57,17 @@ class KeyAuthSettings(BaseSettings):
     default_environment: str = Field("live", pattern=r"^[a-z0-9]{1,16}$")
     """Environment of a key that is created without one."""
 
-    default_hourly_limit: int | None = Field(1000, ge=1, le=1_000_000_000)
+    default_hourly_limit: values.HourlyLimit = 1000
     """Hourly limit of a key without limits of its own, in requests. None: no limit."""
 
-    default_limits: Annotated[tuple[Limit, ...], NoDecode] = ()
+    default_limits: values.Limits = ()
     """Limits of a key without limits of its own, in addition to ``default_hourly_limit``. As JSON: a list of objects
     with name, limit, per, unit and algorithm. Added in 0.2."""
 
-    default_owner_limits: Annotated[tuple[Limit, ...], NoDecode] = ()
+    default_owner_limits: values.Limits = ()
     """Limits of an owner without limits of its own, shared by all its keys. Added in 0.2."""
 
-    units: Annotated[tuple[str, ...], NoDecode] = ()
+    units: values.Units = ()
     """Units besides ``requests`` that limits and costs may be counted in, such as ``tokens``. Added in 0.2."""
 
     reservation_ttl_s: int = Field(3600, ge=1, le=86_400)
@@ -106,14 +94,14 @@ class KeyAuthSettings(BaseSettings):
     ipv6_prefix_length: int = Field(64, ge=32, le=128)
     """Bits of an IPv6 address that count as one client: providers assign a /64 to one site (RFC 6177, RIPE-690)."""
 
-    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
+    trusted_proxies: values.Proxies = ()
     """Networks (CIDR) of the proxies whose ``X-Forwarded-For`` is trusted. Default: no proxy."""
 
-    allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    allowed_origins: values.AllowedOrigins = ()
     """Browser origins that are allowed in addition to those in the lists of keys; ``*``: any. A key with a list of its
     own still refuses all others."""
 
-    scopes: Annotated[dict[str, str], NoDecode] = Field(default_factory=dict)
+    scopes: values.Scopes = Field(default_factory=dict)
     """Scopes of the application: name to description. If empty, any name can be granted."""
 
     max_keys_per_owner: int = Field(100, ge=1, le=1_000_000)
@@ -134,7 +122,7 @@ class KeyAuthSettings(BaseSettings):
     max_concurrent_hashes: int = Field(2, ge=1, le=64)
     """Maximum number of concurrent hashes. Their memory is at most this number times ``argon2_memory_kib``."""
 
-    ticket_key: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    ticket_key: values.TicketKeys = ()
     """With Redis: key of the verification tickets by which workers spare each other Argon2, at least 32 characters such
     as ``secrets.token_urlsafe(32)``. Several, separated by commas, are accepted while it is replaced: the first one
     signs. If empty, each worker verifies each secret itself. Added in 0.2."""
@@ -149,7 +137,7 @@ class KeyAuthSettings(BaseSettings):
     """Policy while Redis is unavailable. ``local``: each worker enforces limits on its own and reads every key's row.
     ``deny``: 503."""
 
-    end_in_flight_within_s: float | None = Field(1.0, ge=0.1, le=3600)
+    end_in_flight_within_s: values.EndWithin = 1.0
     """Seconds within which requests that are running end after their key, owner or session lost the right. None: they
     go on. Added in 0.2."""
 
@@ -162,58 +150,19 @@ class KeyAuthSettings(BaseSettings):
 
     _in_dotenv: frozenset[str] = PrivateAttr(frozenset())
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, **given: Any) -> None:
         known = type(self).model_fields
-        unknown = [name for name in values if not name.startswith("_") and name not in known]
+        unknown = [name for name in given if not name.startswith("_") and name not in known]
         if unknown:
             raise SetupError(f"A setting named {unknown[0]!r} does not exist.")
         try:
-            super().__init__(**values)
+            super().__init__(**given)
         except ValidationError as error:
             raise SetupError(_sentence(error)) from None
         except ValueError as error:  # pydantic-settings: a variable that cannot be decoded
             raise SetupError(f"A setting cannot be read: {type(error).__name__} in the environment.") from None
-        env_file = values.get("_env_file", type(self).model_config.get("env_file"))
+        env_file = given.get("_env_file", type(self).model_config.get("env_file"))
         self._in_dotenv = frozenset(DotEnvSettingsSource(type(self), env_file).env_vars)
-
-    @field_validator("trusted_proxies", "allowed_origins", "imported_prefixes", mode="before")
-    @classmethod
-    def _split_list(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        if value.lstrip().startswith("["):
-            return json.loads(value)
-        return [part.strip() for part in value.split(",") if part.strip()]
-
-    @field_validator("ticket_key", mode="before")
-    @classmethod
-    def _split_ticket_keys(cls, value: Any) -> Any:
-        value = value.get_secret_value() if isinstance(value, SecretStr) else value
-        return cls._split_list(value) if value is not None else ()
-
-    @field_validator("ticket_key")
-    @classmethod
-    def _check_ticket_keys(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        if any(len(ticket_key.get_secret_value()) < MIN_TICKET_KEY for ticket_key in value):
-            raise ValueError(f"must have at least {MIN_TICKET_KEY} characters, such as secrets.token_urlsafe(32)")
-        return value
-
-    @field_validator("units", mode="before")
-    @classmethod
-    def _read_units(cls, value: Any) -> Any:
-        return cls._split_list(value)
-
-    @field_validator("default_limits", "default_owner_limits", mode="before")
-    @classmethod
-    def _read_limits(cls, value: Any) -> Any:
-        return json.loads(value or "[]") if isinstance(value, str) else value
-
-    @field_validator("units")
-    @classmethod
-    def _check_units(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not all(re.fullmatch(NAME_PATTERN, name) for name in value):
-            raise ValueError("must have names of 1 to 32 of a-z0-9_-")
-        return tuple(name for name in dict.fromkeys(value) if name != REQUESTS)
 
     @model_validator(mode="after")
     def _check_limits(self) -> "KeyAuthSettings":
@@ -231,87 +180,6 @@ class KeyAuthSettings(BaseSettings):
                 beside = ", and default_hourly_limit is the limit named hour" if name == "default_limits" else ""
                 raise ValueError(f"{name} is invalid: {error}{beside}") from None
         return self
-
-    @field_validator("scopes", mode="before")
-    @classmethod
-    def _read_scopes(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            value = json.loads(value) if value.lstrip().startswith(("{", "[")) else cls._split_list(value)
-        return dict.fromkeys(value, "") if isinstance(value, list | tuple | set | frozenset) else value
-
-    @field_validator("redis_url", mode="before")
-    @classmethod
-    def _empty_is_none(cls, value: Any) -> Any:
-        return None if value == "" else value
-
-    @field_validator("default_hourly_limit", "end_in_flight_within_s", mode="before")
-    @classmethod
-    def _none_is_none(cls, value: Any) -> Any:
-        return None if isinstance(value, str) and value.strip().lower() in ("", "none", "null") else value
-
-    @field_validator("database_url")
-    @classmethod
-    def _check_database_url(cls, value: str) -> str:
-        return check_database_url(value)
-
-    @field_validator("redis_url")
-    @classmethod
-    def _check_redis_url(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        parse_redis_url(value)
-        return MaskedUrl(value)
-
-    @field_validator("header_name")
-    @classmethod
-    def _check_header_name(cls, value: str) -> str:
-        if not _HEADER_NAME.fullmatch(value):
-            raise ValueError("must be the name of a header")
-        if value.lower() in ("authorization", "cookie", "origin", "host", "x-forwarded-for"):
-            raise ValueError("must not be a header with another meaning")
-        return value.lower()
-
-    @field_validator("realm")
-    @classmethod
-    def _check_realm(cls, value: str) -> str:
-        if not value.isascii() or not value.isprintable() or set(value) & set('"\\'):
-            raise ValueError("must be printable ASCII without quotes or backslashes")
-        return value
-
-    @field_validator("key_prefix")
-    @classmethod
-    def _check_key_prefix(cls, value: str) -> str:
-        if value == SESSION_PREFIX:
-            raise ValueError(f"must not be {SESSION_PREFIX!r}, which session tokens start with")
-        return value
-
-    @field_validator("imported_prefixes")
-    @classmethod
-    def _check_imported_prefixes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for prefix in value:
-            if prefix != "*" and not re.fullmatch(r"[!-+\--~]{1,64}", prefix):
-                raise ValueError("must be '*' or starts of tokens: 1 to 64 printable characters")
-            if f"{SESSION_PREFIX}_".startswith(prefix) or prefix.startswith(f"{SESSION_PREFIX}_"):
-                raise ValueError(f"must not include {SESSION_PREFIX}_, which session tokens start with")
-        return value
-
-    @field_validator("trusted_proxies")
-    @classmethod
-    def _check_trusted_proxies(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(str(parse_network(text)) for text in value)
-
-    @field_validator("allowed_origins")
-    @classmethod
-    def _check_allowed_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(text if text == "*" else parse_origin(text) for text in value)
-
-    @field_validator("scopes")
-    @classmethod
-    def _check_scopes(cls, value: dict[str, str]) -> dict[str, str]:
-        for name in value:
-            if name == "*" or not is_scope_name(name):
-                raise ValueError("must have names of 1 to 64 printable characters without spaces, quotes or '*'")
-        return value
 
     @model_validator(mode="after")
     def _check_argon2(self) -> "KeyAuthSettings":

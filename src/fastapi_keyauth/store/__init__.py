@@ -7,8 +7,19 @@ from fastapi_keyauth.store.changes import KeyChange
 from fastapi_keyauth.store.database import Database
 from fastapi_keyauth.store.keys import KeyStore
 from fastapi_keyauth.store.owners import OwnerStore
+from fastapi_keyauth.store.pending_changes import PendingChangeStore
 from fastapi_keyauth.store.retention import PruneStore
 from fastapi_keyauth.store.sessions import SessionStore
 from fastapi_keyauth.store.usage import Usage, UsageStore
 
-__all__ = ["Database", "KeyChange", "KeyStore", "OwnerStore", "PruneStore", "SessionStore", "Usage", "UsageStore"]
+__all__ = [
+    "Database",
+    "KeyChange",
+    "KeyStore",
+    "OwnerStore",
+    "PendingChangeStore",
+    "PruneStore",
+    "SessionStore",
+    "Usage",
+    "UsageStore",
+]

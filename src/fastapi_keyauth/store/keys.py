@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select, text, true, tuple_
+from sqlalchemy import func, insert, select, text, true, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastapi_keyauth.concurrency.uncancellable import uncancellable
@@ -20,13 +20,12 @@ from fastapi_keyauth.store.imported_keys import ImportStore
 from fastapi_keyauth.store.lineage import Lineage, newest_event
 from fastapi_keyauth.store.mapping import FOR_TOKEN_COLUMNS, RowMapper, has_status, is_of_product, keys, secrets
 from fastapi_keyauth.store.pages import KEY_COLUMNS_OF_ANY_SIZE, conditions_of, find_page_ids
-from fastapi_keyauth.store.tables import ChangeRow, EventRow, OriginRow, table
+from fastapi_keyauth.store.tables import EventRow, OriginRow, table
 from fastapi_keyauth.store.token_reads import TokenReads
 from fastapi_keyauth.telemetry.observer import Observer
 
 _events = table(EventRow)
 _origins = table(OriginRow)
-_changes = table(ChangeRow)
 
 MAX_SNAPSHOTS = 500
 """Maximum number of keys that one query reads for the request path."""
@@ -53,7 +52,6 @@ class KeyStore:
         self._mapper = RowMapper(settings)
         self.limit_rules = self._mapper.rules
         self._is_ours = is_of_product(keys, settings.key_prefix)
-        self._are_our_changes = is_of_product(_changes, settings.key_prefix)
         self.lineage = Lineage(database)
         self.imports = ImportStore(database, self._mapper, self.lineage)
         self._token_reads = TokenReads(database, self._mapper, self.lineage)
@@ -293,32 +291,3 @@ class KeyStore:
         statement = statement.where(has_status("active", now), self._is_ours)
         async with self._database.read() as connection:
             return frozenset((await connection.execute(statement)).scalars())
-
-    async def pending_changes(self, limit: int) -> list[tuple[int, str, str]]:
-        """Return row id, key id and owner id of changes that were stored and not announced, oldest first.
-
-        The key id is "" for a change of the owner.
-        """
-        # Every worker calls this every few seconds. Its short timeout makes it notice an outage without a request.
-        rows = await self._database.fetch(
-            select(
-                _changes.c.id, _changes.c.key_id, func.coalesce(_changes.c.owner_id, keys.c.owner_id, "").label("owner")
-            )
-            .select_from(_changes.outerjoin(keys, keys.c.id == _changes.c.key_id))
-            .where(self._are_our_changes)
-            .order_by(_changes.c.id)
-            .limit(limit)
-        )
-        return [(row.id, row.key_id, row.owner) for row in rows]
-
-    @uncancellable
-    async def forget_changes_before(self, moment: datetime) -> None:
-        """Delete changes that all workers have had time to read."""
-        async with self._database.write() as connection:
-            await connection.execute(delete(_changes).where(_changes.c.at < moment, self._are_our_changes))
-
-    @uncancellable
-    async def forget_changes(self, ids: Sequence[int]) -> None:
-        """Delete changes that were announced."""
-        async with self._database.write() as connection:
-            await connection.execute(delete(_changes).where(_changes.c.id.in_(ids)))

@@ -17,9 +17,9 @@ from fastapi import FastAPI
 import fastapi_keyauth
 from fastapi_keyauth import KeyAuth, TooManyKeys
 from fastapi_keyauth.auth import hashing
+from fastapi_keyauth.domain.fields import NewKey
 from fastapi_keyauth.domain.ip_addresses import AddressResolver
 from fastapi_keyauth.domain.tokens import format_token, new_key_id, new_secret, new_session_token
-from fastapi_keyauth.domain.validation import NewKey
 from fastapi_keyauth.keys import turns
 from fastapi_keyauth.limiter.protocol import Policy
 from fastapi_keyauth.limiter.redis import base as shared

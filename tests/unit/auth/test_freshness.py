@@ -222,7 +222,7 @@ async def test_a_change_whose_worker_died_is_announced_by_another(
         await other._parts.outbox.drain()
         with pytest.raises(RevokedApiKey):
             await authenticate(other, created.token)
-        assert await store_of(other).pending_changes(10) == []
+        assert await other._parts.pending_changes.find(10) == []
 
 
 @pytest.mark.parametrize("stack", ["postgres-valkey"], indirect=True)
@@ -280,7 +280,7 @@ async def test_all_waiting_changes_are_announced_in_one_poll(
             with pytest.raises(ChangePending):
                 await dying.keys.revoke(key.key.id)
         await other._parts.outbox.drain()
-        assert await store_of(other).pending_changes(10) == []
+        assert await other._parts.pending_changes.find(10) == []
         for key in created:
             with pytest.raises(RevokedApiKey):
                 await authenticate(other, key.token)

@@ -9,11 +9,11 @@ import pytest
 
 from fastapi_keyauth import InsufficientScope, KeyAuthSettings, KeyNotFound, KeyPrincipal, SessionPrincipal
 from fastapi_keyauth.domain import bounds, ip_addresses
+from fastapi_keyauth.domain.fields import NewKey
 from fastapi_keyauth.domain.keys import Key, KeySnapshot
 from fastapi_keyauth.domain.limit_sets import limit_set
 from fastapi_keyauth.domain.limits import Algorithm, Limit, LimitRules
 from fastapi_keyauth.domain.permissions import Caller
-from fastapi_keyauth.domain.validation import NewKey
 from fastapi_keyauth.errors import InvalidField
 from fastapi_keyauth.http.problem_details import find_problem_type
 
@@ -21,7 +21,10 @@ from fastapi_keyauth.http.problem_details import find_problem_type
 @pytest.mark.parametrize(
     ("ask", "sentence"),
     [
-        (lambda caller: caller.check_limit(5000), "Your keys may have an hourly_limit of 1000 at most; use"),
+        (
+            lambda caller: caller.limit_bounds.check_hourly(5000),
+            "Your keys may have an hourly_limit of 1000 at most; use",
+        ),
         (lambda caller: caller.check_scopes(["b"]), "A key is given only what its creator holds; use"),
         (lambda caller: caller.choose_owner("bob"), "Omit owner_id: only admin may name an owner; use"),
     ],
@@ -228,13 +231,13 @@ def test_scopes_that_a_caller_may_grant(caller: Caller, grantable: str, default:
     ],
 )
 def test_the_highest_limit_that_a_caller_may_give(caller: Caller, limit: int | None, said: str) -> None:
-    assert missing(lambda: caller.check_limit(limit)) == said
+    assert missing(lambda: caller.limit_bounds.check_hourly(limit)) == said
 
 
 def test_a_refused_limit_names_the_lowest_bound() -> None:
     for caller in (by_key("keys:write", hourly_limit=10), by_key("keys:write", default=10, hourly_limit=1000)):
         with pytest.raises(InsufficientScope) as refused:
-            caller.check_limit(2000)
+            caller.limit_bounds.check_hourly(2000)
         assert refused.value.reason == "Your keys may have an hourly_limit of 10 at most"
 
 
@@ -260,7 +263,7 @@ def test_a_refused_limit_names_the_lowest_bound() -> None:
     ],
 )
 def test_limits_that_a_caller_may_give(caller: Caller, limits: list[Limit], said: str) -> None:
-    assert missing(lambda: caller.check_limits(limits)) == said
+    assert missing(lambda: caller.limit_bounds.check(limits)) == said
 
 
 @pytest.mark.parametrize(
@@ -281,7 +284,7 @@ def test_limits_that_a_caller_may_give(caller: Caller, limits: list[Limit], said
 def test_the_limits_of_a_key_for_which_none_are_named(
     caller: Caller, limit: int | None, limits: list[Limit] | None
 ) -> None:
-    assert (caller.limit_by_default(), caller.limits_by_default()) == (limit, limits)
+    assert (caller.limit_bounds.default_hourly(), caller.limit_bounds.default_limits()) == (limit, limits)
 
 
 @pytest.mark.parametrize(

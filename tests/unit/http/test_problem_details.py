@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from fastapi_keyauth import KeyAuth, KeyAuthError, KeyAuthSettings, SetupError, errors
 from fastapi_keyauth.auth.credentials import Credentials
 from fastapi_keyauth.auth.request_context import AuthContext
-from fastapi_keyauth.http.problem_details import ProblemRenderer
+from fastapi_keyauth.http.problem_renderer import ProblemRenderer
 from fastapi_keyauth.testing import cheap_settings
 
 

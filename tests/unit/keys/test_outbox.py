@@ -43,17 +43,17 @@ class Store:
         self.forgot_before: list[datetime] = []
         self.reads = 0
 
-    async def pending_changes(self, limit: int) -> list[tuple[int, str, str]]:
+    async def find(self, limit: int) -> list[tuple[int, str, str]]:
         self._check()
         self.reads += 1
         return [(row_id, *row) for row_id, row in list(self.rows.items())[:limit]]
 
-    async def forget_changes(self, ids: list[int]) -> None:
+    async def delete(self, ids: list[int]) -> None:
         self._check()
         for row_id in ids:
             del self.rows[row_id]
 
-    async def forget_changes_before(self, moment: datetime) -> None:
+    async def delete_before(self, moment: datetime) -> None:
         self.forgot_before.append(moment)
 
     def _check(self) -> None:

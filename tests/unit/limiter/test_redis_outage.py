@@ -184,7 +184,7 @@ async def test_a_change_without_redis_waits_for_workers_that_do_not_reach_the_da
         for _ in range(3):
             await authenticate(worker, created.token)
         with monkeypatch.context() as patch:
-            patch.setattr(worker._parts.store, "pending_changes", _find_nothing)
+            patch.setattr(worker._parts.pending_changes, "find", _find_nothing)
             async with build_script(database_url) as script:
                 await script.keys.revoke(created.key.id)
                 script._parts.outbox._now = lambda: datetime.now(UTC) + timedelta(hours=20)
@@ -198,12 +198,12 @@ async def test_a_pending_change_without_redis_is_deleted_after_a_day(database_ur
     async with build_script(database_url) as script:
         created = await make_key(script)
         await script.keys.revoke(created.key.id)
-        store = script._parts.store
+        changes = script._parts.pending_changes
         await script._parts.outbox.drain()
-        assert len(await store.pending_changes(10)) == 1
+        assert len(await changes.find(10)) == 1
         script._parts.outbox._now = lambda: datetime.now(UTC) + timedelta(hours=25)
         await script._parts.outbox.drain()
-        assert await store.pending_changes(10) == []
+        assert await changes.find(10) == []
 
 
 async def _find_nothing(_limit: int) -> list[tuple[int, str]]:

@@ -85,8 +85,8 @@ async def test_changes_of_another_product_are_left_to_its_workers(database_url: 
     async with make_auth(database_url, "prt") as partner, make_auth(database_url, "adm") as admin:
         created = await partner.keys.create("mallory", "n")
         await partner.keys.update(created.key.id, name="m")
-        assert len(await store_of(partner).pending_changes(10)) == 1
-        assert await store_of(admin).pending_changes(10) == []
+        assert len(await partner._parts.pending_changes.find(10)) == 1
+        assert await admin._parts.pending_changes.find(10) == []
 
 
 async def test_rows_from_before_belong_to_every_product(database_url: str) -> None:

@@ -9,10 +9,11 @@ from fastapi import APIRouter, Body, Depends, Query, Request, Response, Security
 from fastapi.security import SecurityScopes
 
 from fastapi_keyauth.domain.bounds import Bounds
+from fastapi_keyauth.domain.fields import KeyPatch, NewKey
 from fastapi_keyauth.domain.keys import EventPage, Key, KeyPage, Status
 from fastapi_keyauth.domain.pagination import MAX_PAGE, MAX_UNUSED_DAYS, MAX_USAGE_HOURS
 from fastapi_keyauth.domain.principals import KEYS_READ, KEYS_WRITE, KeyPrincipal
-from fastapi_keyauth.domain.validation import KeyPatch, NewKey, OwnerId, Reason
+from fastapi_keyauth.domain.validation import OwnerId, Reason
 from fastapi_keyauth.http.dependencies import RequireKey, RequireManager, RequireSession
 from fastapi_keyauth.http.routers.callers import Callers, Principal, RequestAuthority
 from fastapi_keyauth.http.routers.owners import build_owners_router
@@ -135,12 +136,12 @@ def build_keys_router(
             by.caller.check_change(key)
             by.caller.check_scopes(changes.get("scopes", ()))
             if "hourly_limit" in changes and changes.get("limits") is None:
-                by.caller.check_limit(changes["hourly_limit"])
+                by.caller.limit_bounds.check_hourly(changes["hourly_limit"])
 
         def check_result(key: Key) -> None:
             by.caller.check_bounds(Bounds.of(key))
             if "limits" in changes or "hourly_limit" in changes:
-                by.caller.check_limits(key.limits)
+                by.caller.limit_bounds.check(key.limits)
 
         return await management.patch(id, patch, by, check, check_result)
 

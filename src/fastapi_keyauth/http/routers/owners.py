@@ -7,9 +7,10 @@ from fastapi import APIRouter, Body, Depends, Request, Security
 from fastapi.security import SecurityScopes
 from pydantic import BaseModel, ConfigDict, Field
 
+from fastapi_keyauth.domain.fields import OwnerFields
 from fastapi_keyauth.domain.owners import Erasure, Owner
 from fastapi_keyauth.domain.principals import ADMIN, KEYS_READ, KEYS_WRITE, KeyPrincipal, SessionPrincipal
-from fastapi_keyauth.domain.validation import OwnerFields, Reason
+from fastapi_keyauth.domain.validation import Reason
 from fastapi_keyauth.http.dependencies import RequireKey, RequireManager, RequireSession
 from fastapi_keyauth.http.routers.callers import Callers, Principal, RequestAuthority
 from fastapi_keyauth.http.routers.schemas import LimitStateOut, Moment

@@ -6,17 +6,16 @@ in the call.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import hiredis
 from redis.asyncio.connection import AbstractConnection
 
 from fastapi_keyauth.concurrency.stall_tolerant_timeout import StallTolerantTimer
 from fastapi_keyauth.errors import LimiterUnavailable
 from fastapi_keyauth.limiter.redis.errors import unavailable
+from fastapi_keyauth.limiter.redis.link import Done, Link
 from fastapi_keyauth.settings.redis_urls import Address
 
 IDLE_AFTER_S = 2.0
@@ -25,13 +24,8 @@ the first call over one gets a part of the time only, so that enough is left for
 IDLE_SHARE = 0.5
 """The part of the time that the first call over an idle connection gets."""
 
-_ASKING: bytes = hiredis.pack_command(("ASKING",))
-_UNFINISHED = object()
-
 Pack = Callable[[], bytes]
 """Returns a packed command. Called once the connection is established, immediately before the command is sent."""
-Done = Callable[[Any], None]
-"""Called with what the server answered, a ``hiredis.ReplyError`` included, or with a ``LimiterUnavailable``."""
 
 
 class ConnectionLost(LimiterUnavailable):
@@ -61,7 +55,7 @@ class Connection:
     def __init__(self, create_connection: Callable[[], AbstractConnection], timeout_s: float) -> None:
         self._create_connection = create_connection
         self._timeout_s = timeout_s
-        self._link: _Link | None = None
+        self._link: Link | None = None
         self._opening: asyncio.Task[None] | None = None
         self._unsent: list[tuple[Pack, Done, bool]] = []
         self._timer: StallTolerantTimer | None = None
@@ -139,7 +133,7 @@ class Connection:
         self._timer.start(seconds)
 
     def _send(
-        self, link: "_Link", pack: Pack, done: Done, timeout_s: float | None, is_alone: bool, is_asking: bool
+        self, link: Link, pack: Pack, done: Done, timeout_s: float | None, is_alone: bool, is_asking: bool
     ) -> None:
         try:
             packed = pack()
@@ -162,7 +156,7 @@ class Connection:
             reason = unavailable(error).args
             self._end_connecting(lambda: ConnectionLost(*reason))
         else:
-            self._link = link = _Link(self, connection)
+            self._link = link = Link(connection, self._received, self._drop)
             self._opening = None
             unsent, self._unsent = self._unsent, []
             for pack, done, is_asking in unsent:
@@ -201,7 +195,7 @@ class Connection:
             self._opening = None
             self._fail_unsent(lambda: LimiterUnavailable("TimeoutError"))
 
-    def _drop(self, link: "_Link", error: Exception) -> None:
+    def _drop(self, link: Link, error: Exception) -> None:
         """Give up a connection. An error that is not a ``LimiterUnavailable`` means that it is lost."""
         if link is not self._link:
             return
@@ -217,7 +211,7 @@ class Connection:
             done(failed)
         self._idle.set()
 
-    def _received(self, link: "_Link") -> None:
+    def _received(self, link: Link) -> None:
         """Note that an answer came over the link."""
         if link is not self._link:
             return
@@ -226,100 +220,6 @@ class Connection:
         else:
             self._timer_stop()
             self._idle.set()
-
-
-class _Link(asyncio.Protocol):
-    """One transport of a ``Connection``, from its connecting to its loss.
-
-    Attributes:
-        address: Host and port.
-        has_answered: Whether the server has ever answered over it.
-        is_doubtful: Whether the calls that wait were sent after it was idle, so that it may be forgotten.
-    """
-
-    def __init__(self, owner: Connection, connection: Any) -> None:
-        host = getattr(connection, "host", None)
-        self.address: Address | None = None if host is None else (host, connection.port)
-        self.has_answered = False
-        self.is_doubtful = False
-        self._owner = owner
-        self._loop = asyncio.get_running_loop()
-        self._answered_at = self._loop.time()
-        self._reader = hiredis.Reader(encoding="utf-8", notEnoughData=_UNFINISHED)
-        self._waiting: deque[Done | None] = deque()
-        """Callbacks of the calls that were written; None for an answer that is ignored."""
-        self._unwritten: list[tuple[bytes, Done | None]] = []
-        # redis-py does not expose its transport. It then considers itself disconnected. The writer is kept, since it
-        # would close the transport when it is deleted.
-        self._writer: asyncio.StreamWriter = connection._writer
-        connection._writer = connection._reader = None
-        self._transport = self._writer.transport
-        self._transport.set_protocol(self)
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether calls wait for their answers."""
-        return bool(self._waiting) or bool(self._unwritten)
-
-    def idle_s(self) -> float:
-        """Return the seconds since the last answer."""
-        return self._loop.time() - self._answered_at
-
-    def send(self, packed: bytes, done: Done, is_alone: bool, is_asking: bool) -> None:
-        """Write a packed command, or have it written at the end of this turn of the event loop."""
-        if is_alone and not self._unwritten:
-            self._waiting.append(done)
-            self._transport.write(packed)
-            return
-        if not self._unwritten:
-            self._loop.call_soon(self._flush)
-        if is_asking:
-            self._unwritten.append((_ASKING, None))
-        self._unwritten.append((packed, done))
-
-    def abort(self) -> list[Done]:
-        """Close the transport, and ignore whatever still comes. Return the callbacks of all calls that wait."""
-        self._transport.abort()
-        waiting = [*self._waiting, *(done for _, done in self._unwritten)]
-        self._waiting.clear()
-        self._unwritten.clear()
-        return [done for done in waiting if done is not None]
-
-    def _flush(self) -> None:
-        unwritten, self._unwritten = self._unwritten, []
-        if unwritten:
-            self._waiting.extend([done for _, done in unwritten])
-            self._transport.write(b"".join([packed for packed, _ in unwritten]))
-
-    def data_received(self, data: bytes) -> None:
-        """Hand out answers. Called by the event loop."""
-        reader = self._reader
-        try:
-            reader.feed(data)
-            answers = []
-            while (answer := reader.gets()) is not _UNFINISHED:
-                answers.append(answer)
-            left = len(self._waiting) - len(answers)
-            if left < 0 or (left == 0 and reader.has_data()):
-                # Before any is handed out: a callback may send a call, which the next answer would be taken for.
-                raise hiredis.ProtocolError("an answer to no question")
-        except (hiredis.HiredisError, UnicodeError) as error:
-            self._owner._drop(self, unavailable(error))  # it speaks another protocol: another call is useless
-            return
-        if not answers:
-            return
-        self.has_answered = True
-        self.is_doubtful = False
-        self._answered_at = self._loop.time()
-        answered = [self._waiting.popleft() for _ in answers]
-        self._owner._received(self)
-        for done, answer in zip(answered, answers, strict=True):
-            if done is not None:
-                done(answer)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        """Report the loss. Called by the event loop."""
-        self._owner._drop(self, error or ConnectionError("closed by the server"))
 
 
 def settle_future(future: "asyncio.Future[Any]", outcome: Any) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 import hiredis
 
 from fastapi_keyauth.concurrency.stall_tolerant_timeout import stall_tolerant_timeout
-from fastapi_keyauth.limiter.redis.connection import Connection, ConnectionLost, Done, settle_future
+from fastapi_keyauth.limiter.redis.connection import Connection, ConnectionLost, settle_future
 from fastapi_keyauth.limiter.redis.errors import unavailable
+from fastapi_keyauth.limiter.redis.link import Done
 
 MIN_TIMEOUT_S = 0.2
 """Minimum number of seconds for a call, however long its questions have waited: a slow call before it must not cause an
