@@ -94,8 +94,7 @@ class KeyAuth:
         self.optional_key = dependencies.OptionalKey(handler, settings.header_name)
         manager = dependencies.RequireManager(handler, settings.header_name)
         self._dashboard = DashboardOptions() if dashboard is None else dashboard
-        requirements = (self.require_key, self.require_session, manager)
-        self._router_parts = (parts.management, parts.queries, parts.owners, settings, *requirements, parts.callers)
+        self._manager = manager
         self._installations = Installations(self, handler, settings, parts.in_flight)
         self._lifecycle = Lifecycle(parts, settings, self._installations.check)
 
@@ -105,12 +104,19 @@ class KeyAuth:
     @cached_property
     def keys_router(self) -> APIRouter:
         """The management routes; mount them with ``app.include_router(auth.keys_router, prefix="/api-keys")``."""
-        return build_keys_router(*self._router_parts)
+        parts = self._parts
+        requirements = (self.require_key, self.require_session, self._manager)
+        return build_keys_router(
+            parts.management, parts.queries, parts.owners, self.settings, *requirements, parts.callers
+        )
 
     @cached_property
     def dashboard_router(self) -> APIRouter:
         """The key page; mount it with ``app.include_router(auth.dashboard_router, prefix="/settings/api-keys")``."""
-        return build_dashboard_router(self._dashboard, *self._router_parts)
+        parts = self._parts
+        return build_dashboard_router(
+            self._dashboard, self.keys_router, parts.queries, parts.owners, self.settings, self._manager, parts.callers
+        )
 
     def build_leaks_router(self, *, find_keys: FindKeys = fetch_github_keys, revoke: bool = True) -> APIRouter:
         """Build a router with one route, ``POST ""``: the webhook for secret scanners, in GitHub's format.

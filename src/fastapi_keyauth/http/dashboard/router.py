@@ -7,7 +7,7 @@ own below ``data/keys``, so it works wherever ``keys_router`` is mounted, or if 
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response, Security
+from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
 from fastapi.security import SecurityScopes
 from pydantic import BaseModel, Field, StringConstraints
 
@@ -18,13 +18,11 @@ from fastapi_keyauth.domain.tokens import ID_LENGTH
 from fastapi_keyauth.domain.units import REQUESTS
 from fastapi_keyauth.http.dashboard.options import DashboardOptions
 from fastapi_keyauth.http.dashboard.page import Page
-from fastapi_keyauth.http.dependencies import RequireKey, RequireManager, RequireSession
+from fastapi_keyauth.http.dependencies import RequireManager
 from fastapi_keyauth.http.paths import path_in_app
-from fastapi_keyauth.http.routers.callers import Callers, Principal
-from fastapi_keyauth.http.routers.keys import build_keys_router
+from fastapi_keyauth.http.routers.callers import Callers, RequestAuthority
 from fastapi_keyauth.http.routers.schemas import LimitOut, LimitStateOut, Moment
 from fastapi_keyauth.http.routers.strict_json_route import strict_json_route
-from fastapi_keyauth.keys.management import KeyManagement
 from fastapi_keyauth.keys.owners import Owners
 from fastapi_keyauth.keys.queries import KeyQueries
 from fastapi_keyauth.settings.settings import KeyAuthSettings
@@ -83,12 +81,10 @@ class UsageOfKeysOut(BaseModel):
 
 def build_dashboard_router(
     options: DashboardOptions,
-    management: KeyManagement,
+    keys_router: APIRouter,
     queries: KeyQueries,
     owners: Owners,
     settings: KeyAuthSettings,
-    require_key: RequireKey,
-    require_session: RequireSession,
     manager: RequireManager,
     callers: Callers,
 ) -> APIRouter:
@@ -112,9 +108,6 @@ def build_dashboard_router(
         return found
 
     router.include_router(_build_data_router(queries, owners, settings, manager, callers), prefix="/data")
-    keys_router = build_keys_router(
-        management, queries, owners, settings, require_key, require_session, manager, callers
-    )
     router.include_router(keys_router, prefix="/data/keys")
     return router
 
@@ -125,9 +118,9 @@ def _build_data_router(
     """Build the routes that only the page needs, for the callers of the management routes and with their view."""
 
     async def find_reader(
-        principal: Annotated[Principal, Security(manager, scopes=[KEYS_READ])], request: Request
+        by: Annotated[RequestAuthority, Depends(callers.having(KEYS_READ, manager))],
     ) -> Caller:
-        return (await callers.find(principal, request)).caller
+        return by.caller
 
     async def authenticate(request: Request) -> object:
         return await manager(request, SecurityScopes([KEYS_READ]))

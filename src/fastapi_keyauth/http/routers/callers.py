@@ -1,8 +1,11 @@
+# Annotations stay real objects in this module: FastAPI reads them.
 """Callers of management routes, which are checked again in the transaction of a change."""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
+from typing import Annotated
 
+from fastapi import Request, Security
 from starlette.requests import HTTPConnection
 
 from fastapi_keyauth.auth.authenticator import Authenticator
@@ -14,6 +17,7 @@ from fastapi_keyauth.domain.permissions import Caller
 from fastapi_keyauth.domain.principals import ADMIN, KEYS_WRITE, KeyPrincipal, SessionPrincipal
 from fastapi_keyauth.domain.tokens import hash_session_token
 from fastapi_keyauth.errors import InsufficientScope, InvalidSession, RevokedApiKey
+from fastapi_keyauth.http.dependencies import RequireManager
 from fastapi_keyauth.store.callers import CallerRows
 
 Principal = KeyPrincipal | SessionPrincipal
@@ -57,6 +61,23 @@ class Callers:
         context = self.get_context(connection)
         caller = await self.describe(principal, context.key)
         return RequestAuthority(self, connection, context, caller)
+
+    def having(
+        self, scope: str, manager: RequireManager
+    ) -> Callable[[Principal, Request], Awaitable["RequestAuthority"]]:
+        """Return a dependency on the authority of a caller that holds a scope.
+
+        Args:
+            scope: The scope that a calling key must hold.
+            manager: Authenticates the caller.
+        """
+
+        async def find(
+            principal: Annotated[Principal, Security(manager, scopes=[scope])], request: Request
+        ) -> RequestAuthority:
+            return await self.find(principal, request)
+
+        return find
 
     async def describe(self, principal: Principal, key: KeySnapshot | None) -> Caller:
         """Return the caller that a principal is, as the application sees it now."""

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Body, Depends, Query, Request, Response, Security
+from fastapi import APIRouter, Body, Depends, Query, Request, Response
 from fastapi.security import SecurityScopes
 
 from fastapi_keyauth.domain.bounds import Bounds
@@ -15,7 +15,7 @@ from fastapi_keyauth.domain.pagination import MAX_PAGE, MAX_UNUSED_DAYS, MAX_USA
 from fastapi_keyauth.domain.principals import KEYS_READ, KEYS_WRITE, KeyPrincipal
 from fastapi_keyauth.domain.validation import OwnerId, Reason
 from fastapi_keyauth.http.dependencies import RequireKey, RequireManager, RequireSession
-from fastapi_keyauth.http.routers.callers import Callers, Principal, RequestAuthority
+from fastapi_keyauth.http.routers.callers import Callers, RequestAuthority
 from fastapi_keyauth.http.routers.owners import build_owners_router
 from fastapi_keyauth.http.routers.schemas import (
     CreatedKeyOut,
@@ -60,16 +60,6 @@ def build_keys_router(
     Each route authenticates, checks the caller's permissions (``domain/permissions.py``) and reads or changes keys.
     """
 
-    async def find_reader(
-        principal: Annotated[Principal, Security(manager, scopes=[KEYS_READ])], request: Request
-    ) -> RequestAuthority:
-        return await callers.find(principal, request)
-
-    async def find_writer(
-        principal: Annotated[Principal, Security(manager, scopes=[KEYS_WRITE])], request: Request
-    ) -> RequestAuthority:
-        return await callers.find(principal, request)
-
     async def authenticate(request: Request) -> object:
         if request.method != "GET":
             return await manager(request, SecurityScopes([KEYS_WRITE]))
@@ -78,8 +68,8 @@ def build_keys_router(
             return await require_key(request, SecurityScopes())
         return await manager(request, SecurityScopes([KEYS_READ]))
 
-    reader = Annotated[RequestAuthority, Depends(find_reader)]
-    writer = Annotated[RequestAuthority, Depends(find_writer)]
+    reader = Annotated[RequestAuthority, Depends(callers.having(KEYS_READ, manager))]
+    writer = Annotated[RequestAuthority, Depends(callers.having(KEYS_WRITE, manager))]
     router = APIRouter(route_class=strict_json_route(authenticate), tags=["API keys"])
     # First: `/owners` is not the id of a key.
     router.include_router(build_owners_router(owners, require_key, require_session, manager, callers))

@@ -3,7 +3,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Request, Security
+from fastapi import APIRouter, Body, Depends, Request
 from fastapi.security import SecurityScopes
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,7 +12,7 @@ from fastapi_keyauth.domain.owners import Erasure, Owner
 from fastapi_keyauth.domain.principals import ADMIN, KEYS_READ, KEYS_WRITE, KeyPrincipal, SessionPrincipal
 from fastapi_keyauth.domain.validation import Reason
 from fastapi_keyauth.http.dependencies import RequireKey, RequireManager, RequireSession
-from fastapi_keyauth.http.routers.callers import Callers, Principal, RequestAuthority
+from fastapi_keyauth.http.routers.callers import Callers, RequestAuthority
 from fastapi_keyauth.http.routers.schemas import LimitStateOut, Moment
 from fastapi_keyauth.http.routers.strict_json_route import strict_json_route
 from fastapi_keyauth.keys.owners import Owners
@@ -98,20 +98,9 @@ def build_owners_router(
 
     require_free_key = require_key.at_cost(())
 
-    async def find_reader(
-        principal: Annotated[Principal, Security(manager, scopes=[KEYS_READ])], request: Request
-    ) -> RequestAuthority:
-        return await callers.find(principal, request)
-
-    async def find_writer(
-        principal: Annotated[Principal, Security(manager, scopes=[KEYS_WRITE])], request: Request
-    ) -> RequestAuthority:
-        return await callers.find(principal, request)
-
     async def find_admin(
-        principal: Annotated[Principal, Security(manager, scopes=[ADMIN])], request: Request
+        by: Annotated[RequestAuthority, Depends(callers.having(ADMIN, manager))],
     ) -> RequestAuthority:
-        by = await callers.find(principal, request)
         by.caller.check_admin()
         return by
 
@@ -123,8 +112,8 @@ def build_owners_router(
             return await require_session(request, SecurityScopes())
         return await manager(request, SecurityScopes([KEYS_READ if request.method == "GET" else KEYS_WRITE]))
 
-    reader = Annotated[RequestAuthority, Depends(find_reader)]
-    writer = Annotated[RequestAuthority, Depends(find_writer)]
+    reader = Annotated[RequestAuthority, Depends(callers.having(KEYS_READ, manager))]
+    writer = Annotated[RequestAuthority, Depends(callers.having(KEYS_WRITE, manager))]
     admin = Annotated[RequestAuthority, Depends(find_admin)]
     why = Annotated[ReasonIn | None, Body()]
     router = APIRouter(route_class=strict_json_route(authenticate), tags=["API keys"])
