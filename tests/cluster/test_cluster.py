@@ -19,7 +19,7 @@ from fastapi_keyauth import CreatedKey, KeyAuth, LimiterUnavailable, SetupError
 from fastapi_keyauth.limiter import ClusterLimiter, Verdict
 from fastapi_keyauth.limiter import failover as outage
 from fastapi_keyauth.limiter.protocol import Policy
-from fastapi_keyauth.limiter.redis.base import owner_tag
+from fastapi_keyauth.limiter.redis.encoding import owner_tag
 from tests.helpers.acl import service_commands
 from tests.helpers.cluster_stage import HANGS_S, loaded, outcome, until, worker
 from tests.helpers.groups import HASTY_MS, Cluster

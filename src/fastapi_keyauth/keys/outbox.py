@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from fastapi_keyauth.concurrency.log_throttle import LogThrottle
 from fastapi_keyauth.errors import ChangePending, LimiterUnavailable, StoreUnavailable
 from fastapi_keyauth.limiter import Limiter
-from fastapi_keyauth.limiter.redis.base import Unsettled
+from fastapi_keyauth.limiter.protocol import Unsettled
 from fastapi_keyauth.store import PendingChangeStore
 
 logger = logging.getLogger("fastapi_keyauth")

@@ -7,8 +7,8 @@ from typing_extensions import override
 from fastapi_keyauth.concurrency.circuit_breaker import CircuitBreaker
 from fastapi_keyauth.errors import LimiterUnavailable, SetupError
 from fastapi_keyauth.limiter.memory import MemoryLimiter
-from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Limiter
-from fastapi_keyauth.limiter.redis.base import RedisLimiterBase, Unsettled
+from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Limiter, Unsettled
+from fastapi_keyauth.limiter.redis.base import RedisLimiterBase
 from fastapi_keyauth.limiter.redis.errors import is_rejection
 from fastapi_keyauth.settings.checks import CheckWarning
 from fastapi_keyauth.telemetry.observer import Observer

@@ -6,11 +6,16 @@ from enum import IntEnum
 from typing import NamedTuple, Protocol
 
 from fastapi_keyauth.domain.limit_sets import NO_LIMITS, Cost, LimitSet
+from fastapi_keyauth.errors import LimiterUnavailable
 from fastapi_keyauth.settings.checks import CheckWarning
 from fastapi_keyauth.settings.settings import KeyAuthSettings
 
 SETTLED_S = 60
 """Seconds for which a settled charge is stored: a retry of its charge that arrives late must charge nothing."""
+
+
+class Unsettled(LimiterUnavailable):
+    """A change is stored, but its server may be about to be replaced. Not an outage: checks are still answered."""
 
 
 class Verdict(IntEnum):

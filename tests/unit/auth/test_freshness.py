@@ -11,7 +11,7 @@ from fastapi_keyauth.domain.principals import KeyPrincipal
 from fastapi_keyauth.errors import ChangePending, DisabledApiKey, ExpiredApiKey, HasherUnavailable, StoreUnavailable
 from fastapi_keyauth.keys import outbox
 from fastapi_keyauth.limiter import FailoverLimiter, SingleNodeLimiter
-from fastapi_keyauth.limiter.redis.base import Unsettled
+from fastapi_keyauth.limiter.protocol import Unsettled
 from tests.helpers.keys import CountedCalls, Gate, authenticate, make_key, store_of
 
 MakeAuth = Callable[..., KeyAuth]

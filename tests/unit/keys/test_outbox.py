@@ -9,7 +9,7 @@ import pytest
 from fastapi_keyauth.errors import ChangePending, LimiterUnavailable, StoreUnavailable
 from fastapi_keyauth.keys import outbox
 from fastapi_keyauth.keys.outbox import Outbox
-from fastapi_keyauth.limiter.redis.base import Unsettled
+from fastapi_keyauth.limiter.protocol import Unsettled
 
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
 KEY = ("key1", "ada")

@@ -1,26 +1,24 @@
 """Base of the limiters on Redis: key names, script arguments, replies, generations and recent blocks."""
 
-import base64
-import hashlib
 import itertools
 import math
 import secrets
 import time
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
-from functools import lru_cache
 from typing import Any, ClassVar
 
 from redis.asyncio import Redis
 from typing_extensions import override
 
 from fastapi_keyauth.concurrency.bounded_dict import BoundedDict
-from fastapi_keyauth.domain.limit_sets import ONE_REQUEST, Cost, LimitSet
+from fastapi_keyauth.domain.limit_sets import ONE_REQUEST
 from fastapi_keyauth.errors import LimiterUnavailable, SetupError
 from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Limiter, Policy, Verdict, ceil_s
 from fastapi_keyauth.limiter.redis.batcher import Answered
 from fastapi_keyauth.limiter.redis.blocks import RedisBlocks
 from fastapi_keyauth.limiter.redis.clients import ClientFactory
+from fastapi_keyauth.limiter.redis.encoding import encode_limits, owner_tag
 from fastapi_keyauth.limiter.redis.scripts import ScriptArgs
 from fastapi_keyauth.limiter.redis.server_info import ServerInfo
 from fastapi_keyauth.settings.redis_urls import RedisUrl, parse_redis_url
@@ -39,27 +37,6 @@ MAX_GENERATIONS = 500
 """Maximum number of keys in one question about generations, so that Redis has others wait for a millisecond at most."""
 _MAX_KNOWN_BLOCKS = 10_000
 _VERDICTS = tuple(Verdict)
-
-
-@lru_cache(maxsize=4096)
-def encode_limits(limits: LimitSet, cost: Cost) -> str:
-    """Return limits and costs as ``lua/take.lua`` reads them. Cached, since most keys have equal limits."""
-    parts = []
-    for position, (limit, units) in enumerate(zip(limits.all, limits.costs(cost), strict=True)):
-        kind = "s" if limit.is_sliding else "f"
-        kind = kind if position < len(limits.key) else kind.upper()
-        parts.append(f"{limit.counter_id} {limit.limit} {limit.window_ms} {units} {kind};")
-    return "".join(parts)
-
-
-@lru_cache(maxsize=4096)
-def owner_tag(owner_id: str) -> str:
-    """Return the name of an owner in Redis: short, and without characters that have a meaning in key names."""
-    return base64.urlsafe_b64encode(hashlib.blake2b(owner_id.encode(), digest_size=12).digest()).decode()
-
-
-class Unsettled(LimiterUnavailable):
-    """A change is stored, but its server may be about to be replaced. Not an outage: checks are still answered."""
 
 
 class RedisLimiterBase(Limiter):

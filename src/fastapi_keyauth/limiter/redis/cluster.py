@@ -12,7 +12,8 @@ from typing_extensions import override
 from fastapi_keyauth.concurrency.stall_tolerant_timeout import stall_tolerant_timeout
 from fastapi_keyauth.errors import LimiterUnavailable
 from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Verdict, ceil_s
-from fastapi_keyauth.limiter.redis.base import RedisLimiterBase, owner_tag
+from fastapi_keyauth.limiter.redis.base import RedisLimiterBase
+from fastapi_keyauth.limiter.redis.encoding import owner_tag
 from fastapi_keyauth.limiter.redis.errors import unavailable
 from fastapi_keyauth.limiter.redis.scripts import LuaScript, ScriptArgs
 from fastapi_keyauth.limiter.redis.server_info import ServerInfo, check_server, read_server_info

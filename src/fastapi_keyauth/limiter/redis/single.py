@@ -13,8 +13,8 @@ from fastapi_keyauth.domain.limit_sets import ONE_REQUEST, limit_set
 from fastapi_keyauth.domain.limits import hour_limit
 from fastapi_keyauth.domain.units import MAX_UNITS
 from fastapi_keyauth.errors import LimiterUnavailable
-from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Verdict
-from fastapi_keyauth.limiter.redis.base import RedisLimiterBase, Unsettled
+from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Unsettled, Verdict
+from fastapi_keyauth.limiter.redis.base import RedisLimiterBase
 from fastapi_keyauth.limiter.redis.batcher import Batcher, Resolve
 from fastapi_keyauth.limiter.redis.clients import ClientFactory
 from fastapi_keyauth.limiter.redis.connection import Connection
