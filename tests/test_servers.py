@@ -73,7 +73,7 @@ def test_stack_gives_settings_for_its_limiter(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("starter", ["start_valkey", "start_redis6"])
-def test_redis_freezes_thaws_dies_and_comes_back_empty(request: pytest.FixtureRequest, starter: str) -> None:
+def test_redis_hangs_resumes_and_restarts_empty_after_a_kill(request: pytest.FixtureRequest, starter: str) -> None:
     server: Server = request.getfixturevalue(starter)()
     with redis.Redis.from_url(server.url) as client:
         client.set("name", "value")
@@ -87,7 +87,7 @@ def test_redis_freezes_thaws_dies_and_comes_back_empty(request: pytest.FixtureRe
         assert client.get("name") is None
 
 
-async def test_postgres_dies_and_comes_back_with_its_data(start_postgres: Callable[..., Server]) -> None:
+async def test_postgres_restarts_with_its_data_after_a_kill(start_postgres: Callable[..., Server]) -> None:
     server = start_postgres()
     url = server.url.replace("postgresql+asyncpg", "postgresql")
     connection = await asyncpg.connect(url)
@@ -127,6 +127,6 @@ def test_workers_all_answer_and_all_end(start_workers: Callable[..., Workers]) -
     assert not [child for child in children if is_alive(child)]
 
 
-def test_workers_that_cannot_start_say_why(start_workers: Callable[..., Workers]) -> None:
+def test_workers_that_cannot_start_report_the_reason(start_workers: Callable[..., Workers]) -> None:
     with pytest.raises(RuntimeError, match="no_such_attribute"):
         start_workers("tests.test_servers:no_such_attribute", workers=1)

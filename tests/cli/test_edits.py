@@ -40,7 +40,7 @@ def test_every_field_can_be_changed_and_a_list_is_replaced() -> None:
     assert abs(in_a_day - datetime.now(UTC) - timedelta(days=1)) < timedelta(minutes=5)
 
 
-def test_a_bound_can_be_taken_off_again() -> None:
+def test_a_restriction_can_be_removed() -> None:
     options = "--hourly-limit 7 --origin https://a.example --ip 10.0.0.0/8 --expires-in 30d"
     _, id = make("n", *options.split())
     changed = read("keys", "update", id, "--default-limit", "--any-origin", "--any-ip", "--never-expires")
@@ -63,7 +63,7 @@ def test_a_bound_can_be_taken_off_again() -> None:
     ],
     ids=" ".join,
 )
-def test_a_change_that_cannot_be_right_ends_with_2_and_changes_nothing(options: list[str]) -> None:
+def test_an_invalid_change_exits_with_2_and_changes_nothing(options: list[str]) -> None:
     _, id = make("n", "--hourly-limit", "3")
     before = read("keys", "show", id)
     assert keyauth("keys", "update", id, *options, code=2).stderr
@@ -99,7 +99,7 @@ def test_the_history_names_the_user_and_the_reason() -> None:
     assert read("keys", "list", "--created-by", "code")["items"] == []
 
 
-def test_enabling_says_what_else_keeps_a_key_from_working(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_enabling_reports_other_reasons_why_a_key_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     _, id = make("n", "--expires-in", "30d")
     keyauth("keys", "disable", id)
     later = datetime.now(UTC) + timedelta(days=31)
@@ -111,7 +111,7 @@ def test_an_empty_answer_names_the_database_so_that_a_wrong_folder_is_seen() -> 
     assert "sqlite+aiosqlite:///./keyauth.db" in keyauth("keys", "list").stderr
 
 
-def test_an_overlap_that_is_too_long_is_said_in_the_words_of_the_option() -> None:
+def test_an_overlap_that_is_too_long_is_reported_in_the_units_of_the_option() -> None:
     _, id = make()
     refused = keyauth("keys", "rotate", id, "--overlap", "8d", code=2)
     assert "--overlap" in refused.stderr

@@ -21,7 +21,7 @@ from tests.helpers.cli import keyauth, make, read, with_auth
 from tests.helpers.keys import authenticate
 
 
-def test_a_new_token_stands_alone_on_stdout_and_nowhere_else() -> None:
+def test_a_new_token_is_printed_on_stdout_only() -> None:
     result = keyauth("keys", "create", "--owner", "ada", "--name", "prod-api-server", "--expires-in", "30d")
     token = result.stdout.removesuffix("\n")
     assert TOKEN_PATTERN.fullmatch(token)
@@ -75,7 +75,7 @@ def test_every_field_of_a_key_can_be_given() -> None:
     ],
     ids=" ".join,
 )
-def test_what_cannot_be_right_ends_with_2_and_a_sentence(options: list[str]) -> None:
+def test_invalid_options_exit_with_2_and_a_sentence(options: list[str]) -> None:
     result = keyauth("keys", "create", "--owner", "ada", "--name", "n", *options, code=2)
     assert result.stdout == ""
     assert result.stderr
@@ -112,7 +112,7 @@ def test_lists_are_narrowed_down_and_turned_page_by_page() -> None:
     assert "No matching keys" in keyauth("keys", "list", "--owner", "nobody").stderr
 
 
-def test_names_are_shown_whole_and_as_they_are() -> None:
+def test_names_are_shown_complete_and_unchanged() -> None:
     name = "[bold red]:boom:[/] " + "x" * 80
     _, id = make(name)
     for command in (["list"], ["show", id]):
@@ -131,7 +131,7 @@ def test_metadata_of_an_owner_does_not_control_the_terminal() -> None:
     assert r"x\nstatus  active\u202e" in shown
 
 
-def test_a_key_is_found_by_its_hint_and_a_whole_token_is_not_taken() -> None:
+def test_a_key_is_found_by_its_hint_and_a_whole_token_is_rejected() -> None:
     token, id = make()
     assert read("keys", "show", f"ka_live_{id}_…{token[-4:]}")["id"] == id
     refused = keyauth("keys", "show", token, code=2)
@@ -158,7 +158,7 @@ def test_a_rotation_prints_the_new_token_and_keeps_the_old_one_for_a_while() -> 
     keyauth("keys", "rotate", id, "--overlap", "8d", code=2)
 
 
-def test_revoking_is_for_good_and_a_second_time_changes_nothing() -> None:
+def test_revoking_is_permanent_and_repeating_it_changes_nothing() -> None:
     _, id = make()
     keyauth("keys", "revoke", id)
     first = read("keys", "revoke", id)
@@ -177,7 +177,7 @@ def test_usage_is_shown_hour_by_hour() -> None:
     assert "█" in keyauth("keys", "usage", id).stdout
 
 
-def test_a_terminal_is_asked_before_a_key_is_revoked() -> None:
+def test_revoking_on_a_terminal_requires_confirmation() -> None:
     """A real process on a real terminal: it asks, and 'n' leaves the key as it was."""
     _, id = make("prod-api-server")
     controller, terminal = pty.openpty()
@@ -202,7 +202,7 @@ def test_a_terminal_is_asked_before_a_key_is_revoked() -> None:
     assert read("keys", "show", id)["status"] == "active"
 
 
-def test_keys_come_out_of_a_file_or_none_do() -> None:
+def test_all_keys_of_a_file_are_imported_or_none() -> None:
     token = "old-" + "x" * 20
     good = f"ada,one,{hashlib.sha256(token.encode()).hexdigest()}\n"
     Path("keys.csv").write_text(f"owner_id,name,hash\n{good}ada,,{'0' * 64}\nada,n,{token}\n")

@@ -45,7 +45,7 @@ FOREIGN = format_token("acme", "test", "0123456789ab", "s" * 43)
     ],
     ids=["ours", "another prefix", "a wrong character", "cut off", "mistyped", "a session", "in quotes", "nothing"],
 )
-def test_a_token_is_looked_at_offline(token: str, code: int, expected: dict[str, Any] | None) -> None:
+def test_a_token_is_inspected_offline(token: str, code: int, expected: dict[str, Any] | None) -> None:
     result = keyauth("token", "inspect", "--json", given=token + "\n", code=code)
     for output in (result.output, keyauth("token", "inspect", given=token, code=code).output):
         assert "sss" not in output
@@ -55,7 +55,7 @@ def test_a_token_is_looked_at_offline(token: str, code: int, expected: dict[str,
     assert not Path("keyauth.db").exists()
 
 
-def test_a_token_as_an_argument_is_taken_with_a_warning() -> None:
+def test_a_token_as_an_argument_is_accepted_with_a_warning() -> None:
     result = keyauth("token", "inspect", GOOD)
     assert "standard input" in result.stderr
     assert "0123456789ab" in result.stdout
@@ -78,6 +78,6 @@ def test_blocks_are_listed_and_lifted(redis_url: str) -> None:
         keyauth("blocks", "clear", *wrong, code=2)
 
 
-def test_without_redis_it_says_that_no_block_can_be_seen() -> None:
+def test_without_redis_blocks_cannot_be_listed() -> None:
     for command in (["list"], ["clear", "192.0.2.1"]):
         assert "redis_url" in keyauth("blocks", *command, code=1).stderr

@@ -44,7 +44,7 @@ def test_the_script_of_the_package_is_this_command() -> None:
     assert EntryPoint("keyauth", scripts["keyauth"], "console_scripts").load() is main
 
 
-def test_without_its_extra_it_says_what_to_install(
+def test_without_its_extra_the_command_names_the_extra_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from fastapi_keyauth.cli import main
@@ -72,7 +72,7 @@ def test_tables_that_are_behind_are_noticed_and_upgraded() -> None:
     assert [key["name"] for key in read("keys", "list")["items"]] == ["old"]
 
 
-def test_a_sound_set_up_is_found_sound(redis_url: str) -> None:
+def test_a_correct_setup_passes_the_check(redis_url: str) -> None:
     make()
     report = read("check")
     assert report["ok"] is True
@@ -85,7 +85,7 @@ def test_a_sound_set_up_is_found_sound(redis_url: str) -> None:
     assert PASSWORD not in keyauth("check").output
 
 
-def test_what_is_dangerous_or_broken_is_named(
+def test_risky_and_broken_settings_are_named(
     start_valkey: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(
@@ -205,7 +205,7 @@ def test_workers_learn_of_a_change_immediately(redis_url: str) -> None:
     with_auth(work)
 
 
-def test_workers_hear_of_a_change_by_a_command_without_redis(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_learn_of_a_change_by_a_command_without_redis(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     token, id = make()
 
     async def work(worker: KeyAuth) -> None:

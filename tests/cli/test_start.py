@@ -177,7 +177,7 @@ def test_an_import_counts_each_key_once_in_each_phase(monkeypatch: pytest.Monkey
     ],
     ids=["before writing", "while writing"],
 )
-def test_an_interrupted_import_says_what_it_wrote(
+def test_an_interrupted_import_reports_what_it_wrote(
     monkeypatch: pytest.MonkeyPatch, method: str, says: str, written: int
 ) -> None:
     _write_records(2)

@@ -96,7 +96,7 @@ async def test_without_trusted_proxies_the_peer_is_the_address(open_scene: OpenS
         assert code_of(answer) == "address_not_allowed"
 
 
-async def test_a_block_behind_a_proxy_meets_one_client_only(open_scene: OpenScene) -> None:
+async def test_a_block_behind_a_proxy_affects_only_one_client(open_scene: OpenScene) -> None:
     async with open_scene(trusted_proxies=TRUSTED, block_after_failures=2) as scene:
         key = await scene.key()
 
@@ -115,7 +115,7 @@ async def test_a_block_behind_a_proxy_meets_one_client_only(open_scene: OpenScen
         assert code_of(direct) == "address_blocked"
 
 
-async def test_a_client_cannot_dodge_its_count_by_writing_entries(open_scene: OpenScene) -> None:
+async def test_a_client_cannot_evade_its_count_by_forging_entries(open_scene: OpenScene) -> None:
     async with open_scene(trusted_proxies=TRUSTED, block_after_failures=3) as scene:
         for number in range(3):
             await scene.get(

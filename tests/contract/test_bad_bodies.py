@@ -109,7 +109,7 @@ def refuse_constant(name: str) -> Any:
 
 
 @pytest.mark.parametrize(("method", "path"), TARGETS)
-async def test_a_hostile_body_is_answered_soundly(open_scene: OpenScene, method: str, path: str) -> None:
+async def test_a_hostile_body_gets_a_documented_response(open_scene: OpenScene, method: str, path: str) -> None:
     async with open_scene(max_keys_per_owner=1000) as scene:
         session = await scene.session()
         for name, body in HOSTILE_BODIES.items():
@@ -138,7 +138,7 @@ async def test_a_hostile_body_without_a_credential_is_a_401(open_scene: OpenScen
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/xml", "", "multipart/form-data"])
-async def test_an_odd_content_type_is_answered_soundly(open_scene: OpenScene, content_type: str) -> None:
+async def test_an_odd_content_type_gets_a_documented_response(open_scene: OpenScene, content_type: str) -> None:
     async with open_scene() as scene:
         session = await scene.session()
         lines = {"authorization": f"Bearer {session}", "content-type": content_type}
@@ -186,7 +186,7 @@ named_bodies = bodies.map(lambda body: {"name": "n", **body})
 
 @fuzzed(40)
 @given(body=bodies | named_bodies | any_json, scopes=st.sampled_from(["*", "admin"]))
-async def test_any_json_body_is_answered_soundly(patient_scene: Scene, body: Any, scopes: str) -> None:
+async def test_any_json_body_gets_a_documented_response(patient_scene: Scene, body: Any, scopes: str) -> None:
     owner_id = f"hostile-{next(owner_numbers)}"
     key = await patient_scene.key(owner_id=owner_id)
     session = await patient_scene.session(owner_id, [scopes])
@@ -201,7 +201,7 @@ async def test_any_json_body_is_answered_soundly(patient_scene: Scene, body: Any
 
 @fuzzed(30)
 @given(content=st.binary(max_size=200))
-async def test_any_bytes_as_a_body_are_answered_soundly(patient_scene: Scene, content: bytes) -> None:
+async def test_any_bytes_as_a_body_get_a_documented_response(patient_scene: Scene, content: bytes) -> None:
     session = await patient_scene.session("hostile")
     answer = await patient_scene.send("POST", "/api-keys", bearer=session, content=content)
     assert_sound(answer)

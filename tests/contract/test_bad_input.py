@@ -116,7 +116,9 @@ async def test_repeated_headers_never_break_anything(patient_scene: Scene, lines
 
 @relaxed
 @given(origin=raw_values, forwarded=raw_values)
-async def test_any_origin_and_forwarding_meet_an_answer(patient_scene: Scene, origin: bytes, forwarded: bytes) -> None:
+async def test_any_origin_and_forwarding_headers_get_a_response(
+    patient_scene: Scene, origin: bytes, forwarded: bytes
+) -> None:
     lines = [
         (b"origin", origin),
         (b"x-forwarded-for", forwarded),
@@ -132,7 +134,7 @@ async def test_any_origin_and_forwarding_meet_an_answer(patient_scene: Scene, or
 
 @relaxed
 @given(forwarded=st.lists(raw_values, min_size=1, max_size=3))
-async def test_any_forwarding_through_a_trusted_proxy_meets_an_answer(
+async def test_any_forwarding_header_from_a_trusted_proxy_gets_a_response(
     patient_scene: Scene, forwarded: list[bytes]
 ) -> None:
     lines = [(b"api-key", b"wrong"), *((b"x-forwarded-for", value) for value in forwarded)]

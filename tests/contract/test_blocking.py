@@ -38,7 +38,7 @@ async def test_nine_failures_block_no_address(open_scene: OpenScene) -> None:
         assert not await is_blocked(scene)
 
 
-async def test_a_success_forgives_nothing(open_scene: OpenScene) -> None:
+async def test_a_success_does_not_reset_the_count(open_scene: OpenScene) -> None:
     async with open_scene() as scene:
         key = await scene.key()
         await scene.fail(9)
@@ -47,7 +47,7 @@ async def test_a_success_forgives_nothing(open_scene: OpenScene) -> None:
         assert await is_blocked(scene)
 
 
-async def test_every_kind_of_bad_token_counts_alike(open_scene: OpenScene) -> None:
+async def test_every_kind_of_invalid_token_counts_equally(open_scene: OpenScene) -> None:
     async with open_scene(block_after_failures=4) as scene:
         key = await scene.key()
         for token in (NO_TOKEN, forge(), forge(key_id=key.id)):
@@ -57,7 +57,7 @@ async def test_every_kind_of_bad_token_counts_alike(open_scene: OpenScene) -> No
         assert await is_blocked(scene)
 
 
-async def test_bad_sessions_are_no_failed_attempts(open_scene: OpenScene) -> None:
+async def test_invalid_sessions_are_not_failed_attempts(open_scene: OpenScene) -> None:
     async with open_scene(block_after_failures=2) as scene:
         key = await scene.key()
         for _ in range(4):
@@ -161,7 +161,7 @@ async def test_a_block_holds_on_every_route_that_takes_a_key(open_scene: OpenSce
         assert code_of(await scene.get(path, bearer=key.token)) == "address_blocked"
 
 
-async def test_a_block_does_not_meet_sessions_or_open_routes(open_scene: OpenScene) -> None:
+async def test_a_block_does_not_affect_sessions_or_open_routes(open_scene: OpenScene) -> None:
     async with open_scene() as scene:
         session = await scene.session()
         await scene.fail(10)
@@ -180,7 +180,7 @@ async def test_a_blocked_request_uses_no_unit(open_scene: OpenScene) -> None:
         assert [answer.status_code for answer in answers] == [200, 200, 429]
 
 
-async def test_valid_keys_can_be_spared(open_scene: OpenScene) -> None:
+async def test_valid_keys_can_be_exempt_from_blocks(open_scene: OpenScene) -> None:
     async with open_scene(block_spares_valid_keys=True) as scene:
         key = await scene.key(hourly_limit=1)
         await scene.fail(10)

@@ -181,7 +181,7 @@ async def test_a_missing_scope_is_named(open_scene: OpenScene) -> None:
         assert answer.json()["missing_scopes"] == ["keys:read"]
 
 
-async def test_both_429_say_when_to_come_back_and_differ_in_words(open_scene: OpenScene) -> None:
+async def test_both_429_responses_state_when_to_retry_and_differ_in_detail(open_scene: OpenScene) -> None:
     async with open_scene(block_for_s=120, block_after_failures=1) as scene:
         key = await scene.key(hourly_limit=1)
         await scene.spend(key.token)
@@ -212,7 +212,7 @@ async def test_the_realm_is_a_setting(open_scene: OpenScene) -> None:
         assert lines == ['api-key realm="The Acme API"', 'Bearer realm="The Acme API"']
 
 
-async def test_the_host_applications_own_errors_are_left_alone(open_scene: OpenScene) -> None:
+async def test_errors_of_the_host_application_stay_unchanged(open_scene: OpenScene) -> None:
     async with open_scene() as scene:
         key = await scene.key()
         teapot = await scene.get("/teapot", token=key.token)

@@ -180,7 +180,7 @@ async def test_no_worker_admits_a_request_that_began_after_its_owner_was_suspend
         assert outcomes(admitted) == fleet.everywhere(ADMITTED)
 
 
-async def test_scope_that_was_taken_away_is_missing_at_every_worker(fleet: Fleet, owner: Owner) -> None:
+async def test_removed_scope_is_missing_at_every_worker(fleet: Fleet, owner: Owner) -> None:
     for turn in range(turns(12, 5)):
         key = await owner.make_key(turn, ["items:read", "items:write"])
         async with fleet.load(turn, "/items", key["token"]) as answers:

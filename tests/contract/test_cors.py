@@ -157,7 +157,7 @@ async def test_a_preflight_follows_a_change_to_a_keys_list(open_scene: OpenScene
         await until(shop_is_not_allowed, FOLLOWS_WITHIN_S + 1)
 
 
-async def test_a_preflight_counts_nothing_and_meets_no_block(open_scene: OpenScene) -> None:
+async def test_a_preflight_is_not_counted_and_not_blocked(open_scene: OpenScene) -> None:
     async with open_scene(allowed_origins=[SITE], block_after_failures=2) as scene:
         key = await scene.key(hourly_limit=1)
         for _ in range(5):
@@ -170,7 +170,7 @@ async def test_a_preflight_counts_nothing_and_meets_no_block(open_scene: OpenSce
         assert allows(answer, SITE)
 
 
-async def test_options_without_the_request_method_is_no_preflight(open_scene: OpenScene) -> None:
+async def test_options_without_the_request_method_is_not_a_preflight(open_scene: OpenScene) -> None:
     async with open_scene(allowed_origins=[SITE]) as scene:
         answer = await scene.send("OPTIONS", "/open", origin=SITE)
         assert answer.status_code == 405
@@ -235,7 +235,7 @@ async def test_an_admitted_keys_response_allows_no_origin_of_another_key(open_sc
             assert (answer.status_code, allows(answer, SHOP)) == (200, key is browser)
 
 
-async def test_legacy_headers_are_exposed_where_they_are_sent(open_scene: OpenScene) -> None:
+async def test_legacy_headers_are_exposed_if_they_are_sent(open_scene: OpenScene) -> None:
     async with open_scene(allowed_origins=[SITE], rate_limit_headers="both") as scene:
         key = await scene.key()
         answer = await scene.get(token=key.token, origin=SITE)

@@ -290,7 +290,7 @@ async def test_a_route_of_an_included_router_takes_a_key_before_its_dependency_i
             assert (answer.status_code, cors_of(answer)[0]) == (422, origin)
 
 
-async def test_an_application_that_was_not_started_says_so_to_browsers_too(
+async def test_an_application_that_was_not_started_reports_that_to_browsers_too(
     make_auth: MakeAuth, caplog: pytest.LogCaptureFixture
 ) -> None:
     auth = make_auth()

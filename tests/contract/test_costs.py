@@ -85,7 +85,7 @@ async def test_a_contradictory_requirement_is_a_value_error(open_scene: OpenScen
 
 
 @pytest.mark.parametrize("cost", [-1, 1_000_000_001, True, 1.5, {"unknown": 1}, {"requests": -1}])
-async def test_a_bad_cost_is_a_value_error(open_scene: OpenScene, cost: Any) -> None:
+async def test_an_invalid_cost_is_a_value_error(open_scene: OpenScene, cost: Any) -> None:
     async with open_scene() as scene:
         with pytest.raises((ValueError, TypeError)):
             scene.auth.require(cost=cost)

@@ -172,7 +172,7 @@ async def test_a_header_and_another_bearer_key_are_malformed(open_scene: OpenSce
             assert code_of(answer) == "malformed_api_key"
 
 
-async def test_a_key_beside_an_unknown_session_is_enough_where_a_key_is_enough(
+async def test_a_key_with_an_unknown_session_is_sufficient_on_routes_that_require_only_a_key(
     open_scene: OpenScene,
 ) -> None:
     async with open_scene() as scene:
@@ -211,7 +211,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("token", MALFORMED.values(), ids=MALFORMED.keys())
-async def test_what_is_no_token_is_malformed(open_scene: OpenScene, token: str) -> None:
+async def test_values_that_are_not_tokens_are_malformed(open_scene: OpenScene, token: str) -> None:
     async with open_scene() as scene:
         answer = await scene.get(token=token)
         assert (answer.status_code, code_of(answer)) == (401, "malformed_api_key")
@@ -236,14 +236,16 @@ async def test_a_well_formed_bearer_value_of_the_prefix_is_a_key_and_no_session(
         assert code_of(answer) == "session_required"
 
 
-async def test_a_session_is_no_key(open_scene: OpenScene) -> None:
+async def test_a_session_is_not_a_key(open_scene: OpenScene) -> None:
     async with open_scene() as scene:
         session = await scene.session()
         assert code_of(await scene.get(bearer=session)) == "missing_api_key"
         assert code_of(await scene.get(token=session)) == "malformed_api_key"
 
 
-async def test_nothing_said_or_logged_holds_a_secret(open_scene: OpenScene, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_response_or_log_line_contains_a_secret(
+    open_scene: OpenScene, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
     async with open_scene() as scene:
         created = await scene.auth.keys.create(owner_id="owner-1", name="quiet")

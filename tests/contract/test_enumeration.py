@@ -163,7 +163,7 @@ async def crowd(open_scene: OpenScene) -> AsyncIterator[tuple[Scene, Callable[[]
 
 @only_long
 @pytest.mark.fuzz
-async def test_a_stopwatch_does_not_tell_which_ids_exist(crowd: tuple[Scene, Callable[[], str]]) -> None:
+async def test_response_times_do_not_reveal_which_ids_exist(crowd: tuple[Scene, Callable[[], str]]) -> None:
     """Pairs in random order, so that whatever else the machine does meets both alike."""
     scene, existing_id = crowd
     times: dict[bool, list[float]] = {True: [], False: []}

@@ -156,7 +156,7 @@ async def test_a_refused_upgrade_has_the_same_status_and_body(
         assert json.loads(body) == answer.json()
 
 
-async def test_a_refused_upgrade_closes_with_1008_where_the_server_knows_no_denial(
+async def test_a_refused_upgrade_closes_with_1008_if_the_server_does_not_support_denial_responses(
     open_scene: OpenScene,
 ) -> None:
     async with open_scene() as scene:
@@ -169,7 +169,7 @@ async def test_a_refused_upgrade_closes_with_1008_where_the_server_knows_no_deni
             assert sent[0]["code"] == 1008
 
 
-async def test_bad_upgrades_count_as_failed_attempts(open_scene: OpenScene) -> None:
+async def test_upgrades_with_invalid_keys_count_as_failed_attempts(open_scene: OpenScene) -> None:
     async with open_scene(block_after_failures=3) as scene:
         key = await scene.key()
         for _ in range(3):

@@ -187,7 +187,7 @@ def reprs_of_all(auth: KeyAuth) -> str:
 
 
 @pytest.mark.timeout(120)
-async def test_no_secret_is_logged_stored_shown_or_said(open_scene: OpenScene, tmp_path: Path) -> None:
+async def test_no_secret_is_logged_stored_or_returned(open_scene: OpenScene, tmp_path: Path) -> None:
     secrets = Secrets()
     with all_loggers_at_debug() as log:
         asyncio.get_running_loop().set_debug(True)
@@ -237,7 +237,7 @@ def test_no_object_of_the_request_path_shows_a_secret(stack: Any) -> None:
         assert secret_of(token)[:WINDOW] not in repr(thing) + str(thing)
 
 
-async def test_no_event_span_or_metric_holds_a_secret(stack: Stack) -> None:
+async def test_no_event_span_or_metric_contains_a_secret(stack: Stack) -> None:
     lab, events, secrets = Lab(), list[AuthEvent](), Secrets()
     cheap = {"argon2_time_cost": 1, "argon2_memory_kib": 8, "block_after_failures": 2}
     settings = KeyAuthSettings(_env_file=None, **{**stack.settings, **cheap})

@@ -57,7 +57,7 @@ async def test_a_month_has_the_length_of_the_current_one(open_scene: OpenScene) 
         assert answer.headers["ratelimit-policy"] in {f'"m";q=9;w={days * 86_400}' for days in (28, 29, 30, 31)}
 
 
-async def test_an_owner_has_one_limit_for_all_keys_whatever_becomes_of_them(open_scene: OpenScene) -> None:
+async def test_an_owner_has_one_limit_for_all_keys_even_after_revocation(open_scene: OpenScene) -> None:
     async with open_scene(default_owner_limits=[{"name": "day", "limit": 4, "per": "day"}]) as scene:
         first, second = await scene.key(), await scene.key()
         assert await scene.spend(first.token, 2) == [200, 200]
@@ -158,7 +158,7 @@ async def test_the_calling_key_sees_every_limit(open_scene: OpenScene) -> None:
         {"hour": 5},
     ],
 )
-async def test_bad_limits_are_a_422_that_names_the_field(open_scene: OpenScene, limits: Any) -> None:
+async def test_invalid_limits_get_a_422_that_names_the_field(open_scene: OpenScene, limits: Any) -> None:
     async with open_scene() as scene:
         key = await scene.key()
         caller = await scene.caller("session", "* admin")

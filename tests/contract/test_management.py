@@ -131,7 +131,7 @@ async def test_another_owners_key_does_not_exist(open_scene: OpenScene) -> None:
 
 
 @pytest.mark.parametrize("kind", ["session", "key"])
-async def test_an_admin_meets_all_keys(open_scene: OpenScene, kind: str) -> None:
+async def test_an_admin_can_access_all_keys(open_scene: OpenScene, kind: str) -> None:
     async with open_scene() as scene:
         admin = await scene.caller(kind, "admin", user_id="root")
         for route in OF_ONE_KEY:
@@ -182,7 +182,7 @@ async def test_what_a_key_may_manage_is_in_its_scopes_by_name(
         assert answer.status_code == (201 if may_write else 403)
 
 
-async def test_a_bad_credential_is_refused_as_on_other_routes(open_scene: OpenScene) -> None:
+async def test_invalid_credentials_are_refused_as_on_other_routes(open_scene: OpenScene) -> None:
     async with open_scene() as scene:
         for credentials, code in (
             ({}, "missing_credentials"),
@@ -204,7 +204,7 @@ async def test_a_management_call_by_key_uses_a_unit(open_scene: OpenScene) -> No
         assert code_of(await scene.get("/api-keys", token=key.token)) == "rate_limit_exceeded"
 
 
-async def test_current_tells_the_calling_key_and_what_is_left(open_scene: OpenScene) -> None:
+async def test_current_returns_the_calling_key_and_what_is_left(open_scene: OpenScene) -> None:
     async with open_scene() as scene:
         key = await scene.key(scopes=[], hourly_limit=9, name="who am i")
         for credentials in ({"token": key.token}, {"bearer": key.token}):
@@ -223,7 +223,7 @@ async def test_current_tells_the_calling_key_and_what_is_left(open_scene: OpenSc
         assert (await scene.get("/api-keys/current", bearer=session)).status_code == 401
 
 
-async def test_an_owner_may_have_only_so_many_keys(open_scene: OpenScene) -> None:
+async def test_the_number_of_keys_of_an_owner_is_limited(open_scene: OpenScene) -> None:
     async with open_scene(max_keys_per_owner=2) as scene:
         session = await scene.session()
 

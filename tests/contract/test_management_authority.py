@@ -238,7 +238,7 @@ async def test_a_key_that_the_command_line_disabled_is_not_enabled_by_its_owner(
         assert codes == {"cli:ada": (403, ["admin"]), "user:ada": (200, None), None: (200, None)}
 
 
-async def test_the_history_says_who_and_why_and_hides_where_admin_was(open_scene: OpenScene) -> None:
+async def test_the_history_shows_who_and_why_but_not_the_address_of_admin(open_scene: OpenScene) -> None:
     async with open_scene() as scene:
         owner: dict[str, Any] = {"bearer": await scene.session()}
         made = (await scene.send("POST", "/api-keys", json={"name": "n"}, **owner)).json()

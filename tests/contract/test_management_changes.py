@@ -145,7 +145,7 @@ async def test_an_overlap_never_outlives_the_key(open_scene: OpenScene) -> None:
             assert await answer_to(scene, token) == "expired_api_key"
 
 
-async def test_both_secrets_share_the_quota(open_scene: OpenScene) -> None:
+async def test_both_secrets_share_the_limit(open_scene: OpenScene) -> None:
     async with open_scene() as scene:
         session = await scene.session()
         key = await scene.key(hourly_limit=4)

@@ -242,7 +242,7 @@ async def test_a_key_may_not_touch_a_key_with_a_higher_limit(
         assert (await scene.send("DELETE", path, **caller)).status_code == 204
 
 
-async def test_a_catalogue_of_scopes_bounds_what_can_be_asked_for(open_scene: OpenScene) -> None:
+async def test_a_catalog_of_scopes_limits_the_scopes_of_keys(open_scene: OpenScene) -> None:
     catalogue = {"items:read": "Read items.", "items:write": "Change items."}
     async with open_scene(scopes=catalogue) as scene:
         caller = await scene.caller("session", "*")

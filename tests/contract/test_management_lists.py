@@ -63,7 +63,7 @@ async def test_the_pages_hold_every_key_once(open_scene: OpenScene, apart_s: int
             assert not apart_s or ids == made[::-1], limit
 
 
-async def test_a_key_made_between_two_pages_moves_no_other(open_scene: OpenScene) -> None:
+async def test_a_key_created_between_two_pages_does_not_shift_others(open_scene: OpenScene) -> None:
     async with open_scene() as scene:
         session = await scene.session()
         made = []
@@ -127,7 +127,7 @@ async def test_keys_are_found_by_a_part_of_the_name(open_scene: OpenScene) -> No
         assert await ids_of(scene, session, q="nothing like it") == []
 
 
-async def test_forgotten_keys_are_found(open_scene: OpenScene) -> None:
+async def test_unused_keys_are_found(open_scene: OpenScene) -> None:
     async with open_scene() as scene:
         session = await scene.session()
         never_used, in_use = await scene.key(), await scene.key()
@@ -156,7 +156,7 @@ async def test_the_last_use_is_shown(open_scene: OpenScene) -> None:
         await until(is_told, SAID_WITHIN_S)
 
 
-async def test_usage_tells_units_and_refusals_by_the_hour(open_scene: OpenScene) -> None:
+async def test_usage_has_units_and_refusals_per_hour(open_scene: OpenScene) -> None:
     async with open_scene() as scene:
         session = await scene.session()
         key = await scene.key(hourly_limit=3, scopes=["items:write"])
@@ -200,7 +200,7 @@ async def test_usage_covers_a_day_by_default_and_a_week_at_most(open_scene: Open
         assert answer.status_code == 422 or len(answer.json()["items"]) in (168, 169)
 
 
-async def test_events_tell_who_did_what_from_where(open_scene: OpenScene) -> None:
+async def test_events_name_actor_change_and_address(open_scene: OpenScene) -> None:
     async with open_scene() as scene:
         session = await scene.session()
         body = {"name": "audited"}

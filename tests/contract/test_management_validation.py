@@ -115,7 +115,7 @@ def by_field(pairs: Sequence[tuple[str, Any]]) -> list[Any]:
 
 
 @pytest.mark.parametrize(("field", "values"), by_field(BAD_FIELDS + ONLY_WHEN_CREATING))
-async def test_bad_input_to_create_names_the_field(open_scene: OpenScene, field: str, values: list[Any]) -> None:
+async def test_invalid_input_to_create_names_the_field(open_scene: OpenScene, field: str, values: list[Any]) -> None:
     async with open_scene() as scene:
         session = await scene.session()
         for value in values:
@@ -126,7 +126,7 @@ async def test_bad_input_to_create_names_the_field(open_scene: OpenScene, field:
 
 
 @pytest.mark.parametrize(("field", "values"), by_field(BAD_FIELDS + ONLY_WHEN_PATCHING))
-async def test_bad_input_to_patch_names_the_field_and_changes_nothing(
+async def test_invalid_input_to_patch_names_the_field_and_changes_nothing(
     open_scene: OpenScene, field: str, values: list[Any]
 ) -> None:
     async with open_scene() as scene:
@@ -139,7 +139,7 @@ async def test_bad_input_to_patch_names_the_field_and_changes_nothing(
             assert (await scene.get(path, bearer=session)).json() == before, value
 
 
-async def test_a_bad_overlap_is_named(open_scene: OpenScene) -> None:
+async def test_an_invalid_overlap_is_named(open_scene: OpenScene) -> None:
     async with open_scene() as scene:
         session = await scene.session()
         overlaps: list[Any] = [-1, 604801, "long", "0", 1.5, 10**30, [], True, False]
@@ -186,7 +186,7 @@ async def test_an_expiry_of_now_or_of_a_moment_ago_is_in_the_past(open_scene: Op
         assert answer.status_code == 201
 
 
-async def test_a_bad_filter_is_named(open_scene: OpenScene) -> None:
+async def test_an_invalid_filter_is_named(open_scene: OpenScene) -> None:
     async with open_scene() as scene:
         session = await scene.session()
         for query, field in (
@@ -200,7 +200,7 @@ async def test_a_bad_filter_is_named(open_scene: OpenScene) -> None:
             assert_names_the_field(await scene.get(f"/api-keys?{query}", bearer=session), field, query)
 
 
-async def test_bad_hours_are_named(open_scene: OpenScene) -> None:
+async def test_invalid_hours_are_named(open_scene: OpenScene) -> None:
     async with open_scene() as scene:
         key, session = await scene.key(), await scene.session()
         for hours in ("0", "-1", "day"):
@@ -209,7 +209,7 @@ async def test_bad_hours_are_named(open_scene: OpenScene) -> None:
 
 
 @pytest.mark.parametrize(("field", "values"), by_field(GOOD_FIELDS))
-async def test_good_input_comes_back_as_it_was(open_scene: OpenScene, field: str, values: list[Any]) -> None:
+async def test_valid_input_is_returned_unchanged(open_scene: OpenScene, field: str, values: list[Any]) -> None:
     async with open_scene() as scene:
         session = await scene.session()
         for value in values:
@@ -273,7 +273,7 @@ async def test_a_name_is_visible_and_keeps_the_direction_of_text(open_scene: Ope
 
 
 @pytest.mark.parametrize("name", ["\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "🔑", "e\u0301", "한"], ids=ascii)
-async def test_names_of_every_script_are_taken(open_scene: OpenScene, name: str) -> None:
+async def test_names_in_every_script_are_accepted(open_scene: OpenScene, name: str) -> None:
     async with open_scene() as scene:
         made = await scene.send("POST", "/api-keys", json={"name": name}, bearer=await scene.session())
         assert (made.status_code, made.json()["name"]) == (201, name)

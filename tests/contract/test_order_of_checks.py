@@ -26,7 +26,7 @@ async def test_each_finding_has_its_status_and_code(open_scene: OpenScene, defec
 
 
 @pytest.mark.parametrize("defect", [defect for defect in FINDINGS if defect != "blocked"])
-async def test_only_bad_tokens_are_failed_attempts(open_scene: OpenScene, defect: str) -> None:
+async def test_only_invalid_tokens_are_failed_attempts(open_scene: OpenScene, defect: str) -> None:
     async with open_scene(block_after_failures=2) as scene:
         key_of_a_neighbour = await scene.key(owner_id="neighbour")
         _, request = await request_with(scene, defect)
@@ -62,7 +62,7 @@ async def test_a_refusal_by_the_rate_limit_uses_no_unit(open_scene: OpenScene) -
 
 
 @pytest.mark.parametrize("defect", ["disabled", "revoked", "expired"])
-async def test_a_wrong_secret_does_not_tell_the_state_of_the_key(open_scene: OpenScene, defect: str) -> None:
+async def test_a_wrong_secret_does_not_reveal_the_state_of_the_key(open_scene: OpenScene, defect: str) -> None:
     async with open_scene() as scene:
         _, unknown = await request_with(scene, "unknown id")
         _, wrong = await request_with(scene, "wrong secret", defect)
@@ -71,7 +71,7 @@ async def test_a_wrong_secret_does_not_tell_the_state_of_the_key(open_scene: Ope
         assert sorted(answers[0].headers.raw) == sorted(answers[1].headers.raw)
 
 
-async def test_a_session_alone_route_tells_session_before_scope(open_scene: OpenScene) -> None:
+async def test_a_session_route_checks_the_session_before_the_scope(open_scene: OpenScene) -> None:
     async with open_scene() as scene:
         assert code_of(await scene.get("/my-profile")) == "missing_session"
         assert code_of(await scene.get("/my-profile", bearer="nonsense")) == "invalid_session"

@@ -40,7 +40,7 @@ async def state_of(scene: Scene, key: Issued) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize(("kind", "scopes"), STRANGERS)
-async def test_every_route_answers_a_stranger_as_if_there_were_no_such_key(
+async def test_every_route_answers_another_user_as_if_the_key_did_not_exist(
     open_scene: OpenScene, kind: str, scopes: str
 ) -> None:
     async with open_scene() as scene:
@@ -95,7 +95,7 @@ async def test_methods_that_no_route_has_are_refused_and_do_nothing(
 
 
 @pytest.mark.parametrize(("kind", "scopes"), STRANGERS)
-async def test_a_stranger_names_no_other_owner(open_scene: OpenScene, kind: str, scopes: str) -> None:
+async def test_a_user_cannot_name_another_owner(open_scene: OpenScene, kind: str, scopes: str) -> None:
     async with open_scene() as scene:
         victim = await scene.key(owner_id="victim")
         caller = await scene.caller(kind, scopes, user_id="stranger")

@@ -38,7 +38,7 @@ async def test_deny_refuses_with_a_503_and_retry_after(open_without_limiter: Ope
         assert answer.json()["status"] == 503
 
 
-async def test_the_log_says_which_keys_were_turned_away(
+async def test_the_log_names_the_keys_that_were_refused(
     open_without_limiter: OpenWithout, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "fastapi_keyauth")
@@ -64,7 +64,7 @@ async def test_local_admits_and_still_limits(open_without_limiter: OpenWithout) 
         assert await scene.spend(key.token, 3) == [200, 200, 429]
 
 
-async def test_a_revocation_that_cannot_be_announced_is_stored_and_says_so(
+async def test_a_revocation_that_cannot_be_announced_is_stored_and_reported_as_pending(
     open_without_limiter: OpenWithout,
 ) -> None:
     async with open_without_limiter(on_limiter_outage="local") as scene:

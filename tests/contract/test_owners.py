@@ -78,7 +78,7 @@ async def test_what_is_set_stays_until_it_is_set_again(open_scene: OpenScene) ->
         ({"nmae": "x"}, "nmae"),
     ],
 )
-async def test_bad_fields_are_named(open_scene: OpenScene, body: dict[str, Any], field: str) -> None:
+async def test_invalid_fields_are_named(open_scene: OpenScene, body: dict[str, Any], field: str) -> None:
     async with open_scene() as scene:
         answer = await scene.send("PUT", "/api-keys/owners/p", json=body, **await admin_of(scene))
         assert (answer.status_code, answer.json()["detail"][0]["loc"][:2]) == (422, ["body", field])
@@ -102,7 +102,7 @@ async def test_a_suspended_owner_is_refused_until_it_is_resumed(open_scene: Open
         assert await scene.spend(key.token) == await scene.spend(later.token) == [200]
 
 
-async def test_a_suspension_holds_at_its_answer_on_every_worker(make_auth: Any, make_client: Any) -> None:
+async def test_a_suspension_is_effective_on_every_worker_when_it_is_answered(make_auth: Any, make_client: Any) -> None:
     from tests.helpers.contract_app import build_app
 
     async with make_auth() as here, make_auth() as there:
@@ -177,7 +177,7 @@ async def test_all_keys_of_an_owner_are_revoked_together(open_scene: OpenScene) 
         assert answer.json() == {"revoked": 0}
 
 
-async def test_a_key_that_creates_another_meanwhile_leaves_none_behind(
+async def test_a_key_that_is_being_created_meanwhile_is_revoked_too(
     open_scene: OpenScene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entered, go_on = asyncio.Event(), asyncio.Event()

@@ -31,7 +31,7 @@ PAIRS = [
 
 
 @pytest.mark.parametrize(("earlier", "later"), PAIRS)
-async def test_of_two_findings_the_earlier_row_is_reported(open_scene: OpenScene, earlier: str, later: str) -> None:
+async def test_the_earlier_of_two_findings_is_reported(open_scene: OpenScene, earlier: str, later: str) -> None:
     async with open_scene() as scene:
         _, request = await request_with(scene, later, earlier)
         answer = await post_note(scene, request)

@@ -49,7 +49,9 @@ def test_the_package_is_typed() -> None:
     assert files("fastapi_keyauth").joinpath("py.typed").is_file()
 
 
-async def test_a_key_principal_tells_all_of_its_key(make_auth: MakeAuth, make_client: MakeClient, clock: Clock) -> None:
+async def test_a_key_principal_has_all_data_of_its_key(
+    make_auth: MakeAuth, make_client: MakeClient, clock: Clock
+) -> None:
     auth = make_auth(clock=clock)
     app = FastAPI()
     auth.install(app)
@@ -85,7 +87,7 @@ async def test_a_key_principal_tells_all_of_its_key(make_auth: MakeAuth, make_cl
         principal.__setattr__("scopes", frozenset({"admin"}))
 
 
-async def test_a_session_principal_holds_the_key_only_where_one_is_wanted(
+async def test_a_session_principal_has_the_key_only_if_the_route_requires_one(
     open_scene: OpenScene,
 ) -> None:
     async with open_scene() as scene:
@@ -124,7 +126,7 @@ async def test_create_needs_an_owner_and_a_name_alone(open_scene: OpenScene) -> 
         assert created.key.expires_at is None
 
 
-async def test_trusted_code_meets_no_callers_bounds(open_scene: OpenScene) -> None:
+async def test_trusted_code_is_not_bound_by_the_rules_for_callers(open_scene: OpenScene) -> None:
     async with open_scene(default_hourly_limit=10) as scene:
         key = await scene.key(scopes=["admin", "keys:write", "*"], hourly_limit=1_000_000)
         answer = await scene.get(token=key.token)
@@ -169,7 +171,7 @@ async def test_a_session_ends_with_its_ttl(open_scene: OpenScene) -> None:
         assert code_of(await scene.get("/me", bearer=session)) == "invalid_session"
 
 
-async def test_a_session_lasts_for_the_setting_where_no_ttl_is_given(
+async def test_a_session_without_a_ttl_lasts_as_long_as_the_setting_says(
     open_scene: OpenScene,
 ) -> None:
     async with open_scene(session_ttl_s=90) as scene:
@@ -231,6 +233,6 @@ async def test_the_scopes_of_a_resolved_session_bind(open_scene: OpenScene, cloc
         assert code_of(answer) == "insufficient_scope"
 
 
-def test_a_session_that_ends_at_no_certain_time_is_refused_where_it_is_made() -> None:
+def test_a_session_whose_expiry_has_no_time_zone_is_rejected_when_it_is_created() -> None:
     with pytest.raises(ValueError, match="time zone"):
         SessionPrincipal(user_id="dora", expires_at=datetime(2030, 1, 1))  # noqa: DTZ001  # that is the mistake

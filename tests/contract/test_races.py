@@ -119,7 +119,7 @@ def ends_in_s(answer: Answer) -> int:
     return int(found[1])
 
 
-async def test_cap_is_exact_while_the_key_is_rotated(fleet: Fleet, owner: Session) -> None:
+async def test_limit_is_exact_while_the_key_is_rotated(fleet: Fleet, owner: Session) -> None:
     """Both secrets of an overlap draw on one quota; the one that a later rotation cuts off draws on nothing."""
     key = await make_key(fleet, owner, hourly_limit=150)
     tokens = [key["token"]]
@@ -175,7 +175,7 @@ async def test_limits_of_an_owner_and_of_its_keys_are_exact_over_all_workers(fle
     assert {policy for policies in refused for policy in policies} == {"hour", "owner-project"}
 
 
-async def test_cap_is_exact_on_both_sides_of_the_end_of_an_hour(
+async def test_limit_is_exact_before_and_after_the_end_of_an_hour(
     fleet: Fleet, owner: Session, clock: SharedClock, hour: float
 ) -> None:
     """The hour ends in the middle of the storm, while answers of both hours are on their way."""
@@ -304,9 +304,7 @@ async def test_nothing_that_races_with_a_revocation_undoes_it(fleet: Fleet, owne
         assert (row["status"], row["revoked_at"] is None) == ("revoked", False)
 
 
-async def test_clients_that_go_away_lose_their_own_unit_and_nothing_else(
-    fleet: Fleet, owner: Session, workers: Workers
-) -> None:
+async def test_clients_that_disconnect_lose_only_their_own_unit(fleet: Fleet, owner: Session, workers: Workers) -> None:
     """They hang up with their request sent, while others' are on the way in the same batch."""
     limit, gone = 1000, 150
     key = await make_key(fleet, owner, hourly_limit=limit)

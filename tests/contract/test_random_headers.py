@@ -27,7 +27,7 @@ VALID, SESSION = b"<valid>", b"<session>"
 
 @fuzzed(EXAMPLES)
 @given(values=st.lists(st.tuples(raw_values, raw_values), min_size=VALUES_EACH, max_size=VALUES_EACH))
-async def test_thousands_of_random_header_values_meet_a_401(
+async def test_thousands_of_random_header_values_get_a_401(
     patient_scene: Scene, values: list[tuple[bytes, bytes]]
 ) -> None:
     for key, authorization in values:

@@ -145,7 +145,7 @@ async def test_headers_have_the_forms_of_their_mode(open_scene: OpenScene, mode:
         ("GET", "/api-keys", 403),
     ],
 )
-async def test_every_response_to_a_counted_request_tells_the_quota(
+async def test_every_response_to_a_counted_request_states_the_limit(
     open_scene: OpenScene, method: str, path: str, status: int
 ) -> None:
     async with open_scene() as scene:
@@ -157,7 +157,7 @@ async def test_every_response_to_a_counted_request_tells_the_quota(
         assert len(answer.headers.get_list("ratelimit")) == 1
 
 
-async def test_an_invalid_session_beside_a_key_tells_the_quota(open_scene: OpenScene) -> None:
+async def test_a_response_to_an_invalid_session_with_a_key_states_the_limit(open_scene: OpenScene) -> None:
     async with open_scene() as scene:
         key = await scene.key(hourly_limit=5)
         answer = await scene.send("POST", "/notes", token=key.token, bearer="no-session")
@@ -174,7 +174,7 @@ async def test_odd_responses_keep_what_they_are(open_scene: OpenScene) -> None:
         assert (hand_made.content, hand_made.headers["x-own"]) == (b"raw", "kept")
 
 
-async def test_a_response_without_a_key_tells_no_quota(open_scene: OpenScene) -> None:
+async def test_a_response_without_a_key_states_no_limit(open_scene: OpenScene) -> None:
     async with open_scene(rate_limit_headers="both") as scene:
         session = await scene.session()
         for answer in (
@@ -222,7 +222,7 @@ async def test_a_sliding_window_weighs_the_hour_before(
         assert statuses == [200] * admitted + [429] * 3
 
 
-async def test_a_sliding_window_tells_what_is_left(open_scene: OpenScene) -> None:
+async def test_a_sliding_window_states_what_is_left(open_scene: OpenScene) -> None:
     async with open_scene(rate_limit_algorithm="sliding_window") as scene:
         key = await scene.key(hourly_limit=10)
         first = await scene.get(token=key.token)
@@ -259,7 +259,7 @@ async def test_refusals_do_not_postpone_a_sliding_window(open_scene: OpenScene) 
 
 
 @pytest.mark.parametrize("algorithm", ["fixed_window", "sliding_window"])
-async def test_the_principal_knows_its_quota(open_scene: OpenScene, algorithm: str) -> None:
+async def test_the_principal_has_its_limit(open_scene: OpenScene, algorithm: str) -> None:
     settings: dict[str, Any] = {"rate_limit_algorithm": algorithm}
     async with open_scene(**settings) as scene:
         key = await scene.key(hourly_limit=9)

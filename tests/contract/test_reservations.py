@@ -87,7 +87,7 @@ async def test_a_revoked_key_reserves_nothing(open_scene: OpenScene) -> None:
 
 
 @pytest.mark.parametrize("units", [{}, {"unknown": 1}, {"tokens": -1}, {"tokens": 1.5}, {"tokens": 1_000_000_001}])
-async def test_bad_units_are_a_value_error(open_scene: OpenScene, units: dict[str, int]) -> None:
+async def test_invalid_units_are_a_value_error(open_scene: OpenScene, units: dict[str, int]) -> None:
     async with open_scene(units=["tokens"]) as scene:
         with pytest.raises(ValueError, match=r"tokens|unknown"):
             scene.auth.reserve(key_principal(), **units)

@@ -180,7 +180,7 @@ BAD_SETTINGS: list[tuple[str, Any]] = [
 
 
 @pytest.mark.parametrize(("name", "value"), BAD_SETTINGS)
-async def test_a_setting_that_cannot_be_right_fails_at_start(name: str, value: Any) -> None:
+async def test_an_invalid_setting_fails_at_start(name: str, value: Any) -> None:
     with pytest.raises(SOME_ERROR) as failure:
         async with KeyAuth(KeyAuthSettings(**{name: value})):
             pass
@@ -189,7 +189,7 @@ async def test_a_setting_that_cannot_be_right_fails_at_start(name: str, value: A
     assert any(word in said for word in name.split("_")), said
 
 
-def test_a_bad_value_of_the_environment_fails_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_value_in_the_environment_fails_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KEYAUTH_BLOCK_AFTER_FAILURES", "ten")
     with pytest.raises(ValueError, match="block_after_failures"):
         KeyAuthSettings()
@@ -245,7 +245,9 @@ async def test_trusting_every_proxy_warns(caplog: pytest.LogCaptureFixture, make
     assert "prox" in await warnings_at_start(caplog, make_auth, trusted_proxies=[everyone])
 
 
-async def test_weak_argon2_is_taken_with_a_warning(caplog: pytest.LogCaptureFixture, make_auth: MakeAuth) -> None:
+async def test_weak_argon2_settings_are_accepted_with_a_warning(
+    caplog: pytest.LogCaptureFixture, make_auth: MakeAuth
+) -> None:
     weak = {"argon2_time_cost": 1, "argon2_memory_kib": 8, "argon2_parallelism": 1}
     assert "argon2" in await warnings_at_start(caplog, make_auth, **weak)
 

@@ -112,7 +112,7 @@ async def test_a_trailer_moves_neither_the_caller_nor_the_address(
     assert (events.items[0].event, events.items[0].address) == ("updated", "203.0.113.7")
 
 
-async def test_a_body_of_two_lengths_is_no_second_request(behind: tuple[Scene, Issued, int]) -> None:
+async def test_a_body_with_two_lengths_is_not_a_second_request(behind: tuple[Scene, Issued, int]) -> None:
     """Length and chunks at once, or two lengths: one request at most is answered, and never the one in the body."""
     _, key, port = behind
     inner = b"GET /models HTTP/1.1\r\nhost: x\r\napi-key: " + key.token.encode() + b"\r\n\r\n"

@@ -244,7 +244,7 @@ def test_a_key_takes_little_height_on_a_narrow_or_enlarged_page(make_visitor: Ma
     assert max(heights) <= 130, heights
 
 
-def test_a_long_name_takes_two_lines_and_is_whole_on_the_page_of_its_key(visitor: Visitor) -> None:
+def test_a_long_name_takes_two_lines_and_is_complete_on_the_page_of_its_key(visitor: Visitor) -> None:
     name = "a name that is as long as names may be, so that it takes several lines".ljust(100, "x")
     made = visitor.make_key(name)
     visitor.open_list()

@@ -78,7 +78,7 @@ def test_limits_are_changed_and_removed_with_a_reason(visitor: Visitor, site: Si
     expect(event).to_contain_text("Reason: Half the traffic")
 
 
-def test_what_is_wrong_with_a_limit_is_said_at_the_limits(visitor: Visitor) -> None:
+def test_errors_of_a_limit_are_shown_at_the_limits(visitor: Visitor) -> None:
     visitor.open_list()
     visitor.start_new_key()
     visitor.dialog.get_by_text("More limits").click()

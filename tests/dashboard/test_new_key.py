@@ -113,7 +113,7 @@ def test_every_expiry_shows_its_date_and_is_what_the_key_gets(visitor: Visitor) 
             assert abs(expires_at - datetime.now(UTC) - timedelta(days=days)) < timedelta(minutes=5)
 
 
-def test_scopes_come_from_the_catalogue_with_their_descriptions(visitor: Visitor) -> None:
+def test_scopes_come_from_the_catalog_with_their_descriptions(visitor: Visitor) -> None:
     visitor.open_list()
     visitor.start_new_key()
     scopes = visitor.dialog.locator("[data-field=scopes]")

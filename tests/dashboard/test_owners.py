@@ -122,7 +122,7 @@ def test_an_owner_in_the_address_that_the_user_does_not_act_for_is_ignored(
     expect(visitor.page.locator(".key-name")).to_have_text(["mine"])
 
 
-def test_a_user_who_acts_for_no_owner_is_told_so(make_member: Callable[..., Visitor]) -> None:
+def test_a_user_who_acts_for_no_owner_sees_an_explanation(make_member: Callable[..., Visitor]) -> None:
     member = make_member({})
     member.open("/projects" + PAGE)
     expect(member.page.get_by_role("heading", name="No owner to act for")).to_be_visible()

@@ -172,7 +172,7 @@ def qualified(row: ProblemType) -> str:
 
 
 @pytest.mark.parametrize("row", find_rows(DESIGN_PAGE, "number", "value", "module"), ids=qualified)
-def test_a_number_that_is_no_setting_is_what_the_page_says(row: ProblemType) -> None:
+def test_numbers_that_are_not_settings_are_as_documented(row: ProblemType) -> None:
     module = importlib.import_module("fastapi_keyauth." + row["module"].removesuffix(".py").replace("/", "."))
     assert float(row["value"]) == getattr(module, row["number"])
 

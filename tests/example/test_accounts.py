@@ -89,7 +89,7 @@ async def test_wrong_password_and_unknown_user_are_alike_and_cost_the_same(
     assert not work[0][1], "hashed on the event loop"
 
 
-async def test_sign_up_refuses_what_cannot_be_right(client: httpx.AsyncClient) -> None:
+async def test_sign_up_rejects_invalid_values(client: httpx.AsyncClient) -> None:
     for email, password in (
         ("alice", PASSWORD),
         ("a\0@example.com", PASSWORD),
@@ -166,7 +166,7 @@ async def test_restricted_key_does_what_its_scopes_allow(client: httpx.AsyncClie
     assert (await client.get("/v1/models", headers=asking)).status_code == 200
 
 
-async def test_scope_outside_the_catalogue_cannot_be_had(client: httpx.AsyncClient) -> None:
+async def test_scope_outside_the_catalog_cannot_be_granted(client: httpx.AsyncClient) -> None:
     bearer = {"Authorization": f"Bearer {await log_in(client)}"}
     answer = await client.post("/api-keys", json={"name": "x", "scopes": ["completion:write"]}, headers=bearer)
     assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["body", "scopes"])

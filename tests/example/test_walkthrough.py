@@ -56,7 +56,7 @@ def test_printed_lines_show_what_they_promise(demo: Demo) -> None:
     assert re.findall(r'data: {"text": "(\w+)"}', shell.stdout) == ["Polly", "wants", "a", "cracker"]
 
 
-def test_comments_of_the_printed_lines_are_harmless_where_a_shell_runs_them(demo: Demo) -> None:
+def test_comments_of_the_printed_lines_are_harmless_in_a_shell(demo: Demo) -> None:
     comments = [line for line in demo.script.splitlines() if line.startswith("#")]
     assert comments
     assert not re.search(r"[^\w ,#]", "".join(comments))
@@ -73,7 +73,7 @@ def test_printed_key_page_is_there_and_takes_the_printed_login(demo: Demo) -> No
         assert "completions:write" in [scope["name"] for scope in options["scopes"]]
 
 
-def test_log_says_why_and_holds_no_token(demo: Demo) -> None:
+def test_log_gives_reasons_and_contains_no_token(demo: Demo) -> None:
     httpx.get(f"{demo.url}/v1/models", headers={"api-key": demo.key + "x"})
     httpx.get(f"{demo.url}/v1/models", headers={"api-key": demo.key})
     log = demo.log().partition("Stop the server")[2]
@@ -81,7 +81,7 @@ def test_log_says_why_and_holds_no_token(demo: Demo) -> None:
     assert demo.key not in log
 
 
-def test_ctrl_c_is_no_error_and_another_start_replaces_password_and_keys(start_demo: StartDemo) -> None:
+def test_ctrl_c_is_not_an_error_and_another_start_replaces_password_and_keys(start_demo: StartDemo) -> None:
     before = start_demo()
     assert before.press_ctrl_c() == 0
     assert "Application shutdown complete." in before.log()
@@ -143,7 +143,7 @@ def assert_says_why(code: object, output: str, errors: str, sentence: str) -> No
 
 
 @pytest.mark.parametrize(("options", "env", "sentence"), WHY_NOT)
-def test_what_cannot_start_says_why_in_one_sentence(
+def test_a_failed_start_is_explained_in_one_sentence(
     start_here: Callable[..., object],
     capfd: pytest.CaptureFixture[str],
     servers: Servers,
@@ -160,7 +160,7 @@ def test_what_cannot_start_says_why_in_one_sentence(
     ("options", "env", "sentence"),
     [WHY_NOT[-1], ("--port 65536", {}, "Port 65536 cannot be had: choose another one with --port.")],
 )
-def test_process_that_cannot_start_says_no_more_than_that(
+def test_a_process_that_cannot_start_prints_only_that_sentence(
     tmp_path: Path, servers: Servers, options: str, env: dict[str, str], sentence: str
 ) -> None:
     env = environment(**fill_in(env, servers))
@@ -168,7 +168,7 @@ def test_process_that_cannot_start_says_no_more_than_that(
     assert_says_why(demo.returncode, demo.stdout, demo.stderr, sentence)
 
 
-def test_taken_port_is_said_before_anything_is_made(
+def test_a_port_in_use_is_reported_before_anything_is_created(
     start_here: Callable[..., object], capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:

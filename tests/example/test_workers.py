@@ -93,7 +93,7 @@ async def crowd_at_every_worker(demo: Demo, address: str) -> AsyncIterator[Crowd
     raise TimeoutError("no connection to some worker")
 
 
-async def test_cap_of_100_admits_100_of_400_requests(demo: Demo, user: httpx.AsyncClient) -> None:
+async def test_limit_of_100_admits_100_of_400_requests(demo: Demo, user: httpx.AsyncClient) -> None:
     created = await user.post("/api-keys", json={"name": "capped", "hourly_limit": 100})
     stay_within_the_hour()
     async with crowd_at_every_worker(demo, "203.0.113.1") as crowd:
@@ -138,7 +138,7 @@ async def test_failed_attempts_are_counted_over_all_workers(demo: Demo) -> None:
         assert await crowd.statuses(demo.key, 200) == {200: 200}
 
 
-def test_workers_that_start_together_make_the_tables_once(
+def test_workers_that_start_together_create_the_tables_once(
     database_url: str, start_workers: Callable[..., Workers]
 ) -> None:
     workers = start_workers("example_app.app:app", WORKERS, {"KEYAUTH_DATABASE_URL": database_url})

@@ -71,7 +71,7 @@ def test_a_clock_requires_a_time_zone() -> None:
         FrozenClock(datetime(2030, 1, 1))  # noqa: DTZ001  # the mistake that is tested
 
 
-def test_cheap_settings_look_at_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cheap_settings_ignore_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KEYAUTH_HEADER_NAME", "x-from-outside")
     assert cheap_settings().header_name == "api-key"
     assert cheap_settings(header_name="x-mine").header_name == "x-mine"
@@ -119,7 +119,7 @@ def test_what_require_returned_is_replaced_too() -> None:
     assert client.get("/v1/draw").json()["code"] == "missing_api_key"
 
 
-def test_a_key_stands_before_a_session_where_either_is_enough() -> None:
+def test_a_key_takes_precedence_over_a_session_if_either_is_sufficient() -> None:
     client = TestClient(app)
     with signed_in(app, auth, session=SessionPrincipal("alice")):
         assert client.get("/who").json() == "alice"

@@ -93,7 +93,9 @@ async def test_without_the_scanners_signature_nothing_happens(
     assert (await auth.keys.get(made.key.id)).status == "active"
 
 
-async def test_a_made_up_token_revokes_nothing_and_is_answered_alike(auth: KeyAuth, client: httpx.AsyncClient) -> None:
+async def test_an_invented_token_revokes_nothing_and_gets_the_same_response(
+    auth: KeyAuth, client: httpx.AsyncClient
+) -> None:
     made = await auth.keys.create("alice", "CI")
     start = made.token[: made.token.rindex("_") + 1] + "0" * 43
     elsewhere = made.token[:-6].replace("_live_", "_test_")  # the right secret, in a token that was never given out
@@ -191,7 +193,7 @@ async def test_all_tokens_of_a_message_are_revoked_though_no_worker_can_be_notif
     assert [(await auth.keys.get(one.key.id)).status for one in made] == ["revoked"] * 3
 
 
-async def test_a_token_that_cannot_be_looked_up_now_keeps_no_other_alive(
+async def test_a_token_that_cannot_be_checked_now_does_not_delay_other_revocations(
     auth: KeyAuth, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = [await auth.keys.create(owner, "k") for owner in ("busy", "calm")]
@@ -209,7 +211,7 @@ async def test_a_token_that_cannot_be_looked_up_now_keeps_no_other_alive(
 
 
 @pytest.mark.parametrize("url", ["https://code.example/\ud800", "https://code.example/\0"])
-async def test_an_address_that_is_no_text_does_not_spoil_the_history(
+async def test_a_url_that_is_not_valid_text_does_not_break_the_history(
     auth: KeyAuth, client: httpx.AsyncClient, url: str
 ) -> None:
     made = await auth.keys.create("alice", "CI")
@@ -270,7 +272,7 @@ async def test_keys_are_fetched_again_when_they_are_old_or_unknown_but_seldom() 
     assert publisher.asked == 3
 
 
-async def test_where_the_keys_cannot_be_fetched_the_scanner_is_asked_to_come_again() -> None:
+async def test_the_scanner_is_asked_to_retry_if_its_keys_cannot_be_fetched() -> None:
     def fail() -> dict[str, str]:
         raise OSError
 

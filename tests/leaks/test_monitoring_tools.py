@@ -137,7 +137,7 @@ def test_tokens_are_found_in_every_container(token: str) -> None:
     assert repr(event) == before
 
 
-def test_a_container_that_contains_itself_comes_to_an_end() -> None:
+def test_a_container_that_contains_itself_is_cut_off() -> None:
     event: list[Any] = [API_TOKEN]
     event.append(event)
     assert repr(redact_event(event)).count("<token") == MAX_DEPTH

@@ -26,7 +26,7 @@ STEPS = 16
 @pytest.mark.fuzz
 @pytest.mark.timeout(0 if IS_LONG else 300)
 @pytest.mark.parametrize("limiter", ["memory", "valkey"])
-def test_whatever_happens_the_answers_are_those_of_the_contract(
+def test_responses_match_the_model_after_any_sequence_of_steps(
     servers: Servers, limiter: Literal["memory", "valkey"]
 ) -> None:
     redis_url = None if limiter == "memory" else servers.fresh_redis_url(limiter)

@@ -158,7 +158,7 @@ async def test_a_method_puts_no_token_into_the_log_and_steers_no_terminal(
         assert len(record.getMessage()) < 3000
 
 
-async def test_made_up_origins_cost_one_read(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_invented_origins_cost_one_read(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     auth, client = build()
     async with auth:
         reads = Gate(monkeypatch, store_of(auth), "origins_of_active_keys")
@@ -261,7 +261,7 @@ async def test_the_usual_mistakes_are_named(build: Build, header: str, value: st
         assert created.token[25:] not in answer.text
 
 
-async def test_a_query_that_is_no_text_is_answered(build: Build) -> None:
+async def test_a_query_that_is_not_text_gets_a_response(build: Build) -> None:
     """Servers pass such bytes on, and Starlette's URL of a request fails over them."""
     auth, client = build()
     async with auth:
@@ -326,7 +326,7 @@ async def test_a_list_of_addresses_refuses_who_has_none(build: Build) -> None:
         assert (await call(app, "/api-keys/current", headers=headers)).status == 200
 
 
-async def test_of_two_sessions_none_is_taken(build: Build) -> None:
+async def test_two_different_sessions_are_both_rejected(build: Build) -> None:
     auth, client = build()
     async with auth:
         sessions = [f"Bearer {await auth.sessions.create(user)}" for user in ("a", "b")]

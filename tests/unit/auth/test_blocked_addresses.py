@@ -60,14 +60,14 @@ async def test_a_block_is_lifted_by_any_spelling_of_the_address(auth: KeyAuth, b
     assert await auth.blocks.list() == [], "the failures before the block were not forgotten"
 
 
-async def test_failures_that_have_not_led_to_a_block_are_forgotten_too(auth: KeyAuth) -> None:
+async def test_clearing_also_resets_failed_attempts_without_a_block(auth: KeyAuth) -> None:
     await fail(auth, V4, times=1)
     assert await auth.blocks.clear(V4) is False
     await fail(auth, V4, times=1)
     assert await auth.blocks.list() == []
 
 
-async def test_what_is_no_address_is_said_to_be_none(auth: KeyAuth) -> None:
+async def test_values_that_are_not_addresses_are_rejected(auth: KeyAuth) -> None:
     with pytest.raises(InvalidField, match="address"):
         await auth.blocks.clear("keyauth:*")
 
@@ -84,7 +84,7 @@ async def test_a_block_that_is_over_is_not_listed(make_auth: Callable[..., KeyAu
 
 
 @pytest.mark.parametrize("stack", ["postgres-valkey", "sqlite-redis6"], indirect=True)
-async def test_other_workers_forget_a_lifted_block_soon(make_auth: Callable[..., KeyAuth]) -> None:
+async def test_other_workers_soon_notice_a_lifted_block(make_auth: Callable[..., KeyAuth]) -> None:
     clock = Clock()
     settings: dict[str, Any] = {"block_after_failures": 1, "block_for_s": 100, "clock": clock}
     async with make_auth(**settings) as worker, make_auth(**settings) as script:
@@ -103,7 +103,7 @@ async def test_many_blocks_are_all_found(auth: KeyAuth) -> None:
 
 
 @pytest.mark.parametrize("stack", ["sqlite-memory"], indirect=True)
-async def test_without_redis_to_ask_there_is_an_error_and_no_empty_list(
+async def test_an_unavailable_redis_is_an_error_instead_of_an_empty_list(
     stack: Stack, make_auth: Callable[..., KeyAuth], start_valkey: Callable[..., Server]
 ) -> None:
     server = start_valkey()
@@ -115,7 +115,7 @@ async def test_without_redis_to_ask_there_is_an_error_and_no_empty_list(
 
 
 @pytest.mark.parametrize("stack", ["sqlite-memory"], indirect=True)
-async def test_a_look_at_blocks_that_redis_forbids_is_no_outage_for_requests(
+async def test_listing_blocks_without_permission_is_not_an_outage(
     stack: Stack, make_auth: Callable[..., KeyAuth], start_valkey: Callable[..., Server]
 ) -> None:
     """The same goes for a walk that takes too long: it says nothing about what requests ask."""

@@ -111,7 +111,7 @@ async def test_a_flood_of_everything_leaves_nothing_that_grows(
 
 
 @in_memory
-async def test_verified_keys_are_remembered_up_to_the_setting(make_auth: MakeAuth) -> None:
+async def test_verified_keys_are_cached_up_to_the_setting(make_auth: MakeAuth) -> None:
     async with make_auth(cache_size=3) as auth:
         keys = [await make_key(auth) for _ in range(6)]
         for key in keys * 2:
@@ -137,7 +137,7 @@ async def test_many_tasks_in_flight_leave_nothing_behind(make_auth: MakeAuth) ->
 
 
 @in_memory
-async def test_an_owner_with_all_keys_that_may_be_makes_argon2_run_no_more(
+async def test_an_owner_with_the_maximum_number_of_keys_causes_no_more_hashes(
     make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with make_auth() as auth:
@@ -175,7 +175,7 @@ def test_known_blocks_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert limiter.known_block_s(str(FLOOD - 1)) == 60
 
 
-def test_a_peer_longer_than_any_name_is_none_and_is_not_remembered() -> None:
+def test_a_peer_longer_than_any_name_is_ignored_and_not_cached() -> None:
     resolver = AddressResolver([], 64)
     assert resolver.resolve(("a" * 300, 1), []) is None
     assert resolver._of_host.cache_info().currsize == 0

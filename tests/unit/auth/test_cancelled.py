@@ -207,7 +207,7 @@ async def test_guess_counts_once_at_most(scene: Scene) -> None:
     assert await scene.used() == 0
 
 
-async def test_change_is_made_or_not_made_and_never_half(scene: Scene) -> None:
+async def test_change_is_complete_or_not_made_at_all(scene: Scene) -> None:
     """A client that did not wait for the answer finds the key as it was or as it was to be, at every worker soon."""
 
     async def look(answer: RawAnswer | None) -> None:
@@ -227,7 +227,7 @@ async def test_change_is_made_or_not_made_and_never_half(scene: Scene) -> None:
     assert await cut_everywhere(scene, prepare, lambda: scene.manage("DELETE", f"/{scene.key_id}"), look)
 
 
-async def test_rotation_leaves_two_secrets_at_most_and_can_be_made_again(scene: Scene) -> None:
+async def test_rotation_leaves_at_most_two_secrets_and_can_be_repeated(scene: Scene) -> None:
     async def look(_: RawAnswer | None) -> None:
         again = await scene.manage("POST", f"/{scene.key_id}/rotate", {"overlap_s": 60})
         assert again.status == 201
@@ -243,7 +243,7 @@ async def test_rotation_leaves_two_secrets_at_most_and_can_be_made_again(scene: 
     assert await cut_everywhere(scene, nothing, lambda: scene.manage("POST", f"/{scene.key_id}/rotate", rotation), look)
 
 
-async def test_key_is_made_whole_or_not_at_all(scene: Scene) -> None:
+async def test_key_is_created_completely_or_not_at_all(scene: Scene) -> None:
     made: set[str] = set()
 
     async def nothing() -> None:
@@ -261,7 +261,7 @@ async def test_key_is_made_whole_or_not_at_all(scene: Scene) -> None:
     assert await cut_everywhere(scene, nothing, lambda: scene.manage("POST", "", {"name": "k"}), look)
 
 
-async def test_import_is_made_whole_or_not_at_all_and_holds_up_no_change(scene: Scene) -> None:
+async def test_import_is_complete_or_not_made_and_delays_no_change(scene: Scene) -> None:
     records: list[dict[str, str]] = []
     imported = 0
 

@@ -63,13 +63,13 @@ def test_what_the_headers_hold(lines: Lines, token: str | None, session: str | N
         ([("api-key", KEY), *bearers(OTHER)], f"{HEADER} and the Bearer value are different keys"),
     ],
 )
-def test_of_several_tokens_none_is_chosen(lines: Lines, problem: str) -> None:
+def test_several_different_tokens_are_all_rejected(lines: Lines, problem: str) -> None:
     found = read(lines)
     assert (found.token, found.token_problem, found.has_token) == (None, problem, True)
 
 
 @pytest.mark.parametrize("values", [("ks_one", "ks_two"), ("ks_one", "ks_one"), (KEY, "ks_one", "ks_two")])
-def test_of_several_sessions_none_is_chosen(values: tuple[str, ...]) -> None:
+def test_several_different_sessions_are_all_rejected(values: tuple[str, ...]) -> None:
     found = read(bearers(*values))
     assert (found.session, found.session_is_unusable, found.has_session) == (None, True, True)
 
@@ -81,7 +81,7 @@ def test_a_key_that_is_not_accepted_as_a_bearer_value_is_neither_a_key_nor_a_ses
     assert (found.session, found.session_is_unusable) == (None, True)
 
 
-def test_a_session_alone_is_accepted_where_keys_are_not_bearer_values() -> None:
+def test_a_session_is_accepted_if_keys_are_not_bearer_values() -> None:
     found = read([("api-key", KEY), *bearers("ks_session")], accept_bearer_keys=False)
     assert (found.token, found.session, found.session_is_unusable) == (KEY, "ks_session", False)
 

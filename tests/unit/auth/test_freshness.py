@@ -17,7 +17,7 @@ from tests.helpers.keys import CountedCalls, Gate, authenticate, make_key, store
 MakeAuth = Callable[..., KeyAuth]
 
 
-async def test_a_row_read_before_a_change_and_remembered_after_it_is_not_believed(
+async def test_a_row_read_before_a_change_and_cached_after_it_is_not_trusted(
     make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with make_auth() as auth:
@@ -160,7 +160,7 @@ async def test_wrong_secrets_never_reach_argon2_and_are_read_once(
         assert (reads.calls, hashes.calls) == (2, 0)
 
 
-async def test_a_right_secret_under_another_environment_is_no_key(make_auth: MakeAuth) -> None:
+async def test_a_correct_secret_with_another_environment_is_invalid(make_auth: MakeAuth) -> None:
     from fastapi_keyauth.domain.tokens import format_token
     from fastapi_keyauth.errors import InvalidApiKey
 
@@ -357,7 +357,7 @@ async def test_a_limit_of_its_own_is_kept_when_the_default_changes(make_auth: Ma
 
 
 @pytest.mark.parametrize("stack", ["sqlite-memory"], indirect=True)
-async def test_want_of_memory_for_argon2_says_nothing_about_the_secret(
+async def test_a_lack_of_memory_for_argon2_says_nothing_about_the_secret(
     make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from argon2.exceptions import VerificationError

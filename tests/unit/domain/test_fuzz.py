@@ -132,7 +132,7 @@ def test_one_token_and_one_session_are_read_or_none(lines: list[tuple[bytes, byt
 
 @fuzzed(100)
 @given(lines=st.lists(st.lists(entries, max_size=4).map(", ".join), max_size=3), more=st.lists(entries, max_size=4))
-def test_nothing_that_stands_left_of_the_first_stranger_moves_the_address(lines: list[str], more: list[str]) -> None:
+def test_entries_left_of_the_first_untrusted_one_do_not_change_the_address(lines: list[str], more: list[str]) -> None:
     """What a client writes itself is always further left than what the proxies add."""
     stranger = "203.0.113.9"
     sent = [(b"x-forwarded-for", line.encode("utf-8")) for line in [*lines, ", ".join([*more, stranger, "10.9.9.9"])]]
@@ -231,6 +231,6 @@ def test_what_is_exempt_is_so_however_it_is_read(parts: list[str]) -> None:
 
 
 @pytest.mark.parametrize("length", [0, 1, 128, 129, 100_000])
-def test_a_long_value_is_refused_before_it_is_looked_at(length: int) -> None:
+def test_a_long_value_is_refused_before_it_is_examined(length: int) -> None:
     with pytest.raises(TokenFormError):
         PARSER.parse("ka_" + "a" * length)

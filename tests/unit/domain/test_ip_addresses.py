@@ -139,7 +139,7 @@ def test_which_address_counts(peer: str | None, lines: list[str], address: str |
     assert resolve(peer, *lines) == address
 
 
-def test_a_peer_of_more_than_255_characters_is_no_address() -> None:
+def test_a_peer_of_more_than_255_characters_is_not_an_address() -> None:
     host = ".".join(["a" * 63] * 3 + ["b" * 61])
     assert resolve(host) == host
     assert resolve("fe80::1%".ljust(255, "a")) == "fe80::1"

@@ -281,7 +281,7 @@ def test_limits_that_a_caller_may_give(caller: Caller, limits: list[Limit], said
         (by_key("keys:write", limits=[TOKENS], defaults=[TOKENS.model_copy(update={"limit": 60})]), None, [TOKENS]),
     ],
 )
-def test_the_limits_of_a_key_for_which_none_are_named(
+def test_the_limits_of_a_key_that_is_created_without_limits(
     caller: Caller, limit: int | None, limits: list[Limit] | None
 ) -> None:
     assert (caller.limit_bounds.default_hourly(), caller.limit_bounds.default_limits()) == (limit, limits)

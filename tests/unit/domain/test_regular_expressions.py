@@ -123,7 +123,7 @@ def test_an_expression_takes_time_in_proportion(expression: Expression) -> None:
         assert long < QUICK_S or long / short < BOUND * LONG / SHORT, (place, make(40), short, long)
 
 
-def test_a_bad_expression_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_expression_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(globals(), "SHORT", 500)
     monkeypatch.setitem(globals(), "LONG", 4_000)
     with pytest.raises(AssertionError):

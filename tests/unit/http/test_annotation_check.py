@@ -85,7 +85,7 @@ async def test_a_route_that_lost_its_dependency_stops_the_start(
         await auth.__aenter__()
 
 
-async def test_annotations_that_hide_no_dependency_are_left_alone(make_auth: MakeAuth, make_client: MakeClient) -> None:
+async def test_annotations_without_a_dependency_are_accepted(make_auth: MakeAuth, make_client: MakeClient) -> None:
     auth = make_auth()
     app = FastAPI()
     auth.install(app)

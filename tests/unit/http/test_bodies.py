@@ -25,7 +25,7 @@ class Upload:
         return Request({"type": "http", "method": "POST", "headers": []}, self.receive)
 
 
-async def test_a_body_of_the_maximum_length_is_returned_whole() -> None:
+async def test_a_body_of_the_maximum_length_is_returned_completely() -> None:
     assert await read_body(Upload(b"abc", b"", b"de").request, 5) == b"abcde"
 
 

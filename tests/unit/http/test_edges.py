@@ -124,7 +124,7 @@ def test_a_raw_app_that_starts_and_stops_by_itself_still_does(make_auth: MakeAut
     assert seen == ["startup", "shutdown"]
 
 
-async def test_a_raw_app_whose_own_start_fails_says_so_once(make_auth: MakeAuth) -> None:
+async def test_a_raw_app_whose_start_fails_reports_it_once(make_auth: MakeAuth) -> None:
     """Starlette sends ``startup.failed`` and raises; a middleware of the application's may lie around it."""
 
     @asynccontextmanager

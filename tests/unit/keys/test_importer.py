@@ -134,7 +134,7 @@ async def _events(auth: KeyAuth, key_id: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("stack", ["sqlite-memory"], indirect=True)
-async def test_only_what_was_asked_for_is_looked_up(make: MakeAuth, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_configured_prefixes_are_looked_up(make: MakeAuth, monkeypatch: pytest.MonkeyPatch) -> None:
     other_form = "sk-live:" + SECRET
     async with make(imported_prefixes=()) as auth:
         await auth.keys.import_keys([record(), record(hash=hashlib.sha256(other_form.encode()).hexdigest())])
@@ -179,7 +179,9 @@ async def test_a_hash_that_could_not_be_replaced_is_replaced_later(
 
 
 @pytest.mark.parametrize("stack", ["sqlite-memory"], indirect=True)
-async def test_a_scheme_that_cannot_run_is_no_failed_attempt(make: MakeAuth, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_scheme_that_cannot_run_is_not_a_failed_attempt(
+    make: MakeAuth, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with make() as auth:
         await auth.keys.import_keys([record(**HASHES["argon2"])])
 
@@ -268,7 +270,7 @@ BAD: list[tuple[dict[str, Any], str | None, str]] = [
 
 
 @pytest.mark.parametrize("stack", ["sqlite-memory"], indirect=True)
-async def test_every_bad_line_is_named_and_nothing_is_written(make: MakeAuth) -> None:
+async def test_every_invalid_line_is_named_and_nothing_is_written(make: MakeAuth) -> None:
     async with make(scopes={"a:read": ""}) as auth:
         lines = [record(scopes="a:read"), *(record(**values) for values, _, _ in BAD), record()]
         with pytest.raises(ImportRefused) as refused:
@@ -331,12 +333,12 @@ async def test_a_bearer_value_with_an_imported_prefix_is_a_key(make: MakeAuth, m
 
 
 @pytest.mark.parametrize("prefix", ["", "k", "ks_x", "a b", "é", "x" * 65])
-def test_a_prefix_that_cannot_be_right_is_refused(prefix: str) -> None:
+def test_an_invalid_prefix_is_rejected(prefix: str) -> None:
     with pytest.raises(SetupError):
         KeyAuthSettings(_env_file=None, imported_prefixes=(prefix,))
 
 
-def test_bcrypt_looks_at_72_bytes_as_it_did_when_the_hash_was_made() -> None:
+def test_bcrypt_reads_72_bytes_as_when_the_hash_was_created() -> None:
     long = "x" * 100
     assert foreign.verify("bcrypt", hash_bcrypt(long[:72]), foreign.hashed_part(long, "bcrypt", None))
 
@@ -408,7 +410,7 @@ async def test_scopes_are_words_with_commas_or_spaces_between(make: MakeAuth, sc
 
 
 @pytest.mark.parametrize("stack", ["sqlite-memory"], indirect=True)
-async def test_an_import_says_how_many_keys_may_do_anything(make: MakeAuth) -> None:
+async def test_an_import_reports_the_number_of_keys_with_all_scopes(make: MakeAuth) -> None:
     records = [record(hash=f"{number:064x}", scopes=scopes) for number, scopes in enumerate(["", None, "a", "*"])]
     async with make() as auth:
         for dry_run in (True, False):

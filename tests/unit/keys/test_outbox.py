@@ -120,7 +120,7 @@ async def test_a_change_that_could_not_be_announced_is_announced_later_without_t
     assert (stage.limiter.bumped, stage.store.rows) == ([KEY] * 2, {})
 
 
-async def test_a_row_that_cannot_be_deleted_is_no_failure_of_the_change() -> None:
+async def test_a_row_that_cannot_be_deleted_does_not_fail_the_change() -> None:
     stage = Stage()
     stage.store.is_available = False
     await stage.outbox.publish(*KEY, 1)

@@ -68,7 +68,7 @@ async def test_only_what_is_long_over_goes(make_auth: MakeAuth, monkeypatch: pyt
         assert (await auth.keys.get(created.key.id)).status == "revoked"
 
 
-async def test_it_comes_round_once_an_hour(make_auth: MakeAuth) -> None:
+async def test_a_round_takes_place_once_an_hour(make_auth: MakeAuth) -> None:
     clock = 1000.0
     async with make_auth() as auth:
         calls = 0

@@ -46,7 +46,7 @@ def codes_of(**settings: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("name", [".env", "prod.env"])
-def test_a_misspelt_variable_in_a_dotenv_file_is_named(
+def test_a_misspelled_variable_in_a_dotenv_file_is_named(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -142,7 +142,7 @@ async def test_a_server_that_ignores_https_is_noticed_once(
     assert codes_in(caplog) == ["https_ignored"] * is_warned
 
 
-def test_requests_are_looked_at_for_a_while_and_not_for_ever(caplog: pytest.LogCaptureFixture) -> None:
+def test_only_the_first_requests_are_checked(caplog: pytest.LogCaptureFixture) -> None:
     watch, plain = (
         ProxyHeaderCheck(False),
         {"client": ("203.0.113.7", 50_000), "server": ("127.0.0.1", 80), "headers": []},
@@ -157,7 +157,7 @@ def test_requests_are_looked_at_for_a_while_and_not_for_ever(caplog: pytest.LogC
     assert codes_in(caplog) == []
 
 
-async def test_a_scope_that_routes_require_and_no_key_can_have_is_named_with_them(
+async def test_a_scope_that_no_key_can_have_is_named_with_its_routes(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     auth = build(scopes=["items:read", "items:write"])
@@ -200,7 +200,7 @@ async def test_a_scope_that_routes_require_and_no_key_can_have_is_named_with_the
     ]
 
 
-async def test_without_a_catalogue_any_scope_may_be_wanted(caplog: pytest.LogCaptureFixture) -> None:
+async def test_without_a_catalog_routes_may_require_any_scope(caplog: pytest.LogCaptureFixture) -> None:
     auth, app = build(), FastAPI()
     auth.install(app)
 
@@ -213,7 +213,7 @@ async def test_without_a_catalogue_any_scope_may_be_wanted(caplog: pytest.LogCap
     assert codes_in(caplog) == []
 
 
-async def test_a_redis_that_evicts_is_warned_about_and_one_that_may_not_be_asked_is_left_alone(
+async def test_a_redis_that_evicts_causes_a_warning_and_one_that_cannot_be_checked_does_not(
     start_valkey: Callable[..., Server], caplog: pytest.LogCaptureFixture
 ) -> None:
     redis = start_valkey("--maxmemory", "64mb", "--maxmemory-policy", "volatile-lru")

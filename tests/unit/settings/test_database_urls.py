@@ -28,7 +28,7 @@ SECRET = "S3cr3t"
         ),
     ],
 )
-def test_urls_are_taken_as_services_print_them(given: str, taken: str) -> None:
+def test_urls_are_accepted_as_services_print_them(given: str, taken: str) -> None:
     assert make_url(check_database_url(given)) == make_url(taken)
     assert check_database_url(check_database_url(given)) == check_database_url(given)
 
@@ -55,7 +55,7 @@ def test_urls_are_taken_as_services_print_them(given: str, taken: str) -> None:
         ("db", "database URL"),
     ],
 )
-def test_what_cannot_take_effect_is_refused_by_name(url: str, named: str) -> None:
+def test_parameters_without_effect_are_rejected_by_name(url: str, named: str) -> None:
     with pytest.raises(SetupError, match=named) as refused:
         KeyAuthSettings(_env_file=None, database_url=url)
     assert str(refused.value).count(". ") == 0

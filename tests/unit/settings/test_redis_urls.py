@@ -54,7 +54,7 @@ def test_the_sentinels_have_credentials_of_their_own() -> None:
         ("redis://h?protocol=3", "must not choose a protocol"),
     ],
 )
-def test_a_url_that_cannot_be_right_is_refused_in_a_sentence_without_it(url: str, said: str) -> None:
+def test_an_invalid_url_is_rejected_in_a_sentence_that_does_not_contain_it(url: str, said: str) -> None:
     with pytest.raises(SetupError, match=r"^Setting redis_url \(KEYAUTH_REDIS_URL\) is invalid: .+\.$") as failure:
         KeyAuthSettings(_env_file=None, redis_url=url)
     assert said in str(failure.value)
@@ -103,7 +103,7 @@ async def test_tls_holds_for_servers_and_sentinels(scheme: str, kinds: list[str]
 
 @pytest.mark.parametrize("password", ["hunter2/x", "hunter2?x", "hunter2#x", "a@hunter2/c#9"])
 @pytest.mark.parametrize("scheme", ["redis", "rediss", "redis+sentinel", "redis+cluster"])
-def test_a_password_that_is_not_percent_encoded_is_refused_and_never_taken_for_a_host(
+def test_a_password_that_is_not_percent_encoded_is_rejected_and_never_shown_as_a_host(
     scheme: str, password: str
 ) -> None:
     with pytest.raises(ValueError, match="as %") as failure:

@@ -135,7 +135,7 @@ async def assert_nothing_leaked(auth: KeyAuth, server: Server) -> None:
     await until(is_level)
 
 
-async def test_killed_and_restarted(
+async def test_a_database_that_is_killed_and_restarted(
     auth: KeyAuth, postgres: Server, make_client: Callable[..., httpx.AsyncClient], lines: Callable[[str], list[str]]
 ) -> None:
     app = FastAPI()
@@ -175,7 +175,7 @@ async def test_killed_and_restarted(
     await assert_nothing_leaked(auth, postgres)
 
 
-async def test_frozen_and_thawed(
+async def test_a_database_that_hangs_and_recovers(
     auth: KeyAuth, postgres: Server, lines: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warm, cold = await make_key(auth), await make_key(auth)
@@ -256,7 +256,7 @@ async def test_tables_that_are_locked_are_an_outage_until_they_are_free(
 @pytest.mark.parametrize(
     "statement", ["SELECT pg_sleep(30)", "DO $$ BEGIN RAISE SQLSTATE '40P01'; END $$"], ids=["slow", "deadlock"]
 )
-async def test_one_statement_that_fails_is_no_outage(
+async def test_one_failed_statement_is_not_an_outage(
     auth: KeyAuth, postgres: Server, statement: str, lines: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cold = await make_key(auth)
@@ -286,7 +286,7 @@ async def test_management_leaves_connections_to_requests(auth: KeyAuth) -> None:
         is_over.set()
 
 
-async def test_a_pool_that_is_used_up_is_no_outage(
+async def test_an_exhausted_pool_is_not_an_outage(
     auth: KeyAuth, postgres: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warm, cold = await make_key(auth), await make_key(auth)
@@ -303,13 +303,13 @@ async def test_a_pool_that_is_used_up_is_no_outage(
     await assert_nothing_leaked(auth, postgres)
 
 
-async def test_a_burst_of_cold_keys_is_no_outage(auth: KeyAuth, lines: Callable[[str], list[str]]) -> None:
+async def test_a_burst_of_uncached_keys_is_not_an_outage(auth: KeyAuth, lines: Callable[[str], list[str]]) -> None:
     made = [await make_key(auth) for _ in range(3)]
     await asyncio.gather(*(authenticate(auth, key.token) for key in made for _ in range(50)))
     assert not lines("database unavailable (")
 
 
-async def test_a_request_that_goes_away_leaves_its_connection_whole(auth: KeyAuth, postgres: Server) -> None:
+async def test_a_cancelled_request_leaves_its_connection_usable(auth: KeyAuth, postgres: Server) -> None:
     await auth._parts.database.fetch(text("SELECT 1"))
     made = pool_of(auth).checkedin()
     tasks = [asyncio.create_task(auth._parts.database.fetch(text("SELECT pg_sleep(0.2)"))) for _ in range(made)]
@@ -330,7 +330,7 @@ async def test_a_request_that_goes_away_leaves_its_connection_whole(auth: KeyAut
     ],
     ids=["rights", "table", "column"],
 )
-async def test_rights_or_tables_that_are_taken_away_are_an_outage_and_no_error_of_ours(
+async def test_revoked_permissions_and_dropped_tables_are_an_outage(
     auth: KeyAuth, postgres: Server, servers: Servers, take: str, give_back: str
 ) -> None:
     async def administer(*statements: str) -> None:

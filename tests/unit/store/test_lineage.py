@@ -50,7 +50,7 @@ async def use_a_changed_key(auth: KeyAuth) -> tuple[str, str]:
         ),
     ],
 )
-async def test_a_database_that_went_back_decides_again(
+async def test_a_restored_database_decides_again(
     make_auth: MakeAuth, then: tuple[str, ...], caplog: pytest.LogCaptureFixture
 ) -> None:
     async with make_auth(max_staleness_s=3600) as auth:
@@ -103,7 +103,9 @@ async def test_a_restore_between_a_stop_and_a_start_is_noticed_at_the_start(make
             await authenticate(auth, token)
 
 
-async def test_changes_as_usual_are_no_restore(make_auth: MakeAuth, caplog: pytest.LogCaptureFixture) -> None:
+async def test_ordinary_changes_are_not_taken_for_a_restore(
+    make_auth: MakeAuth, caplog: pytest.LogCaptureFixture
+) -> None:
     async with make_auth(max_staleness_s=3600) as auth:
         tokens = []
         for _ in range(3):

@@ -29,7 +29,7 @@ def lock(tmp_path: Path) -> Iterator[sqlite3.Connection]:
 
 
 @pytest.mark.parametrize("how", ["IMMEDIATE", "EXCLUSIVE"])
-async def test_reads_go_on_and_writes_come_back(
+async def test_reads_continue_and_writes_get_a_503(
     make_auth: MakeAuth, lock: sqlite3.Connection, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database, "POOL_TIMEOUT_S", 1.0)
@@ -128,7 +128,7 @@ async def test_a_start_waits_for_who_writes_to_a_new_file(
     assert new_file.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
-async def test_a_start_ends_with_a_sentence_where_a_new_file_stays_locked(
+async def test_a_start_fails_with_a_sentence_if_a_new_file_stays_locked(
     make_auth: MakeAuth, new_file: sqlite3.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "WAL_TIMEOUT_S", 0.05)
@@ -158,7 +158,7 @@ async def test_a_disk_that_hangs_collects_no_threads(tmp_path: Path, monkeypatch
     assert not asked.acquire(blocking=False)
 
 
-async def test_tables_that_are_away_are_an_outage_until_they_are_back(
+async def test_missing_tables_are_an_outage_until_they_exist_again(
     make_auth: MakeAuth, lock: sqlite3.Connection
 ) -> None:
     async with make_auth() as auth:

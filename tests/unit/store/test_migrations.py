@@ -70,7 +70,7 @@ async def test_an_empty_database_gets_the_newest_tables_at_start(database_url: s
 
 
 @pytest.mark.parametrize("is_marked", [True, False], ids=["marked", "made before there were revisions"])
-async def test_rows_survive_the_way_from_the_first_tables(database_url: str, is_marked: bool) -> None:
+async def test_rows_survive_all_upgrades_from_the_first_tables(database_url: str, is_marked: bool) -> None:
     await make_old_database(database_url)
     if is_marked:
         await run(database_url, lambda connection: schema.mark(connection, schema.FIRST))
@@ -198,7 +198,7 @@ async def test_an_upgrade_gives_up_on_a_table_that_stays_in_use(
     assert await make_auth(database_url).upgrade() == list(schema.REVISIONS[1:])
 
 
-async def test_the_tables_and_the_version_of_the_application_are_left_alone(database_url: str) -> None:
+async def test_the_tables_and_the_version_of_the_application_stay_unchanged(database_url: str) -> None:
     await execute(
         database_url,
         "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)",
@@ -214,7 +214,7 @@ async def test_the_tables_and_the_version_of_the_application_are_left_alone(data
     assert await run(database_url, look) == (["theirs"], {"alembic_version", "notes"})
 
 
-async def test_tables_that_are_made_between_two_looks_are_not_taken_for_old_ones(
+async def test_tables_created_between_two_checks_are_not_taken_for_old_ones(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Several workers start on an empty database: one makes the tables while another looks which there are."""

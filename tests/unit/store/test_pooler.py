@@ -87,7 +87,7 @@ async def test_a_pooler_may_be_named_in_the_url(postgres: Server, parameter: str
     await database.close()
 
 
-async def test_a_statement_that_another_client_prepared_is_no_mistake_of_ours() -> None:
+async def test_a_statement_that_another_client_prepared_is_not_reported_as_a_mistake() -> None:
     error = asyncpg.DuplicatePreparedStatementError("it exists")
     assert not is_mistake(ProgrammingError("SELECT 1", {}, error))
 
@@ -107,7 +107,7 @@ async def limited_role(postgres: Server, slots: int) -> AsyncIterator[str]:
         await admin.close()
 
 
-async def test_a_burst_that_finds_no_free_slot_is_no_outage(postgres: Server, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_burst_without_a_free_slot_is_not_an_outage(postgres: Server, caplog: pytest.LogCaptureFixture) -> None:
     async with make_auth(postgres.url):
         pass
     async with limited_role(postgres, slots=2) as url, make_auth(url) as auth:

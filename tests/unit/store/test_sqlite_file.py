@@ -52,7 +52,7 @@ async def test_a_file_that_replaced_the_open_one_decides(tmp_path: Path) -> None
         assert (await authenticate(auth, kept)).name == "kept"
 
 
-async def test_a_start_that_creates_a_file_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_start_that_creates_a_file_logs_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for expected in (1, 0):
         caplog.clear()
         with caplog.at_level(logging.WARNING, "fastapi_keyauth"):

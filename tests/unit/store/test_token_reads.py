@@ -89,7 +89,7 @@ async def test_client_that_leaves_takes_nothing_from_the_others(
         ]
 
 
-async def test_outage_reaches_everybody_that_waits_as_an_error_of_its_own(
+async def test_outage_raises_a_separate_error_for_every_waiting_request(
     make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with make_auth() as auth:

@@ -89,7 +89,7 @@ async def test_what_two_callers_ask_for_concurrently_is_written_once(make_auth: 
         assert await admitted(auth, created.key.id) == 1
 
 
-async def test_counts_that_are_not_kept_are_said_once(
+async def test_counts_that_are_dropped_are_logged_once(
     make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("fastapi_keyauth.store.usage_buffer.MAX_COUNTS", 1)
@@ -100,7 +100,7 @@ async def test_counts_that_are_not_kept_are_said_once(
 
 
 @pytest.mark.parametrize("refusal", ["over its limit", "disabled", "not from this address"])
-async def test_a_secret_that_was_right_counts_as_used_even_if_the_request_was_refused(
+async def test_a_correct_secret_counts_as_used_even_if_the_request_was_refused(
     make_auth: MakeAuth, refusal: str
 ) -> None:
     async with make_auth() as auth:

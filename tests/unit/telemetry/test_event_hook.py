@@ -177,7 +177,9 @@ async def test_an_outage_of_redis_and_its_end_are_events(stack: Stack, start_val
 
 
 @on_one_stack
-async def test_a_hook_that_raises_is_logged_seldom_and_stays(stack: Stack, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_hook_that_raises_is_logged_rarely_and_stays_active(
+    stack: Stack, caplog: pytest.LogCaptureFixture
+) -> None:
     told = []
 
     async def fail(event: AuthEvent) -> None:
@@ -213,7 +215,7 @@ async def test_a_plain_function_is_called_in_a_thread_and_may_block(stack: Stack
     assert {name.rpartition("_")[0] for name, _ in calls} == {"keyauth-on-event"}
 
 
-async def test_a_function_that_gives_something_to_wait_for_is_waited_for() -> None:
+async def test_an_awaitable_that_a_function_returns_is_awaited() -> None:
     sink = Sink()
 
     def promise(event: AuthEvent) -> Awaitable[None]:
@@ -226,7 +228,7 @@ async def test_a_function_that_gives_something_to_wait_for_is_waited_for() -> No
     assert sink.kinds == ["failed"]
 
 
-async def test_what_a_hook_has_no_time_for_is_dropped_and_counted(
+async def test_events_that_a_hook_is_too_slow_for_are_dropped_and_counted(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hook_module, "CLOSE_WAIT_S", 0.05)
@@ -254,7 +256,7 @@ def an_event() -> AuthEvent:
 
 
 @on_two_stacks
-async def test_an_admitted_request_tells_nothing(stack: Stack, make_client: Any) -> None:
+async def test_an_admitted_request_is_not_an_event(stack: Stack, make_client: Any) -> None:
     sink = Sink()
     auth = build(stack.settings, sink)
     async with serving(auth, make_client) as client:

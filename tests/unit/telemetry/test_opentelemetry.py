@@ -99,7 +99,7 @@ async def _is_active(lab: Lab, part: str, count: int) -> bool:
     return bool(lab.read()["keyauth.outages.active"][f"ka {part}"] == count)
 
 
-async def test_several_of_them_in_a_process_are_distinguished_and_equal_ones_added(stack: Stack, lab: Lab) -> None:
+async def test_several_keyauths_in_a_process_are_distinguished_and_equal_ones_are_added(stack: Stack, lab: Lab) -> None:
     async with build(stack, lab) as one, build(stack, lab) as same, build(stack, lab, key_prefix="other") as other:
         for auth in (one, same, other):
             await authenticate(auth, (await make_key(auth)).token)
@@ -136,7 +136,7 @@ async def test_a_request_that_is_traced_gets_spans_below_its_own_and_others_get_
     assert (spans["keyauth.read_key"].attributes or {})["keyauth.key_id"] == made.key.id
 
 
-async def test_it_can_be_turned_off_and_costs_no_more_than_integers_where_it_is_not_installed(
+async def test_it_can_be_turned_off_and_costs_only_integers_if_it_is_not_installed(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = KeyAuthSettings(_env_file=None, **stack.settings, **CHEAP)

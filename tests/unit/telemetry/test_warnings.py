@@ -26,7 +26,7 @@ pytestmark = pytest.mark.parametrize("stack", ["sqlite-memory"], indirect=True)
         ({"allowed_origins": ["*"]}, "allowed_origins"),
     ],
 )
-def test_a_dangerous_setting_is_one_sentence(stack: Any, settings: dict[str, Any], says: str | None) -> None:
+def test_a_risky_setting_is_logged_as_one_sentence(stack: Any, settings: dict[str, Any], says: str | None) -> None:
     dangers = KeyAuthSettings(_env_file=None, **settings).dangers()
     assert [danger for danger in dangers if says is None or says not in danger] == []
     assert len(dangers) == (says is not None)
@@ -54,7 +54,7 @@ def test_several_workers_without_redis_are_warned_about(
     assert not KeyAuthSettings(_env_file=None, redis_url="redis://127.0.0.1").dangers()
 
 
-def test_a_misspelt_variable_is_named(stack: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_misspelled_variable_is_named(stack: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KEYAUTH_BLOK_FOR_S", "5")
     (danger,) = KeyAuthSettings(_env_file=None).dangers()
     assert "KEYAUTH_BLOK_FOR_S" in danger
