@@ -77,7 +77,7 @@ TARGETS = (
     Target("limiter/counters.py", _LIMITERS, (*_COUNTERS, *_contract("limits"))),
     *(
         Target(f"limiter/redis/lua/{name}.lua", _LIMITERS, _COUNTERS, "valkey")
-        for name in ("take", "fail", "changed", "unblock", "now")
+        for name in ("take", "take_others", "fail", "changed", "unblock", "now")
     ),
     Target("limiter/redis/lua/blocked.lua", _LIMITERS, keyword="cluster"),  # no other server needs this script
 )

@@ -193,14 +193,14 @@ async def test_workers_forked_from_one_process_create_different_generations(redi
 
 def test_a_call_is_packed_as_hiredis_packs_it() -> None:
     lua = files("fastapi_keyauth.limiter.redis").joinpath("lua")
-    source = b"".join(lua.joinpath(f"{name}.lua").read_bytes() for name in ("now", "take_hour", "take"))
+    source = b"".join(lua.joinpath(f"{name}.lua").read_bytes() for name in ("now", "take_others", "take"))
     sha = hashlib.sha1(source, usedforsecurity=False).hexdigest()
     calls: list[ScriptArgs] = [([], []), (["ka:{käy}", "ka:{}"], ["", 0, -1, 10**12, "0"])]
     for prepared in calls:
         keys, args = prepared
         rest: tuple[Any, ...] = (len(keys), *keys, *args)
-        assert LuaScript("take_hour", "take").pack(prepared) == hiredis.pack_command(("EVALSHA", sha, *rest))
-        assert LuaScript("take_hour", "take").pack(prepared, with_source=True) == hiredis.pack_command(
+        assert LuaScript("take_others", "take").pack(prepared) == hiredis.pack_command(("EVALSHA", sha, *rest))
+        assert LuaScript("take_others", "take").pack(prepared, with_source=True) == hiredis.pack_command(
             ("EVAL", source, *rest)
         )
 
@@ -255,7 +255,7 @@ async def test_the_breaker_stays_open_while_redis_rejects_only_checks(
     limiter._breaker._probe_every_s = 0.01
     await limiter.start()
     server.in_pieces = False
-    server.refused_script = LuaScript("take_hour", "take").pack(([], [])).split(b"\r\n")[4]
+    server.refused_script = LuaScript("take_others", "take").pack(([], [])).split(b"\r\n")[4]
     with pytest.raises(LimiterUnavailable):
         await take(limiter)
     calls = server.calls

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from fastapi_keyauth.domain.limit_sets import ONE_REQUEST, limit_set
+from fastapi_keyauth.domain.limit_sets import NO_LIMITS, ONE_REQUEST, limit_set
 from fastapi_keyauth.domain.limits import Limit
 from fastapi_keyauth.domain.units import MAX_UNITS
 from fastapi_keyauth.domain.windows import MAX_WINDOW_S, month, window_at
@@ -283,11 +283,17 @@ async def test_a_limit_in_force_keeps_its_count_however_often_others_are_replace
 
 
 HOURLY = limit_set((resolved(name="hour", limit=6),), ())
-"""What the short script for a batch of plain questions answers."""
+FIXED = limit_set(
+    (*HOURLY.all, resolved(name="second", limit=2, per="second"), resolved(name="month", limit=20, per="month")),
+    (resolved(name="day", limit=15, per="day"), resolved(name="tokens", limit=1, unit="tokens")),
+)
+"""What take.lua answers by itself, as soon as the windows have begun."""
 TOGETHER = st.lists(
     st.tuples(
         st.sampled_from(["k1", "k2", "k3"]),
-        st.sampled_from(["hourly", "hourly", "hourly", "other limits", "dear", "stale", "blocked"]),
+        st.sampled_from(
+            ["hourly", "hourly", "fixed", "fixed", "none", "other limits", "expensive", "stale", "blocked"]
+        ),
         st.sampled_from([0, 0, 0, 0, 1000, 3_600_000, -500, -15_000, -4_000_000]),
     ),
     min_size=1,
@@ -299,6 +305,9 @@ TOGETHER = st.lists(
 @given(batches=st.lists(TOGETHER, min_size=2, max_size=8), other=LIMITS)
 def test_questions_that_go_together_are_answered_as_one_by_one(url: str, batches: Any, other: Any) -> None:
     asyncio.run(_ask_together(url, batches, limit_set((*HOURLY.all, *other[:3]), tuple(other))))
+
+
+LIMITS_OF = {"fixed": FIXED, "none": NO_LIMITS}
 
 
 async def _ask_together(url: str, batches: Any, other: Any) -> None:
@@ -315,11 +324,11 @@ async def _ask_together(url: str, batches: Any, other: Any) -> None:
                     LimitCheck(
                         key_id,
                         "blocked" if kind == "blocked" else "not blocked",
-                        other if kind == "other limits" else HOURLY,
-                        (("requests", 2),) if kind == "dear" else ONE_REQUEST,
+                        other if kind == "other limits" else LIMITS_OF.get(kind, HOURLY),
+                        (("requests", 2),) if kind == "expensive" else ONE_REQUEST,
                         "" if kind == "stale" else generations.get((which, key_id), ""),
                         1.0,
-                        owner_id=f"o{key_id}",
+                        owner_id="o1" if key_id == "k1" else "o2",
                     )
                     for key_id, kind, _ in batch
                 ]

@@ -12,13 +12,13 @@ from redis.asyncio import Redis
 from typing_extensions import override
 
 from fastapi_keyauth.concurrency.bounded_dict import BoundedDict
-from fastapi_keyauth.domain.limit_sets import ONE_REQUEST
+from fastapi_keyauth.domain.limit_sets import ONE_REQUEST, Cost, LimitSet
 from fastapi_keyauth.errors import LimiterUnavailable, SetupError
 from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Limiter, Policy, Verdict, ceil_s
 from fastapi_keyauth.limiter.redis.batcher import Answered
 from fastapi_keyauth.limiter.redis.blocks import RedisBlocks
 from fastapi_keyauth.limiter.redis.clients import ClientFactory
-from fastapi_keyauth.limiter.redis.encoding import encode_limits, owner_tag
+from fastapi_keyauth.limiter.redis.encoding import LimitEncoder, owner_tag
 from fastapi_keyauth.limiter.redis.scripts import ScriptArgs
 from fastapi_keyauth.limiter.redis.server_info import ServerInfo
 from fastapi_keyauth.settings.redis_urls import RedisUrl, parse_redis_url
@@ -82,6 +82,7 @@ class RedisLimiterBase(Limiter):
         self._clock = clock
         self._answered = answered
         self._epoch = 0
+        self._limits = LimitEncoder()
         self._known_blocks: BoundedDict[str, tuple[float, float]] = BoundedDict(_MAX_KNOWN_BLOCKS)
         """Bucket to (cached until, blocked until), by the local clock."""
         self._open()
@@ -213,7 +214,11 @@ class RedisLimiterBase(Limiter):
         names: list[str] = []
         # Different in each call of each worker. It need not be secret.
         fresh = f"{self._nonce}{next(self._numbers):x}"
-        args: list[str | int] = [self._now_ms(), fresh, "r" if self.signs else "", KEEP_S, self._policy.block_for_ms]
+        head = (self._now_ms(), fresh, "r" if self.signs else "", KEEP_S, self._policy.block_for_ms)
+        now_ms = int((self._clock or time.time)() * 1000)
+        all_limits: list[str | bytes | int] = []
+        positions: dict[tuple[LimitSet, Cost], int] = {}
+        args: list[str | bytes | int] = []
         epoch = f"{self._epoch}:"
         length = len(epoch)
         for key_id, bucket, limits, cost, generation, age_s, is_fresh, owner_id, charge in questions:
@@ -224,40 +229,51 @@ class RedisLimiterBase(Limiter):
             how = (2 if is_fresh else 0 if age_s is None else 1) + (0 if cost is None else 3)
             if bucket is not None:
                 how += 6
+            sent: str | int = ""
             if cost is ONE_REQUEST and charge is None and limits.one_hour:
-                encoded = limits.one_hour
-            else:
-                encoded = "" if cost is None else encode_limits(limits, cost)
-            args += (proof or "-", encoded, how)
+                sent = limits.one_hour
+                how += 24
+            elif cost is not None:
+                sent = positions.get((limits, cost), 0)
+                if not sent:
+                    sent = positions[limits, cost] = len(head) + 2 + len(all_limits)
+                    all_limits += self._limits.encode(limits, cost, now_ms).args
+            args += (proof or "-", sent, how)
             if charge is not None:
                 args[-1] = how + 12
                 names.append(f"{owner}:{charge.id}")
                 args += (charge.keep_s * 1000, "" if charge.actual is None else " ".join(map(str, charge.actual)))
-        return names, args
+        return names, [*head, len(all_limits), *all_limits, *args]
 
     def _holder_names(self, key_id: str, owner_id: str | None) -> tuple[str, str]:
         """Return the names of the hashes of a key and of its owner."""
         return f"{self._namespace}:{{{key_id}}}", f"{self._namespace}:{{{owner_tag(owner_id or '')}}}"
 
-    def _decide(self, reply: Sequence[Any]) -> list[Decision]:
+    def _decide(self, questions: Sequence[LimitCheck], reply: Sequence[Any]) -> list[Decision]:
         """Return the decisions in a reply of ``lua/take.lua``."""
         epoch = f"{self._epoch}:"
         fields = iter(reply)
-        return [
-            # Like Decision(...), but without a call of its Python-level __new__ for each request.
-            tuple.__new__(
-                Decision,
-                (
-                    _VERDICTS[verdict],
-                    epoch + generation if generation else "",
-                    wait_s,
-                    hour,
-                    math.inf,  # every change replaces the generation in Redis
-                    states,
-                ),
+        decisions = []
+        for question, verdict, generation, hour, wait_s, states in zip(questions, *[fields] * 5, strict=True):
+            if states and len(states) == len(question.limits.all):
+                wait_s, states = self._limits.decode(
+                    question.limits, question.cost or (), wait_s, states, is_charged=verdict == Verdict.ADMITTED
+                )
+            decisions.append(
+                # Like Decision(...), but without a call of its Python-level __new__ for each request.
+                tuple.__new__(
+                    Decision,
+                    (
+                        _VERDICTS[verdict],
+                        epoch + generation if generation else "",
+                        wait_s,
+                        hour,
+                        math.inf,  # every change replaces the generation in Redis
+                        states,
+                    ),
+                )
             )
-            for verdict, generation, hour, wait_s, states in zip(*[fields] * 5, strict=True)
-        ]
+        return decisions
 
     def _prepare_failures(self, buckets: Sequence[str]) -> ScriptArgs:
         """Return keys and arguments of ``lua/fail.lua``."""

@@ -37,7 +37,7 @@ class ClusterLimiter(RedisLimiterBase):
     def _open(self) -> None:
         super()._open()
         self._router = SlotRouter(self._place, self._timeout_s)
-        self._take = LuaScript("take_hour", "take")
+        self._take = LuaScript("take_others", "take")
         self._blocked = LuaScript("blocked")
         self._failing = LuaScript("fail")
         self._changing = LuaScript("changed", uses_time=False)
@@ -91,7 +91,7 @@ class ClusterLimiter(RedisLimiterBase):
             question = question._replace(bucket=None)
         if question.owner_id is None and question.age_s is None:
             return Decision(Verdict.STALE, share_s=math.inf)  # the slot depends on the owner, whom only the row names
-        (decision,) = self._decide(await self._router.call(self._take, self._prepare([question])))
+        (decision,) = self._decide([question], await self._router.call(self._take, self._prepare([question])))
         return decision
 
     def _block_args(self, name: str) -> ScriptArgs:

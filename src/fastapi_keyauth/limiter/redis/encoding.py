@@ -1,24 +1,134 @@
-"""The form in which Redis receives limits, costs and owners."""
+"""Names and limits in the form that ``lua/take.lua`` reads."""
 
 import base64
 import hashlib
+import struct
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
+from fastapi_keyauth.concurrency.bounded_dict import BoundedDict
 from fastapi_keyauth.domain.limit_sets import Cost, LimitSet
+from fastapi_keyauth.domain.limits import Limit
+from fastapi_keyauth.domain.windows import Window, window_at
+
+_SLIDING, _OF_OWNER, _HOUR_ALONE = 1, 2, 4
+"""Kinds of limits, which are added."""
+_END_OF_TIME_MS = 2**47
+_MAX_CACHED = 4096
 
 
-@lru_cache(maxsize=4096)
-def encode_limits(limits: LimitSet, cost: Cost) -> str:
-    """Return limits and costs as ``lua/take.lua`` reads them. Cached, since most keys have equal limits."""
-    parts = []
-    for position, (limit, units) in enumerate(zip(limits.all, limits.costs(cost), strict=True)):
-        kind = "s" if limit.is_sliding else "f"
-        kind = kind if position < len(limits.key) else kind.upper()
-        parts.append(f"{limit.counter_id} {limit.limit} {limit.window_ms} {units} {kind};")
-    return "".join(parts)
+class EncodedLimits(NamedTuple):
+    """Limits, a cost and the present windows.
+
+    Attributes:
+        from_ms: When the last of the windows began, in milliseconds since 1970.
+        until_ms: When the first of them ends.
+        ends_s: When each of them ends, in seconds since 1970.
+        costs: What is charged to each limit.
+        args: The three arguments of the script.
+    """
+
+    from_ms: int
+    until_ms: int
+    ends_s: tuple[int, ...]
+    costs: tuple[int, ...]
+    args: tuple[bytes, str, bytes]
+
+
+class LimitEncoder:
+    """Encodes limits, and caches what it encoded last, since most keys have equal limits."""
+
+    def __init__(self) -> None:
+        self._cache: BoundedDict[tuple[LimitSet, Cost], EncodedLimits] = BoundedDict(_MAX_CACHED)
+
+    def encode(self, limits: LimitSet, cost: Cost, now_ms: int) -> EncodedLimits:
+        """Return limits with their windows at a moment.
+
+        Args:
+            limits: The limits.
+            cost: What the request costs of each unit.
+            now_ms: Milliseconds since 1970. Redis computes the windows again if its own clock is in others.
+        """
+        found = self._cache.get((limits, cost))
+        if found is None or not found.from_ms <= now_ms < found.until_ms:
+            found = self._cache[limits, cost] = _encode(limits, limits.costs(cost), now_ms)
+        return found
+
+    def decode(
+        self, limits: LimitSet, cost: Cost, now_s: int, free: Sequence[int], *, is_charged: bool
+    ) -> tuple[int, list[int]]:
+        """Return the seconds to wait, and what ``Decision.states`` describes.
+
+        Args:
+            limits: The limits.
+            cost: What the request costs of each unit.
+            now_s: Redis's time, in seconds since 1970.
+            free: Units left of each limit; below 0: a debt.
+            is_charged: Whether the cost was charged. If not, a limit has no room for it.
+        """
+        found = self.encode(limits, cost, now_s * 1000)
+        states: list[int] = []
+        left = free if is_charged else [max(0, units) for units in free]
+        for units, end_s in zip(left, found.ends_s, strict=True):
+            states += (units, end_s - now_s, end_s)
+        if is_charged:
+            return states[1], states
+        exhausted = [position for position, units in enumerate(found.costs) if free[position] < units]
+        return max(states[3 * position + 1] for position in exhausted), states + exhausted
 
 
 @lru_cache(maxsize=4096)
 def owner_tag(owner_id: str) -> str:
     """Return the name of an owner in Redis: short, and without characters that have a meaning in key names."""
     return base64.urlsafe_b64encode(hashlib.blake2b(owner_id.encode(), digest_size=12).digest()).decode()
+
+
+def _encode(limits: LimitSet, costs: tuple[int, ...], now_ms: int) -> EncodedLimits:
+    windows = [window_at(limit.window_ms, now_ms) for limit in limits.all]
+    from_ms = max((window.end_ms - window.length_ms for window in windows), default=0)
+    until_ms = min((window.end_ms for window in windows), default=_END_OF_TIME_MS)
+    keys = len(limits.key)
+    is_hour_alone = limits.only and keys == 1 and not limits.all[0].counter_id
+    described = b"".join(
+        _describe(limit, units, _OF_OWNER * (position >= keys) + _HOUR_ALONE * is_hour_alone)
+        for position, (limit, units) in enumerate(zip(limits.all, costs, strict=True))
+    )
+    if is_hour_alone or any(limit.is_sliding for limit in limits.all):
+        plain_format, plain = "", b""
+    else:
+        numbers = [limit.limit for limit in limits.all] + list(costs)
+        texts = [*_counters(limits.key, windows[:keys]), *_counters(limits.owner, windows[keys:])]
+        plain_format = "<I6I6I1I1" + "".join(f"c{len(text)}" for text in texts) + "I4" * len(numbers)
+        plain = b"".join(
+            (
+                from_ms.to_bytes(6, "little"),
+                until_ms.to_bytes(6, "little"),
+                bytes((keys, len(limits.owner))),
+                *texts,
+                struct.pack(f"<{len(numbers)}I", *numbers),
+            )
+        )
+    ends_s = tuple(window.end_ms // 1000 for window in windows)
+    return EncodedLimits(from_ms, until_ms, ends_s, costs, (described, plain_format, plain))
+
+
+def _describe(limit: Limit, units: int, kind: int) -> bytes:
+    kind += _SLIDING * limit.is_sliding
+    return _counter_name(limit) + struct.pack("<IIB", limit.limit, units, kind) + limit.window_ms.to_bytes(6, "little")
+
+
+def _counters(limits: Sequence[Limit], windows: Sequence[Window]) -> tuple[bytes, bytes]:
+    """Return the format of counters, and how it begins in the present windows."""
+    head = bytes((len(limits),)) + b"".join(
+        _counter_name(limit) + window.number.to_bytes(5, "little")
+        for limit, window in zip(limits, windows, strict=True)
+    )
+    return b"<c%d" % len(head) + b"I4" * len(limits), head
+
+
+def _counter_name(limit: Limit) -> bytes:
+    """Return the name of a counter in Redis: eight characters."""
+    if not limit.counter_id:
+        return b"the-hour"
+    return base64.urlsafe_b64encode(hashlib.blake2b(limit.counter_id.encode(), digest_size=6).digest())

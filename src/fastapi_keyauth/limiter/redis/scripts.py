@@ -18,7 +18,7 @@ MIN_TIMEOUT_S = 0.2
 """Minimum number of seconds for a call, however long its questions have waited: a slow call before it must not cause an
 outage. So a question waits at most this much longer than the timeout."""
 
-ScriptArgs = tuple[Sequence[str], Sequence[str | int]]
+ScriptArgs = tuple[Sequence[str], Sequence[str | bytes | int]]
 """Keys and arguments of one script call."""
 BuildArgs = Callable[[], ScriptArgs]
 """Returns keys and arguments. Called once the connection is established over which they are sent."""
@@ -57,9 +57,9 @@ def _read_lua(name: str) -> bytes:
 
 
 @lru_cache(maxsize=2048)
-def _bulk(value: str | int) -> bytes:
+def _bulk(value: str | bytes | int) -> bytes:
     """Return a bulk string of the Redis protocol. Cached, since most parts of a call were in one a moment ago."""
-    packed = str(value).encode()
+    packed = value if isinstance(value, bytes) else str(value).encode()
     return b"$%d\r\n%b\r\n" % (len(packed), packed)
 
 

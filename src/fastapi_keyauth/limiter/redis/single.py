@@ -48,7 +48,7 @@ class SingleNodeLimiter(RedisLimiterBase):
         self._control_client = self._clients.create()
         self._units = Connection(self._units_client.connection_pool.make_connection, self._timeout_s)
         self._control = Connection(self._control_client.connection_pool.make_connection, self._timeout_s)
-        self._take = ScriptCaller(self._units, LuaScript("take_hour", "take"), self._timeout_s)
+        self._take = ScriptCaller(self._units, LuaScript("take_others", "take"), self._timeout_s)
         self._generations = ScriptCaller(self._units, LuaScript("generations", uses_time=False), self._timeout_s)
         self._failing = ScriptCaller(self._control, LuaScript("fail"), self._timeout_s)
         self._changing = ScriptCaller(self._control, LuaScript("changed", uses_time=False), self._timeout_s)
@@ -164,7 +164,7 @@ class SingleNodeLimiter(RedisLimiterBase):
             if isinstance(reply, LimiterUnavailable):
                 resolve(reply)
                 return
-            decisions = self._decide(reply)
+            decisions = self._decide(questions, reply)
             if Verdict.BLOCKED in reply[::5]:
                 for question, decision in zip(questions, decisions, strict=True):
                     if decision.verdict is Verdict.BLOCKED and question.bucket is not None:

@@ -1,0 +1,375 @@
+-- Prepended to take.lua, which describes KEYS, ARGV and the reply. Answers the questions that stand out: limits that
+-- slide, a window that begins, a key without a generation, a charge with a name. Only a batch with such a question pays
+-- for these functions, which are created again in each call.
+local function answer_others(LIMIT, HEAD, USED, now, signature, reply, hours, lists)
+  local HOUR, DAY, STEP, TICKS, MAX_USED, MAX_COUNTERS = 3600000, 86400000, 10000, 3600000, 2000000000, 32
+  local call, floor, ceil, min, max = redis.call, math.floor, math.ceil, math.min, math.max
+  local LIMIT_SIZE, FORMER = struct.size('<' .. LIMIT), HEAD .. USED .. USED
+  local hour, keep, longest_block = floor(now / HOUR), tonumber(ARGV[4]), tonumber(ARGV[5])
+  local hour_left_s = (hour + 1) * 3600 - floor(now / 1000)
+  -- holders: name to the hash of a key or owner; blocks: of an address, in ms; ttls: of a hash, in seconds from now
+  local holders, blocks, ttls = {}, {}, {}
+
+  local function answer(verdict, generation, wait, states)
+    local size = #reply
+    reply[size + 1], reply[size + 2], reply[size + 3], reply[size + 4], reply[size + 5] =
+      verdict, generation, hour, wait, states or {}
+  end
+
+  -- Exact for integers below 2^53.
+  local function ceil_div(a, b)
+    local rest = a % b
+    return (a - rest) / b + (rest > 0 and 1 or 0)
+  end
+
+  -- The month's number, 12 times the year plus 0 to 11, from the days since 1970, and the days before a month
+  -- (http://howardhinnant.github.io/date_algorithms.html)
+  local function month_at(days)
+    local z = days + 719468
+    local era = floor(z / 146097)
+    local of_era = z - era * 146097
+    local year = floor((of_era - floor(of_era / 1460) + floor(of_era / 36524) - floor(of_era / 146096)) / 365)
+    local of_year = of_era - (365 * year + floor(year / 4) - floor(year / 100))
+    return (year + era * 400) * 12 + floor((5 * of_year + 2) / 153) + 2
+  end
+
+  local function days_before(month)
+    local from_march = month - 2
+    local year, m = floor(from_march / 12), from_march % 12
+    local era = floor(year / 400)
+    local of_era = year - era * 400
+    return era * 146097 + of_era * 365 + floor(of_era / 4) - floor(of_era / 100) + floor((153 * m + 2) / 5) - 719468
+  end
+
+  -- Number, length and end of the window of this moment, or of the one with this number.
+  local function window_of(length, index)
+    if length > 0 then
+      index = index or floor(now / length)
+      return index, length, (index + 1) * length
+    end
+    index = index or month_at(floor(now / DAY))
+    local ends = days_before(index + 1)
+    return index, (ends - days_before(index)) * DAY, ends * DAY
+  end
+
+  local all_limits = {}
+
+  -- Limits as they are sent, or the number of the one limit of a fixed hour.
+  local function limits_of(spec, hourly)
+    local found = all_limits[spec]
+    if found then return found end
+    -- The counters that are in use, in their order.
+    found = {key_ids = {}, owner_ids = {}, key_life = 0, owner_life = 0}
+    local count = hourly or #spec / LIMIT_SIZE
+    local sent = hourly and {'the-hour', hourly, 1, 4, HOUR} or {struct.unpack('<' .. string.rep(LIMIT, count), spec)}
+    for i = 1, #sent - 4, 5 do
+      local id, kind = sent[i], sent[i + 3]
+      local one = {limit = sent[i + 1], cost = sent[i + 2], length = sent[i + 4]}
+      one.is_sliding, one.is_of_owner, one.is_hour = kind % 2 == 1, kind % 4 >= 2, kind >= 4
+      one.index, one.current_length, one.ends = window_of(one.length)
+      one.left = one.ends - now
+      one.left_s, one.ends_s = max(1, ceil(one.left / 1000)), floor(one.ends / 1000)
+      local ids, life = one.is_of_owner and found.owner_ids or found.key_ids, one.left
+      if one.is_sliding then life = life + one.length end
+      if one.is_of_owner then
+        found.owner_life = max(found.owner_life, life)
+      else
+        found.key_life = max(found.key_life, life)
+      end
+      if not one.is_hour then
+        ids[#ids + 1] = id
+        one.at = 4 * #ids - 3
+      end
+      found[#found + 1] = one
+    end
+    all_limits[spec] = found
+    return found
+  end
+
+  -- A hash, with what take.lua has added: its generation; the hour's counter, if it has fields of its own; the others in
+  -- one list, those in use first. A counter is a name, the number of the window, units in it and in the one before.
+  local function load(name)
+    local holder = holders[name]
+    if holder then return holder end
+    local read = call('HMGET', name, 'g', 'h', 'n', 'p', 'l', 'm')
+    local hour, list, counters = hours[name], lists[name], {}
+    holder = {generation = read[1], in_use = 0}
+    holder.hour = {'the-hour', tonumber(read[2]) or -1, tonumber(read[3]) or 0, tonumber(read[4]) or 0}
+    if hour and type(hour[3]) == 'number' then holder.hour[3], holder.hour_changed = hour[3], true end
+    if read[5] and read[6] then
+      local n = string.byte(read[5])
+      local head = {struct.unpack('<' .. string.rep(HEAD, n), read[5], 2)}
+      local units = {struct.unpack('<' .. string.rep(USED, n), read[5], head[2 * n + 1])}
+      local before = {struct.unpack('<' .. string.rep(USED, n), read[6])}
+      local rest = string.sub(read[6], before[n + 1])
+      local former = {struct.unpack('<' .. string.rep(FORMER, #rest / struct.size('<' .. FORMER)), rest)}
+      if list and type(list[2]) == 'table' and list[2][n + 2] then
+        for i = 1, n do units[i] = list[2][i + 1] end
+        holder.list_changed = true
+      end
+      for i = 1, n do
+        counters[4 * i - 3], counters[4 * i - 2] = head[2 * i - 1], head[2 * i]
+        counters[4 * i - 1], counters[4 * i] = units[i], before[i]
+      end
+      for i = 1, #former - 1 do counters[4 * n + i] = former[i] end
+      holder.in_use = n
+    end
+    holder.counters, holders[name], hours[name], lists[name] = counters, holder, false, false
+    return holder
+  end
+
+  -- Have the counters of these limits at the front of a list, in their order. Those of former limits follow, the last
+  -- ones first, and must not pile up. The hour's counter moves, too: it has fields of its own as long as it is alone.
+  local function arrange(ids, holder, is_alone)
+    local list, found, positions = holder.counters, {}, {}
+    local is_arranged = holder.in_use == #ids
+    for i = 1, #ids do is_arranged = is_arranged and list[4 * i - 3] == ids[i] end
+    if is_arranged and not (is_alone and #list > 0) then return end
+    for i = 1, #list, 4 do positions[list[i]] = i end
+    local function add(id)
+      local to, from, source = #found, positions[id], list
+      if not from and id == 'the-hour' and holder.hour[2] >= 0 then
+        from, source = 1, holder.hour
+        holder.hour, holder.hour_turned, holder.hour_changed = {'the-hour', -1, 0, 0}, true, true
+      end
+      found[to + 1], found[to + 2], found[to + 3], found[to + 4] = id, -1, 0, 0
+      if from then found[to + 2], found[to + 3], found[to + 4] = source[from + 1], source[from + 2], source[from + 3] end
+      positions[id] = nil
+    end
+    local at = is_alone and positions['the-hour']
+    if at then
+      holder.hour = {'the-hour', list[at + 1], list[at + 2], list[at + 3]}
+      holder.hour_turned, holder.hour_changed, positions['the-hour'] = true, true, nil
+    end
+    for i = 1, #ids do add(ids[i]) end
+    for i = 1, #list, 4 do
+      if positions[list[i]] and #found < 4 * MAX_COUNTERS then add(list[i]) end
+    end
+    holder.counters, holder.in_use, holder.list_changed = found, #ids, true
+  end
+
+  -- Have a hash kept for this long from now, too.
+  local function refresh(name, life_ms)
+    ttls[name] = max(ttls[name] or 0, keep + ceil(life_ms / 1000))
+  end
+
+  local function mark(holder, list)
+    if list == holder.hour then holder.hour_changed = true else holder.list_changed = true end
+  end
+
+  -- Move a counter on to this moment. Gives the ms until its window ends, and when it ends.
+  local function roll(limit, list, at, name, holder, life)
+    local index = list[at + 1]
+    if index == limit.index then return limit.left, limit.ends end
+    if index > limit.index then
+      -- A clock that stepped back leaves the window that began; one that was further ahead was wrong.
+      local _, length, ends = window_of(limit.length, index)
+      if ends - length - now <= min(STEP, length) then return min(ends - now, length), ends end
+    else
+      list[at + 2], list[at + 3] = 0, index == limit.index - 1 and list[at + 2] or 0
+    end
+    list[at + 1] = limit.index
+    if limit.is_hour then holder.hour_turned = true end
+    mark(holder, list)
+    refresh(name, life)
+    return limit.left, limit.ends
+  end
+
+  local function ticks_of(length)
+    local tick = max(1, ceil(length / TICKS))
+    return tick, ceil(length / tick)
+  end
+
+  -- ms until a cost fits that does not fit now.
+  local function wait_for(limit, list, at, left)
+    local cost = limit.cost
+    if not limit.is_sliding or cost > limit.limit then return left end
+    local tick, ticks = ticks_of(limit.length)
+    local spare = limit.limit - list[at + 2] - cost
+    if spare >= 0 then return max(1, left - floor(spare * ticks / list[at + 3]) * tick) end
+    return max(1, left + limit.length - min(ticks, floor((limit.limit - cost) * ticks / list[at + 2])) * tick)
+  end
+
+  -- Of each limit of a question: its counter, units that are left (below 0: a debt), and ms until its window ends. Used
+  -- again for each question.
+  local lists, positions, free, left = {}, {}, {}, {}
+
+  local function add(i, limit, units, key, owner)
+    local list, at = lists[i], positions[i]
+    list[at + 2] = min(list[at + 2] + units, MAX_USED)
+    mark(limit.is_of_owner and owner or key, list)
+  end
+
+  -- Settle a charge by what was used of each limit: return units to the windows that they came from, or charge more.
+  local function settle(limits, key, owner, windows, actual)
+    local next_window, next_actual = string.gmatch(windows, '%-?%d+'), string.gmatch(actual, '%d+')
+    for i = 1, #limits do
+      local limit, list, at = limits[i], lists[i], positions[i]
+      local window, more = tonumber(next_window()), tonumber(next_actual()) - limit.cost
+      if more > 0 or list[at + 1] == window then
+        add(i, limit, max(more, -list[at + 2]), key, owner)
+      elseif list[at + 1] == window + 1 then
+        list[at + 3] = max(0, list[at + 3] + more)
+        add(i, limit, 0, key, owner)
+      end
+    end
+  end
+
+  -- Move the counters of all limits on to this moment.
+  local function find_counters(limits, key_name, key, owner_name, owner)
+    arrange(limits.key_ids, key, limits[1] and limits[1].is_hour)
+    arrange(limits.owner_ids, owner)
+    for i = 1, #limits do
+      local limit = limits[i]
+      local name, holder, life = key_name, key, limits.key_life
+      if limit.is_of_owner then name, holder, life = owner_name, owner, limits.owner_life end
+      local list, at = holder.counters, limit.at
+      if limit.is_hour then list, at = holder.hour, 1 end
+      left[i] = roll(limit, list, at, name, holder, life)
+      lists[i], positions[i] = list, at
+    end
+  end
+
+  -- Whether nothing is left to charge: a charge with this name was made before, or this settles it.
+  local function was_charged(limits, key, owner, record, keep_ms, actual)
+    local known = call('GET', record)
+    if known and known ~= '' and actual ~= '' then
+      settle(limits, key, owner, known, actual)
+      call('SET', record, '', 'PX', keep_ms)
+    end
+    return known or actual ~= ''
+  end
+
+  local function use(limits, key_name, key, owner_name, owner, generation, record, keep_ms, actual)
+    local states, exhausted, wait, n = {}, nil, 0, #limits
+    find_counters(limits, key_name, key, owner_name, owner)
+    local is_done = record and was_charged(limits, key, owner, record, keep_ms, actual)
+    for i = 1, n do
+      local limit, list, at = limits[i], lists[i], positions[i]
+      local left_ms, cost = left[i], is_done and 0 or limit.cost
+      local left_s, ends_s, room = limit.left_s, limit.ends_s, limit.limit - list[at + 2]
+      if list[at + 1] ~= limit.index then
+        local _, _, ends = window_of(limit.length, list[at + 1])
+        left_s, ends_s = max(1, ceil(left_ms / 1000)), floor(ends / 1000)
+      end
+      if limit.is_sliding and list[at + 3] > 0 then
+        local tick, ticks = ticks_of(limit.length)
+        room = room - ceil_div(list[at + 3] * ceil(left_ms / tick), ticks)
+      end
+      if room < cost and not is_done then
+        left_s = max(1, ceil(wait_for(limit, list, at, left_ms) / 1000))
+        wait = max(wait, left_s)
+        exhausted = exhausted or {}
+        exhausted[#exhausted + 1] = i - 1
+      end
+      free[i] = room
+      states[3 * i - 2], states[3 * i - 1], states[3 * i] = max(0, room - cost), left_s, ends_s
+    end
+    if exhausted then
+      for i = 1, n do states[3 * i - 2] = max(0, free[i]) end
+      for i = 1, #exhausted do states[3 * n + i] = exhausted[i] end
+      return answer(1, generation, wait, states)
+    end
+    if record and not is_done then
+      local windows = {}
+      for i = 1, n do windows[i] = lists[i][positions[i] + 1] end
+      call('SET', record, table.concat(windows, ' '), 'PX', keep_ms)
+    end
+    if not is_done then
+      for i = 1, n do
+        local cost = limits[i].cost
+        if cost > 0 then add(i, limits[i], cost, key, owner) end
+      end
+    end
+    -- A write in any case, so that a server that may not write (demoted, or cut off from its replicas) admits nothing.
+    if not key.hour_changed and not key.list_changed then refresh(key_name, 0) end
+    answer(0, generation, states[2] or hour_left_s, states)
+  end
+
+  local function blocked_ms(address)
+    local ms = blocks[address]
+    if ms then return ms end
+    ms = max(0, tonumber(call('HGET', address, 'b') or 0) - now)
+    if ms > longest_block then
+      -- Begun while the clock was ahead.
+      ms = longest_block
+      call('HSET', address, 'b', now + ms)
+      call('PEXPIRE', address, ms)
+    end
+    blocks[address] = ms
+    return ms
+  end
+
+  -- Give a generation to a key or owner without one. Only for an asker with the key's row, so that strangers cannot fill
+  -- this server with keys.
+  local function create(name, holder)
+    holder.generation, holder.is_new = ARGV[2], true
+    refresh(name, 0)
+  end
+
+  local function question(k, a, how, record, keep_ms, actual)
+    if how % 12 >= 6 then
+      local ms = blocked_ms(KEYS[k])
+      if ms > 0 then return answer(2, '', max(1, ceil(ms / 1000))) end
+    end
+    local has_row, key_name, owner_name = how % 3 > 0, KEYS[k + 1], KEYS[k + 2]
+    local key = load(key_name)
+    if not has_row then owner_name = call('HGET', key_name, 'o') end
+    local owner = owner_name and load(owner_name)
+    if has_row then
+      if not key.generation then create(key_name, key) end
+      if not owner.generation then create(owner_name, owner) end
+      key.owner_name = owner_name
+    end
+    local generation = ''
+    if key.generation and owner and owner.generation then
+      generation = key.generation .. '.' .. owner.generation .. signature
+    end
+    if how % 3 ~= 2 and (generation == '' or generation ~= ARGV[a]) then return answer(3, generation, 1) end
+    if how % 6 < 3 then return answer(0, generation, hour_left_s) end
+    local hourly = how >= 24 and tonumber(ARGV[a + 1])
+    local limits = limits_of(hourly and ARGV[a + 1] or ARGV[ARGV[a + 1] + 0], hourly)
+    use(limits, key_name, key, owner_name, owner, generation, record, keep_ms, actual)
+  end
+
+  -- The fields l and m.
+  local function pack_list(list, in_use)
+    local head, units, before, former = {}, {}, {}, {}
+    for i = 1, in_use do
+      head[2 * i - 1], head[2 * i], units[i], before[i] = unpack(list, 4 * i - 3, 4 * i)
+    end
+    for i = 4 * in_use + 1, #list do former[i - 4 * in_use] = list[i] end
+    local format = string.rep(USED, in_use)
+    return struct.pack('<B' .. string.rep(HEAD, in_use), in_use, unpack(head)) .. struct.pack('<' .. format, unpack(units)),
+      struct.pack('<' .. format, unpack(before)) .. struct.pack('<' .. string.rep(FORMER, #former / 4), unpack(former))
+  end
+
+  -- Write what was counted in a hash.
+  local function write(name, holder)
+    local values, n, hour = {}, 0, holder.hour
+    if holder.is_new then values[1], values[2], n = 'g', holder.generation, 2 end
+    if ttls[name] and holder.owner_name then
+      values[n + 1], values[n + 2], n = 'o', holder.owner_name, n + 2
+      -- The generation of the owner lives at least as long as that of its keys.
+      refresh(holder.owner_name, 0)
+    end
+    if holder.hour_turned then
+      values[n + 1], values[n + 2], values[n + 3], values[n + 4], n = 'h', hour[2], 'p', hour[4], n + 4
+    end
+    if holder.hour_changed then values[n + 1], values[n + 2], n = 'n', hour[3], n + 2 end
+    if holder.list_changed then
+      local list, more = pack_list(holder.counters, holder.in_use)
+      values[n + 1], values[n + 2], values[n + 3], values[n + 4], n = 'l', list, 'm', more, n + 4
+    end
+    if n > 0 then call('HSET', name, unpack(values)) end
+  end
+
+  -- Write what was counted, in one write per hash; HSET first, which is what a server whose memory is full refuses.
+  local function finish()
+    for name, holder in pairs(holders) do write(name, holder) end
+    -- Never less than before: a hash may have counters with longer windows than those of this batch.
+    for name, ttl in pairs(ttls) do call('EXPIRE', name, max(ttl, call('TTL', name))) end
+  end
+
+  return question, finish
+end
