@@ -29,6 +29,8 @@ class Verdict(IntEnum):
     """The address is blocked; nothing was charged."""
     STALE = 3
     """The key or its owner may have changed since the row was read: read it again. Nothing was charged."""
+    WAITING = 4
+    """A limit has no room until units that are out on lease come back: ask again then. Nothing was charged."""
 
 
 ADMITTED, LIMITED, BLOCKED, STALE = Verdict

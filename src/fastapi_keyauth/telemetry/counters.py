@@ -20,6 +20,12 @@ class Counters:
         outages: Outages by part, ``redis`` or ``database``.
         recoveries: Recoveries by part.
         events_dropped: Events that an ``on_event`` hook was too slow for.
+        leases_granted: Leases of this worker.
+        lease_units: Requests that they could have admitted.
+        lease_used: Requests that they admitted, each without asking Redis.
+        lease_returned: Requests that they did not admit and that were returned.
+        lease_forfeited: The same, but not returned: the call failed, or Redis was replaced.
+        lease_calls: Calls that did nothing but return leases.
     """
 
     __slots__ = (
@@ -27,6 +33,12 @@ class Counters:
         "admitted_from_memory",
         "ended",
         "events_dropped",
+        "lease_calls",
+        "lease_forfeited",
+        "lease_returned",
+        "lease_units",
+        "lease_used",
+        "leases_granted",
         "missed",
         "outages",
         "recoveries",
@@ -46,6 +58,12 @@ class Counters:
         self.outages: defaultdict[str, int] = defaultdict(int)
         self.recoveries: defaultdict[str, int] = defaultdict(int)
         self.events_dropped = 0
+        self.leases_granted = 0
+        self.lease_units = 0
+        self.lease_used = 0
+        self.lease_returned = 0
+        self.lease_forfeited = 0
+        self.lease_calls = 0
 
 
 class Metrics:

@@ -1,0 +1,214 @@
+"""The leases of one worker. No I/O, and no time but that of the clock that is passed in."""
+
+import math
+from collections.abc import Callable, Collection, Sequence
+
+from fastapi_keyauth.concurrency.bounded_dict import BoundedDict
+from fastapi_keyauth.limiter.leases.clock import LEASE_SHARE
+from fastapi_keyauth.limiter.leases.demand import Demand
+from fastapi_keyauth.limiter.leases.terms import Grant, Lease, LeaseAsk, LeaseName, Plan
+from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Verdict
+from fastapi_keyauth.telemetry.counters import Counters
+
+MAX_ADDRESSES = 10_000
+"""Addresses of which a worker knows that they are not blocked for the moment."""
+MIN_ELAPSED_S = 0.001
+"""Seconds that a lease is taken to have lasted at least, to compute how busy its key is."""
+
+
+class LeaseBook:
+    """Decides by leases what can be decided by them, says when to ask for one, and what to return.
+
+    Args:
+        lease_ms: Maximum duration of a lease.
+        clock: The lease clock, in seconds.
+        counters: Where leases are counted.
+    """
+
+    def __init__(self, lease_ms: int, clock: Callable[[], float], counters: Counters) -> None:
+        self.lease_ms = lease_ms
+        self._clock = clock
+        self._counters = counters
+        self._live: dict[LeaseName, Lease] = {}
+        self._over: list[Lease] = []
+        """Leases to be returned."""
+        self._asking: set[LeaseName] = set()
+        self._demand = Demand(lease_ms / 1000)
+        self._unblocked_until: BoundedDict[str, float] = BoundedDict(MAX_ADDRESSES)
+
+    def admit(self, question: LimitCheck) -> Decision | None:
+        """Admit a request from a lease, or return None: the limiter has to be asked.
+
+        Args:
+            question: The question about a request whose row was cached, with a cost.
+        """
+        lease = self._live.get((question.key_id, question.cost))  # type: ignore[arg-type]  # no lease has the cost None
+        if lease is None:
+            return None
+        now = self._clock()
+        if now >= lease.ends_at or lease.generation != question.generation:
+            self._end(lease, now)
+            return None
+        if lease.limits is not question.limits:
+            return None
+        bucket = question.bucket
+        if bucket is not None and self._unblocked_until.get(bucket, -math.inf) <= now:
+            return None
+        left = lease.left = lease.left - 1
+        self._counters.lease_used += 1
+        decision = tuple.__new__(
+            Decision,
+            (
+                Verdict.ADMITTED,
+                lease.generation,
+                lease.grant.wait_s,
+                lease.grant.hour,
+                math.inf,  # every change replaces the generation, and waits until this lease is over
+                self._states(lease, left),
+            ),
+        )
+        if not left:
+            self._end(lease, now)
+        return decision
+
+    @staticmethod
+    def _states(lease: Lease, left: int) -> Sequence[int]:
+        """Return what is left of each limit, including what this lease still admits."""
+        states, costs = lease.grant.states, lease.costs
+        if len(costs) == 1:
+            return (states[0] + left * costs[0], states[1], states[2])
+        found = list(states)
+        for position, cost in enumerate(costs):
+            found[3 * position] += left * cost
+        return found
+
+    def correct(self, question: LimitCheck, decision: Decision) -> Decision:
+        """Return an answer of the limiter with what this worker still holds for the key and its cost."""
+        lease = self._live.get((question.key_id, question.cost))  # type: ignore[arg-type]  # as in ``admit``
+        if lease is None or lease.limits is not question.limits or len(decision.states) < 3 * len(lease.costs):
+            return decision
+        states = list(decision.states)
+        for position, cost in enumerate(lease.costs):
+            states[3 * position] += lease.left * cost
+        return decision._replace(states=states)
+
+    def plan(self, questions: Sequence[LimitCheck], owners: Collection[str] | None = None) -> Plan:
+        """Return what the next call should say about leases.
+
+        Args:
+            questions: The questions of the call.
+            owners: Return leases of these owners only. None: of all.
+        """
+        now = self._clock()
+        self._demand.turn(now)
+        for question in questions:
+            if question.cost is not None and question.age_s is not None:
+                self._demand.add((question.key_id, question.cost))
+        asks: dict[LeaseName, LeaseAsk] = {}
+        for key_id, _, limits, cost, generation, age_s, is_fresh, owner_id, _ in questions:
+            if cost is None or age_s is None or is_fresh or owner_id is None:
+                continue
+            name = (key_id, cost)
+            lease = self._live.get(name)
+            if lease is not None and now < lease.ends_at and lease.generation == generation:
+                continue
+            if lease is not None:
+                self._end(lease, now)
+            units = self._demand.units_to_ask(name)
+            if units and name not in self._asking:
+                asks[name] = LeaseAsk(key_id, owner_id, limits, cost, generation, units)
+        self._asking.update(asks)
+        if owners is None:
+            over, self._over = self._over, []
+        else:
+            over = [lease for lease in self._over if lease.ask.owner_id in owners]
+            self._over = [lease for lease in self._over if lease.ask.owner_id not in owners]
+        return Plan(over, list(asks.values()))
+
+    def receive(self, plan: Plan, grants: Sequence[Grant], epoch: int) -> None:
+        """Take the answers to the asks of a plan.
+
+        Args:
+            plan: The plan.
+            grants: One for each ask, in order.
+            epoch: The epoch of the limiter now.
+        """
+        now = self._clock()
+        for lease in plan.returns:
+            self._count_return(lease, is_returned=lease.ask.epoch == plan.epoch)
+        for ask, grant in zip(plan.asks, grants, strict=True):
+            name = (ask.key_id, ask.cost)
+            self._asking.discard(name)
+            if not grant.units:
+                self._demand.deny(name)
+                continue
+            self._counters.leases_granted += 1
+            self._counters.lease_units += grant.units
+            lease = Lease(ask, grant, now, ask.sent_at + grant.lasts_ms * LEASE_SHARE / 1000)
+            if ask.epoch == epoch and now < lease.ends_at and name not in self._live:
+                self._live[name] = lease
+            else:
+                self._over.append(lease)
+
+    def fail(self, plan: Plan) -> None:
+        """Note that a call failed. It may have been carried out, so nothing of it is said again."""
+        self._asking.difference_update((ask.key_id, ask.cost) for ask in plan.asks)
+        for lease in plan.returns:
+            self._count_return(lease, is_returned=False)
+
+    def note_unblocked(self, questions: Sequence[LimitCheck], decisions: Sequence[Decision], sent_at: float) -> None:
+        """Note that the addresses of requests with leased keys were not blocked.
+
+        Args:
+            questions: The questions of a call.
+            decisions: The answers.
+            sent_at: On the lease clock, the moment before the call was sent.
+        """
+        if not self._live:
+            return
+        until = sent_at + self.lease_ms * LEASE_SHARE / 1000
+        for question, decision in zip(questions, decisions, strict=True):
+            if (
+                question.bucket is not None
+                and decision.verdict is not Verdict.BLOCKED
+                and (question.key_id, question.cost) in self._live
+            ):
+                self._unblocked_until[question.bucket] = max(until, self._unblocked_until.get(question.bucket, until))
+
+    def forget_address(self, bucket: str) -> None:
+        """Forget that an address was not blocked."""
+        self._unblocked_until.pop(bucket, None)
+
+    def end_all(self) -> None:
+        """End all leases: the epoch is over, or the worker stops."""
+        now = self._clock()
+        self._unblocked_until.clear()
+        for lease in list(self._live.values()):
+            self._end(lease, now)
+
+    def end_due(self) -> bool:
+        """End the leases whose time is over. Return whether there is something to return."""
+        now = self._clock()
+        for lease in [lease for lease in self._live.values() if lease.ends_at <= now]:
+            self._end(lease, now)
+        return bool(self._over)
+
+    def next_end_s(self) -> float | None:
+        """Return the seconds until there is something to return. None: there are no leases."""
+        if self._over:
+            return 0.0
+        if not self._live:
+            return None
+        return max(0.0, min(lease.ends_at for lease in self._live.values()) - self._clock())
+
+    def _end(self, lease: Lease, now: float) -> None:
+        del self._live[lease.name]
+        self._over.append(lease)
+        elapsed = max(min(now, lease.ends_at) - lease.began_at, MIN_ELAPSED_S)
+        self._demand.add(lease.name, int(lease.used * max(1.0, self.lease_ms / 1000 / elapsed)))
+
+    def _count_return(self, lease: Lease, *, is_returned: bool) -> None:
+        if is_returned:
+            self._counters.lease_returned += lease.left
+        else:
+            self._counters.lease_forfeited += lease.left

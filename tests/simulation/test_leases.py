@@ -1,0 +1,148 @@
+"""Leases keep every promise in random schedules, and the simulation notices code that does not."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from fastapi_keyauth.domain.limit_sets import ONE_REQUEST, LimitSet
+from fastapi_keyauth.domain.limits import Limit
+from fastapi_keyauth.limiter.leases.book import LeaseBook
+from fastapi_keyauth.limiter.leases.terms import Grant, Plan
+from tests.helpers.fuzzing import IS_LONG, TIMES
+from tests.simulation import world as world_module
+from tests.simulation.authority import Authority, Holder
+from tests.simulation.schedules import make_schedule, shrink
+from tests.simulation.world import Action, Schedule, Violation, World
+
+CHUNKS = 8
+SCHEDULES = 33_334 * max(1, TIMES) // CHUNKS if IS_LONG else 250
+"""In each chunk: 10^6 in all with `make fuzz`."""
+
+
+def find_violation(seeds: range) -> Schedule | None:
+    """Return the first schedule that breaks a promise."""
+    for seed in seeds:
+        schedule = make_schedule(seed)
+        if breaks_a_promise(schedule):
+            return schedule
+    return None
+
+
+def breaks_a_promise(schedule: Schedule) -> bool:
+    """Run a schedule."""
+    try:
+        World(schedule).run()
+    except Violation:
+        return True
+    return False
+
+
+@pytest.mark.fuzz
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_no_schedule_breaks_a_promise(chunk: int) -> None:
+    began_at = time.monotonic()
+    found = find_violation(range(chunk * SCHEDULES, (chunk + 1) * SCHEDULES))
+    if IS_LONG:
+        sys.__stderr__.write(f"{SCHEDULES} schedules in {time.monotonic() - began_at:.0f} s\n")  # type: ignore[union-attr]
+    if found is not None:
+        smallest = shrink(found, breaks_a_promise)
+        World(smallest).run()  # raises what it found
+        pytest.fail("it fails only with more")
+
+
+def test_requests_are_admitted_from_leases() -> None:
+    """Otherwise the schedules would prove nothing."""
+    worlds = [World(make_schedule(seed)) for seed in range(50)]
+    for world in worlds:
+        world.run()
+    admitted = sum(len(world.admissions) for world in worlds)
+    leased = sum(worker.counters.lease_used for world in worlds for worker in world.workers)
+    assert leased > admitted / 5
+    assert any(world.refusals for world in worlds)
+
+
+def measured_from_the_answer() -> AbstractContextManager[Any]:
+    """End leases a while after the answer instead of after the question."""
+    receive = LeaseBook.receive
+
+    def late(self: LeaseBook, plan: Plan, grants: Sequence[Grant], epoch: int) -> None:
+        for ask in plan.asks:
+            ask.sent_at = self._clock()
+        receive(self, plan, grants, epoch)
+
+    return mock.patch.object(LeaseBook, "receive", late)
+
+
+MUTATIONS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    "a change does not wait": lambda: mock.patch.object(world_module, "outlast_s", return_value=0.0),
+    "a change waits without the share for its clock": lambda: mock.patch.object(
+        world_module, "outlast_s", lambda lease_ms, *_: lease_ms / 1000
+    ),
+    "a lease lasts as long as it was granted": lambda: mock.patch(
+        "fastapi_keyauth.limiter.leases.book.LEASE_SHARE", 1.0
+    ),
+    "a lease is measured from the answer": measured_from_the_answer,
+    "units are not returned": lambda: mock.patch.object(Authority, "give_back", return_value=None),
+    "a lease crosses the end of a window": lambda: mock.patch.object(
+        Authority, "lasts_ms", lambda _self, lease_ms, *_: lease_ms
+    ),
+}
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_simulation_notices_broken_code(mutation: str) -> None:
+    with MUTATIONS[mutation]():
+        assert breaks_a_promise(crowd_in_the_next_window()) or find_violation(range(400))
+
+
+def crowd_in_the_next_window() -> Schedule:
+    """One worker has a lease when a window ends; then another one uses up the next window."""
+    limits = LimitSet([Limit(name="k", limit=100, per="second", algorithm="fixed_window")], [])
+    actions = (
+        Action(250, "burst", (1, 0, None, ONE_REQUEST, 20, 6)),
+        Action(305, "burst", (0, 0, None, ONE_REQUEST, 120, 0.2)),
+    )
+    return Schedule(1, actions, (limits,), workers=2, delay_ms=1, starts_at_ms=10**12 - 300, is_calm=True)
+
+
+def test_no_lease_crosses_the_end_of_a_window() -> None:
+    World(crowd_in_the_next_window()).run()
+
+
+def crowd_beside_a_lease(limit: int) -> Schedule:
+    """One worker has a lease that it does not need any more; then another one uses up what is left."""
+    limits = LimitSet([Limit(name="k", limit=limit, per="minute", algorithm="fixed_window")], [])
+    actions = (
+        Action(10, "burst", (1, 0, None, ONE_REQUEST, 8, 1)),
+        Action(25, "burst", (0, 0, None, ONE_REQUEST, limit + 20, 0.2)),
+    )
+    return Schedule(1, actions, (limits,), workers=2, delay_ms=1, starts_at_ms=10**12, is_calm=True)
+
+
+def test_units_leased_elsewhere_are_waited_for() -> None:
+    world = World(crowd_beside_a_lease(100))
+    world.run()
+    assert len(world.admissions) == 100
+    assert sum(worker.counters.lease_returned for worker in world.workers) > 0
+
+
+def test_simulation_notices_a_refusal_while_units_are_leased() -> None:
+    with mock.patch.object(Holder, "out_of", return_value=0), pytest.raises(Violation, match="room"):
+        World(crowd_beside_a_lease(100)).run()
+
+
+def test_shrinking_keeps_what_fails() -> None:
+    with MUTATIONS["a change does not wait"]():
+        found = find_violation(range(400))
+        assert found is not None
+        smallest = shrink(found, breaks_a_promise)
+        assert breaks_a_promise(smallest)
+    assert 1 <= len(smallest.actions) < len(found.actions)
+    assert not breaks_a_promise(smallest)
