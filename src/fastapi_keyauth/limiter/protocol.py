@@ -33,7 +33,7 @@ class Verdict(IntEnum):
     """A limit has no room until units that are out on lease come back: ask again then. Nothing was charged."""
 
 
-ADMITTED, LIMITED, BLOCKED, STALE = Verdict
+ADMITTED, LIMITED, BLOCKED, STALE, WAITING = Verdict
 """The verdicts by name: before Python 3.12, ``Verdict.ADMITTED`` calls a function, which every request would notice."""
 
 

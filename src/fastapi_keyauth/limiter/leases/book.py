@@ -7,7 +7,7 @@ from fastapi_keyauth.concurrency.bounded_dict import BoundedDict
 from fastapi_keyauth.limiter.leases.clock import LEASE_SHARE
 from fastapi_keyauth.limiter.leases.demand import Demand
 from fastapi_keyauth.limiter.leases.terms import Grant, Lease, LeaseAsk, LeaseName, Plan
-from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Verdict
+from fastapi_keyauth.limiter.protocol import ADMITTED, BLOCKED, Decision, LimitCheck
 from fastapi_keyauth.telemetry.counters import Counters
 
 MAX_ADDRESSES = 10_000
@@ -59,7 +59,7 @@ class LeaseBook:
         decision = tuple.__new__(
             Decision,
             (
-                Verdict.ADMITTED,
+                ADMITTED,
                 lease.generation,
                 lease.grant.wait_s,
                 lease.grant.hour,
@@ -170,7 +170,7 @@ class LeaseBook:
         for question, decision in zip(questions, decisions, strict=True):
             if (
                 question.bucket is not None
-                and decision.verdict is not Verdict.BLOCKED
+                and decision.verdict is not BLOCKED
                 and (question.key_id, question.cost) in self._live
             ):
                 self._unblocked_until[question.bucket] = max(until, self._unblocked_until.get(question.bucket, until))
