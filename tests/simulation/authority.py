@@ -197,7 +197,7 @@ class Authority:
             if holder is None or holder.leases is None or holder.leases.birth != birth:
                 continue
             (room,) = holder.rooms([limit], now_ms)
-            room.counter.give_back(number, left * cost)
+            room.counter.refund(number, left * cost)
             out = holder.leases.out.get(limit.counter_id)
             if out is not None and now_ms < int(end_ms) + GRACE_MS and (out.number == number or limit.is_sliding):
                 out.units = max(0, out.units - lease.grant.units * cost)
