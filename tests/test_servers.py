@@ -1,4 +1,4 @@
-"""The servers are what they claim to be, can be hurt as outage tests will hurt them, and leave nothing behind."""
+"""The servers report their versions, can be killed and frozen by outage tests, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def hello(scope, receive, send):
 
 
 def ping(server: Server) -> bool:
-    """Whether the server answers within a moment."""
+    """Return whether the server responds in time."""
     try:
         with redis.Redis.from_url(server.url, socket_timeout=1) as client:
             return bool(client.ping())

@@ -1,4 +1,4 @@
-"""Every test of the command line runs in a folder of its own."""
+"""Fixtures of the command line's tests, each of which runs in its own folder."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ ENVIRONMENT = {
 
 @pytest.fixture(autouse=True)
 def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder whose database is new, hashing that costs nothing, and patience with Redis."""
+    """Use an empty folder with a new database, cheap hashing and a long timeout for Redis."""
     monkeypatch.chdir(tmp_path)
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)

@@ -1,4 +1,4 @@
-"""`keyauth keys update`, `disable` and `enable`: a key that is there becomes another."""
+"""`keyauth keys update`, `disable` and `enable`."""
 
 from datetime import UTC, datetime, timedelta
 

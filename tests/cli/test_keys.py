@@ -1,4 +1,4 @@
-"""`keyauth keys`: what is made, shown, changed, and what is refused."""
+"""`keyauth keys`: creating, showing, rotating and revoking keys, and errors."""
 
 import asyncio
 import hashlib
@@ -178,7 +178,7 @@ def test_usage_is_shown_hour_by_hour() -> None:
 
 
 def test_revoking_on_a_terminal_requires_confirmation() -> None:
-    """A real process on a real terminal: it asks, and 'n' leaves the key as it was."""
+    """A real process on a real terminal: it asks, and 'n' leaves the key unchanged."""
     _, id = make("prod-api-server")
     controller, terminal = pty.openpty()
     command = [sys.executable, "-m", "fastapi_keyauth.cli", "keys", "revoke", id]

@@ -1,4 +1,4 @@
-"""`keyauth db`, `keyauth check`, and what happens where something is missing or out of reach."""
+"""`keyauth db`, `keyauth check`, and errors if something is missing or unavailable."""
 
 import asyncio
 import json

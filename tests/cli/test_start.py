@@ -1,4 +1,4 @@
-"""How `keyauth` starts: fast, and with the settings of the application that it is told."""
+"""Startup of `keyauth`: fast, and with the settings of the named application."""
 
 import asyncio
 import json
@@ -46,7 +46,7 @@ def create_nothing():
 
 @pytest.fixture
 def application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A module with applications in the current folder."""
+    """Write a module with applications into the current folder."""
     (tmp_path / "hub_main.py").write_text(APPLICATION)
     monkeypatch.setattr(sys, "path", [*sys.path])
     yield "hub_main"
@@ -134,7 +134,7 @@ def _findings(*options: str) -> list[dict[str, str]]:
 
 
 class _Bar:
-    """A progress bar that records what it is told."""
+    """A progress bar that records its updates."""
 
     def __init__(self) -> None:
         self.steps: list[object] = []

@@ -241,7 +241,7 @@ async def test_generations_of_a_primary_that_hung_are_invalid(
 
 @contextmanager
 def restarted(server: RedisServer) -> Iterator[None]:
-    """Have it running afterwards, whatever was done to it."""
+    """Ensure that the server runs after the block."""
     try:
         yield
     finally:

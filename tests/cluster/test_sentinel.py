@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def group(servers: Servers) -> Iterator[Watched]:
-    """The servers and their Sentinels, for all tests of this module."""
+    """Yield the servers and their Sentinels, for all tests of this module."""
     watched = Watched(servers)
     yield watched
     watched.close()

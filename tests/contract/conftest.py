@@ -17,7 +17,7 @@ BOTH_STORES_AND_LIMITERS = ("sqlite-memory", "postgres-valkey")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run each module on the stacks that it names as STACKS; where it names none, on both stores and both limiters."""
+    """Run each module on the stacks in its STACKS; by default, on both stores and both limiters."""
     if "stack" in metafunc.fixturenames:
         stacks = getattr(metafunc.module, "STACKS", BOTH_STORES_AND_LIMITERS)
         metafunc.parametrize("stack", stacks, indirect=True)
@@ -25,19 +25,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def stack(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> Iterator[Stack]:
-    """As everywhere, but on the stacks that `pytest_generate_tests` chose."""
+    """Yield the stack that `pytest_generate_tests` chose."""
     yield from open_stack(request.param, servers, tmp_path)
 
 
 @pytest.fixture
 def clock() -> Clock:
-    """The clock of the test's KeyAuth."""
+    """Return the clock of the test's KeyAuth."""
     return Clock()
 
 
 @pytest.fixture
 def open_scene(make_auth: MakeAuth, make_client: MakeClient, clock: Clock) -> OpenScene:
-    """Starts a KeyAuth in the test's app; settings and `session_resolver` pass through."""
+    """Yield a function that starts a KeyAuth in the test's app, with settings and `session_resolver`."""
 
     @asynccontextmanager
     async def opened(**settings: Any) -> AsyncIterator[Scene]:
@@ -51,8 +51,8 @@ def open_scene(make_auth: MakeAuth, make_client: MakeClient, clock: Clock) -> Op
 
 @pytest.fixture
 async def patient_scene(open_scene: OpenScene) -> AsyncIterator[Scene]:
-    """A scene that outlives Hypothesis' examples and never blocks an address. One task opens and
-    closes it, for what is started in a task wants to be stopped in it."""
+    """Yield a scene that outlives Hypothesis' examples and never blocks an address. One task opens and
+    closes it, since some parts must be stopped in the task that started them."""
     patience = {"block_after_failures": 1_000_000, "trusted_proxies": ["10.0.0.0/8"]}
     opened: asyncio.Future[Scene] = asyncio.get_running_loop().create_future()
     done = asyncio.Event()

@@ -1,4 +1,4 @@
-"""Section 4: which address a request comes from, seen through allow lists and blocks."""
+"""Section 4: the client's address, as allow lists and blocks show it."""
 
 from collections.abc import Sequence
 

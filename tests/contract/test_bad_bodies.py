@@ -1,4 +1,4 @@
-"""Hostile bodies to the management routes: never a 5xx, never a 400, and no key out of nowhere."""
+"""Hostile bodies to the management routes: never a 5xx, never a 400, and never an unintended key."""
 
 import json
 from collections.abc import AsyncIterator
@@ -96,7 +96,7 @@ TARGETS = [("POST", "/api-keys"), ("PATCH", "/api-keys/{id}"), ("POST", "/api-ke
 
 
 def assert_sound(answer: httpx.Response, sent: str = "") -> None:
-    """A status of the contract, and a body that any JSON reader can read."""
+    """Check for a documented status, and a body that any JSON parser accepts."""
     assert answer.status_code in SOUND_STATUSES, (sent, answer.status_code, answer.text[:300])
     if answer.content:
         with suppress(RecursionError):  # a limit of this reader, not of JSON
@@ -104,7 +104,7 @@ def assert_sound(answer: httpx.Response, sent: str = "") -> None:
 
 
 def refuse_constant(name: str) -> Any:
-    """NaN and Infinity are no JSON (RFC 8259)."""
+    """Reject NaN and Infinity, which are not JSON (RFC 8259)."""
     raise AssertionError(f"the answer holds {name}")
 
 
@@ -148,7 +148,7 @@ async def test_an_odd_content_type_gets_a_documented_response(open_scene: OpenSc
 
 
 async def test_json_that_is_not_named_as_such_is_refused_with_the_header_to_send(open_scene: OpenScene) -> None:
-    """What `curl -d` sends, where nobody thinks of the header."""
+    """What `curl -d` sends without a header for the content type."""
     async with open_scene() as scene:
         form = {"content-type": "application/x-www-form-urlencoded"}
         lines = {"authorization": f"Bearer {await scene.session()}"} | form

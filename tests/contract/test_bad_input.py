@@ -1,4 +1,4 @@
-"""Hostile bytes in headers, paths and queries: a refusal of the right kind, and never a 5xx."""
+"""Hostile bytes in headers, paths and queries: the correct refusal, and never a 5xx."""
 
 import json
 from urllib.parse import quote
@@ -19,17 +19,17 @@ relaxed = fuzzed(60)
 
 
 def looks_empty(value: bytes) -> bool:
-    """Whether some reader of the header may find nothing in it."""
+    """Return whether some parser of the header may read it as empty."""
     return not value.decode("latin-1").strip()
 
 
 def is_no_token(value: bytes) -> bool:
-    """Whether the bytes, space trimmed, are anything but a well-formed token."""
+    """Return whether the bytes, without surrounding space, are not a well-formed token."""
     return value.decode("latin-1").strip() != forge()
 
 
 def assert_refused(answer: RawAnswer, *codes: str) -> None:
-    """A 401 with one of these codes."""
+    """Check for a 401 with one of these codes."""
     assert answer.status == 401, (answer.status, answer.body)
     assert answer.code in codes
 
@@ -172,7 +172,7 @@ HOSTILE_TEXTS = [
 
 
 def quoted(text: str) -> str:
-    """Percent-encoded; a lone surrogate becomes bytes that are no UTF-8."""
+    """Percent-encode a text; a lone surrogate becomes bytes that are not UTF-8."""
     return quote(text.encode("utf-8", "surrogatepass"), safe="")
 
 

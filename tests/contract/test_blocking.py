@@ -1,4 +1,4 @@
-"""Section 4: when an address is blocked, for how long, and whom the block meets."""
+"""Section 4: the beginning, the duration and the effect of a block."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ STACKS = ("sqlite-memory", "postgres-valkey", "sqlite-redis6", "sqlite-cluster")
 
 
 async def is_blocked(scene: Scene, address: str = HOME) -> bool:
-    """Whether a request from the address meets a block; an unused key, so nothing is counted."""
+    """Return whether the address is blocked. The request has no key, so nothing is counted."""
     key = await scene.key(name="probe")
     answer = await scene.get(token=key.token, address=address)
     assert answer.status_code in (200, 429)

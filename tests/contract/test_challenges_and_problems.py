@@ -107,7 +107,7 @@ async def test_a_forbidden_or_limited_request_is_not_a_401(open_scene: OpenScene
 
 
 async def refusals_of(scene: Scene) -> list[httpx.Response]:
-    """One answer of every kind that can be had with everything in working order."""
+    """Return one refusal of every kind that is possible without an outage."""
     key = await scene.key(scopes=[], hourly_limit=4)
     closed = await scene.key(allowed_origins=["https://shop.example"])
     far = await scene.key(allowed_ips=["192.0.2.0/24"])

@@ -1,7 +1,7 @@
-"""Section 7, "Revocation is immediate": once a change was answered, no worker admits what it took away.
+"""Section 7, "Revocation is immediate": after the response to a change, no worker admits what it removed.
 
-Four workers are asked over and over with one key, on connections that stay open, while the change is made through one
-of them. What counts is when a request was sent: before the change was, or after its answer had come.
+Four workers get requests with one key continuously, on connections that stay open, while the change is made through
+one of them. Each request was sent either before the change or after its response.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ ADMITTED: Outcome = (200, None)
 
 @dataclass(frozen=True)
 class Owner:
-    """A logged-in user, who manages keys through one worker after the other."""
+    """A logged-in user who manages keys through one worker after another."""
 
     fleet: Fleet
     session: Mapping[str, str]
 
     async def make_key(self, turn: int, scopes: Sequence[str] = ("*",)) -> dict[str, Any]:
-        """A key; every other one has a cap far off, the others have none."""
+        """Create a key; every second one has a high limit, the others have none."""
         limit = {"hourly_limit": 1_000_000} if turn % 2 else {}
         body = {"name": f"key {turn}", "scopes": list(scopes), "metadata": {"turn": turn}, **limit}
         made = await self.send(turn, "POST", "", body)
@@ -57,12 +57,12 @@ class Owner:
         return key
 
     async def send(self, turn: int, method: str, below: str, body: Any = None) -> Answer:
-        """A management request."""
+        """Send a management request."""
         return await self.fleet.manage(turn, method, f"/api-keys{below}", self.session, body)
 
     @asynccontextmanager
     async def change_on(self, below: str, turns: Sequence[int]) -> AsyncIterator[None]:
-        """Other changes, one after another through some workers, before, in and after the block, which revokes."""
+        """Make other changes through some workers before, during and after the block, which revokes."""
         is_under_way, is_over = asyncio.Event(), asyncio.Event()
 
         async def keep_changing(turn: int) -> Outcome:
@@ -83,12 +83,12 @@ class Owner:
         assert [task.result() for task in changing] == [(409, "key_not_active")] * len(turns)
 
     async def read(self, turn: int, key_id: str) -> dict[str, Any]:
-        """A key as its row is now."""
+        """Return a key as its row is now."""
         found: dict[str, Any] = (await self.send(turn, "GET", f"/{key_id}")).body
         return found
 
     async def has_counted(self, key_id: str, answers: list[Answer]) -> bool:
-        """Whether every worker has written what it knows of the key's use."""
+        """Return whether every worker has written its usage of the key."""
         hours = (await self.send(0, "GET", f"/{key_id}/usage?hours=2")).body["items"]
         admitted = sum(answer.outcome == ADMITTED for answer in answers)
         written = [sum(hour[which] for hour in hours) for which in ("admitted", "refused")]
@@ -96,7 +96,7 @@ class Owner:
 
 
 def check(change: Answer, answers: list[Answer], fleet: Fleet, *, was: Outcome, became: Outcome) -> None:
-    """Every worker gave the one answer before the change was sent, and the other to all that began after its answer."""
+    """Check that every worker gave one answer before the change, and the other to requests after its response."""
     before = [answer for answer in answers if answer.ended_at < change.began_at]
     after = [answer for answer in answers if answer.began_at > change.ended_at]
     late = [round((answer.began_at - change.ended_at) * 1000, 1) for answer in after if answer.outcome != became]
@@ -108,7 +108,7 @@ def check(change: Answer, answers: list[Answer], fleet: Fleet, *, was: Outcome, 
 
 
 def without_use(key: Mapping[str, Any], besides: Set[str] = frozenset()) -> dict[str, Any]:
-    """The row without what using the key writes, and without some other fields."""
+    """Return the row without the columns that usage writes, and without some other fields."""
     secrets = [{**secret, "last_used_at": None} for secret in key["secrets"]]
     return {name: value for name, value in key.items() if name not in {"last_used_at", *besides}} | {"secrets": secrets}
 
@@ -127,7 +127,7 @@ async def fleet(workers: Workers) -> AsyncIterator[Fleet]:
 
 @pytest.fixture
 async def owner(fleet: Fleet, request: pytest.FixtureRequest) -> Owner:
-    """A user of this test's own."""
+    """Yield a user for this test alone."""
     made = await fleet.manage(0, "POST", f"/log-in/{request.function.__name__}")
     return Owner(fleet, {"authorization": f"Bearer {made.body['session_token']}"})
 
@@ -136,7 +136,7 @@ async def owner(fleet: Fleet, request: pytest.FixtureRequest) -> Owner:
 async def test_revoked_key_is_refused_by_every_worker_and_stays_revoked(
     fleet: Fleet, owner: Owner, keys: int, others: int
 ) -> None:
-    """Other changes, made through other workers meanwhile, have all of them read the row anew just then."""
+    """Other changes through other workers make all of them read the row again at that moment."""
     refused = (401, "revoked_api_key")
     seen: list[tuple[str, dict[str, Any], list[Answer]]] = []
     for turn in range(keys):

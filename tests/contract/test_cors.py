@@ -1,4 +1,4 @@
-"""Section 5: preflights, the origin echoed on actual responses, and the list as a browser rule."""
+"""Section 5: preflights, the origin in actual responses, and the lists of keys as a rule for browsers."""
 
 import httpx
 import pytest
@@ -21,7 +21,7 @@ async def preflight(
     method: str = "GET",
     headers: str | None = "api-key, authorization, x-trace-id",
 ) -> httpx.Response:
-    """What a browser asks before the request proper."""
+    """Send the preflight that a browser sends before a request."""
     lines = [("access-control-request-method", method)]
     if headers is not None:
         lines.append(("access-control-request-headers", headers))
@@ -29,12 +29,12 @@ async def preflight(
 
 
 def listed(answer: httpx.Response, name: str) -> set[str]:
-    """A comma-separated header as a set of lower-case words."""
+    """Return a comma-separated header as a set of lower-case words."""
     return {word.strip().lower() for word in answer.headers.get(name, "").split(",") if word.strip()}
 
 
 def allows(answer: httpx.Response, origin: str) -> bool:
-    """Whether a browser would let the origin read the answer."""
+    """Return whether a browser would let the origin read the response."""
     value = answer.headers.get("access-control-allow-origin")
     assert value in (None, origin)
     return value is not None
@@ -277,7 +277,7 @@ async def test_a_refusal_can_be_read_by_an_origin_of_the_setting(open_scene: Ope
 
 
 async def test_a_block_is_reported_alike_whether_the_key_is_cached_or_not(open_scene: OpenScene) -> None:
-    """The block comes before the key, so what origins the key has says nothing about this answer."""
+    """The block is checked before the key, so the origins of the key do not affect this response."""
     async with open_scene(block_after_failures=1) as scene:
         key = await scene.key(allowed_origins=[SHOP])
         await scene.key(allowed_origins=[EVIL])

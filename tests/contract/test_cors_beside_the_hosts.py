@@ -1,4 +1,4 @@
-"""The plugin's CORS beside the application's own: in any order, neither opens or breaks what is the other's."""
+"""The plugin's CORS with the application's own: in any order, neither changes the effect of the other."""
 
 import gc
 from collections.abc import Callable
@@ -23,7 +23,7 @@ ORDERS = ("install first", "CORSMiddleware first", "protect last", "protect firs
 
 
 class FixedOrigin:
-    """A middleware of the application's own that allows its front end, whoever asks."""
+    """A middleware of the application that allows its front end in every response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -75,7 +75,7 @@ def build(auth: KeyAuth, order: str) -> FastAPI:
 
 
 def cors_of(answer: httpx.Response) -> tuple[str | None, str | None]:
-    """The allowed origin, and whether with credentials."""
+    """Return the allowed origin, and whether credentials are allowed."""
     origin, credentials = (f"access-control-allow-{name}" for name in ("origin", "credentials"))
     return answer.headers.get(origin), answer.headers.get(credentials)
 
@@ -158,7 +158,7 @@ async def test_another_middleware_that_allows_one_origin_does_not_lend_its_crede
 
 
 class Relay:
-    """A middleware that keeps `send` in an object, as `GZipMiddleware` does."""
+    """A middleware that stores `send` in an object, as `GZipMiddleware` does."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -168,7 +168,7 @@ class Relay:
 
 
 class Sender:
-    """Calls the `send` that it was given."""
+    """Object that calls the `send` that it was given."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -178,7 +178,7 @@ class Sender:
 
 
 async def call_next(request: Request, call_next: RequestResponseEndpoint) -> Response:
-    """What `@app.middleware("http")` decorates."""
+    """Pass the request on, as a function that `@app.middleware("http")` decorates."""
     return await call_next(request)
 
 

@@ -1,4 +1,4 @@
-"""Section 1: the token's form, where it may travel, and what counts as no credential."""
+"""Section 1: the form of tokens, where they may be sent, and missing credentials."""
 
 import logging
 import re

@@ -1,5 +1,5 @@
-"""Which ids exist, and what state their keys are in, is told to nobody without the secret: neither by the answer nor
-by the work behind it, which is what an attacker with a stopwatch sees."""
+"""Without the secret, nobody learns which ids exist or the state of their keys: neither from the response nor from the
+work behind it, which an attacker could time."""
 
 import asyncio
 import random
@@ -26,12 +26,12 @@ CLOSE = 0.05
 
 
 def guess(key_id: str) -> str:
-    """A well-formed token with a wrong secret."""
+    """Return a well-formed token with a wrong secret."""
     return format_token("ka", "live", key_id, new_secret())
 
 
 async def key_in(scene: Scene, state: str) -> str:
-    """The id of a key in that state."""
+    """Return the id of a key in that state."""
     fields: dict[str, Any] = {"allowed_ips": ["192.0.2.1"]} if state == "bound to addresses" else {}
     key = await scene.key(**fields)
     if state != "never used":
@@ -50,7 +50,7 @@ async def key_in(scene: Scene, state: str) -> str:
 
 @contextmanager
 def ledger_of(auth: KeyAuth, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Writes down all that is done for a request: questions to the limiter, statements, tasks, hashes."""
+    """Record all work for a request: questions to the limiter, statements, tasks, hashes."""
     lines: list[str] = []
 
     def noted(owner: object, name: str) -> None:
@@ -89,7 +89,7 @@ def ledger_of(auth: KeyAuth, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[s
 
 
 def said(answer: RawAnswer) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-    """All that a client is told."""
+    """Return everything that the client receives."""
     return answer.status, answer.headers, answer.body
 
 
@@ -134,7 +134,7 @@ async def test_another_owners_id_costs_the_same_work_as_one_that_does_not_exist(
 
 
 async def seconds_of(scene: Scene, token: str) -> float:
-    """How long a refusal takes."""
+    """Return the duration of a refusal in seconds."""
     headers = [(b"api-key", token.encode())]
     began = time.perf_counter()
     answer = await call(scene.app, headers=headers)
@@ -144,8 +144,8 @@ async def seconds_of(scene: Scene, token: str) -> float:
 
 
 def superiority(left: list[float], right: list[float]) -> float:
-    """How often one of `left` exceeds one of `right` (Mann and Whitney's U, as a share): 0.5 where nothing tells them
-    apart."""
+    """Return how often one of `left` exceeds one of `right` (Mann and Whitney's U, as a share): 0.5 if they do not
+    differ."""
     ranked = sorted([(value, 0) for value in left] + [(value, 1) for value in right])
     ranks = sum(rank for rank, (_, side) in enumerate(ranked, 1) if side == 0)
     return (ranks - len(left) * (len(left) + 1) / 2) / (len(left) * len(right))
@@ -153,7 +153,7 @@ def superiority(left: list[float], right: list[float]) -> float:
 
 @pytest.fixture
 async def crowd(open_scene: OpenScene) -> AsyncIterator[tuple[Scene, Callable[[], str]]]:
-    """A scene with many keys in use, and a way to pick one of their ids."""
+    """Yield a scene with many keys in use, and a function that picks one of their ids."""
     async with open_scene(block_after_failures=1_000_000) as scene:
         keys = [await scene.key() for _ in range(100)]
         for key in keys:
@@ -164,7 +164,7 @@ async def crowd(open_scene: OpenScene) -> AsyncIterator[tuple[Scene, Callable[[]
 @only_long
 @pytest.mark.fuzz
 async def test_response_times_do_not_reveal_which_ids_exist(crowd: tuple[Scene, Callable[[], str]]) -> None:
-    """Pairs in random order, so that whatever else the machine does meets both alike."""
+    """Pairs in random order, so that other load on the machine affects both equally."""
     scene, existing_id = crowd
     times: dict[bool, list[float]] = {True: [], False: []}
     for _ in range(PAIRS * TIMES):

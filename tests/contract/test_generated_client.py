@@ -1,4 +1,4 @@
-"""A client that openapi-python-client generates from the document: it changes what it sends, and nothing else."""
+"""A client that openapi-python-client generates from the document: it changes only what it sends."""
 
 import importlib
 import json
@@ -40,7 +40,7 @@ def generate(document: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyP
 
 
 def find_call(package: Path, method: str, url: str) -> Any:
-    """The generated function of an operation, whatever it is called."""
+    """Return the generated function of an operation, whatever its name."""
     for file in package.glob("api/*/*.py"):
         text = file.read_text()
         if f'"method": "{method}"' in text and f'"url": "{url}"' in text.replace(".format(", '" .format("'):
@@ -50,7 +50,7 @@ def find_call(package: Path, method: str, url: str) -> Any:
 
 
 def management_of(scene: Scene) -> dict[str, Any]:
-    """The document, with the management routes alone: the rest is the application's."""
+    """Return the document with only the management routes; the rest belongs to the application."""
     document = scene.app.openapi()
     return {**document, "paths": {path: item for path, item in document["paths"].items() if "/api-keys" in path}}
 

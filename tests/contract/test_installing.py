@@ -1,4 +1,4 @@
-"""Section 6: install, protect, start and stop, WebSockets, and what OpenAPI shows."""
+"""Section 6: install, protect, start and stop, WebSockets, and the OpenAPI document."""
 
 import json
 from collections.abc import AsyncIterator
@@ -44,7 +44,7 @@ async def test_install_starts_beside_the_apps_own_lifespan(
 
 
 def protected(auth: KeyAuth) -> ASGIApp:
-    """An app without a dependency, behind the middleware."""
+    """Yield an app without a dependency, behind the middleware."""
     app = FastAPI(docs_url=None, redoc_url=None)
     auth.install(app)
     wrapped: ASGIApp | None = auth.protect(app, exempt=["/health", "/public/*"])
@@ -180,7 +180,7 @@ async def test_upgrades_with_invalid_keys_count_as_failed_attempts(open_scene: O
 
 
 def openapi(make_auth: MakeAuth, **settings: Any) -> dict[str, Any]:
-    """The OpenAPI document of the tests' app."""
+    """Return the OpenAPI document of the tests' app."""
     document: dict[str, Any] = build_app(make_auth(**settings)).openapi()
     return document
 

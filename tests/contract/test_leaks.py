@@ -1,4 +1,4 @@
-"""Everything is done once with every logger at DEBUG, and then no secret is anywhere but where it was handed out."""
+"""Every operation runs once with every logger at DEBUG; then no secret is found except where it was returned."""
 
 import asyncio
 import gc
@@ -39,7 +39,7 @@ PATHS = (b"/models", b"/items", b"/maybe", b"/teapot", b"/crash", b"/stream", b"
 
 
 class Everything(logging.Handler):
-    """Keeps every record as text: message, arguments, traceback."""
+    """Handler that stores every record as text: message, arguments, traceback."""
 
     def __init__(self) -> None:
         super().__init__(level=1)
@@ -52,7 +52,7 @@ class Everything(logging.Handler):
 
 @contextmanager
 def all_loggers_at_debug() -> Iterator[Everything]:
-    """Gathers what any logger says meanwhile."""
+    """Collect the records of all loggers during the test."""
     handler = Everything()
     loggers = [logging.getLogger(name) for name in NOISY]
     loggers += [logger for logger in logging.Logger.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
@@ -71,31 +71,31 @@ def all_loggers_at_debug() -> Iterator[Everything]:
 
 
 class Secrets:
-    """What must be nowhere: the random part of every token that was made or sent, right or wrong."""
+    """Texts that must not be found: the random part of every token that was created or sent, valid or not."""
 
     def __init__(self) -> None:
         self._parts: set[str] = set()
 
     def add(self, token: str) -> str:
-        """Remembers a token, and gives it back."""
+        """Store a token, and return it."""
         random_part = token.rsplit("_", 1)[1]
         self._parts |= {random_part[start : start + WINDOW] for start in range(0, len(random_part) - WINDOW, STEP)}
         return token
 
     def found_in(self, haystack: str) -> list[str]:
-        """What of tokens is in a text, with what stands before it."""
+        """Return the parts of tokens in a text, with the text before them."""
         places = [haystack.find(part) for part in self._parts if part in haystack]
         return [haystack[max(0, place - 60) : place + WINDOW] for place in places]
 
 
 async def speak(port: int, token: str, bearer: str, *lines: bytes, **rest: Any) -> bytes:
-    """One request with a key and a session."""
+    """Send one request with a key and a session."""
     headers = [b"api-key: " + token.encode(), b"authorization: Bearer " + bearer.encode(), *lines]
     return await exchange(port, request(*headers, **rest))
 
 
 async def do_everything(scene: Scene, port: int, secrets: Secrets) -> list[bytes]:
-    """Every kind of request and change. Gives the answers, but for those that hand a token out."""
+    """Make every kind of request and change. Return the responses, except those that contain a token."""
     session = secrets.add(await scene.session())
     key = await scene.key()
     secrets.add(key.token)
@@ -125,7 +125,7 @@ async def do_everything(scene: Scene, port: int, secrets: Secrets) -> list[bytes
 
 
 async def change_everything(scene: Scene, port: int, secrets: Secrets, session: str, key_id: str) -> list[bytes]:
-    """Every kind of change, from outside and from code."""
+    """Make every kind of change, through routes and from code."""
     path = b"/api-keys/" + key_id.encode()
     for body, at in ((b'{"name": "n"}', b"/api-keys"), (b"{}", path + b"/rotate")):
         secrets.add(token_in(await exchange(port, sent_by(session, body, at))))
@@ -144,20 +144,20 @@ async def change_everything(scene: Scene, port: int, secrets: Secrets, session: 
 
 
 def sent_by(session: str, body: bytes, path: bytes) -> bytes:
-    """A request whose answer holds a token."""
+    """Send a request whose response contains a token."""
     lines = (b"authorization: Bearer " + session.encode(), b"content-type: application/json")
     return request(*lines, b"content-length: %d" % len(body), method=b"POST", path=path, body=body)
 
 
 def token_in(answer: bytes) -> str:
-    """The token that was handed out, which must not be kept by anybody on the way."""
+    """Return the token in a response, which must not be stored anywhere on the way."""
     assert status_of(answer) == 201, answer
     assert b"\r\ncache-control: no-store\r\n" in answer
     return answer.decode().partition('"token":"')[2].partition('"')[0]
 
 
 async def stored_in_database(auth: KeyAuth) -> str:
-    """Every row of every table."""
+    """Return every row of every table."""
     engine = auth._parts.database._engine
     assert engine is not None
     async with engine.connect() as connection:
@@ -166,12 +166,12 @@ async def stored_in_database(auth: KeyAuth) -> str:
 
 
 def database_files(folder: Path) -> str:
-    """The database as it lies on the disk, with what was deleted and not overwritten."""
+    """Return the database files, including deleted rows that are not overwritten."""
     return b"".join(path.read_bytes() for path in folder.glob("*.db*")).decode("latin-1")
 
 
 async def stored_in_redis(url: str) -> str:
-    """Every name and value, and what the server keeps of commands."""
+    """Return every name and value, and the commands that the server has recorded."""
     async with Redis.from_url(url) as client:
         names = [name async for name in client.scan_iter()]
         assert names
@@ -180,7 +180,7 @@ async def stored_in_redis(url: str) -> str:
 
 
 def reprs_of_all(auth: KeyAuth) -> str:
-    """The repr of every object of ours that lives."""
+    """Return the repr of every living object of the package."""
     ours = [thing for thing in gc.get_objects() if str(type(thing).__module__).startswith("fastapi_keyauth")]
     assert any(isinstance(thing, KeySnapshot) for thing in ours)
     return "\n".join(map(repr, [auth, auth.settings, auth.keys, auth.sessions, *ours]))
@@ -222,7 +222,7 @@ EVERY_ERROR = [
 
 @pytest.mark.parametrize("error", EVERY_ERROR, ids=lambda error: type(error).__name__)
 def test_no_error_shows_a_secret(stack: Any, error: errors.KeyAuthError) -> None:
-    """The token of a pending rotation is in the body, where its owner needs it, and in nothing that is shown."""
+    """The token of a pending rotation is in the body, where its owner needs it, and nowhere else."""
     try:
         raise error
     except errors.KeyAuthError as raised:

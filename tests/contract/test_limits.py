@@ -1,4 +1,4 @@
-"""Several limits of a key and of its owner: all or nothing, headers, bodies, defaults and what is refused as input."""
+"""Several limits of a key and of its owner: all or nothing, headers, bodies, defaults and invalid input."""
 
 from typing import Any
 

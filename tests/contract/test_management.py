@@ -1,4 +1,4 @@
-"""Section 7: who may call, whose keys they meet, and what creating, reading and PATCH answer."""
+"""Section 7: permitted callers, visible keys, and the responses of create, read and PATCH."""
 
 import re
 from datetime import datetime, timedelta
@@ -33,7 +33,7 @@ OF_ONE_KEY = ROUTES[1:]
 
 
 async def call_route(scene: Scene, route: tuple[str, str, Any], key_id: str, **credentials: Any) -> httpx.Response:
-    """One management request about the key."""
+    """Send one management request about the key."""
     method, path, json = route
     return await scene.send(method, "/api-keys" + path.format(id=key_id), json=json, **credentials)
 

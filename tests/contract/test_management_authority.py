@@ -1,4 +1,4 @@
-"""A change is made only on authority that still holds when it is committed, and never beyond it."""
+"""A change requires authority that is still valid when the change is committed, and never exceeds it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -37,7 +37,7 @@ TAKEN_AWAY: dict[str, tuple[TakeAway, int, str]] = {
 
 
 class Waiting:
-    """Holds management calls back after they were admitted, just before their transaction."""
+    """Holds admitted management calls just before their transaction."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.reached = asyncio.Event()

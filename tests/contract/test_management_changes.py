@@ -12,7 +12,7 @@ SHOP = "https://shop.example"
 
 
 async def patch(scene: Scene, key_id: str, session: str, **fields: Any) -> dict[str, Any]:
-    """A PATCH that has to succeed; returns the key."""
+    """Send a PATCH that must succeed. Return the key."""
     answer = await scene.send("PATCH", f"/api-keys/{key_id}", bearer=session, json=fields)
     assert answer.status_code == 200, answer.text
     key: dict[str, Any] = answer.json()
@@ -20,7 +20,7 @@ async def patch(scene: Scene, key_id: str, session: str, **fields: Any) -> dict[
 
 
 async def rotate(scene: Scene, key_id: str, session: str, **body: int) -> str:
-    """A rotation that has to succeed; returns the new token."""
+    """Make a rotation that must succeed. Return the new token."""
     path = f"/api-keys/{key_id}/rotate"
     answer = await scene.send("POST", path, bearer=session, json=body)
     assert answer.status_code == 201, answer.text
@@ -31,7 +31,7 @@ async def rotate(scene: Scene, key_id: str, session: str, **body: int) -> str:
 
 
 async def answer_to(scene: Scene, token: str) -> str | None:
-    """The code of the refusal of a token; None where it is admitted."""
+    """Return the code of the refusal of a token; None if it is admitted."""
     return code_of(await scene.get(token=token))
 
 
@@ -224,7 +224,7 @@ async def test_nothing_brings_a_revoked_key_back(open_scene: OpenScene) -> None:
 
 @pytest.mark.parametrize("change", ["delete", "disable", "rotate"])
 async def test_no_request_after_the_answer_is_admitted(open_scene: OpenScene, change: str) -> None:
-    """Requests run all the while; those that start after the answer are refused, every one."""
+    """Requests run continuously; all that start after the response are refused."""
     async with open_scene() as scene:
         key, session = await scene.key(), await scene.session()
         answered = asyncio.Event()

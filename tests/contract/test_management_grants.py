@@ -1,4 +1,4 @@
-"""Section 7: no caller grants what it does not hold, by whatever route."""
+"""Section 7: no caller can grant what it does not hold, by any route."""
 
 from typing import Any
 
@@ -48,20 +48,20 @@ KINDS = ("session", "key")
 
 
 async def quota_of_token(scene: Scene, token: str) -> int | None:
-    """The cap that a key really has."""
+    """Return the effective limit of a key."""
     answer = await scene.get(token=token)
     assert answer.status_code == 200
     return quota_of(answer)
 
 
 def refusal_of(scopes: str) -> tuple[int, ...]:
-    """What a grant too far may be answered with."""
+    """Return the expected refusal of a grant that exceeds the caller's scopes."""
     return (403, 422) if NO_CALLER_NAMES_A_WILDCARD in scopes else (403,)
 
 
 def grants_of(kind: str) -> list[tuple[str, str, bool]]:
-    """What each caller of that kind holds, what it wants, and whether it may: all are tried in one app, each with a
-    caller and a key of its own."""
+    """Return the scopes of each caller of that kind, the requested scopes, and whether it may grant them. All in one
+    app, each with its own caller and key."""
     return [grant[1:] for grant in GRANTS if grant[0] == kind]
 
 

@@ -1,4 +1,4 @@
-"""Section 7: the list and its filters and pages, usage by the hour, and the events of a key."""
+"""Section 7: the list with its filters and pages, usage per hour, and the events of a key."""
 
 import json
 from typing import Any
@@ -16,14 +16,14 @@ SAID_WITHIN_S = 12
 
 
 async def ids_of(scene: Scene, session: str, **query: Any) -> list[str]:
-    """The ids of one page, in its order."""
+    """Return the ids of one page, in its order."""
     answer = await scene.get(f"/api-keys?{urlencode(query)}", bearer=session)
     assert answer.status_code == 200, answer.text
     return [item["id"] for item in answer.json()["items"]]
 
 
 async def all_ids(scene: Scene, session: str, limit: int) -> list[str]:
-    """The ids of all pages, following the cursors."""
+    """Return the ids of all pages, following the cursors."""
     ids: list[str] = []
     query: dict[str, Any] = {"limit": limit}
     while True:

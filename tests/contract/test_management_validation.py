@@ -1,4 +1,4 @@
-"""Section 7: bad input is a 422 that names the field, and the edges of good input."""
+"""Section 7: invalid input gets a 422 that names the field, and the limits of valid input."""
 
 import json
 from collections.abc import Sequence
@@ -98,7 +98,7 @@ GOOD_FIELDS: list[tuple[str, Any]] = [
 
 
 def assert_names_the_field(answer: httpx.Response, field: str, value: object = None) -> None:
-    """A 422 in FastAPI's own form, one of whose errors is about the field. The value is for the message."""
+    """Check for a 422 in FastAPI's form with an error at the field. The value is for the message."""
     assert answer.status_code == 422, (value, answer.text)
     assert answer.headers["content-type"].startswith("application/json"), value
     errors = answer.json()["detail"]
@@ -107,7 +107,7 @@ def assert_names_the_field(answer: httpx.Response, field: str, value: object = N
 
 
 def by_field(pairs: Sequence[tuple[str, Any]]) -> list[Any]:
-    """A case for each field, with all its values: making an app for each value would take most of the time."""
+    """Return a case for each field with all its values, since creating an app for each value would be slow."""
     values: dict[str, list[Any]] = {}
     for field, value in pairs:
         values.setdefault(field, []).append(value)
@@ -236,7 +236,7 @@ async def test_metadata_holds_four_kib_as_compact_json(open_scene: OpenScene, si
 
 
 async def made_with(scene: Scene, session: str, **fields: Any) -> httpx.Response:
-    """The answer to a request for a key with these fields."""
+    """Return the response to the creation of a key with these fields."""
     body = {"name": "n", **fields}
     return await scene.send("POST", "/api-keys", bearer=session, json=body)
 

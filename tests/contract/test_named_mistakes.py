@@ -1,4 +1,4 @@
-"""Section 1: what a client is told that sent something else than its key, and what counts as a failed attempt."""
+"""Section 1: responses to values that are not a key, and which of them are failed attempts."""
 
 import pytest
 from starlette.requests import HTTPConnection

@@ -1,4 +1,4 @@
-"""Section 2: every finding, its answer, and which of two findings is told."""
+"""Section 2: every finding, its response, and which of two findings is reported."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Another owner's keys: every management route, by every method, for every kind of caller."""
+"""Keys of another owner: every management route, by every method, for every kind of caller."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -25,7 +25,7 @@ TOO_WEAK = [("key", "*"), ("key", ""), ("key", "keys:read"), ("key", "keys:write
 
 
 def routes_with_an_id(router: APIRouter) -> Iterator[tuple[str, str]]:
-    """Method and path of every route that names a key."""
+    """Return method and path of every route that names a key."""
     # FastAPI keeps included routers as they are since 0.137; this expands them.
     expand: Callable[[Any], Iterable[Any]] = getattr(routing, "iter_route_contexts", iter)
     for route in expand(router.routes):
@@ -35,7 +35,7 @@ def routes_with_an_id(router: APIRouter) -> Iterator[tuple[str, str]]:
 
 
 async def state_of(scene: Scene, key: Issued) -> tuple[Any, Any]:
-    """All that the management routes could have changed."""
+    """Return everything that the management routes could change."""
     return await scene.auth.keys.get(key.id), await scene.auth.keys.events(key.id)
 
 

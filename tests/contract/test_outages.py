@@ -1,4 +1,4 @@
-"""Section 2, row 11, and section 9: what a request meets while the limiter cannot answer."""
+"""Section 2, row 11, and section 9: requests during an outage of the limiter."""
 
 import logging
 from collections.abc import AsyncIterator, Callable
@@ -17,7 +17,7 @@ OpenWithout = Callable[..., AbstractAsyncContextManager[Scene]]
 def open_without_limiter(
     open_scene: OpenScene, start_valkey: Callable[..., Server]
 ) -> Callable[..., AbstractAsyncContextManager[Scene]]:
-    """Opens a scene whose Redis was there at the start and is gone now."""
+    """Open a scene whose Redis was available at startup and then became unavailable."""
 
     @asynccontextmanager
     async def opened(**settings: Any) -> AsyncIterator[Scene]:

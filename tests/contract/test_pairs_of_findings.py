@@ -1,4 +1,4 @@
-"""Section 2, the order itself: of any two findings that can go together, the earlier row is told."""
+"""Section 2, the order itself: of any two findings that can occur together, the earlier row is reported."""
 
 from itertools import combinations
 
@@ -12,7 +12,7 @@ STACKS = ("sqlite-redis6",)
 
 
 def go_together(one: str, other: str) -> bool:
-    """Whether one request can have both defects, in different rows."""
+    """Return whether one request can have both defects, in different rows."""
     if row_of(one) == row_of(other):
         return False
     if "missing" in (one, other) and ({one, other} & OF_THE_KEY):

@@ -18,7 +18,7 @@ FROZEN = (AttributeError, TypeError, ValueError)
 
 
 def rows_of(page: Any) -> Iterable[Any]:
-    """The keys of a page of auth.keys.list."""
+    """Return the keys of a page of auth.keys.list."""
     rows: Iterable[Any] = page["items"] if isinstance(page, dict) else getattr(page, "items", page)
     return rows
 

@@ -1,6 +1,6 @@
-"""Many processes at once on one key, one address, one owner: what is exact stays exact.
+"""Many processes concurrently on one key, one address, one owner: exact limits stay exact.
 
-All workers read one clock, which stands still until a test moves it, so that an hour or a block ends at one stroke.
+All workers read one clock, which stands still until a test moves it, so that an hour ends for all of them together.
 """
 
 from __future__ import annotations
@@ -76,20 +76,20 @@ async def fleet(workers: Workers) -> AsyncIterator[Fleet]:
 
 @pytest.fixture(autouse=True)
 def hour(clock: SharedClock) -> float:
-    """The end of an hour that no test before this one has known; it is the middle of that hour."""
+    """Return the end of an hour that no earlier test has used; the clock is in the middle of it."""
     clock.set((clock() // HOUR_S + 3) * HOUR_S + HOUR_S / 2)
     return clock() + HOUR_S / 2
 
 
 @pytest.fixture
 async def owner(fleet: Fleet, request: pytest.FixtureRequest) -> Session:
-    """The headers of a user of this test's own."""
+    """Return the headers of a user for this test alone."""
     made = await fleet.manage(0, "POST", f"/log-in/{request.function.__name__}")
     return {"authorization": f"Bearer {made.body['session_token']}"}
 
 
 async def make_key(fleet: Fleet, owner: Session, **fields: Any) -> dict[str, Any]:
-    """A key of that user's."""
+    """Create a key of that user."""
     made = await fleet.manage(0, "POST", "/api-keys", owner, {"name": "key", **fields})
     assert made.status == 201, made
     key: dict[str, Any] = made.body
@@ -97,30 +97,30 @@ async def make_key(fleet: Fleet, owner: Session, **fields: Any) -> dict[str, Any
 
 
 def use(token: str, address: str = "203.0.113.1") -> Request:
-    """A request with a key."""
+    """Return a request with a key."""
     return "GET", "/models", {"api-key": token, "x-forwarded-for": address}
 
 
 def told(answers: list[Answer]) -> Counter[Outcome]:
-    """How often each thing was answered."""
+    """Return how often each outcome occurred."""
     return Counter(answer.outcome for answer in answers)
 
 
 def until_met(outcome: Outcome, answers: list[Answer], request: Request) -> Iterator[Request]:
-    """The request, until it was answered so often enough."""
+    """Yield the request until this outcome occurred often enough."""
     while told(answers)[outcome] < ENOUGH:
         yield request
 
 
 def ends_in_s(answer: Answer) -> int:
-    """The `t` of the RateLimit header."""
+    """Return the `t` of the RateLimit header."""
     found = re.search(r";t=(\d+)", answer.headers["ratelimit"])
     assert found is not None
     return int(found[1])
 
 
 async def test_limit_is_exact_while_the_key_is_rotated(fleet: Fleet, owner: Session) -> None:
-    """Both secrets of an overlap draw on one quota; the one that a later rotation cuts off draws on nothing."""
+    """Both secrets of an overlap share one limit; a secret that a later rotation ends uses no units."""
     key = await make_key(fleet, owner, hourly_limit=150)
     tokens = [key["token"]]
     answers: list[Answer] = []
@@ -178,7 +178,7 @@ async def test_limits_of_an_owner_and_of_its_keys_are_exact_over_all_workers(fle
 async def test_limit_is_exact_before_and_after_the_end_of_an_hour(
     fleet: Fleet, owner: Session, clock: SharedClock, hour: float
 ) -> None:
-    """The hour ends in the middle of the storm, while answers of both hours are on their way."""
+    """The hour ends during the load, while responses of both hours are in flight."""
     clock.set(hour - 0.25)
     key = await make_key(fleet, owner, hourly_limit=100)
     answers: list[Answer] = []
@@ -215,7 +215,7 @@ async def test_unused_units_end_with_their_hour(fleet: Fleet, owner: Session, cl
 async def test_the_failure_that_reaches_the_number_is_the_last_that_is_answered_as_one(
     fleet: Fleet, owner: Session, clock: SharedClock
 ) -> None:
-    """Failures of every kind and good requests at once: from the block on nothing else is answered, until it ends."""
+    """Failures of every kind and valid requests concurrently: after the block begins, all are refused until it ends."""
     key, address = await make_key(fleet, owner), "198.51.100.1"
     wrong = (NO_TOKEN, forge(key_id=key["id"]), forge(), forge(secret="B" * 43))
     good = use(key["token"], address)
@@ -282,7 +282,7 @@ async def test_concurrent_rotations_leave_few_live_secrets(
 
 
 async def test_nothing_that_races_with_a_revocation_undoes_it(fleet: Fleet, owner: Session) -> None:
-    """Whatever came first, a revoked key has no secret that works and is revoked in its row."""
+    """Whichever came first, a revoked key has no valid secret and is revoked in its row."""
     for turn in range(turns(thorough=8, brief=3)):
         key = await make_key(fleet, owner)
         path = f"/api-keys/{key['id']}"
@@ -305,7 +305,7 @@ async def test_nothing_that_races_with_a_revocation_undoes_it(fleet: Fleet, owne
 
 
 async def test_clients_that_disconnect_lose_only_their_own_unit(fleet: Fleet, owner: Session, workers: Workers) -> None:
-    """They hang up with their request sent, while others' are on the way in the same batch."""
+    """They disconnect after sending, while requests of others are in the same batch."""
     limit, gone = 1000, 150
     key = await make_key(fleet, owner, hourly_limit=limit)
     answers: list[Answer] = []
@@ -324,7 +324,7 @@ async def test_clients_that_disconnect_lose_only_their_own_unit(fleet: Fleet, ow
     looks = count(1)
 
     async def is_counted() -> bool:
-        """Whether the workers have written all that the limiter has counted, this look included."""
+        """Return whether the workers have written all that the limiter has counted, including this request."""
         look = await fleet.manage(0, *use(key["token"]))
         used = limit - look.body["remaining"]
         assert 300 < used <= 300 + gone + next(looks)

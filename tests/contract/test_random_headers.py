@@ -1,4 +1,4 @@
-"""Random requests as a whole: never a 5xx, never let in without the key, never an answer that the table lacks."""
+"""Random requests: never a 5xx, never admitted without the key, never an undocumented response."""
 
 from typing import Any
 
@@ -68,19 +68,19 @@ requests = st.fixed_dictionaries(
 
 
 def filled_in(value: bytes, key: Issued, session: str) -> bytes:
-    """With the real credentials in the place of what stands for them."""
+    """Return the request with the real credentials in place of the placeholders."""
     return value.replace(VALID, key.token.encode()).replace(SESSION, session.encode())
 
 
 def brings_the_key(headers: list[tuple[bytes, bytes]], token: str) -> bool:
-    """Whether the very key is sent where a key belongs: all that could have let the request in."""
+    """Return whether the key is sent in a valid place, so that the request may be admitted."""
     sent = [value.strip(b" \t").lower() for name, value in headers if name == b"api-key"]
     sent += [value.strip(b" \t")[6:].strip(b" \t").lower() for name, value in headers if name == b"authorization"]
     return token.lower().encode() in sent
 
 
 def assert_sound(answer: RawAnswer, request: Any, token: str) -> None:
-    """What holds of every answer to anything."""
+    """Check what every response must satisfy."""
     assert 200 <= answer.status < 500, (request, answer)
     secret = secret_of(token).encode()
     assert secret not in answer.body
@@ -111,7 +111,7 @@ async def test_any_request_is_answered_and_only_the_key_admits_it(patient_scene:
 
 
 async def credentials_of(scene: Scene) -> tuple[Issued, str]:
-    """One key without a cap and one session for all examples of a scene."""
+    """Return one key without a limit and one session for all examples of a scene."""
     known: tuple[Issued, str] | None = getattr(scene.app.state, "credentials", None)
     if known is None:
         known = scene.app.state.credentials = (await scene.key(hourly_limit=10**9), await scene.session())

@@ -1,4 +1,4 @@
-"""Section 3: the hourly cap in fixed windows, its exactness, and its headers."""
+"""Section 3: the hourly limit in fixed windows, its exactness, and its headers."""
 
 import asyncio
 from typing import Any
@@ -270,7 +270,7 @@ async def test_the_principal_has_its_limit(open_scene: OpenScene, algorithm: str
 async def test_a_peer_that_is_named_like_a_key_counts_apart_from_it(
     open_scene: OpenScene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server that believes every ``X-Forwarded-For`` gives the peer whatever name the client wrote."""
+    """A server that trusts every ``X-Forwarded-For`` takes the peer's name from the client."""
     monkeypatch.setattr("fastapi_keyauth.keys.management.new_key_id", lambda: "abcdefgh1234")
     async with open_scene() as scene:
         # Two units, because the first failure of a peer sets its count to one.

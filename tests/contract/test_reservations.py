@@ -1,4 +1,4 @@
-"""Reserve, then settle: units return to where they came from, an excess is a debt, and nothing is charged twice."""
+"""Reservations: the rest returns to its window, an excess is a debt, and nothing is charged twice."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ TOKENS = {"name": "tokens", "limit": 1000, "per": "hour", "unit": "tokens"}
 
 
 async def left(scene: Scene, key: Issued) -> int:
-    """The tokens that are left, as the headers say."""
+    """Return the tokens that are left according to the headers."""
     current = (await scene.get("/api-keys/current", token=key.token)).json()
     return next(int(state["remaining"]) for state in current["limit_states"] if state["unit"] == "tokens")
 

@@ -1,4 +1,4 @@
-"""Section 8: defaults, environment variables, and settings that cannot be right."""
+"""Section 8: defaults, environment variables, and invalid settings."""
 
 import json
 import logging
@@ -18,7 +18,7 @@ PASSWORD = "correct-horse-battery"
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No KEYAUTH_ variable and no .env file but the test's own."""
+    """Remove KEYAUTH_ variables and .env files other than the test's own."""
     monkeypatch.chdir(tmp_path)
     for name in KeyAuthSettings.model_fields:
         monkeypatch.delenv(f"KEYAUTH_{name.upper()}", raising=False)
@@ -230,7 +230,7 @@ async def test_a_complaint_does_not_show_the_password(settings: dict[str, Any]) 
 
 
 async def warnings_at_start(caplog: pytest.LogCaptureFixture, make_auth: MakeAuth, **settings: Any) -> str:
-    """What a start with these settings warns of, by log or by the warnings module."""
+    """Return the warnings of a start with these settings, from the log and the warnings module."""
     caplog.set_level(logging.WARNING)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -1,4 +1,4 @@
-"""Headers that readers may take differently: twice, folded, misspelt, in trailers; on real servers."""
+"""Headers that parsers may read differently: repeated, folded, misspelled, in trailers; on real servers."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ STACKS = ("sqlite-memory",)  # what is tried here ends before the store and the 
 
 @pytest.fixture(params=["h11", "httptools"])
 async def behind(request: pytest.FixtureRequest, open_scene: OpenScene) -> AsyncIterator[tuple[Scene, Issued, int]]:
-    """A scene behind a real server, one of its keys, and the port."""
+    """Yield a scene behind a real server, one of its keys, and the port."""
     async with (
         open_scene(block_after_failures=1000, trusted_proxies=["127.0.0.1"]) as scene,
         served(scene.app, request.param) as port,
@@ -25,7 +25,7 @@ async def behind(request: pytest.FixtureRequest, open_scene: OpenScene) -> Async
 
 
 def lines_that_are_one_header(token: bytes) -> list[bytes]:
-    """What every reader of HTTP takes for `api-key: <token>`."""
+    """Return lines that every HTTP parser reads as `api-key: <token>`."""
     return [
         b"api-key: " + token,
         b"API-KEY:" + token,
@@ -35,7 +35,7 @@ def lines_that_are_one_header(token: bytes) -> list[bytes]:
 
 
 def lines_that_are_no_key(token: bytes) -> list[tuple[bytes, ...]]:
-    """What some reader might take for a key. Each must be refused, whether by the server or by us."""
+    """Return lines that some parser might read as a key. Each must be refused, by the server or by us."""
     key = b"api-key: " + token
     other = b"api-key: " + token[:-1] + b"!"
     return [
@@ -86,8 +86,8 @@ async def test_only_what_every_reader_takes_for_the_key_is_the_key(behind: tuple
 async def test_a_trailer_moves_neither_the_caller_nor_the_address(
     behind: tuple[Scene, Issued, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Uvicorn with httptools adds trailers to the headers of the request that runs (docs/security.md says what to do
-    where they come in one piece with the rest). What was read at the start of the request must hold to its end."""
+    """Uvicorn with httptools adds trailers to the headers of the running request (docs/security.md says what to do if
+    they arrive together with the rest). Values read at the start of the request must not change until its end."""
     scene, key, port = behind
     has_begun = asyncio.Event()
     real = scene.auth._parts.request_handler.open_context
@@ -113,7 +113,7 @@ async def test_a_trailer_moves_neither_the_caller_nor_the_address(
 
 
 async def test_a_body_with_two_lengths_is_not_a_second_request(behind: tuple[Scene, Issued, int]) -> None:
-    """Length and chunks at once, or two lengths: one request at most is answered, and never the one in the body."""
+    """Both length and chunks, or two lengths: at most one request gets a response, never the one in the body."""
     _, key, port = behind
     inner = b"GET /models HTTP/1.1\r\nhost: x\r\napi-key: " + key.token.encode() + b"\r\n\r\n"
     both = (b"content-length: 4", b"transfer-encoding: chunked")
@@ -125,7 +125,7 @@ async def test_a_body_with_two_lengths_is_not_a_second_request(behind: tuple[Sce
 
 
 def test_the_middleware_itself_takes_no_second_spelling(make_auth: type[KeyAuth]) -> None:
-    """Names come in lower case from every ASGI server; nothing but the very name is read."""
+    """Every ASGI server sends names in lower case; only the exact name is read."""
     reader = make_auth()._parts.request_handler._credentials
     assert reader.read([(b"api-key", b"x")]).token == "x"
     for name in (b"API-KEY", b"api_key", b"api-key ", b" api-key", b"api\xe2\x80\x90key"):

@@ -1,4 +1,4 @@
-"""Section 2: what users of the OpenAI and Anthropic SDKs see when a request is refused."""
+"""Section 2: refusals as users of the OpenAI and Anthropic SDKs see them."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -21,7 +21,7 @@ LIMIT = 1
 
 @dataclass(frozen=True)
 class Seen:
-    """What an SDK's exception shows: its text, the code, the vendor's type, and the HTTP response."""
+    """An SDK's exception: its text, the code, the vendor's type, and the HTTP response."""
 
     text: str
     code: Any

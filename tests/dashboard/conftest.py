@@ -62,7 +62,7 @@ def make_visitor(site: Site, chromium: Chromium) -> Iterator[Callable[..., Visit
 
 @pytest.fixture
 def visitor(make_visitor: Callable[..., Visitor], chromium: Chromium) -> Visitor:
-    """Somebody who is logged in and has no keys yet."""
+    """Yield a user who is logged in and has no keys yet."""
     return chromium.run(make_visitor)
 
 

@@ -1,4 +1,4 @@
-"""Accessibility: keyboard, screen readers, contrast, narrow screens. axe-core finds what machines can find."""
+"""Accessibility: keyboard, screen readers, contrast, narrow screens. axe-core checks what can be automated."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ CHOSEN = """() => {
 
 
 def test_forced_colors_show_what_is_chosen(make_visitor: MakeVisitor) -> None:
-    """axe-core does not look at it: the browser drops backgrounds and shadows, and with them what was chosen."""
+    """axe-core does not check this: the browser drops backgrounds and shadows, and with them the selection."""
     visitor = make_visitor(context="forced colors", bypass_csp=True, forced_colors=True)
     furnish(visitor)
     visitor.open_list()

@@ -134,7 +134,7 @@ def test_invalid_options_stop_the_start(options: dict[str, Any]) -> None:
 
 
 def test_files_of_the_page_are_short() -> None:
-    """Scripts have the bounds that people can read at once; so has the Python code."""
+    """Scripts have the same maximum length as Python modules."""
     bounds = {".js": 200, ".css": 300, ".html": 60, ".svg": 10}
     lengths = {path: len(path.read_text("utf-8").splitlines()) for path in FOLDER.rglob("*.*")}
     assert [path.name for path, lines in lengths.items() if lines > bounds[path.suffix]] == []

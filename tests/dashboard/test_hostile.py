@@ -1,4 +1,4 @@
-"""What people have written is text, whatever it looks like."""
+"""User input is shown as text, whatever it contains."""
 
 from __future__ import annotations
 

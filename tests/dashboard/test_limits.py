@@ -1,4 +1,4 @@
-"""The limits of a key on the page, reasons, and what follows from a leak."""
+"""The limits of a key on the page, reasons, and steps after a leak."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owners on the page: whose keys are shown, what is left of their limits, and who may do what."""
+"""Owners on the page: visible keys, what is left of their limits, and permissions."""
 
 from __future__ import annotations
 

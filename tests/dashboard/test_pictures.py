@@ -1,4 +1,4 @@
-"""The pictures in the docs, taken with KEYAUTH_TEST_PICTURES=1 only: no two machines draw the same bytes."""
+"""The pictures in the docs, taken only with KEYAUTH_TEST_PICTURES=1, since machines draw different bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever is pasted into the search: no request has a part of a secret in its URL, and the key is found."""
+"""Search for pasted texts: no URL of a request contains a part of a secret, and the key is found."""
 
 from __future__ import annotations
 

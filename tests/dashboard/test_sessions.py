@@ -1,4 +1,4 @@
-"""Where the session comes from, where it is kept, and that the page works wherever it is mounted."""
+"""Sources and storage of the session, and pages that are mounted anywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing that a user has done is lost: filters, a form, a token that is shown once, the session of a new tab."""
+"""State that survives: filters, a form, a token that is shown once, the session of a new tab."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ def test_the_standard_form_of_oauth2_logs_in(make_visitor: MakeVisitor) -> None:
 
 
 def test_a_login_that_the_route_cannot_read_is_explained(make_visitor: MakeVisitor) -> None:
-    """A page that sends JSON to a route that reads a form; and a route that refuses what was typed."""
+    """A page that sends JSON to a route that reads a form, and a route that rejects the input."""
     visitor = make_visitor(context="with a wrong login", is_logged_in=False)
     missing = [{"type": "missing", "loc": ["body", "username"], "msg": "Field required", "input": None}]
     wrong = [{"type": "value_error", "loc": ["body", "email"], "msg": "value is not an email address", "input": "x"}]

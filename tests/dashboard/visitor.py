@@ -1,4 +1,4 @@
-"""Somebody in front of the key page: a browser tab, and the steps that many tests take."""
+"""A user of the key page: a browser tab, and the steps that many tests share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _REFUSED = re.compile(r"Failed to load resource: the server responded with a sta
 
 
 class Visitor:
-    """A tab of one user. `problems` is what the browser complained of."""
+    """A tab of one user. `problems` has the errors that the browser reported."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Visitor:
         self._devtools.send("Emulation.setEmulatedMedia", {"features": chosen})
 
     def hand_over(self, session: str, item: str = "keyauth.session") -> None:
-        """What the application's own log-in does: leave the session where the page looks for it, once."""
+        """Store the session where the page reads it, as the application's own login does."""
         self.page.add_init_script(
             f"if (!sessionStorage.getItem('handed')) {{ sessionStorage.setItem('{item}', '{session}');"
             " sessionStorage.setItem('handed', 'yes'); }"
@@ -88,7 +88,7 @@ class Visitor:
         expect(self.heading).to_have_text(created.key.name)
 
     def make_key(self, name: str = "test key", **fields: Any) -> CreatedKey:
-        """A key of this user's, made behind the page's back."""
+        """Create a key of this user without the page."""
         return self.site.create_key(self.user, name, **fields)
 
     def row(self, name: str) -> Locator:
@@ -142,7 +142,7 @@ class Visitor:
         return token
 
     def everything_kept(self) -> str:
-        """All that the browser holds of the page: elements with their values, storage, address, history state."""
+        """Return the state of the page in the browser: elements with values, storage, address, history state."""
         kept: str = self.page.evaluate(
             """() => JSON.stringify([
                 document.documentElement.outerHTML,

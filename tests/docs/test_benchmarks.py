@@ -1,4 +1,4 @@
-"""The page of benchmarks and the README say what was measured, and nothing else."""
+"""docs/benchmarks.md and the README match the measured results."""
 
 import json
 

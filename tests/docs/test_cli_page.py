@@ -1,4 +1,4 @@
-"""docs/cli.md is run, command by command, and its tables are those of the code."""
+"""The commands of docs/cli.md run, and its tables match the code."""
 
 from __future__ import annotations
 

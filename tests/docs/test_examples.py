@@ -1,4 +1,4 @@
-"""If it is written, it is run: every Python block of the README and the docs."""
+"""Every Python block of the README and the docs runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.docs.pages import PAGES, README, find_blocks, name_of
 
 @pytest.fixture(autouse=True)
 def half_past(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Caps are counted by the clock hour, whose end no example may meet: for its limiter it is half past."""
+    """Set the clock of the limiter to half past, since the end of an hour would reset the limits of examples."""
     shift = 1800 - time.time() % 3600
     clocks = types.SimpleNamespace(time=lambda: time.time() + shift, monotonic=time.monotonic)
     for module in (parts, build):
@@ -30,7 +30,7 @@ def half_past(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Examples write keyauth.db where they run: not into the repository. And no KEYAUTH_* of anybody's."""
+    """Run examples in an empty folder, where they write keyauth.db, without KEYAUTH_* variables."""
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("KEYAUTH_")]:
         monkeypatch.delenv(name)
@@ -51,7 +51,7 @@ def test_the_first_example_has_no_more_than_ten_lines_of_code() -> None:
 
 @pytest.mark.parametrize("path", PAGES, ids=name_of)
 def test_no_block_of_a_page_goes_without_a_language(path: Path) -> None:
-    """A fence without a language, or with one that nobody looks at, would be text that is never checked."""
+    """A block without a language, or with an unknown one, would never be checked."""
     known = {"python", "bash", "console", "json", "http", "text", "nginx", "sql", "dotenv", "toml"}
     fences = [line for line in path.read_text("utf-8").splitlines() if line.startswith("```")]
     assert len(fences) % 2 == 0

@@ -1,4 +1,4 @@
-"""Links lead somewhere: to files that exist and to headings in them."""
+"""Links lead to existing files and headings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/operations.md says what the code says: log lines, warnings, events, instruments, spans."""
+"""docs/operations.md matches the code: log lines, warnings, events, instruments, spans."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of reliability says what was run, and nothing else; and it was run in full."""
+"""docs/reliability.md matches the results of a complete run."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What the page on security claims is there: every test that it names, every number, every requirement."""
+"""docs/security.md is correct: every test that it names, every number, every requirement."""
 
 from __future__ import annotations
 

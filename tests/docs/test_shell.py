@@ -1,4 +1,4 @@
-"""What the pages tell people to type, set and open exists; and the README's first minute works."""
+"""Commands, variables and files in the docs exist, and the README's first example works."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tables say is what the code does: settings, codes, routes, numbers."""
+"""The tables of the docs match the code: settings, codes, routes, numbers."""
 
 from __future__ import annotations
 
@@ -53,19 +53,19 @@ EXAMPLES: list[errors.KeyAuthError] = [
 
 
 def defaults() -> KeyAuthSettings:
-    """The settings of somebody who set nothing."""
+    """Return the default settings."""
     return KeyAuthSettings(_env_file=None)
 
 
 def shown(value: Any) -> str:
-    """A default as the tables write it."""
+    """Return a default in the form of the tables."""
     if value is None or value == () or value == {}:
         return "none"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def codes_with_statuses() -> dict[str, int]:
-    """Every code of the table of answers."""
+    """Return every code of the table of problems."""
     return {row.code: row.status for row in TABLE.values()}
 
 
@@ -123,7 +123,7 @@ def test_every_code_has_a_section_that_names_its_status() -> None:
 
 
 def test_the_bodies_shown_are_the_real_ones() -> None:
-    """Each row of the table of answers once, word for word."""
+    """Each row of the table of problems once, word for word."""
     assert {type(error) for error in EXAMPLES} == set(TABLE)
     problems = ProblemRenderer(defaults())
     visit = AuthContext(Credentials(None, None, False, None, False), None, None)

@@ -1,4 +1,4 @@
-"""docs/testing.md as its reader uses it: its files, and pytest in a process of its own."""
+"""The files of docs/testing.md, run by pytest in a separate process."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""`python -m tests.example.cheap_passwords ...`: as `python -m example_app ...`, with passwords that cost nothing.
+"""`python -m tests.example.cheap_passwords ...`: `python -m example_app ...` with cheap password hashes.
 
-A hash of the example's takes a tenth of a second of a processor, and random requests log in a hundred times.
+A hash of the example takes a tenth of a CPU second, and random requests log in a hundred times.
 """
 
 from __future__ import annotations

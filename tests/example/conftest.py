@@ -20,7 +20,7 @@ from tests.example.demo import Demo
 
 @pytest.fixture
 def start_demo(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
-    """Starts the demo in the test's own folder, with the variables that are given."""
+    """Yield a function that starts the demo in the test's own folder, with the given variables."""
     with ExitStack() as cleanup:
 
         def start(workers: int = 1, module: str = "example_app", **env: str) -> Demo:
@@ -33,9 +33,9 @@ def start_demo(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
 
 @pytest.fixture
 def start_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
-    """`python -m example_app` in this process, in the test's own folder: returns the code that it exits with.
+    """Yield a function that runs `python -m example_app` in this process and returns its exit code.
 
-    For starts that fail, so that not each of them takes a process. In a thread, as the demo makes an event loop.
+    For starts that fail, so that not each of them needs a process. In a thread, since the demo creates an event loop.
     """
 
     def start(*options: str, **env: str) -> object:
@@ -54,16 +54,16 @@ def start_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
 
 
 def forget_example_app(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have it imported anew, for it reads its settings then; the test's modules go with the test."""
+    """Forget imported modules of the example, since it reads its settings when it is imported."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "example_app"]:
         monkeypatch.delitem(sys.modules, name)
 
 
 @pytest.fixture
 async def example_app(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FastAPI]:
-    """The example in this process, started, on an empty database. Imported anew, as it reads its settings then.
+    """Yield the started example, imported again for this test, on an empty database.
 
-    Hashes, of keys and of passwords, cost nothing here; in `start_demo` they cost what they do for users.
+    Hashes of keys and passwords are cheap here; in `start_demo` they cost what they cost users.
     """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KEYAUTH_DATABASE_URL", database_url)

@@ -1,4 +1,4 @@
-"""`python -m example_app` as a user starts it, and what it has printed."""
+"""`python -m example_app` as a user starts it, and its output."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PORT_ATTEMPTS = 5
 
 
 class Demo:
-    """The running demo. `url`, `page`, `key`, `tiny_key`, `email`, `password` and `script` are what it has printed."""
+    """The running demo. `url`, `page`, `key`, `tiny_key`, `email`, `password` and `script` come from its output."""
 
     def __init__(self, folder: Path, workers: int = 1, module: str = "example_app", **env: str) -> None:
         self._folder = folder
@@ -72,11 +72,11 @@ class Demo:
         return found[1]
 
     def log(self) -> str:
-        """All that it has printed."""
+        """Return its output so far."""
         return self._log.read_text(errors="replace")
 
     def connected_workers(self) -> set[int]:
-        """The processes that hold a client's connection."""
+        """Return the processes that hold a client's connection."""
         return {
             child.pid
             for child in psutil.Process(self.process.pid).children(recursive=True)
@@ -85,7 +85,7 @@ class Demo:
         }
 
     def press_ctrl_c(self) -> int:
-        """SIGINT to all of its processes, as a terminal sends it. Returns the exit code once all have ended."""
+        """Send SIGINT to all of its processes, as a terminal does. Return the exit code once all have ended."""
         family = psutil.Process(self.process.pid).children(recursive=True)
         os.killpg(self.process.pid, signal.SIGINT)
         code = self.process.wait(timeout=STOP_DEADLINE_S)
@@ -94,7 +94,7 @@ class Demo:
         return code
 
     def close(self) -> None:
-        """End it for good."""
+        """End its processes and delete its files."""
         if self.process.poll() is None:
             self.process.terminate()
             try:
@@ -104,11 +104,11 @@ class Demo:
 
 
 def command(*options: str, module: str = "example_app", is_preloaded: bool = False) -> list[str]:
-    """The command line of the demo, for workers that start sooner by way of `tests.helpers.preloaded`."""
+    """Return the command line of the demo, with workers that start faster by `tests.helpers.preloaded`."""
     return [sys.executable, "-m", *(["tests.helpers.preloaded"] if is_preloaded else []), module, *options]
 
 
 def environment(**env: str) -> dict[str, str]:
-    """The environment of the demo: nothing of the caller's own settings."""
+    """Return the environment of the demo, without the caller's own settings."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("KEYAUTH_")}
     return {**inherited, "PYTHONPATH": str(ROOT), **env}

@@ -23,7 +23,7 @@ def client(example_app: FastAPI, make_client: Callable[..., httpx.AsyncClient]) 
 
 
 async def log_in(client: httpx.AsyncClient, email: str = "alice@example.com", password: str = PASSWORD) -> str:
-    """A new user's session token."""
+    """Return a new user's session token."""
     await client.post("/signup", json={"email": email, "password": password})
     answer = await client.post("/login", json={"email": email, "password": password})
     assert answer.status_code == 200, answer.text
@@ -31,7 +31,7 @@ async def log_in(client: httpx.AsyncClient, email: str = "alice@example.com", pa
 
 
 async def make_key(client: httpx.AsyncClient, session: str, **fields: Any) -> str:
-    """The token of a new key of that user."""
+    """Return the token of a new key of that user."""
     bearer = {"Authorization": f"Bearer {session}"}
     answer = await client.post("/api-keys", json={"name": "test", **fields}, headers=bearer)
     assert answer.status_code == 201, answer.text
@@ -105,7 +105,7 @@ async def test_sign_up_rejects_invalid_values(client: httpx.AsyncClient) -> None
 
 
 async def test_refused_body_is_not_repeated(client: httpx.AsyncClient) -> None:
-    """It may hold a password, or what no answer can hold."""
+    """It may contain a password, or values that a JSON response cannot contain."""
     for body, field in (
         ('{"password": "hunter2"}', "email"),
         ('{"email": "a@example.com", "password": "hunter2\\ud800"}', "password"),

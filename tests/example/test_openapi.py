@@ -1,4 +1,4 @@
-"""Random requests, by schemathesis: the example answers as its OpenAPI says, whatever it is sent."""
+"""Random requests by schemathesis: the example responds to any request as its OpenAPI document says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`make demo`: what it prints works when it is pasted into a shell, and where it cannot start it says why."""
+"""`make demo`: its output works when it is pasted into a shell, and a failed start is explained."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BASH = shutil.which("bash")
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    """The demo as `make demo` starts it, for the tests that leave its data as it is."""
+    """Yield the demo as `make demo` starts it, for tests that do not change its data."""
     running = Demo(tmp_path_factory.mktemp("demo"))
     yield running
     running.close()
@@ -129,12 +129,12 @@ WHY_NOT: list[tuple[str, dict[str, str], str]] = [
 
 
 def fill_in(env: dict[str, str], servers: Servers) -> dict[str, str]:
-    """The environment, the port of the Redis in its place."""
+    """Return the environment with the port of Redis filled in."""
     return {name: value.replace("{port}", str(urlsplit(servers.url("valkey")).port)) for name, value in env.items()}
 
 
 def assert_says_why(code: object, output: str, errors: str, sentence: str) -> None:
-    """Nothing but that one sentence, which holds no password."""
+    """Check that the output is only that sentence, without a password."""
     assert (code, output) == (2, "")
     assert errors.startswith(sentence)
     assert errors.endswith(".\n")

@@ -25,14 +25,14 @@ ENOUGH = 500
 
 
 class Crowd:
-    """Many clients of one address, each with a connection of its own; they reach every worker."""
+    """Many clients with one address, each with its own connection; they reach every worker."""
 
     def __init__(self, connections: Sequence[Connection], address: str) -> None:
         self._connections = connections
         self._address = address
 
     async def statuses(self, token: str, count: int) -> Counter[int]:
-        """What so many requests at once are answered."""
+        """Return the statuses of this many concurrent requests."""
         left = iter(range(count))
 
         async def keep_asking(client: int) -> list[int]:
@@ -42,7 +42,7 @@ class Crowd:
         return Counter(status for some in answers for status in some)
 
     async def ask(self, token: str, client: int) -> int:
-        """The status of one request of a client, who has no other under way."""
+        """Return the status of one request of a client without other running requests."""
         headers = {"api-key": token, "x-forwarded-for": self._address}
         return (await self._connections[client].ask("GET", "/v1/models", headers)).status
 
@@ -70,7 +70,7 @@ def demo(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture
 async def user(demo: Demo) -> AsyncIterator[httpx.AsyncClient]:
-    """The demo user, logged in."""
+    """Return the headers of the demo user, logged in."""
     async with httpx.AsyncClient(base_url=demo.url, timeout=30) as client:
         answer = await client.post("/login", json={"email": demo.email, "password": demo.password})
         client.headers["Authorization"] = f"Bearer {answer.json()['session_token']}"
@@ -79,7 +79,7 @@ async def user(demo: Demo) -> AsyncIterator[httpx.AsyncClient]:
 
 @asynccontextmanager
 async def crowd_at_every_worker(demo: Demo, address: str) -> AsyncIterator[Crowd]:
-    """Opens connections until all workers have some: which one accepts a connection is chance."""
+    """Open connections until all workers have some: which worker accepts a connection is random."""
     deadline = time.monotonic() + OPEN_DEADLINE_S
     while time.monotonic() < deadline:
         async with AsyncExitStack() as cleanup:

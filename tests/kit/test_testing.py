@@ -1,4 +1,4 @@
-"""`fastapi_keyauth.testing`: what it promises where the page's own tests do not show it."""
+"""`fastapi_keyauth.testing`: promises that the tests of its documentation do not cover."""
 
 from __future__ import annotations
 

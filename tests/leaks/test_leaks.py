@@ -1,4 +1,4 @@
-"""A token that somebody found is reported, and its key is dead from then on."""
+"""Reports of leaked tokens, which revoke their keys."""
 
 import base64
 import json
@@ -244,7 +244,7 @@ async def test_the_example_of_githubs_documentation_is_signed() -> None:
 
 
 class Publisher:
-    """Publishes keys, and counts how often it is asked."""
+    """Publisher of keys that counts requests."""
 
     def __init__(self, answer: Callable[[], dict[str, str]]) -> None:
         self.answer = answer
@@ -291,7 +291,7 @@ async def test_a_key_of_another_kind_signs_nothing() -> None:
 
 
 async def test_a_key_that_cannot_be_read_takes_the_others_nothing() -> None:
-    """Whoever publishes keys may one day add some of a kind that nobody here knows."""
+    """A publisher may later add keys of a type that is unknown here."""
     unreadable = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"
     keys = SigningKeys(Publisher(lambda: {"k0": unreadable, "k1": pem(SIGNER)}))
     assert await keys.is_signed(b"x", "k1", signed(b"x")["Github-Public-Key-Signature"])

@@ -1,4 +1,4 @@
-"""Tools that send or write what they find in requests and stack frames, set up as the page on operations says."""
+"""Monitoring tools that report requests and stack frames, set up as docs/operations.md says."""
 
 import asyncio
 import io
@@ -26,7 +26,7 @@ API_TOKEN, SESSION_TOKEN = format_token("acme", "live", new_key_id(), new_secret
 
 
 class KeptEvents(Transport):
-    """Keeps events instead of sending them."""
+    """Transport that stores events instead of sending them."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -95,7 +95,7 @@ class _Results:
             self.verdicts = {result["id"]: result["verdict"] for result in map(json.loads, lines)}
 
     def add(self, mutant: Mutant, verdict: str) -> None:
-        """Keep a verdict."""
+        """Store a verdict."""
         self.verdicts[mutant.id] = verdict
         facts = {"id": mutant.id, "verdict": verdict, "line": mutant.line, "place": mutant.place}
         RESULTS.mkdir(exist_ok=True)

@@ -51,13 +51,13 @@ class Mutant:
 
     @property
     def id(self) -> str:
-        """Eight hexadecimal digits that stay the same while other places of the file change."""
+        """Eight hexadecimal digits that stay the same if other places of the file change."""
         parts = "\0".join((self.path, self.place, self.before, self.after, str(self.number)))
         return hashlib.sha256(parts.encode()).hexdigest()[:8]
 
     @property
     def change(self) -> str:
-        """The change on one line."""
+        """Return the change as one line."""
         return f"{' '.join(self.before.split())} -> {' '.join(self.after.split())}"
 
 
@@ -219,7 +219,7 @@ class _Finder(ast.NodeVisitor):
             self._replace(node, repr(node.value + 1))
 
     def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
-        """Sentences and names are left alone."""
+        """Leave sentences and names unchanged."""
 
 
 def _is_docstring(node: ast.stmt) -> bool:

@@ -41,8 +41,8 @@ class Run:
 
     Attributes:
         code: Exit status of pytest. None if it was ended after the timeout.
-        took_s: How long it took.
-        output: What pytest printed.
+        took_s: Duration in seconds.
+        output: Output of pytest.
     """
 
     code: int | None
@@ -51,7 +51,7 @@ class Run:
 
     @property
     def verdict(self) -> Verdict:
-        """What the run says about its mutant."""
+        """The verdict of the run on its mutant."""
         if self.code is None:
             return "timeout"
         return "survived" if self.code == 0 else "killed"
@@ -80,7 +80,7 @@ class Copy:
             _become_pytest(self.folder, target, self._log)
 
     def poll(self, timeout_s: float) -> Run | None:
-        """Return the run once it has ended, or took too long and was ended. None while it goes on."""
+        """Return the run once it has ended, or was ended after the timeout. None while it is running."""
         ended, status = os.waitpid(self._process, os.WNOHANG)
         took_s = time.monotonic() - self._began
         if not ended and took_s < timeout_s:
@@ -123,7 +123,7 @@ def judge(
 
 @contextmanager
 def copied_tree() -> Iterator[Copy]:
-    """A copy of all files that git knows, for as long as the block runs."""
+    """Yield a copy of all files that git tracks, until the block ends."""
     with tempfile.TemporaryDirectory(prefix="keyauth-mutants-") as folder:
         listed = subprocess.run(
             ["git", "ls-files", "-z"],  # noqa: S607  # whichever git the developer uses

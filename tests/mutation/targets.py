@@ -1,4 +1,4 @@
-"""What is mutated, and which tests must notice.
+"""Mutated files, and the tests that must notice.
 
 Unit tests run first: most mutants end there, and a mutant costs about a second then.
 """

@@ -1,4 +1,4 @@
-"""The mutation tester itself: what it changes, and when it fails."""
+"""The mutation tester itself: its changes, and its failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SIGTERM under load: what was taken in is answered, and what was counted is written."""
+"""SIGTERM under load: accepted requests get a response, and counted usage is written."""
 
 from __future__ import annotations
 

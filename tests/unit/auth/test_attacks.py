@@ -1,4 +1,4 @@
-"""Attacks that worked once, and must not again."""
+"""Attacks that once worked and must not work again."""
 
 import time
 from collections.abc import Callable
@@ -262,7 +262,7 @@ async def test_the_usual_mistakes_are_named(build: Build, header: str, value: st
 
 
 async def test_a_query_that_is_not_text_gets_a_response(build: Build) -> None:
-    """Servers pass such bytes on, and Starlette's URL of a request fails over them."""
+    """Servers pass such bytes on, and Starlette's ``request.url`` fails if it gets them."""
     auth, client = build()
     async with auth:
         session = {b"authorization": b"Bearer " + (await auth.sessions.create("a")).encode()}
@@ -275,7 +275,7 @@ async def test_a_query_that_is_not_text_gets_a_response(build: Build) -> None:
 
 
 async def test_no_cache_keeps_what_a_management_route_says(build: Build) -> None:
-    """A cache in front knows that an answer to ``Authorization`` is one caller's alone; of ``api-key`` it does not."""
+    """A shared cache knows that responses to ``Authorization`` are private, but not those to ``api-key``."""
     auth, client = build()
     async with auth:
         made = await auth.keys.create(owner_id="a", name="n", scopes=["keys:read", "keys:write"])
@@ -297,7 +297,7 @@ async def test_no_cache_keeps_what_a_management_route_says(build: Build) -> None
 async def test_a_tag_that_fits_opens_nothing_and_ends_nothing(
     build: Build, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    """Of 32 bits one can make as many as one likes: what decides is the hash, and the environment of the row."""
+    """An attacker can try all 32-bit tags: the hash, and the environment of the row, decide."""
     for module in ("keys.management", "auth.verifier", "keys.leaks"):
         monkeypatch.setattr(f"fastapi_keyauth.{module}.secret_tag", lambda _secret: "00000000")
     auth, client = build()
@@ -315,7 +315,7 @@ async def test_a_tag_that_fits_opens_nothing_and_ends_nothing(
 
 
 async def test_a_list_of_addresses_refuses_who_has_none(build: Build) -> None:
-    """As over a Unix socket."""
+    """For example, over a Unix socket."""
     auth, client = build()
     async with auth:
         made = await auth.keys.create(owner_id="a", name="n", allowed_ips=["0.0.0.0/0", "::/0"])

@@ -1,4 +1,4 @@
-"""Seeing who is blocked, and lifting a block, with and without Redis."""
+"""Listing and lifting blocks, with and without Redis."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -118,7 +118,7 @@ async def test_an_unavailable_redis_is_an_error_instead_of_an_empty_list(
 async def test_listing_blocks_without_permission_is_not_an_outage(
     stack: Stack, make_auth: Callable[..., KeyAuth], start_valkey: Callable[..., Server]
 ) -> None:
-    """The same goes for a walk that takes too long: it says nothing about what requests ask."""
+    """Neither is a scan that takes too long: it says nothing about the checks of requests."""
     server = start_valkey()
     async with Redis.from_url(server.url) as admin:
         await admin.execute_command("ACL", "SETUSER", "app", "on", ">pw", "~keyauth:*", "+@all", "-scan", "-pttl")

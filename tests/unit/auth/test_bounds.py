@@ -1,4 +1,4 @@
-"""Whatever strangers send, memory stays within bounds: each structure by itself, and all of a KeyAuth together."""
+"""Memory stays bounded whatever clients send: each structure by itself, and all of a KeyAuth together."""
 
 import ast
 import asyncio
@@ -44,7 +44,7 @@ both_limiters = pytest.mark.parametrize("stack", ["sqlite-memory", "sqlite-redis
 
 
 def containers_of(root: object) -> Iterator[tuple[str, int]]:
-    """Every container that belongs to objects of the package, reached from `root`, with its size."""
+    """Return the containers of all objects of the package that `root` refers to, with their sizes."""
     seen = {id(root)}
     queue: list[tuple[str, Any]] = [(type(root).__name__, root)]
     while queue:
@@ -69,13 +69,13 @@ def containers_of(root: object) -> Iterator[tuple[str, int]]:
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every bound that is no setting, made small enough to be reached."""
+    """Make every bound that is not a setting small enough to be reached."""
     for name, bound in TINY.items():
         monkeypatch.setattr(name, bound)
 
 
 async def flood(auth: KeyAuth, app: FastAPI, make_client: Any) -> None:
-    """Tokens, origins, addresses, paths, parameters, sessions: another one in each request."""
+    """Send requests that each have another token, origin, address, path, parameter and session."""
     known = (await make_key(auth)).key.id
     for number in range(FLOOD):
         address = f"2001:db8:{number:x}::1" if number % 2 else f"203.0.{number // 256}.{number % 256}"

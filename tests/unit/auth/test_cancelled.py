@@ -1,4 +1,4 @@
-"""Requests that are cancelled, at each of their waits in turn: nothing is left broken, and nobody else notices."""
+"""Requests that are cancelled at each of their waits in turn, without an effect on state or other requests."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class CutShort(Coroutine[Any, Any, Any]):
     """A coroutine whose task is cancelled at one of its waits.
 
     Args:
-        inner: what is run.
-        wait: at which wait, from 0.
-        is_late: cancelled once what it waits for has come, and before it could look at it; else while it waits.
+        inner: The coroutine.
+        wait: Number of the wait at which it is cancelled, from 0.
+        is_late: Whether it is cancelled after its result has arrived but before it reads it; else while it waits.
     """
 
     def __init__(self, inner: Coroutine[Any, Any, Any], wait: int, is_late: bool) -> None:
@@ -43,7 +43,7 @@ class CutShort(Coroutine[Any, Any, Any]):
         self.was_cut = False
 
     def send(self, value: Any) -> Any:
-        """To the next wait."""
+        """Run to the next wait."""
         awaited = self._inner.send(value)
         self._left -= 1
         if self._left == -1:
@@ -60,11 +60,11 @@ class CutShort(Coroutine[Any, Any, Any]):
             awaited.add_done_callback(lambda _: task.cancel())
 
     def throw(self, *error: Any) -> Any:
-        """Into what is run."""
+        """Throw into the coroutine."""
         return self._inner.throw(*error)
 
     def close(self) -> None:
-        """End what is run."""
+        """Close the coroutine."""
         self._inner.close()
 
     def __await__(self) -> Generator[Any, Any, Any]:
@@ -73,7 +73,7 @@ class CutShort(Coroutine[Any, Any, Any]):
 
 @dataclass
 class Scene:
-    """A started app, and the key of the moment."""
+    """A started app, and the current key."""
 
     auth: KeyAuth
     app: FastAPI
@@ -83,28 +83,28 @@ class Scene:
     token: str = ""
 
     async def new_key(self) -> None:
-        """One that this process has not met."""
+        """Return a key that this process has not cached."""
         made = await self.auth.keys.create("alice", "k", hourly_limit=LIMIT)
         self.key_id, self.token = made.key.id, made.token
 
     async def use(self) -> RawAnswer:
-        """A plain request with the key."""
+        """Send a request with the key."""
         return await call(self.app, headers=[(b"api-key", self.token.encode())])
 
     async def used(self) -> int:
-        """Units that were used so far; looking uses one more."""
+        """Return the number of used units. This call uses one more."""
         answer = await self.use()
         assert answer.status == 200, answer
         return LIMIT - int(json.loads(answer.body)["remaining"]) - 1
 
     async def manage(self, method: str, below: str, body: Any = None) -> RawAnswer:
-        """A management request by the key's owner."""
+        """Send a management request of the key's owner."""
         headers = [(b"authorization", f"Bearer {self.session}".encode()), (b"content-type", b"application/json")]
         content = b"" if body is None else json.dumps(body).encode()
         return await call(self.app, f"/api-keys{below}", method=method, headers=headers, body=content)
 
     async def settle(self) -> None:
-        """Until what was begun for a request that is gone has ended: no task, no connection is left over."""
+        """Wait until the work for a cancelled request has ended: no task and no connection is left."""
         await until(self._is_settled, HANG_S, every_s=0.001)
 
     async def _is_settled(self) -> bool:
@@ -130,16 +130,16 @@ async def cut_everywhere(
     request: Callable[[], Coroutine[Any, Any, RawAnswer]],
     look: Callable[[RawAnswer | None], Awaitable[None]],
 ) -> int:
-    """Cut a request at its first wait, at its second and so on, in both ways, and look at what is left each time.
+    """Cancel a request at its first wait, its second and so on, in both ways, and check the state each time.
 
     Args:
-        scene: the app.
-        prepare: before each.
-        request: what is cut.
-        look: after each; given the answer, None where there was none.
+        scene: The app.
+        prepare: Called before each request.
+        request: The request that is cancelled.
+        look: Called after each request with the response, or None if there was no response.
 
     Returns:
-        How many waits it has.
+        Number of waits of the request.
     """
     most = 0
     for is_late in (False, True):
@@ -164,7 +164,7 @@ async def cut_everywhere(
 
 @pytest.mark.parametrize("is_known", ["unknown", "remembered", "changed"])
 async def test_key_works_on_for_others_and_loses_one_unit_at_most(scene: Scene, is_known: str) -> None:
-    """Another request with the key is on its way at the same time, in the same batch and behind the same reading."""
+    """Another request with the key runs concurrently, in the same batch and with the same read."""
     used = 0
     other: asyncio.Task[RawAnswer]
 
@@ -208,7 +208,7 @@ async def test_guess_counts_once_at_most(scene: Scene) -> None:
 
 
 async def test_change_is_complete_or_not_made_at_all(scene: Scene) -> None:
-    """A client that did not wait for the answer finds the key as it was or as it was to be, at every worker soon."""
+    """After a client that did not wait for the response, the key is unchanged or changed, soon on every worker."""
 
     async def look(answer: RawAnswer | None) -> None:
         assert answer is None or answer.status == 204
@@ -236,7 +236,7 @@ async def test_rotation_leaves_at_most_two_secrets_and_can_be_repeated(scene: Sc
         assert (await scene.use()).status == 200
 
     async def nothing() -> None:
-        """The same key each time."""
+        """Prepare nothing: the same key each time."""
 
     await scene.new_key()
     rotation = {"overlap_s": 60}
@@ -247,7 +247,7 @@ async def test_key_is_created_completely_or_not_at_all(scene: Scene) -> None:
     made: set[str] = set()
 
     async def nothing() -> None:
-        """Whatever keys there are."""
+        """Prepare nothing: any keys."""
 
     async def look(answer: RawAnswer | None) -> None:
         page = await scene.auth.keys.list(limit=200)

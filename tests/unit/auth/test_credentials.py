@@ -1,4 +1,4 @@
-"""What is read from a request's headers as an API token and as a session token."""
+"""API tokens and session tokens that are read from the headers of a request."""
 
 import pytest
 

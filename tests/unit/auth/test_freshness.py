@@ -1,4 +1,4 @@
-"""A change that was answered holds for every request that starts later: the races behind "revocation is immediate"."""
+"""A change with a response is effective for every later request: the races behind "revocation is immediate"."""
 
 import asyncio
 from collections.abc import Callable
@@ -264,7 +264,7 @@ async def test_changes_that_are_announced_late_though_redis_responds_are_logged(
 async def test_all_waiting_changes_are_announced_in_one_poll(
     make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A script ends thousands of keys while Redis is away; the last must not hold later than the first by minutes."""
+    """A script revokes thousands of keys during an outage of Redis; the last must not take minutes longer."""
     monkeypatch.setattr(outbox, "_BATCH", 2)
     dying, other = make_auth(), make_auth()
     async with other, dying:

@@ -1,4 +1,4 @@
-"""Right secrets of dead keys are told why, cost no unit and no failed attempt, and yet cannot be used for a flood."""
+"""Correct secrets of inactive keys get the reason and cost no unit or failed attempt, but cannot cause a flood."""
 
 import asyncio
 import logging
@@ -18,14 +18,14 @@ pytestmark = pytest.mark.parametrize("stack", ["sqlite-memory"], indirect=True)
 
 
 async def dead_tokens(auth: KeyAuth, count: int, owner_id: str = "mallory") -> list[str]:
-    """Secrets of one key that were rotated away."""
+    """Return secrets of one key that rotations replaced."""
     created = await auth.keys.create(owner_id=owner_id, name="k")
     made = [created] + [await auth.keys.rotate(created.key.id, overlap=timedelta(0)) for _ in range(count)]
     return [one.token for one in made[:-1]]
 
 
 def hashes_of(auth: KeyAuth, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The owner of each hash that is run from now on, in the order in which they run."""
+    """Record the owners of all hashes from now on, in the order in which the hashes run."""
     ran: list[str] = []
     real = auth._parts.hasher._verify_in_turn
 
@@ -38,7 +38,7 @@ def hashes_of(auth: KeyAuth, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 class SlowHashes:
-    """Holds every hash in its thread's place until it is let go."""
+    """Holds every hash in its thread until it is released."""
 
     def __init__(self, auth: KeyAuth, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ran: list[str] = []

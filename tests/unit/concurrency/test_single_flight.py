@@ -1,4 +1,4 @@
-"""One running call per key, whatever becomes of those that wait for it."""
+"""One running call per key, whatever happens to its waiters."""
 
 import asyncio
 import gc
@@ -136,7 +136,7 @@ async def test_cancelling_all_calls_cancels_their_waiters(flight: SingleFlight[s
 
 
 class Refused(Exception):
-    """An exception whose constructor takes other arguments than it keeps."""
+    """An exception whose ``args`` differ from the arguments of its constructor."""
 
     def __init__(self, *, wait_s: int) -> None:
         super().__init__(f"wait {wait_s} s")

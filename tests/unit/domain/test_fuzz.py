@@ -1,5 +1,5 @@
-"""Every reader of what strangers write, on random input: it gives what a plainer reader gives, or says no; it never
-breaks."""
+"""Every parser of client input, on random input: it returns what a simpler parser returns, or rejects the input.
+It never fails."""
 
 import posixpath
 from collections.abc import Callable
@@ -30,7 +30,7 @@ PROXY = ("10.0.0.1", 4711)
 
 
 def refusal_of(read: Callable[[str], Any], text: str) -> str | None:
-    """What a reader says against a text; None where it takes it."""
+    """Return why a parser rejects a text; None if it accepts it."""
     try:
         read(text)
     except ValueError as error:
@@ -88,7 +88,7 @@ def test_a_token_in_a_text_is_cut_down(before: str, token: str, after: str) -> N
 
 
 def plainly_read(lines: list[tuple[bytes, bytes]]) -> tuple[set[str], set[str]]:
-    """Every API token and every other Bearer value that is sent, however often."""
+    """Return every API token and every other Bearer value that is sent, including repetitions."""
     keys: set[str] = set()
     sessions: set[str] = set()
     for name, value in lines:
@@ -133,7 +133,7 @@ def test_one_token_and_one_session_are_read_or_none(lines: list[tuple[bytes, byt
 @fuzzed(100)
 @given(lines=st.lists(st.lists(entries, max_size=4).map(", ".join), max_size=3), more=st.lists(entries, max_size=4))
 def test_entries_left_of_the_first_untrusted_one_do_not_change_the_address(lines: list[str], more: list[str]) -> None:
-    """What a client writes itself is always further left than what the proxies add."""
+    """Entries of the client are always left of those that proxies add."""
     stranger = "203.0.113.9"
     sent = [(b"x-forwarded-for", line.encode("utf-8")) for line in [*lines, ", ".join([*more, stranger, "10.9.9.9"])]]
     found = RESOLVER.resolve(PROXY, sent)

@@ -1,4 +1,4 @@
-"""Client addresses: what is parsed, whom to believe, and under which name an address counts."""
+"""Client addresses: parsing, trusted proxies, and the name under which an address is counted."""
 
 from ipaddress import ip_address, ip_network
 

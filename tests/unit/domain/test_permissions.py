@@ -1,4 +1,4 @@
-"""Who may do what to which key, and what a caller that would grant more than it holds is answered."""
+"""Permissions of callers, and refusals of callers that would grant more than they hold."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace

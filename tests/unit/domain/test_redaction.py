@@ -1,4 +1,4 @@
-"""No secret is left in a text, however the token around it was damaged."""
+"""No secret remains in a text, however the token was damaged."""
 
 import base64
 import re
@@ -19,7 +19,7 @@ _ESCAPED = re.compile(r"(?:%(?:25)*|\\+(?:x|u00))([0-9A-Fa-f]{2})")
 
 
 def shows_secret(text: str, token: str, run: int = RUN) -> bool:
-    """Whether a text shows a part of the secret, also after its escapes are decoded."""
+    """Return whether a text contains a part of the secret, also after its escapes are decoded."""
     secret = token.rpartition("_")[2]
     decoded = _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text)
     parts = [secret[start : start + run] for start in range(len(secret) - run + 1)]

@@ -1,4 +1,4 @@
-"""No regular expression of the package takes longer than its input is long, whatever the input."""
+"""Every regular expression of the package runs in linear time on any input."""
 
 import ast
 import importlib
@@ -30,7 +30,7 @@ Expression = tuple[str, str, int, str]
 
 
 def expressions() -> Iterator[Expression]:
-    """Every use of every pattern: found in the source, worked out in its module."""
+    """Return every use of every pattern: found in the source, evaluated in its module."""
     for module in modules():
         source = Path(module.__file__ or "").read_text("utf-8")
         if "import re\n" not in source:
@@ -48,7 +48,7 @@ def expressions() -> Iterator[Expression]:
 
 
 def modules() -> Iterator[ModuleType]:
-    """Every module of the package that can be imported without an extra being there."""
+    """Yield every module of the package that can be imported without extras."""
     package = Path(fastapi_keyauth.__file__).parent
     for found in pkgutil.walk_packages([str(package)], "fastapi_keyauth."):
         if not found.ispkg and ".versions." not in found.name and not found.name.endswith((".env", "__main__")):
@@ -60,7 +60,7 @@ def _is_use(function: ast.Attribute) -> bool:
 
 
 def _uses(tree: ast.Module, compiled: ast.Call) -> set[str]:
-    """What is called on a compiled pattern, at once or by its name; a search, where it goes elsewhere."""
+    """Yield the methods that are called on compiled patterns, directly or by a name."""
     uses = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and node.value is compiled:
@@ -97,7 +97,7 @@ def hostile_texts(pattern: str) -> list[Callable[[int], str]]:
 
 
 def seconds(pattern: re.Pattern[str], method: str, text: str, times: int) -> float:
-    """The least that one call takes, in this thread's own time, which a busy machine does not stretch."""
+    """Return the shortest duration of one call, in CPU time of this thread, which load does not affect."""
     arguments = ("", text) if method.startswith("sub") else (text,)
     best = float("inf")
     for _ in range(times):

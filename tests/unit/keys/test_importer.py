@@ -1,4 +1,4 @@
-"""Keys from elsewhere: what is taken over, how their tokens open them, and that a bad line writes nothing."""
+"""Imported keys: their fields, their tokens, and imports with an invalid line, which write nothing."""
 
 import asyncio
 import hashlib
@@ -75,7 +75,7 @@ async def row_of(auth: KeyAuth) -> Any:
 
 
 async def settle(auth: KeyAuth) -> None:
-    """Until what goes on behind requests is over."""
+    """Wait until background tasks have ended."""
     await auth._parts.verifier.close()
 
 
@@ -225,7 +225,7 @@ async def test_a_tag_that_fits_is_not_enough(make: MakeAuth, monkeypatch: pytest
 
 @pytest.mark.parametrize("stack", ["sqlite-memory"], indirect=True)
 async def test_a_burst_of_wrong_tokens_costs_few_hashes(make: MakeAuth, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of them have passed the look for a block when the first of them is found wrong."""
+    """All of them have passed the check for a block when the first of them is found invalid."""
     hold = asyncio.Event()
     real = Hasher.verify_foreign
 

@@ -20,7 +20,7 @@ def management_of(auth: KeyAuth) -> KeyManagement:
 
 
 def before_hashing(monkeypatch: pytest.MonkeyPatch, auth: KeyAuth, act: Callable[[], Awaitable[Any]]) -> None:
-    """Have something happen between the first check of a rotation and its transaction."""
+    """Run a function between the first check of a rotation and its transaction."""
     hasher = management_of(auth)._hasher
     hash_secret = hasher.hash
 

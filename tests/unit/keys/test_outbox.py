@@ -35,7 +35,7 @@ class Limiter:
 
 
 class Store:
-    """The rows of changes that wait."""
+    """The rows of pending changes."""
 
     def __init__(self) -> None:
         self.rows: dict[int, tuple[str, str]] = {}

@@ -1,4 +1,4 @@
-"""What nobody can ask for any more goes by itself; history and everything else stays."""
+"""Rows that no call can return any more are deleted; history and everything else stays."""
 
 import asyncio
 from collections.abc import Callable

@@ -14,7 +14,7 @@ Commit = Callable[[], Awaitable[str]]
 
 
 class Stage:
-    """Changes that hold their turn until they are let go, in the order in which they began."""
+    """Changes that hold their turn until they are released, in the order in which they began."""
 
     def __init__(self) -> None:
         self.turns = Turns(ShieldedTasks())

@@ -1,4 +1,4 @@
-"""What is noticed at the start, or by the first requests, and said in a warning."""
+"""Warnings at startup, and during the first requests."""
 
 import logging
 import sys
@@ -25,7 +25,7 @@ MEMORY = {"database_url": "sqlite+aiosqlite://", "argon2_time_cost": 5, "argon2_
 
 @pytest.fixture(autouse=True)
 def nothing_is_announced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command line and the variables of a plain `uvicorn main:app`."""
+    """Set the command line and the variables of a plain `uvicorn main:app`."""
     monkeypatch.setattr(sys, "argv", ["uvicorn", "main:app"])
     for name in ("WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS", "GUNICORN_CMD_ARGS"):
         monkeypatch.delenv(name, raising=False)
@@ -36,12 +36,12 @@ def build(**settings: Any) -> KeyAuth:
 
 
 def codes_in(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """The dangers that were logged."""
+    """Return the codes of the logged warnings."""
     return [record.__dict__["reason"] for record in caplog.records if record.levelno == logging.WARNING]
 
 
 def codes_of(**settings: Any) -> list[str]:
-    """The dangers that settings alone show."""
+    """Return the codes of warnings about the settings alone."""
     return [warning.code for warning in run_checks(KeyAuthSettings(**{**MEMORY, **settings}))]
 
 
@@ -109,7 +109,7 @@ async def test_a_server_that_replaced_the_peer_is_noticed_once(
     make_client: Callable[..., httpx.AsyncClient],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """By uvicorn's own middleware, as it puts it around every application."""
+    """Replaced by uvicorn's own middleware, which is around every application."""
     auth = build(**settings)
     app = auth.protect(FastAPI())
     served: Any = ProxyHeadersMiddleware(app, "127.0.0.1")  # type: ignore[arg-type]  # uvicorn's types of ASGI

@@ -1,4 +1,4 @@
-"""URLs of databases: what is taken, what is refused by name, and what is never printed."""
+"""Database URLs: accepted forms, rejected parameters, and masked credentials."""
 
 import pytest
 from sqlalchemy.engine import make_url

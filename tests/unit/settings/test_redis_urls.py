@@ -1,4 +1,4 @@
-"""The forms of `redis_url`: what is read out of them, what stops the start, and what is never shown."""
+"""The forms of `redis_url`: parsing, errors that stop the start, and masked credentials."""
 
 import pytest
 

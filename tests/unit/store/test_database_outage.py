@@ -1,4 +1,4 @@
-"""The database away: warm keys go on, the rest is told to come back at once, nothing counts as an attack or leaks."""
+"""Database outages: cached keys work, other requests get a 503 immediately, and no connection leaks."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ POOL = engine.MAX_CONNECTIONS
 
 @pytest.fixture(scope="module")
 def server(servers: Servers) -> Iterator[Server]:
-    """One for all tests of this module: making one takes longer than most of them."""
+    """Yield one server for all tests of this module, since creating one takes longer than most of them."""
     postgres = servers.start("postgres")
     yield postgres
     postgres.close()
@@ -45,7 +45,7 @@ def postgres(server: Server) -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give a database that responds more time than in production: a busy machine is no outage."""
+    """Give a database that responds more time than in production: a busy machine is not an outage."""
     monkeypatch.setattr(database, "READ_TIMEOUT_S", HANG_S)
     monkeypatch.setattr(postgres_urls, "CONNECT_TIMEOUT_S", HANG_S)
 
@@ -69,7 +69,7 @@ async def auth(postgres: Server, servers: Servers) -> AsyncIterator[KeyAuth]:
 
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture) -> Callable[[str], list[str]]:
-    """What was logged about the database, and starts so."""
+    """Return the log lines about the database that start with this text."""
     caplog.set_level(logging.WARNING, "fastapi_keyauth")
     return lambda start: [line for line in caplog.messages if line.startswith(start)]
 
@@ -95,7 +95,7 @@ async def warm_up(auth: KeyAuth, token: str) -> None:
 
 @contextlib.contextmanager
 def hurried(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Shorten the timeout while the database hangs. Before and afterwards a busy machine is no outage."""
+    """Shorten the timeout while the database hangs. Before and afterwards a busy machine is not an outage."""
     with monkeypatch.context() as patch:
         patch.setattr(database, "READ_TIMEOUT_S", 0.5)
         yield
@@ -115,7 +115,7 @@ def pool_of(auth: KeyAuth) -> Any:
 
 
 async def connections_at(server: Server) -> int:
-    """Connections that the server has, but for the one that asks."""
+    """Return the number of connections of the server, without the one of this query."""
     async with create_async_engine(server.url, poolclass=NullPool).connect() as connection:
         others = text(
             "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
@@ -124,7 +124,7 @@ async def connections_at(server: Server) -> int:
 
 
 async def assert_nothing_leaked(auth: KeyAuth, server: Server) -> None:
-    """No connection is out, none that is counted is missing, and the server knows of no more than the pool holds."""
+    """Check that no connection is in use or lost, and that the server has only those of the pool."""
     pool = pool_of(auth)
     await until(lambda: pool.checkedout() == 0 and not auth._parts.database._reads._running)
     assert pool.checkedin() == pool.size() + pool.overflow() <= engine.POOL_SIZE

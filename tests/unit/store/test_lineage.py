@@ -1,4 +1,4 @@
-"""A database that goes back to an earlier state under running workers, or comes back from an outage."""
+"""A database that is restored to an earlier state under running workers, or recovers from an outage."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ events = table(EventRow)
 
 
 async def go_back(auth: KeyAuth, key_id: str, *then: str) -> None:
-    """Bring a key to the state that a backup has: disabled, and without the last line of its history."""
+    """Restore the state of a backup for a key: disabled, and without the last line of its history."""
     async with auth._parts.database.write() as connection:
         for statement in (
             "UPDATE keyauth_keys SET enabled = false WHERE id = :id",
@@ -27,7 +27,7 @@ async def go_back(auth: KeyAuth, key_id: str, *then: str) -> None:
 
 
 async def use_a_changed_key(auth: KeyAuth) -> tuple[str, str]:
-    """The token and the id of a key that was enabled again, and is cached."""
+    """Return the token and the id of a cached key that was enabled again."""
     created = await auth.keys.create("ada", "key")
     await auth.keys.update(created.key.id, enabled=False)
     await auth.keys.update(created.key.id, enabled=True)

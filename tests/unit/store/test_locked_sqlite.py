@@ -1,4 +1,4 @@
-"""SQLite locked by another process: reads go on, writes are told to come back, and it ends by itself."""
+"""SQLite locked by another process: reads continue, writes get a 503, and it recovers by itself."""
 
 import asyncio
 import sqlite3
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.parametrize("stack", ["sqlite-memory"], indirect=True)
 
 @pytest.fixture
 def lock(tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection of somebody else, who may lock the file."""
+    """Yield a separate connection that may lock the file."""
     path = tmp_path / "keyauth.db"
     connection = sqlite3.connect(path, isolation_level=None)
     yield connection
@@ -101,7 +101,7 @@ async def test_revocations_pass_the_changes_that_wait_for_the_writer(make_auth: 
 
 @pytest.fixture
 def new_file(tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection of somebody else to a file that no KeyAuth has opened yet; any thread may use it."""
+    """Yield a separate connection to a file that no KeyAuth has opened yet; any thread may use it."""
     connection = sqlite3.connect(tmp_path / "new.db", isolation_level=None, check_same_thread=False)
     connection.execute("CREATE TABLE theirs (id)")
     yield connection

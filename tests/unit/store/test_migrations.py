@@ -1,4 +1,4 @@
-"""From any tables to the newest, with what is in them; and what a start does about tables that are not the newest."""
+"""Upgrades of tables with their rows, and starts with tables that are not the newest."""
 
 import asyncio
 import logging
@@ -111,7 +111,7 @@ async def test_tables_that_are_behind_stop_the_start_with_a_sentence(database_ur
 async def test_tables_that_are_ahead_are_warned_about_and_served(
     database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A rolling deployment: the new version has upgraded, and servers of this one start once more."""
+    """A rolling deployment: the new version has upgraded the tables, and servers of this version start again."""
     async with make_auth(database_url):
         pass
     await execute(
@@ -186,7 +186,7 @@ async def test_two_concurrent_processes_apply_each_revision_once(both_urls: list
 async def test_an_upgrade_gives_up_on_a_table_that_stays_in_use(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever comes after it waits behind it, so it must not wait for long."""
+    """Later statements wait behind the upgrade, so it must not wait for long."""
     monkeypatch.setattr(upgrade, "TABLE_LOCK_TIMEOUT_S", 0.1)
     await make_old_database(database_url)
     reader = Database(database_url)
@@ -217,7 +217,7 @@ async def test_the_tables_and_the_version_of_the_application_stay_unchanged(data
 async def test_tables_created_between_two_checks_are_not_taken_for_old_ones(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Several workers start on an empty database: one makes the tables while another looks which there are."""
+    """Several workers start on an empty database: one creates the tables while another checks which exist."""
     url = f"sqlite+aiosqlite:///{tmp_path / 'keyauth.db'}"
     engine = create_engine(url.replace("+aiosqlite", ""), isolation_level="AUTOCOMMIT")
     look = Inspector.has_table

@@ -94,7 +94,7 @@ async def test_a_statement_that_another_client_prepared_is_not_reported_as_a_mis
 
 @asynccontextmanager
 async def limited_role(postgres: Server, slots: int) -> AsyncIterator[str]:
-    """The URL of a role that may have so many connections."""
+    """Return the URL of a role with a limited number of connections."""
     admin = await asyncpg.connect(postgres.url.replace("+asyncpg", ""))
     await admin.execute(f"CREATE ROLE limited LOGIN PASSWORD '{PASSWORD}' CONNECTION LIMIT {slots}")
     await admin.execute("GRANT ALL ON ALL TABLES IN SCHEMA public TO limited")

@@ -1,4 +1,4 @@
-"""Two products, by their key prefix, on one database: each is blind to what the other has."""
+"""Two products, by their key prefix, on one database: neither sees the rows of the other."""
 
 import hashlib
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Usage is written in batches, each exactly once, whatever becomes of the answers."""
+"""Usage is written in batches, each exactly once, even if responses are lost."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.parametrize("stack", ["sqlite-memory", "postgres-valkey
 
 @pytest.fixture
 def lose_answers(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Has the next commits go through and their answers get lost."""
+    """Let the next commits succeed, and lose their responses."""
     left = 0
     real = Database.write
 

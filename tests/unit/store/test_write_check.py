@@ -1,4 +1,4 @@
-"""What the role of a PostgreSQL database may do, compared with what this package requires."""
+"""Permissions of a PostgreSQL role, compared with those that this package requires."""
 
 import re
 from collections.abc import AsyncIterator, Iterator

@@ -1,4 +1,4 @@
-"""What an ``on_event`` hook is told, and that no request ever waits for it."""
+"""Events of an ``on_event`` hook, which no request ever waits for."""
 
 import asyncio
 import logging
@@ -27,7 +27,7 @@ on_one_stack = pytest.mark.parametrize("stack", ["sqlite-memory"], indirect=True
 
 
 class Sink:
-    """A hook that remembers."""
+    """A hook that stores events."""
 
     def __init__(self) -> None:
         self.events: list[AuthEvent] = []

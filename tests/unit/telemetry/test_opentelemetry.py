@@ -1,4 +1,4 @@
-"""What OpenTelemetry is told: counts, times and spans, and nothing secret."""
+"""OpenTelemetry: counters, timings and spans, without secrets."""
 
 import sys
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""What is allowed and dangerous is said at start; what is lost is said at the stop."""
+"""Warnings about risky settings at startup, and about lost usage at shutdown."""
 
 import logging
 import sys
