@@ -181,7 +181,7 @@ async def _usage(party: Party, ended: Sequence[Ended], postgres: Server) -> Chec
     url = make_url(postgres.url).set(drivername="postgresql")
     connection = await asyncpg.connect(url.render_as_string(hide_password=False))
     try:
-        written = int(await connection.fetchval("SELECT coalesce(sum(admitted), 0) FROM keyauth_usage"))
+        written = int(await connection.fetchval("SELECT coalesce(sum(units), 0) FROM keyauth_usage_hours"))
     finally:
         await connection.close()
     ledger = party.ledger

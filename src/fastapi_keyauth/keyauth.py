@@ -58,6 +58,7 @@ class KeyAuth:
         sessions: Creates and revokes the built-in sessions; see ``Sessions``.
         leaks: Takes reports of leaked tokens; see ``Leaks``.
         blocks: Lists and lifts blocks of addresses; see ``Blocks``.
+        usage: Reports what was used, and hands out closed days; see ``UsageReports``. Added in 0.2.
         require_key: Dependency -> ``KeyPrincipal``.
         require_session: Dependency -> ``SessionPrincipal``; requires no key.
         require_key_and_session: Dependency -> ``SessionPrincipal`` whose ``key`` is the key.
@@ -86,6 +87,7 @@ class KeyAuth:
         self.sessions = parts.sessions
         self.leaks = parts.leaks
         self.blocks = parts.blocks
+        self.usage = parts.usage_reports
         handler = parts.request_handler
         self.require_key = dependencies.RequireKey(handler, settings.header_name)
         self.require_session = dependencies.RequireSession(handler, settings.header_name)
@@ -107,7 +109,13 @@ class KeyAuth:
         parts = self._parts
         requirements = (self.require_key, self.require_session, self._manager)
         return build_keys_router(
-            parts.management, parts.queries, parts.owners, self.settings, *requirements, parts.callers
+            parts.management,
+            parts.queries,
+            parts.owners,
+            parts.usage_reports,
+            self.settings,
+            *requirements,
+            parts.callers,
         )
 
     @cached_property

@@ -33,6 +33,7 @@ class Lifecycle:
             self._check_lineage,
             parts.outbox.drain,
             parts.usage.flush,
+            parts.day_closer.start_when_due,
             parts.pruner.prune_when_due,
         )
 
@@ -113,6 +114,7 @@ class Lifecycle:
             closing.push_async_callback(parts.verifier.close)
             closing.push_async_callback(parts.usage.close)
             closing.push_async_callback(parts.database.settle)  # there may be changes to publish
+            closing.push_async_callback(parts.day_closer.close)
             closing.push_async_callback(self._housekeeping.close)
             if parts.in_flight is not None:
                 closing.push_async_callback(parts.in_flight.close)

@@ -36,6 +36,8 @@ from fastapi_keyauth.keys.queries import KeyQueries
 from fastapi_keyauth.keys.retention import Pruner
 from fastapi_keyauth.keys.service import Keys
 from fastapi_keyauth.keys.turns import Turns
+from fastapi_keyauth.keys.usage_closing import DayCloser
+from fastapi_keyauth.keys.usage_reports import UsageReports
 from fastapi_keyauth.limiter.factory import build_limiter
 from fastapi_keyauth.settings.settings import KeyAuthSettings
 from fastapi_keyauth.store import (
@@ -45,6 +47,8 @@ from fastapi_keyauth.store import (
     PendingChangeStore,
     PruneStore,
     SessionStore,
+    UsageDayStore,
+    UsageReportStore,
     UsageStore,
 )
 from fastapi_keyauth.store.usage_buffer import UsageRecorder
@@ -90,17 +94,22 @@ class Parts:
 
         self.database = Database(settings.database_url, observer=self.observer, event_loop=self.event_loop)
         self.store = store = KeyStore(self.database, settings, self.observer)
-        usage_store = UsageStore(self.database, settings.key_prefix)
-        self.usage = UsageRecorder(usage_store, time.time if clock is None else clock)
-        self.pruner = Pruner(PruneStore(self.database), self.now)
+        prefix, hours_kept = settings.key_prefix, settings.usage_hours_kept
+        usage_store = UsageStore(self.database, prefix, hours_kept)
+        day_store = UsageDayStore(self.database, prefix)
+        self.pruner = Pruner(PruneStore(self.database, prefix), hours_kept, self.now)
         self.limiter = build_limiter(settings, clock, self.observer)
+        self.usage = UsageRecorder(usage_store, self.limiter.read_usage, time.time if clock is None else clock)
+        self.day_closer = DayCloser(day_store, usage_store, self.limiter, self.now)
 
         self.hasher = Hasher(settings, self.metrics, self.event_loop)
         self.pending_changes = PendingChangeStore(self.database, settings.key_prefix)
         self.outbox = Outbox(self.limiter, self.pending_changes, settings.redis_url is not None, self.now)
         turns = Turns(store.tasks)
         self.management = KeyManagement(settings, store, self.hasher, self.outbox, turns, self.now)
-        self.queries = KeyQueries(store, usage_store, self.usage, turns, self.now)
+        self.queries = KeyQueries(store, usage_store, self.usage, turns, hours_kept, self.now)
+        report_store = UsageReportStore(self.database, prefix)
+        self.usage_reports = UsageReports(report_store, day_store, store, self.usage, turns, settings.units, self.now)
         self.keys = Keys(self.management, self.queries, Importer(settings, store.imports, self.now), TRUSTED)
         owner_store = OwnerStore(self.database, settings, self.observer)
         self.owners = Owners(settings, owner_store, self.outbox, turns, self.limiter, self.now, TRUSTED)
@@ -130,7 +139,7 @@ class Parts:
         store.lineage.on_break = partial(_call_all, key_cache.clear, self.rights.distrust_rows)
         self.database.on_recovery = partial(_call_all, key_cache.distrust_rows, self.rights.distrust_rows)
         self.reservations = Reservations(
-            self.authenticator, store, settings.units, settings.reservation_ttl_s, self.now
+            self.authenticator, store, self.usage, settings.units, settings.reservation_ttl_s, self.now
         )
         addresses = AddressResolver(settings.trusted_proxies, settings.ipv6_prefix_length)
         self.blocks = Blocks(self.limiter, addresses, self.event_loop)

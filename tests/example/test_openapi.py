@@ -34,7 +34,11 @@ checks.positive_data_acceptance.expected-statuses = ["2xx", "401", "403", "404",
 checks.use_after_free.enabled = false
 
 [[operations]]
-include-path = ["/api-keys/owners/{owner_id}/suspend", "/api-keys/owners/{owner_id}/resume"]
+include-path = [
+  "/api-keys/owners/{owner_id}/suspend",
+  "/api-keys/owners/{owner_id}/resume",
+  "/api-keys/usage/batches",
+]
 # For admin, whom the example does not have: a 403 is right.
 warnings = false
 

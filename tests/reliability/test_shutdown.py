@@ -61,7 +61,7 @@ async def test_a_stop_under_load_loses_no_request_and_no_count(
     said = json.loads((server.folder / f"stopped-{server.process.pid}.json").read_text())
     assert said == {"begun": len(answers) + 2, "finished": len(answers) + 2}
     with sqlite3.connect(database) as connection:
-        assert connection.execute("SELECT sum(admitted) FROM keyauth_usage").fetchone() == (len(answers),)
+        assert connection.execute("SELECT sum(units) FROM keyauth_usage_hours").fetchone() == (len(answers),)
         (last_used_at,) = connection.execute("SELECT last_used_at FROM keyauth_keys").fetchone()
         (secret_used_at,) = connection.execute("SELECT last_used_at FROM keyauth_secrets").fetchone()
     connection.close()

@@ -33,11 +33,10 @@ from fastapi_keyauth.auth.row_checks import find_fault, refuse_limited
 from fastapi_keyauth.auth.sessions import SessionGate
 from fastapi_keyauth.auth.verifier import Verifier
 from fastapi_keyauth.domain.keys import KeySnapshot
-from fastapi_keyauth.domain.limit_sets import ONE_REQUEST, Cost
+from fastapi_keyauth.domain.limit_sets import Cost
 from fastapi_keyauth.domain.principals import KeyPrincipal, SessionPrincipal, principal_of
 from fastapi_keyauth.domain.token_mistakes import find_placeholder
 from fastapi_keyauth.domain.tokens import TokenFormError, token_digest
-from fastapi_keyauth.domain.units import REQUESTS
 from fastapi_keyauth.errors import (
     AddressBlocked,
     InsufficientScope,
@@ -157,7 +156,7 @@ class Authenticator:
         context.decision = decision._replace(generation=generation)
         if decision.verdict is LIMITED:
             raise refuse_limited(context.key, decision)
-        self._usage.admitted(context.key, decision.hour, _requests_in(question.cost or ()))
+        self._usage.charged(context.key, decision.hour, decision.usage)
 
     async def authenticate_session(
         self, context: AuthContext, connection: HTTPConnection, key: KeyPrincipal | None
@@ -334,9 +333,5 @@ class Authenticator:
         if decision.verdict is LIMITED:
             self._usage.refused(key, decision.hour)
             raise refuse_limited(key, decision)
-        self._usage.admitted(key, decision.hour, 1 if context.cost is ONE_REQUEST else _requests_in(context.cost))
+        self._usage.admitted(key, decision.hour, decision.usage)
         return principal_of(key, decision.states)
-
-
-def _requests_in(cost: Cost) -> int:
-    return dict(cost).get(REQUESTS, 0)

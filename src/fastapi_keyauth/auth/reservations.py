@@ -8,12 +8,14 @@ from typing import Any
 
 from fastapi_keyauth.auth.authenticator import Authenticator
 from fastapi_keyauth.auth.row_checks import find_inactive, refuse_limited
+from fastapi_keyauth.domain.keys import KeySnapshot
 from fastapi_keyauth.domain.limit_sets import Cost, parse_cost
 from fastapi_keyauth.domain.principals import KeyPrincipal
 from fastapi_keyauth.errors import KeyNotFound
 from fastapi_keyauth.limiter import LimitCheck, Verdict
 from fastapi_keyauth.limiter.protocol import Charge
 from fastapi_keyauth.store import KeyStore
+from fastapi_keyauth.store.usage_buffer import UsageRecorder
 
 
 class Hold:
@@ -25,8 +27,17 @@ class Hold:
         is_settled: Whether it was settled by this object.
     """
 
-    def __init__(self, authenticator: Authenticator, check: LimitCheck, units: Iterable[str]) -> None:
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        usage: UsageRecorder,
+        key: KeySnapshot,
+        check: LimitCheck,
+        units: Iterable[str],
+    ) -> None:
         self._authenticator = authenticator
+        self._usage = usage
+        self._key = key
         self._check = check
         self._units = tuple(units)
         self.reserved: dict[str, int] = dict(check.cost or ())
@@ -34,7 +45,7 @@ class Hold:
         self.is_settled = False
 
     async def settle(self, **units: int) -> None:
-        """Charge what was used instead of what was reserved.
+        """Charge what was used instead of what was reserved, and count it as usage of this hour.
 
         The rest returns to the windows that it came from. An excess is charged as debt: nothing remains, and every
         request of the key (of the owner, if the limit is the owner's) is refused until the debt is covered, at the
@@ -51,9 +62,10 @@ class Hold:
         actual = parse_cost({**self.reserved, **units}, self._units)
         if self.is_settled or self._check.charge is None:
             return
-        charge = self._check.charge._replace(actual=self._check.limits.costs(actual))
-        await self._authenticator.limiter.check(self._check._replace(charge=charge))
+        charge = self._check.charge._replace(actual=actual)
+        decision = await self._authenticator.limiter.check(self._check._replace(charge=charge))
         self.is_settled = True
+        self._usage.charged(self._key, decision.hour, decision.usage)
 
 
 class Reservation:
@@ -88,6 +100,7 @@ class Reservations:
     Args:
         authenticator: Authenticator whose limiter is charged.
         store: Store of the keys.
+        usage: Counts what is settled.
         units: The setting ``units``.
         ttl_s: The setting ``reservation_ttl_s``.
         now: Returns the current time, UTC.
@@ -97,12 +110,14 @@ class Reservations:
         self,
         authenticator: Authenticator,
         store: KeyStore,
+        usage: UsageRecorder,
         units: tuple[str, ...],
         ttl_s: int,
         now: Callable[[], datetime],
     ) -> None:
         self._authenticator = authenticator
         self._store = store
+        self._usage = usage
         self._units = units
         self._ttl_s = ttl_s
         self._now = now
@@ -126,9 +141,9 @@ class Reservations:
         if finding is not None:
             raise finding
         # The name stays the same if the connection is lost and the call is sent again: it charges once.
-        charge = Charge(secrets.token_hex(8), self._ttl_s)
+        charge = Charge(secrets.token_hex(8), self._ttl_s, is_hold=True)
         check = LimitCheck(row.id, None, row.limits, cost, "", 0.0, True, row.owner_id, charge)
         decision = await self._authenticator.limiter.check(check)
         if decision.verdict is Verdict.LIMITED:
             raise refuse_limited(row, decision)
-        return Hold(self._authenticator, check, self._units)
+        return Hold(self._authenticator, self._usage, row, check, self._units)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from fastapi_keyauth.cli import blocks, check, db, keys, owners, sessions, token
+from fastapi_keyauth.cli import blocks, check, db, keys, owners, sessions, token, usage
 from fastapi_keyauth.cli.output import print_line
 from fastapi_keyauth.cli.source import APP_VARIABLE, app_reference
 
@@ -18,8 +18,8 @@ app = typer.Typer(
     # A traceback with local variables would hold secrets.
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Manage API keys: create, list, update, rotate and revoke them; lift blocks; upgrade the tables; check the"
-    " setup.",
+    help="Manage API keys: create, list, update, rotate and revoke them; report usage; lift blocks; upgrade the tables;"
+    " check the setup.",
     epilog="Settings come from KEYAUTH_* and .env, or with --app from the application. Exit codes: 0 done, 1 refused or"
     " not found, 2 wrong usage, 3 unavailable or wrongly set up, 4 stored but not yet effective on all workers, 130"
     " interrupted.",
@@ -33,6 +33,7 @@ for name, noun in {
     "db": db,
 }.items():
     app.add_typer(noun.app, name=name)
+app.command()(usage.usage)
 app.command()(check.check)
 
 

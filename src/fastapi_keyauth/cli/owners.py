@@ -107,7 +107,7 @@ def erase(
         return await auth.owners.erase(owner_id, reason)
 
     erased = run_command(run, as_json=as_json)
-    counts = {"keys": erased.keys, "sessions": erased.sessions, "events": erased.events, "owners": erased.owners}
+    counts = {name: getattr(erased, name) for name in ("keys", "sessions", "events", "owners", "usage")}
     if as_json:
         print_json({**counts, "rows": erased.rows})
     else:

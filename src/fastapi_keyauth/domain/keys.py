@@ -1,6 +1,6 @@
 """Records of keys: for people, and for the checks of a request."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -151,17 +151,20 @@ class EventPage:
 
 @dataclass(frozen=True, slots=True)
 class UsageHour:
-    """Requests of a key in the clock hour that starts at ``hour`` (UTC).
+    """Usage of a key in the clock hour that starts at ``hour`` (UTC).
 
     Attributes:
-        admitted: Number of admitted requests.
+        hour: The start of the hour.
+        admitted: Units of ``requests`` that were used.
         refused: Number of refused requests with the correct secret: over a limit, from an origin or address that is not
             allowed, or of a key that is inactive.
+        units: Unit to the number of units that were used, of requests too. Added in 0.2.
     """
 
     hour: datetime
     admitted: int
     refused: int
+    units: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

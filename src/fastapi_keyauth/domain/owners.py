@@ -46,14 +46,16 @@ class Erasure:
         sessions: Number of sessions that were ended and deleted.
         events: Number of entries of histories that were made anonymous.
         owners: 1 if something was set for the owner.
+        usage: Number of keys on closed days whose owner was replaced.
     """
 
     keys: int = 0
     sessions: int = 0
     events: int = 0
     owners: int = 0
+    usage: int = 0
 
     @property
     def rows(self) -> int:
         """Number of rows that were changed."""
-        return self.keys + self.sessions + self.events + self.owners
+        return self.keys + self.sessions + self.events + self.owners + self.usage

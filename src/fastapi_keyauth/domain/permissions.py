@@ -151,6 +151,18 @@ class Caller:
             return None
         return [self.choose_owner(owner_id, KEYS_READ)]
 
+    def find_readable_owners(self, owner_id: str | None) -> Collection[str] | None:
+        """Return all owners whose keys the caller may read, or the one that a request names. None: all.
+
+        Raises:
+            InsufficientScope: As for ``choose_owner``.
+        """
+        if owner_id is not None:
+            return self.choose_owners(owner_id)
+        if self.is_admin:
+            return None
+        return [owner for owner, permissions in self.owners.items() if KEYS_READ in permissions]
+
     def check_admin(self) -> None:
         """Check that the caller holds ``admin``.
 

@@ -1,7 +1,7 @@
 """Reads of keys: one, many, their usage and their history."""
 
 from collections.abc import Callable, Collection, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from fastapi_keyauth.domain.keys import EventPage, Key, KeyFilters, KeyPage, Status, UsageHour
 from fastapi_keyauth.domain.pagination import (
@@ -14,7 +14,8 @@ from fastapi_keyauth.domain.pagination import (
     read_search,
     write_cursor,
 )
-from fastapi_keyauth.domain.units import HOUR_S
+from fastapi_keyauth.domain.units import REQUESTS
+from fastapi_keyauth.domain.usage import UsageSum, hour_of, start_of_hour
 from fastapi_keyauth.errors import InvalidField
 from fastapi_keyauth.keys.turns import Turns
 from fastapi_keyauth.store import KeyStore, UsageStore
@@ -32,6 +33,7 @@ class KeyQueries:
         usage_store: Store of their usage.
         recorder: Buffer of the usage that is not stored yet.
         turns: Orders reads that share connections with changes.
+        usage_hours_kept: The setting.
         now: Returns the current time, UTC.
     """
 
@@ -41,12 +43,14 @@ class KeyQueries:
         usage_store: UsageStore,
         recorder: UsageRecorder,
         turns: Turns,
+        usage_hours_kept: int,
         now: Callable[[], datetime],
     ) -> None:
         self._store = store
         self._usage = usage_store
         self._recorder = recorder
         self._turns = turns
+        self._max_hours = min(MAX_USAGE_HOURS, usage_hours_kept)
         self._now = now
 
     async def get(self, id: str, owner_ids: Owners = None, turn: str | None = None) -> Key:
@@ -68,36 +72,40 @@ class KeyQueries:
     async def usage(
         self, id: str, hours: int = 24, owner_ids: Owners = None, turn: str | None = None
     ) -> list[UsageHour]:
-        """Return the requests of a key in each of the last hours; see ``Keys.usage``.
+        """Return the usage of a key in each of the last hours; see ``Keys.usage``.
 
         Raises:
             KeyNotFound: If the key does not exist.
             InvalidField: If ``hours`` is out of bounds.
         """
-        last = self._check_hours(hours)
+        last = self._check_hours(hours, self._max_hours)
         await self.get(id, owner_ids, turn)
         async with self._turns.place(turn):
             counts = await self._usage.of_key(id, last - hours + 1, last)
-        return [
-            UsageHour(datetime.fromtimestamp(hour * HOUR_S, UTC), *counts.get(hour, (0, 0)))
-            for hour in range(last - hours + 1, last + 1)
-        ]
+        found = []
+        for hour in range(last - hours + 1, last + 1):
+            counted = counts.get(hour, UsageSum())
+            units = counted.complete()
+            found.append(UsageHour(start_of_hour(hour), units[REQUESTS], counted.refused, units))
+        return found
 
     async def usage_of_many(
         self, ids: Sequence[str], hours: int, owner_ids: Owners = None, turn: str | None = None
     ) -> tuple[datetime, dict[str, list[tuple[int, int]]]]:
         """Return the first of the last hours, and by key the admitted and refused requests in each of them.
 
+        Hours that are not kept any more have none.
+
         Args:
             ids: The keys. Those without usage are left out of the result.
-            hours: 1 to 168.
+            hours: 1 to 168, and no more than are kept.
             owner_ids: Only keys of these owners.
             turn: Owner whose turn the read takes. None: the application.
 
         Raises:
             InvalidField: If ``hours`` is out of bounds.
         """
-        last = self._check_hours(hours)
+        last = self._check_hours(hours, MAX_USAGE_HOURS)
         await self._recorder.flush_soon()
         first = last - hours + 1
         found: dict[str, list[tuple[int, int]]] = {}
@@ -105,7 +113,7 @@ class KeyQueries:
             rows = await self._usage.of_keys(ids, first, last, owner_ids)
         for key_id, hour, admitted, refused in rows:
             found.setdefault(key_id, [(0, 0)] * hours)[hour - first] = (admitted, refused)
-        return datetime.fromtimestamp(first * HOUR_S, UTC), found
+        return start_of_hour(first), found
 
     async def events(
         self,
@@ -171,11 +179,11 @@ class KeyQueries:
             keys, has_more = await self._store.find_page(now, filters, after, limit)
         return KeyPage(keys, write_cursor(keys[-1]) if has_more and keys else None)
 
-    def _check_hours(self, hours: int) -> int:
-        """Return the current hour, since 1970, if that many hours may be asked for."""
-        if not 1 <= hours <= MAX_USAGE_HOURS:
-            raise InvalidField("hours", f"must be from 1 to {MAX_USAGE_HOURS}")
-        return int(self._now().timestamp()) // HOUR_S
+    def _check_hours(self, hours: int, most: int) -> int:
+        """Return the current hour, since 1970, if that many hours may be requested."""
+        if not 1 <= hours <= most:
+            raise InvalidField("hours", f"must be from 1 to {most}")
+        return hour_of(self._now())
 
 
 def _check_limit(limit: int) -> None:

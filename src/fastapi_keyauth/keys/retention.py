@@ -5,16 +5,13 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from fastapi_keyauth.domain.pagination import MAX_USAGE_HOURS
-from fastapi_keyauth.domain.units import HOUR_S
+from fastapi_keyauth.domain.usage import hour_of
 from fastapi_keyauth.errors import StoreUnavailable
 from fastapi_keyauth.store import PruneStore
 
 PRUNE_EVERY_S = 3600.0
 KEEP_OVER = timedelta(days=1)
 """Time for which an expired session is kept, so that complaints can be investigated."""
-KEEP_USAGE_HOURS = MAX_USAGE_HOURS + 24
-"""Hours of usage that are kept: those that the usage routes show, and one more day for clocks that differ."""
 
 
 class Pruner:
@@ -22,14 +19,20 @@ class Pruner:
 
     Args:
         store: Deletes the rows.
+        usage_hours_kept: The setting.
         now: Returns the current time, UTC.
         monotonic: Returns seconds of a monotonic clock.
     """
 
     def __init__(
-        self, store: PruneStore, now: Callable[[], datetime], monotonic: Callable[[], float] = time.monotonic
+        self,
+        store: PruneStore,
+        usage_hours_kept: int,
+        now: Callable[[], datetime],
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
+        self._usage_hours_kept = usage_hours_kept
         self._now = now
         self._monotonic = monotonic
         self._due_at = 0.0
@@ -45,7 +48,7 @@ class Pruner:
             return
         now = self._now()
         try:
-            more = await self._store.prune(now - KEEP_OVER, int(now.timestamp()) // HOUR_S - KEEP_USAGE_HOURS)
+            more = await self._store.prune(now - KEEP_OVER, hour_of(now) - self._usage_hours_kept)
         except StoreUnavailable:
             return  # logged where it happens; the next round tries again
         if not more:

@@ -103,13 +103,13 @@ class Keys:
         return await self._queries.get(id, _owners(owner_id))
 
     async def usage(self, id: str, hours: int = 24, owner_id: str | None = None) -> list[UsageHour]:
-        """Return the requests of a key in each of the last hours, oldest first, the current one last.
+        """Return the usage of a key in each of the last hours, oldest first, the current one last.
 
         The numbers are at most 10 s old.
 
         Args:
             id: The key.
-            hours: 1 to 168.
+            hours: 1 to 168, and no more than ``usage_hours_kept``.
             owner_id: Only if the key is this owner's.
 
         Raises:

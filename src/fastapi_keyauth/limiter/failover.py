@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing_extensions import override
 
 from fastapi_keyauth.concurrency.circuit_breaker import CircuitBreaker
+from fastapi_keyauth.domain.usage import UsageCount, UsageOf
 from fastapi_keyauth.errors import LimiterUnavailable, SetupError
 from fastapi_keyauth.limiter.memory import MemoryLimiter
 from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Limiter, Unsettled
@@ -33,6 +34,8 @@ class FailoverLimiter(Limiter):
     Attributes:
         primary: The limiter on Redis.
     """
+
+    counts_usage = False
 
     def __init__(self, primary: RedisLimiterBase, fallback: MemoryLimiter | None, observer: Observer) -> None:
         self.primary = primary
@@ -138,6 +141,12 @@ class FailoverLimiter(Limiter):
                 self._breaker.report_failure(error)
         self._local()  # raises if requests are denied
         return [""] * len(holders)  # only the rows themselves tell
+
+    @override
+    async def read_usage(self, wanted: Sequence[UsageOf], forget_before: int) -> list[UsageCount]:
+        self._require_primary()
+        # An error is not taken for an outage: no request waits for this.
+        return await self.primary.read_usage(wanted, forget_before)
 
     @override
     async def blocks(self) -> dict[str, int]:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from typing_extensions import override
 
 from fastapi_keyauth.concurrency.bounded_dict import BoundedDict
-from fastapi_keyauth.domain.limit_sets import ONE_REQUEST
+from fastapi_keyauth.domain.limit_sets import ONE_REQUEST, Cost, LimitSet
 from fastapi_keyauth.domain.limits import MAX_LIMITS, Limit
 from fastapi_keyauth.domain.units import HOUR_MS, HOUR_S
+from fastapi_keyauth.domain.usage import UsageCount, UsageOf
 from fastapi_keyauth.limiter.counters import Counter, Room, states_of
 from fastapi_keyauth.limiter.protocol import (
     ADMITTED,
@@ -23,6 +24,7 @@ from fastapi_keyauth.limiter.protocol import (
     Limiter,
     Policy,
     ceil_s,
+    usage_of,
 )
 from fastapi_keyauth.settings.checks import CheckWarning
 
@@ -155,7 +157,12 @@ class MemoryLimiter(Limiter):
         hour = now_ms // HOUR_MS
         rooms = key.rooms(question.limits.key, now_ms) + owner.rooms(question.limits.owner, now_ms)
         costs = question.limits.costs(question.cost or ())
-        if question.charge is not None and self._was_charged(question.charge, rooms, costs, now_ms):
+        usage = usage_of(question.cost or (), question.charge)
+        settled = None
+        if question.charge is not None:
+            settled = self._find_settled(question.charge, question.limits, rooms, costs, now_ms)
+        if settled is not None:
+            usage = settled
             rooms = [Room(room.limit, room.counter, now_ms) for room in rooms]
             costs = (0,) * len(costs)
         elif not all(room.free >= cost for room, cost in zip(rooms, costs, strict=True)):
@@ -173,21 +180,25 @@ class MemoryLimiter(Limiter):
                 )
         states = states_of(rooms, costs, is_charged=True)
         wait_s = states[1] if states else ceil_s((hour + 1) * HOUR_MS - now_ms)
-        return Decision(ADMITTED, generation, wait_s, hour, states=states)
+        return Decision(ADMITTED, generation, wait_s, hour, states=states, usage=usage)
 
-    def _was_charged(self, charge: Charge, rooms: list[Room], costs: Sequence[int], now_ms: int) -> bool:
-        """Return whether nothing is left to charge: the charge was made before, or this call settles it."""
+    def _find_settled(
+        self, charge: Charge, limits: LimitSet, rooms: list[Room], costs: Sequence[int], now_ms: int
+    ) -> Cost | None:
+        """Return None if the charge is to be made; otherwise what this call settles, () if nothing."""
         until_ms, numbers = self._charges.get(charge.id, (0, None))
         is_known = until_ms > now_ms
-        if charge.actual is None or not is_known or numbers is None:
-            return is_known or charge.actual is not None
-        for room, number, cost, actual in zip(rooms, numbers, costs, charge.actual, strict=True):
+        if charge.actual is None:
+            return () if is_known else None
+        if not is_known or numbers is None:
+            return ()
+        for room, number, cost, actual in zip(rooms, numbers, costs, limits.costs(charge.actual), strict=True):
             if actual > cost:
                 room.counter.charge(actual - cost)
             else:
                 room.counter.refund(number, cost - actual)
         self._charges[charge.id] = (now_ms + SETTLED_S * 1000, None)
-        return True
+        return charge.actual
 
     def has_charge(self, charge_id: str) -> bool:
         """Return whether a charge with this name was made here."""
@@ -250,6 +261,11 @@ class MemoryLimiter(Limiter):
         return "" if key is None or owner is None else f"{key.generation}.{owner.generation}"
 
     @override
+    async def read_usage(self, wanted: Sequence[UsageOf], forget_before: int) -> list[UsageCount]:
+        """Return nothing: each decision says what was used."""
+        return []
+
+    @override
     async def blocks(self) -> dict[str, int]:
         now_ms = int(self._clock() * 1000)
         left = {bucket: self._blocked_ms(bucket, now_ms) for bucket in self._attempts}
@@ -282,4 +298,4 @@ def _admit_in_hour(hour: int, remaining: int, generation: str, now_ms: int) -> D
     """
     end_s = (hour + 1) * HOUR_S
     wait_s = end_s - now_ms // 1000  # whole seconds, rounded up
-    return tuple.__new__(Decision, (ADMITTED, generation, wait_s, hour, 0.0, (remaining, wait_s, end_s)))
+    return tuple.__new__(Decision, (ADMITTED, generation, wait_s, hour, 0.0, (remaining, wait_s, end_s), ONE_REQUEST))

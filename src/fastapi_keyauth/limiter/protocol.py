@@ -6,6 +6,7 @@ from enum import IntEnum
 from typing import NamedTuple, Protocol
 
 from fastapi_keyauth.domain.limit_sets import NO_LIMITS, Cost, LimitSet
+from fastapi_keyauth.domain.usage import UsageCount, UsageOf
 from fastapi_keyauth.errors import LimiterUnavailable
 from fastapi_keyauth.settings.checks import CheckWarning
 from fastapi_keyauth.settings.settings import KeyAuthSettings
@@ -43,12 +44,21 @@ class Charge(NamedTuple):
     Attributes:
         id: Its name.
         keep_s: Seconds for which it is known.
-        actual: What was used of each limit, to settle it. None: charge it.
+        actual: What was used of each unit, to settle it. None: charge it.
+        is_hold: Whether it is a reservation, whose units count as usage when it is settled.
     """
 
     id: str
     keep_s: int
-    actual: tuple[int, ...] | None = None
+    actual: Cost | None = None
+    is_hold: bool = False
+
+
+def usage_of(cost: Cost, charge: Charge | None) -> Cost:
+    """Return the units that a charge adds to usage if it is carried out."""
+    if charge is None or not charge.is_hold:
+        return cost
+    return charge.actual or ()
 
 
 class LimitCheck(NamedTuple):
@@ -92,6 +102,8 @@ class Decision(NamedTuple):
             until its window ends (or, in a sliding window that refused, until the cost fits), and the end of its window
             in seconds since 1970. After them, if the verdict is LIMITED, the positions of the limits without room.
             Empty if no limit was checked.
+        usage: Units that were charged and that this limiter does not count as usage: the process does. Redis counts
+            them itself.
     """
 
     verdict: Verdict
@@ -100,6 +112,7 @@ class Decision(NamedTuple):
     hour: int = 0
     share_s: float = 0.0
     states: Sequence[int] = ()
+    usage: Cost = ()
 
     @property
     def remaining(self) -> int | None:
@@ -136,7 +149,12 @@ class Limiter(Protocol):
 
     Every method except ``try_decide``, ``known_block_s`` and ``run_checks`` raises ``LimiterUnavailable`` if the server
     of the counters is unavailable.
+
+    Attributes:
+        counts_usage: Whether it counts usage, which ``read_usage`` returns. If not, each decision says what was used.
     """
+
+    counts_usage: bool = False
 
     async def start(self) -> None:
         """Connect.
@@ -229,6 +247,17 @@ class Limiter(Protocol):
 
         Returns:
             One generation for each, as a ``Decision`` has it. "": nothing proves that a row of the key is current.
+        """
+
+    async def read_usage(self, wanted: Sequence[UsageOf], forget_before: int) -> list[UsageCount]:
+        """Return the units that the limiter has counted of some keys.
+
+        Args:
+            wanted: The keys and hours. If all hours of a key are read, those that may be forgotten are deleted.
+            forget_before: Hours since 1970. What was counted before may be forgotten: it is in closed days.
+
+        Returns:
+            One count for each key, hour and unit. Empty if the process counts usage itself.
         """
 
     async def blocks(self) -> dict[str, int]:

@@ -19,6 +19,7 @@ class TracedLimiter:
 
     def __init__(self, limiter: Limiter, span: Span) -> None:
         self._limiter = limiter
+        self.counts_usage = limiter.counts_usage
         self._span = span
         self.start = limiter.start
         self.close = limiter.close
@@ -27,6 +28,7 @@ class TracedLimiter:
         self.try_decide = limiter.try_decide
         self.find_generations = limiter.find_generations
         self.known_block_s = limiter.known_block_s
+        self.read_usage = limiter.read_usage
         self.blocks = limiter.blocks
         self.read_ticket = limiter.read_ticket
         self.write_ticket = limiter.write_ticket

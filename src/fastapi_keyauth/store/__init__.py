@@ -11,6 +11,8 @@ from fastapi_keyauth.store.pending_changes import PendingChangeStore
 from fastapi_keyauth.store.retention import PruneStore
 from fastapi_keyauth.store.sessions import SessionStore
 from fastapi_keyauth.store.usage import Usage, UsageStore
+from fastapi_keyauth.store.usage_days import UsageDayStore
+from fastapi_keyauth.store.usage_reports import UsageReportStore
 
 __all__ = [
     "Database",
@@ -21,5 +23,7 @@ __all__ = [
     "PruneStore",
     "SessionStore",
     "Usage",
+    "UsageDayStore",
+    "UsageReportStore",
     "UsageStore",
 ]

@@ -18,6 +18,7 @@ from fastapi_keyauth.store.database import Database
 from fastapi_keyauth.store.mapping import RowMapper, has_status, is_of_product, keys, owners
 from fastapi_keyauth.store.revocation import Pending, note_owners, revoke_matching
 from fastapi_keyauth.store.tables import EventRow, OriginRow, SessionRow, table
+from fastapi_keyauth.store.usage_days import days
 from fastapi_keyauth.telemetry.observer import Observer
 
 _events = table(EventRow)
@@ -176,12 +177,15 @@ class OwnerStore:
             ended = await connection.execute(
                 delete(_sessions).where(_sessions.c.user_id == owner_id, self._is_our_session)
             )
+            of_days = (days.c.owner_id == owner_id) & (days.c.prefix == self._mapper.prefix)
+            used = await connection.execute(update(days).where(of_days).values(owner_id=alias))
             known = await connection.execute(delete(owners).where(self._is(owner_id)))
             await add_event(connection, "", alias, OWNER_CHANGED, authority.actor(), now, {})
             pending = await note_owners(connection, [owner_id], self._mapper.prefix, now)
         self._observer.revoked_all(revoked, actor)
         self._observer.owner_changed("erased", None, actor)
-        return Erasure(changed.rowcount, ended.rowcount, events.rowcount, known.rowcount), pending
+        counts = (changed, ended, events, known, used)
+        return Erasure(*(one.rowcount for one in counts)), pending
 
     def _is(self, owner_id: str) -> ColumnElement[bool]:
         return (owners.c.prefix == self._mapper.prefix) & (owners.c.owner_id == owner_id)

@@ -1,17 +1,26 @@
-"""Usage, counted in memory and written in batches: nothing is written per request."""
+"""Usage since the last write: nothing is written per request.
+
+What a limiter counts itself (Redis) is read from it, for the keys that were used here since the last write. What it
+does not count is counted here: units that this process admitted by itself, refused requests, and last-used times.
+"""
 
 import asyncio
+import itertools
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
 
+from fastapi_keyauth.concurrency.bounded_dict import BoundedDict
 from fastapi_keyauth.concurrency.log_throttle import LogThrottle
 from fastapi_keyauth.domain.keys import KeySnapshot
-from fastapi_keyauth.errors import StoreUnavailable
-from fastapi_keyauth.store import Usage, UsageStore
+from fastapi_keyauth.domain.limit_sets import ONE_REQUEST, Cost
+from fastapi_keyauth.domain.units import REQUESTS
+from fastapi_keyauth.domain.usage import UsageCount, UsageOf
+from fastapi_keyauth.errors import LimiterUnavailable, StoreUnavailable
+from fastapi_keyauth.store.usage import Usage, UsageStore
 
 logger = logging.getLogger("fastapi_keyauth")
 
@@ -19,46 +28,69 @@ FLUSH_WAIT_S = 0.5
 CLOSE_WAIT_S = 3.0
 """Seconds for the last write when the app stops. A database that hangs must not hold up the stop."""
 MAX_COUNTS = 200_000  # (secret, hour) pairs kept while the database is unavailable
+COUNTS_PER_WRITE = 5000
+"""Keys whose counts are read and written together."""
 OVERFLOWS_EVERY_S = 60.0
 """Seconds between log lines about counts that were not kept."""
 
 _Id = TypeVar("_Id", int, str)
 Rows = dict[tuple[str, int, int], list[float]]
 """(key id, secret id, hours since 1970) -> [admitted, refused, last admitted, last seen], times in s since 1970."""
+Units = dict[tuple[str, int, str], int]
+"""(key id, hours since 1970, unit) -> units, other than one request each, which are in ``Rows``."""
+ReadCounts = Callable[[Sequence[UsageOf], int], Awaitable[list[UsageCount]]]
+"""``Limiter.read_usage``."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Rows that are being written, under a name that stays the same if they are sent again."""
+    """What is being written, under a name that stays the same if it is sent again."""
 
-    writer: str
     number: int
     rows: Rows
+    units: Units
 
 
 class UsageRecorder:
-    """Counts usage by key and hour, and last-used times by key and secret.
+    """Counts usage by key, hour and unit, and last-used times by key and secret.
 
     Args:
         store: Writes the batches.
+        read_counts: Reads what the limiter counts.
         clock: Seconds since 1970.
     """
 
-    def __init__(self, store: UsageStore, clock: Callable[[], float]) -> None:
+    def __init__(self, store: UsageStore, read_counts: ReadCounts, clock: Callable[[], float]) -> None:
         self._store = store
+        self._read_counts = read_counts
         self._clock = clock
         self._pending: Rows = {}
+        self._units: Units = {}
+        self._touched: dict[tuple[str, int], str] = {}
+        """Key and hour that were used since they were last read from the limiter, to the key's owner."""
         self._batch: _Batch | None = None
         """The batch that was sent without a response. It may have been written, so it must not change."""
         self._writer = ""
         self._number = 0
+        self._open_hour = 0
+        self._read_once: BoundedDict[str, int] = BoundedDict(MAX_COUNTS)
+        """Key to the hour in which all its hours were read."""
         self._lock = asyncio.Lock()
         self._overflows = LogThrottle(OVERFLOWS_EVERY_S)
 
-    def admitted(self, key: KeySnapshot, hour: int, units: int = 1) -> None:
-        """Count an admitted unit."""
+    def admitted(self, key: KeySnapshot, hour: int, usage: Cost) -> None:
+        """Count an admitted request.
+
+        Args:
+            key: The key.
+            hour: The hour of the limiter's clock.
+            usage: Units that the limiter did not count; see ``Decision.usage``.
+        """
         row = self._pending.get((key.id, key.secret_id, hour)) or self._new_row(key, hour)
-        row[0] += units
+        if usage is ONE_REQUEST:
+            row[0] += 1
+        elif usage:
+            self._add(key.id, hour, usage)
         row[2] = row[3] = self._clock()
 
     def refused(self, key: KeySnapshot, hour: int) -> None:
@@ -67,16 +99,35 @@ class UsageRecorder:
         row[1] += 1
         row[3] = self._clock()
 
+    def charged(self, key: KeySnapshot, hour: int, usage: Cost) -> None:
+        """Count units that were charged after the request was admitted, such as those of a settled reservation."""
+        self._touched.setdefault((key.id, hour), key.owner_id)
+        self._add(key.id, hour, usage)
+
+    def _add(self, key_id: str, hour: int, usage: Cost) -> None:
+        for unit, number in usage:
+            name = (key_id, hour, unit)
+            if name in self._units or self._has_room():
+                self._units[name] = self._units.get(name, 0) + number
+
     def _new_row(self, key: KeySnapshot, hour: int) -> list[float]:
         row: list[float] = [0, 0, 0, 0]
-        if len(self._pending) + (0 if self._batch is None else len(self._batch.rows)) < MAX_COUNTS:
+        if self._has_room():
             self._pending[key.id, key.secret_id, hour] = row
-        elif self._overflows.allow() is not None:
+            self._touched.setdefault((key.id, hour), key.owner_id)
+        return row
+
+    def _has_room(self) -> bool:
+        batch = self._batch
+        waiting = 0 if batch is None else len(batch.rows) + len(batch.units)
+        if max(len(self._pending) + len(self._units) + waiting, len(self._touched)) < MAX_COUNTS:
+            return True
+        if self._overflows.allow() is not None:
             logger.warning(
                 "usage is not counted any more: the database has been unavailable too long",
                 extra={"keyauth_event": "usage_full"},
             )
-        return row
+        return False
 
     def start(self) -> None:
         """Prepare for this event loop and process: a forked process must not write under the name of its parent."""
@@ -97,9 +148,11 @@ class UsageRecorder:
         await asyncio.wait([asyncio.create_task(self.flush())], timeout=FLUSH_WAIT_S)
 
     def count_lost(self) -> int:
-        """Return the number of keys whose usage is not written yet."""
-        rows = {**self._pending, **({} if self._batch is None else self._batch.rows)}
-        return len({key_id for key_id, _, _ in rows})
+        """Return the number of keys with usage that only this process has, and that is not written yet."""
+        batch = self._batch or _Batch(0, {}, {})
+        rows = {**self._pending, **batch.rows}
+        found = {key_id for (key_id, _, _), (admitted, refused, *_) in rows.items() if admitted or refused}
+        return len(found | {key_id for key_id, _, _ in (*self._units, *batch.units)})
 
     async def flush(self) -> None:
         """Write what was counted. If the database is unavailable, it is kept for the next time."""
@@ -108,33 +161,73 @@ class UsageRecorder:
 
     async def _flush(self) -> None:
         async with self._lock:
-            # The batch left from the last time, then what was counted since.
-            for _ in range(1 if self._batch is None else 2):
-                self._batch = self._batch or self._next_batch()
-                if self._batch is None:
+            try:
+                if self._batch is not None:  # left from the last time
+                    await self._write([])
+                await self._write_next()
+            except StoreUnavailable:
+                return  # logged where it happens
+
+    async def _write_next(self) -> None:
+        """Write what was counted until now: whoever uses a key from now on touches it again."""
+        self._batch = self._next_batch()
+        unread, self._touched = self._touched, {}
+        try:
+            while self._batch is not None or unread:
+                some = list(itertools.islice(unread, COUNTS_PER_WRITE))
+                counts = await self._count({name: unread[name] for name in some})
+                await self._write(counts or [])
+                if counts is None:
                     return
-                batch, now = self._batch, datetime.fromtimestamp(self._clock(), UTC)
-                try:
-                    await self._store.add(_sum_up(batch.rows), batch.writer, batch.number, now)
-                except StoreUnavailable:
-                    return
-                self._batch = None
+                for name in some:
+                    del unread[name]
+        finally:
+            self._touched = {**unread, **self._touched}
+
+    async def _count(self, touched: dict[tuple[str, int], str]) -> list[UsageCount] | None:
+        """Return what the limiter has counted of some keys and hours. None if it is unavailable: it keeps them."""
+        if not touched:
+            return []
+        # The first time in an hour all hours are read: some may be left from workers that were killed.
+        wanted = [
+            UsageOf(key_id, owner_id, hour if self._read_once.get(key_id) == hour else None)
+            for (key_id, hour), owner_id in touched.items()
+        ]
+        try:
+            counts = await self._read_counts(wanted, self._open_hour)
+        except LimiterUnavailable:
+            return None
+        for key_id, hour in touched:
+            self._read_once[key_id] = hour
+        return counts
+
+    async def _write(self, counts: list[UsageCount]) -> None:
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        batch = self._batch
+        if batch is not None:
+            usage = _sum_up(batch)
+            self._open_hour = await self._store.write(usage, counts, self._writer, batch.number, now)
+            self._batch = None
+        elif counts:
+            await self._store.set_counts(counts, now)
 
     def _next_batch(self) -> _Batch | None:
-        if not self._pending:
+        if not self._pending and not self._units:
             return None
-        rows, self._pending = self._pending, {}
+        rows, units, self._pending, self._units = self._pending, self._units, {}, {}
         self._number += 1
-        return _Batch(self._writer, self._number, rows)
+        return _Batch(self._number, rows, units)
 
 
-def _sum_up(rows: Rows) -> Usage:
-    """Return counts by key and hour, and the last use of each key and each secret."""
-    usage = Usage(counts={}, keys_used={}, secrets_used={})
-    for (key_id, secret_id, hour), (admitted, refused, admitted_at, seen_at) in rows.items():
-        counts = usage.counts.setdefault((key_id, hour), [0, 0])
-        counts[0] += int(admitted)
-        counts[1] += int(refused)
+def _sum_up(batch: _Batch) -> Usage:
+    """Return units and refused requests by key and hour, and the last use of each key and each secret."""
+    usage = Usage(units=dict(batch.units))
+    for (key_id, secret_id, hour), (admitted, refused, admitted_at, seen_at) in batch.rows.items():
+        if admitted:
+            name = (key_id, hour, REQUESTS)
+            usage.units[name] = usage.units.get(name, 0) + int(admitted)
+        if refused:
+            usage.refused[key_id, hour] = usage.refused.get((key_id, hour), 0) + int(refused)
         if admitted_at:
             _move(usage.keys_used, key_id, admitted_at)
         _move(usage.secrets_used, secret_id, seen_at)

@@ -98,7 +98,9 @@ class PlainModel:
         windows = self._charges.get(charge.id)
         if not windows:
             return
-        for limit, (counter, number), cost, actual in zip(limits, windows, costs, charge.actual or (), strict=True):
+        used = dict(charge.actual or ())
+        for limit, (counter, number), cost in zip(limits, windows, costs, strict=True):
+            actual = used.get(limit.unit, 0)
             if actual > cost:
                 number = window_at(limit.window_ms, now_ms).number
             counter.units[number] = counter.units.get(number, 0) + actual - cost
@@ -170,7 +172,7 @@ async def _compare(url: str, limits: Any, steps: Any) -> None:
                 if not charged[key_id]:
                     continue
                 name, cost = charged[key_id][tokens % len(charged[key_id])]
-                actual = limits.costs((("requests", requests), ("tokens", tokens)))
+                actual = (("requests", requests), ("tokens", tokens))
                 charge = Charge(name, 10**7, actual if action == "settle" else None)
                 if action == "settle":
                     settled.add(name)
@@ -244,7 +246,7 @@ async def test_a_debt_is_bounded_and_counted_exactly(url: str) -> None:
     limits = limit_set((resolved(limit=MAX_UNITS, per=MAX_WINDOW_S, algorithm="sliding_window"),), ())
     async with two_limiters(url) as (_, limiters):
         for number in range(5):
-            for actual in (None, (MAX_UNITS,)):
+            for actual in (None, (("requests", MAX_UNITS),)):
                 charge = Charge(f"c{number}", 3600, actual)
                 question = LimitCheck("k", None, limits, (("requests", 0),), "", 0.0, True, "o", charge)
                 seen = [summary(await limiter.check(question)) for limiter in limiters]
@@ -262,7 +264,7 @@ async def test_a_debt_of_one_unit_refuses_whatever_the_request_costs(url: str) -
                 return await limiter.check(ask)
 
             await check({"tokens": 4}, Charge("c", 3600))
-            settled = await check({"tokens": 4}, Charge("c", 3600, (0, 25)))
+            settled = await check({"tokens": 4}, Charge("c", 3600, (("tokens", 25),)))
             assert settled.states[3] == 0
             assert (await check({"tokens": 1})).verdict is Verdict.LIMITED
             assert (await check({"requests": 1, "tokens": 1})).verdict is Verdict.LIMITED

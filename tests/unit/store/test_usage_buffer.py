@@ -25,9 +25,9 @@ def lose_answers(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     real = Database.write
 
     @asynccontextmanager
-    async def write(self: Database) -> AsyncIterator[Any]:
+    async def write(self: Database, **options: Any) -> AsyncIterator[Any]:
         nonlocal left
-        async with real(self) as connection:
+        async with real(self, **options) as connection:
             yield connection
         if left:
             left -= 1
@@ -41,6 +41,11 @@ def lose_answers(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return lose
 
 
+async def refuse(auth: KeyAuth, token: str) -> None:
+    with pytest.raises(Refusal):
+        await authenticate(auth, token)
+
+
 async def admitted(auth: KeyAuth, key_id: str) -> int:
     return sum(hour.admitted for hour in await auth.keys.usage(key_id, hours=2))
 
@@ -49,20 +54,23 @@ async def test_a_batch_whose_answer_was_lost_is_counted_once(
     make_auth: MakeAuth, lose_answers: Callable[[int], None]
 ) -> None:
     async with make_auth() as auth:
-        created = await make_key(auth)
+        created, refused = await make_key(auth), await auth.keys.create(owner_id="alice", name="off")
+        await auth.keys.update(refused.key.id, enabled=False)
         for _ in range(3):
             await authenticate(auth, created.token)
+        await refuse(auth, refused.token)
         lose_answers(2)
         await auth._parts.usage.flush()
-        assert auth._parts.usage.count_lost() == 1
+        assert auth._parts.usage.count_lost() >= 1
         for _ in range(4):  # what comes meanwhile goes into a batch of its own
             await authenticate(auth, created.token)
         await auth._parts.usage.flush()
         await auth._parts.usage.flush()
         assert auth._parts.usage.count_lost() == 0
-        assert await admitted(auth, created.key.id) == 7
-        await auth._parts.usage.flush()
-        assert await admitted(auth, created.key.id) == 7
+        for _ in range(2):
+            assert await admitted(auth, created.key.id) == 7
+            assert sum(hour.refused for hour in await auth.keys.usage(refused.key.id)) == 1
+            await auth._parts.usage.flush()
 
 
 async def test_workers_and_restarts_write_under_names_of_their_own(make_auth: MakeAuth) -> None:

@@ -70,7 +70,7 @@ async def test_usage_that_cannot_be_written_at_the_stop_is_counted(
     with caplog.at_level(logging.ERROR, "fastapi_keyauth"):
         async with auth:
             await authenticate(auth, (await make_key(auth)).token)
-            monkeypatch.setattr(auth._parts.usage._store, "add", fail)
+            monkeypatch.setattr(auth._parts.usage._store, "write", fail)
     assert "usage of 1 keys is lost" in caplog.text
 
 

@@ -28,9 +28,11 @@ from fastapi_keyauth.http.routers.schemas import (
     UsageOut,
 )
 from fastapi_keyauth.http.routers.strict_json_route import strict_json_route
+from fastapi_keyauth.http.routers.usage import build_usage_router
 from fastapi_keyauth.keys.management import KeyManagement
 from fastapi_keyauth.keys.owners import Owners
 from fastapi_keyauth.keys.queries import KeyQueries
+from fastapi_keyauth.keys.usage_reports import UsageReports
 from fastapi_keyauth.settings.settings import KeyAuthSettings
 
 # http/openapi.py adds their bodies.
@@ -49,6 +51,7 @@ def build_keys_router(
     management: KeyManagement,
     queries: KeyQueries,
     owners: Owners,
+    usage: UsageReports,
     settings: KeyAuthSettings,
     require_key: RequireKey,
     require_session: RequireSession,
@@ -71,8 +74,9 @@ def build_keys_router(
     reader = Annotated[RequestAuthority, Depends(callers.having(KEYS_READ, manager))]
     writer = Annotated[RequestAuthority, Depends(callers.having(KEYS_WRITE, manager))]
     router = APIRouter(route_class=strict_json_route(authenticate), tags=["API keys"])
-    # First: `/owners` is not the id of a key.
+    # First: `/owners` and `/usage` are not the ids of keys.
     router.include_router(build_owners_router(owners, require_key, require_session, manager, callers))
+    router.include_router(build_usage_router(usage, manager, callers))
 
     @router.post("", status_code=201, responses=_CONFLICT)
     async def create_key(new: NewKey, by: writer, request: Request, response: Response) -> CreatedKeyOut:
@@ -164,7 +168,7 @@ def build_keys_router(
 
     @router.get("/{id}/usage", responses=_NOT_FOUND)
     async def read_usage(id: str, by: reader, hours: Annotated[int, Query(ge=1, le=MAX_USAGE_HOURS)] = 24) -> UsageOut:
-        """Return the requests in each of the last hours, oldest first."""
+        """Return the usage in each of the last hours, oldest first."""
         found = await queries.usage(id, hours, by.owner_ids, by.turn)
         return UsageOut(items=[UsageHourOut.model_validate(hour) for hour in found])
 

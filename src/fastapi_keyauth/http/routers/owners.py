@@ -88,6 +88,7 @@ class ErasedOut(BaseModel):
     sessions: int = Field(description="Number of sessions that were ended and deleted.")
     events: int = Field(description="Number of history entries that were made anonymous.")
     owners: int = Field(description="1 if something was set for the owner.")
+    usage: int = Field(description="Number of keys on closed days whose owner was replaced.")
     rows: int = Field(description="Sum of these numbers.")
 
 

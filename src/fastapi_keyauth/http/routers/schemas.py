@@ -122,13 +122,14 @@ class KeyPageOut(BaseModel):
 
 
 class UsageHourOut(BaseModel):
-    """Requests in one clock hour."""
+    """Usage in one clock hour."""
 
     model_config = ConfigDict(from_attributes=True)
 
     hour: Moment
-    admitted: int
-    refused: int
+    admitted: int = Field(description="Units of `requests` that were used.")
+    refused: int = Field(description="Requests with a correct secret that used no unit.")
+    units: dict[str, int] = Field(description="Unit to the number of units that were used, of requests too.")
 
 
 class UsageOut(BaseModel):

@@ -13,8 +13,9 @@ from typing_extensions import override
 
 from fastapi_keyauth.concurrency.bounded_dict import BoundedDict
 from fastapi_keyauth.domain.limit_sets import ONE_REQUEST, Cost, LimitSet
+from fastapi_keyauth.domain.usage import UsageCount, UsageOf
 from fastapi_keyauth.errors import LimiterUnavailable, SetupError
-from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Limiter, Policy, Verdict, ceil_s
+from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Limiter, Policy, Verdict, ceil_s, usage_of
 from fastapi_keyauth.limiter.redis.batcher import Answered
 from fastapi_keyauth.limiter.redis.blocks import RedisBlocks
 from fastapi_keyauth.limiter.redis.clients import ClientFactory
@@ -149,6 +150,10 @@ class RedisLimiterBase(Limiter):
     async def bump_owner_generation(self, owner_id: str) -> None:
         await self._bump(self._holder_names("", owner_id)[1])
 
+    @override
+    async def read_usage(self, wanted: Sequence[UsageOf], forget_before: int) -> list[UsageCount]:
+        return []
+
     @abstractmethod
     async def _bump(self, name: str) -> None:
         """Replace the generation in the hash of a key or of an owner."""
@@ -242,7 +247,8 @@ class RedisLimiterBase(Limiter):
             if charge is not None:
                 args[-1] = how + 12
                 names.append(f"{owner}:{charge.id}")
-                args += (charge.keep_s * 1000, "" if charge.actual is None else " ".join(map(str, charge.actual)))
+                actual = None if charge.actual is None else limits.costs(charge.actual)
+                args += (charge.keep_s * 1000, "" if actual is None else " ".join(map(str, actual)))
         return names, [*head, len(all_limits), *all_limits, *args]
 
     def _holder_names(self, key_id: str, owner_id: str | None) -> tuple[str, str]:
@@ -270,6 +276,7 @@ class RedisLimiterBase(Limiter):
                         hour,
                         math.inf,  # every change replaces the generation in Redis
                         states,
+                        () if verdict or question.cost is None else usage_of(question.cost, question.charge),
                     ),
                 )
             )

@@ -1,0 +1,125 @@
+"""Push closed days of usage to a billing system, each item once. Run it as often as you like, for instance hourly.
+
+    USAGE_URL=https://api.example/api-keys/usage/batches USAGE_KEY=ka_live_... \
+    BILLING_URL=https://billing.example/usage BILLING_TOKEN=... python -m example_app.export_usage
+
+``USAGE_KEY`` is an API key with the scope ``admin``. Each item is sent as JSON with its id as ``Idempotency-Key``, so
+the billing system recognizes an item that is sent again because its first response was lost. The id of the last item
+that was acknowledged is kept in the file ``EXPORT_STATE`` (``usage-export.txt``); the next run goes on after it.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+TRIES = 6
+FIRST_PAUSE_S = 0.5
+TIMEOUT_S = 10.0
+
+
+class NotAccepted(Exception):
+    """The other side does not accept what is sent; trying again would not help."""
+
+
+class Export:
+    """One run: from the last acknowledged item to the newest closed day.
+
+    Args:
+        usage_url: URL of ``/usage/batches``.
+        usage_key: API key with the scope ``admin``.
+        billing_url: Where each item is sent.
+        billing_token: Bearer token for it.
+        state: File with the id of the last item that was acknowledged.
+        timeout_s: Seconds to wait for a response.
+        pause: Waits for a number of seconds.
+    """
+
+    def __init__(
+        self,
+        usage_url: str,
+        usage_key: str,
+        billing_url: str,
+        billing_token: str,
+        state: Path,
+        timeout_s: float = TIMEOUT_S,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._usage_url = usage_url
+        self._usage_headers = {"api-key": usage_key}
+        self._billing_url = billing_url
+        self._billing_headers = {"Authorization": f"Bearer {billing_token}"}
+        self._state = state
+        self._timeout_s = timeout_s
+        self._pause = pause
+
+    def run(self) -> int:
+        """Send everything that is closed and not yet acknowledged. Return the number of items.
+
+        Raises:
+            NotAccepted: If one side does not accept a request. What was acknowledged before stays acknowledged.
+        """
+        count = 0
+        with httpx.Client(timeout=self._timeout_s) as client:
+            for item in self._read_items(client):
+                headers = {**self._billing_headers, "Idempotency-Key": f"usage-{item['id']}"}
+                self._send(client, "POST", self._billing_url, headers, json=item)
+                self._acknowledge(item["id"])
+                count += 1
+        return count
+
+    def _read_items(self, client: httpx.Client) -> Iterator[dict[str, Any]]:
+        after = int(self._state.read_text()) if self._state.exists() else 0
+        while True:
+            found = self._send(client, "GET", self._usage_url, self._usage_headers, params={"after": after}).json()
+            yield from found["items"]
+            if found["next_after"] is None:
+                return
+            after = found["next_after"]
+
+    def _send(
+        self, client: httpx.Client, method: str, url: str, headers: dict[str, str], **rest: Any
+    ) -> httpx.Response:
+        problem = ""
+        for number in range(TRIES):
+            if number:
+                self._pause(FIRST_PAUSE_S * 2 ** (number - 1))
+            try:
+                response = client.request(method, url, headers=headers, **rest)
+            except httpx.TransportError as error:  # lost or late: it may have been received, and is sent again
+                problem = type(error).__name__
+                continue
+            if response.is_success:
+                return response
+            problem = f"status {response.status_code}"
+            if response.status_code < 500 and response.status_code not in (408, 409, 425, 429):
+                break
+        raise NotAccepted(f"{method} {url}: {problem}")
+
+    def _acknowledge(self, item_id: int) -> None:
+        """Replace the file in one step, so that a crash leaves the old number or the new one."""
+        new = self._state.with_suffix(".new")
+        new.write_text(str(item_id))
+        new.replace(self._state)
+
+
+def main() -> int:
+    """Run with the settings of the environment, and return the exit status."""
+    names = ("USAGE_URL", "USAGE_KEY", "BILLING_URL", "BILLING_TOKEN")
+    values = [os.environ[name] for name in names]
+    state = Path(os.environ.get("EXPORT_STATE", "usage-export.txt"))
+    try:
+        count = Export(*values, state).run()
+    except NotAccepted as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    sys.stdout.write(f"{count} items exported.\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""The schedule for closing days: what Redis has counted is moved to the database, then the day becomes final."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+
+from fastapi_keyauth.concurrency.log_throttle import LogThrottle
+from fastapi_keyauth.domain.usage import HOURS_OF_DAY, date_of, day_number
+from fastapi_keyauth.errors import LimiterUnavailable, StoreUnavailable, TemporarilyUnavailable
+from fastapi_keyauth.limiter import Limiter
+from fastapi_keyauth.store import UsageDayStore, UsageStore
+from fastapi_keyauth.store.usage_days import OpenDays
+
+logger = logging.getLogger("fastapi_keyauth")
+
+CLOSE_AFTER_S = 300
+"""Seconds from the end of a day until it may be closed. By then every worker has written what it counted itself, and
+clocks that differ agree that the day is over."""
+PAGE = 500
+"""Keys whose counts are moved together."""
+LEASE = timedelta(seconds=30)
+"""How long a worker that prepares a closing keeps the others from doing so. A killed one is replaced after that."""
+DELAYS_EVERY_S = 600.0
+"""Seconds between log lines about a day that cannot be closed yet."""
+
+
+class DayCloser:
+    """Closes each day once, whichever worker comes first; see the module.
+
+    A day stays open while the database or Redis is unavailable: nobody knows then what was admitted.
+
+    Args:
+        days: Closes days.
+        usage: Writes counts.
+        limiter: Has counted what was admitted.
+        now: The time, UTC, which decides when a day is over.
+        lease_now: The time, UTC, for leases.
+    """
+
+    def __init__(
+        self,
+        days: UsageDayStore,
+        usage: UsageStore,
+        limiter: Limiter,
+        now: Callable[[], datetime],
+        lease_now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._days = days
+        self._usage = usage
+        self._limiter = limiter
+        self._now = now
+        self._lease_now = lease_now
+        self._open: OpenDays | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._leased_until: datetime | None = None
+        self._delays = LogThrottle(DELAYS_EVERY_S)
+
+    async def start_when_due(self) -> None:
+        """Start closing in a task of its own if a day is over: the other periodic tasks must not wait for it."""
+        if self._open is not None and self._open.open_day >= self._first_unfinished_day():
+            return
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._close_logged(), name="keyauth-usage-days")
+
+    async def close(self) -> None:
+        """Stop. What is unfinished is done by another worker, or after the next start."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _close_logged(self) -> None:
+        try:
+            await self.close_due_days()
+        except StoreUnavailable:
+            return  # logged where it happens
+        except Exception:  # the next round must still run; the log has the error
+            logger.exception("closing usage failed; retrying", extra={"keyauth_event": "usage_closing_failed"})
+
+    async def close_due_days(self) -> None:
+        """Close all days that are over.
+
+        Raises:
+            StoreUnavailable: If the database is unavailable.
+        """
+        self._open = await self._days.find_open()
+        if self._open is None:
+            return  # nothing was counted yet
+        day, due = self._open.open_day, self._first_unfinished_day()
+        if day >= due or not await self._renew(day):
+            return
+        try:
+            if self._limiter.counts_usage:
+                await self._move_counts(day)
+        except LimiterUnavailable as error:
+            self._report_delay(date_of(day), error)
+            await self._release(day)
+            return
+        while day < due:
+            await self._days.close(day)
+            day += 1
+        self._open = await self._days.find_open()
+
+    async def _move_counts(self, day: int) -> None:
+        """Write what Redis has counted of every key: workers that were killed may have left something unread."""
+        after = ""
+        while True:
+            page = await self._days.find_keys(after, PAGE)
+            # Hours before this day are in closed days.
+            counts = await self._limiter.read_usage(page, day * HOURS_OF_DAY)
+            if counts:
+                await self._usage.set_counts(counts, self._now())
+            if len(page) < PAGE:
+                return
+            after = page[-1].key_id
+            if not await self._renew(day):
+                raise StoreUnavailable  # another worker has taken over, or has closed the day
+
+    async def _renew(self, day: int) -> bool:
+        """Take the lease, or keep it. Return whether this worker has it."""
+        now = self._lease_now()
+        held_until = self._leased_until
+        if held_until is not None and now < held_until - LEASE / 2:
+            return True
+        is_ours = await self._days.lease(day, now, now + LEASE, held_until)
+        self._leased_until = now + LEASE if is_ours else None
+        return is_ours
+
+    async def _release(self, day: int) -> None:
+        """End the lease, so that whoever reaches Redis can go on."""
+        now = self._lease_now()
+        held_until, self._leased_until = self._leased_until, None
+        await self._days.lease(day, now, now, held_until)
+
+    def _report_delay(self, day: date, error: TemporarilyUnavailable) -> None:
+        if self._delays.allow() is not None:
+            logger.warning(
+                "usage of %s is not closed yet: redis is unavailable (%s)",
+                day,
+                error,
+                extra={"keyauth_event": "usage_delayed", "reason": str(error)},
+            )
+
+    def _first_unfinished_day(self) -> int:
+        """Return the first day that must not be closed yet, in days since 1970."""
+        return day_number((self._now() - timedelta(seconds=CLOSE_AFTER_S)).date())
