@@ -7,7 +7,8 @@ from fastapi_keyauth.concurrency.periodic import PeriodicTasks
 from fastapi_keyauth.keys.outbox import POLL_INTERVAL_S
 from fastapi_keyauth.limiter.traced import TracedLimiter
 from fastapi_keyauth.parts import Parts
-from fastapi_keyauth.settings.checks import CheckWarning, run_checks
+from fastapi_keyauth.settings.check_warnings import CheckWarning
+from fastapi_keyauth.settings.checks import run_checks
 from fastapi_keyauth.settings.settings import KeyAuthSettings
 
 
@@ -80,13 +81,13 @@ class Lifecycle:
     async def _start(self) -> None:
         parts = self._parts
         for warning in (*run_checks(self._settings), *self._check_apps()):
-            warning.warn()
+            warning.warn(self._settings.silenced_checks)
         await parts.database.start()
         try:
             await self._check_lineage()
             await parts.limiter.start()
             for warning in await parts.limiter.run_checks():
-                warning.warn()
+                warning.warn(self._settings.silenced_checks)
         except BaseException:  # also if the start is cancelled
             await parts.limiter.close()
             await parts.database.close()

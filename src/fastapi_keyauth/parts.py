@@ -154,7 +154,7 @@ class Parts:
             problems=ProblemRenderer(settings),
             rate_limit_headers=settings.rate_limit_headers,
             observer=self.observer,
-            peers=ProxyHeaderCheck(is_behind_proxies=bool(settings.trusted_proxies)),
+            peers=ProxyHeaderCheck(bool(settings.trusted_proxies), settings.silenced_checks),
             event_loop=self.event_loop,
         )
         self.callers = Callers(

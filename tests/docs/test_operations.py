@@ -13,7 +13,7 @@ from opentelemetry.metrics import MeterProvider, NoOpMeter
 
 from fastapi_keyauth import AuthEvent, EventKind
 from fastapi_keyauth.concurrency import log_throttle as seldom
-from fastapi_keyauth.settings.checks import SENTENCES
+from fastapi_keyauth.settings.check_warnings import SENTENCES
 from fastapi_keyauth.telemetry import event_hook as hook
 from fastapi_keyauth.telemetry.opentelemetry import PREFIX, Board
 from tests.docs.pages import DOCS, ROOT, ProblemType, find_rows

@@ -18,7 +18,7 @@ from fastapi_keyauth.http.openapi import SchemaCompleter
 from fastapi_keyauth.http.protect import Exemptions, ProtectedPaths, ProtectMiddleware
 from fastapi_keyauth.http.request_handler import RequestHandler, handle_error
 from fastapi_keyauth.http.scope_check import find_unknown_scopes
-from fastapi_keyauth.settings.checks import CheckWarning
+from fastapi_keyauth.settings.check_warnings import CheckWarning
 from fastapi_keyauth.settings.settings import KeyAuthSettings
 
 App = TypeVar("App", bound=ASGIApp)

@@ -1,8 +1,10 @@
 """Runtime check: a server that replaces the peer's address, or does not know that clients use https."""
 
+from collections.abc import Collection
+
 from starlette.types import Scope
 
-from fastapi_keyauth.settings.checks import CheckWarning
+from fastapi_keyauth.settings.check_warnings import CheckWarning
 
 MAX_CHECKED = 1000
 """Requests that are checked: what is wrong shows with the first one that comes through a proxy."""
@@ -18,9 +20,11 @@ class ProxyHeaderCheck:
 
     Args:
         is_behind_proxies: Whether ``trusted_proxies`` is set. A server that rewrites by the same ones does no harm.
+        silenced_checks: The setting of this name.
     """
 
-    def __init__(self, is_behind_proxies: bool) -> None:
+    def __init__(self, is_behind_proxies: bool, silenced_checks: Collection[str] = ()) -> None:
+        self._silenced_checks = silenced_checks
         self._left = MAX_CHECKED
         self._checks_peer = not is_behind_proxies
         self._checks_scheme = True
@@ -32,10 +36,10 @@ class ProxyHeaderCheck:
         if self._checks_peer and client and client[1] == 0 and any(name == b"x-forwarded-for" for name, _ in headers):
             # On a Unix socket, which has no port, there is no other way to an address.
             if server and server[1] is not None:
-                CheckWarning.of("peer_replaced").warn()
+                CheckWarning.of("peer_replaced").warn(self._silenced_checks)
             self._checks_peer = False
         if self._checks_scheme and scope.get("scheme") == "http" and (b"x-forwarded-proto", b"https") in headers:
-            CheckWarning.of("https_ignored").warn()
+            CheckWarning.of("https_ignored").warn(self._silenced_checks)
             self._checks_scheme = False
         self._left -= 1
         return self._left > 0 and (self._checks_peer or self._checks_scheme)

@@ -8,7 +8,7 @@ from starlette.applications import Starlette
 from fastapi_keyauth.domain.validation import known_scopes
 from fastapi_keyauth.http.request_handler import RequestHandler
 from fastapi_keyauth.http.routes import iterate_routes
-from fastapi_keyauth.settings.checks import CheckWarning
+from fastapi_keyauth.settings.check_warnings import CheckWarning
 
 
 def find_unknown_scopes(

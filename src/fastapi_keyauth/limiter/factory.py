@@ -36,7 +36,7 @@ def build_limiter(settings: KeyAuthSettings, clock: Clock | None, observer: Obse
         return MemoryLimiter(policy, settings.max_staleness_s, local_clock)
     primary = build_redis_limiter(settings, clock, observer.metrics.answered)
     fallback = MemoryLimiter(policy, 0, local_clock) if settings.on_limiter_outage == "local" else None
-    return FailoverLimiter(primary, fallback, observer)
+    return FailoverLimiter(primary, fallback, observer, settings.silenced_checks)
 
 
 def build_redis_limiter(settings: KeyAuthSettings, clock: Clock | None, answered: Answered) -> RedisLimiterBase:

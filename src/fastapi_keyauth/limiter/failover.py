@@ -1,6 +1,6 @@
 """The behavior during an outage of Redis, in one place: limit locally or deny, and recover without a restart."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from typing_extensions import override
 
@@ -11,7 +11,7 @@ from fastapi_keyauth.limiter.memory import MemoryLimiter
 from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Limiter, Unsettled
 from fastapi_keyauth.limiter.redis.base import RedisLimiterBase
 from fastapi_keyauth.limiter.redis.errors import is_rejection
-from fastapi_keyauth.settings.checks import CheckWarning
+from fastapi_keyauth.settings.check_warnings import CheckWarning
 from fastapi_keyauth.telemetry.observer import Observer
 
 WATCH_EVERY_S = 1.0
@@ -30,6 +30,7 @@ class FailoverLimiter(Limiter):
         fallback: The limiter that decides during an outage (policy ``local``). None: deny. It must not consider a row
             current that was not read for the same request: nothing proves that a cached one is fresh.
         observer: Notified when an outage begins and when it ends.
+        silenced_checks: The setting of this name.
 
     Attributes:
         primary: The limiter on Redis.
@@ -37,8 +38,15 @@ class FailoverLimiter(Limiter):
 
     counts_usage = False
 
-    def __init__(self, primary: RedisLimiterBase, fallback: MemoryLimiter | None, observer: Observer) -> None:
+    def __init__(
+        self,
+        primary: RedisLimiterBase,
+        fallback: MemoryLimiter | None,
+        observer: Observer,
+        silenced_checks: Collection[str] = (),
+    ) -> None:
         self.primary = primary
+        self._silenced_checks = silenced_checks
         self._observer = observer
         self._fallback = fallback
         self._was_reached = False
@@ -186,7 +194,7 @@ class FailoverLimiter(Limiter):
         if not self._was_reached:
             self._was_reached = True
             for warning in await self.primary.run_checks():
-                warning.warn()
+                warning.warn(self._silenced_checks)
 
     def _recover(self) -> None:
         self.primary.invalidate_generations()

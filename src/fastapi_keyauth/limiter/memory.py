@@ -26,7 +26,7 @@ from fastapi_keyauth.limiter.protocol import (
     ceil_s,
     usage_of,
 )
-from fastapi_keyauth.settings.checks import CheckWarning
+from fastapi_keyauth.settings.check_warnings import CheckWarning
 
 MAX_ADDRESSES = 100_000
 """Maximum number of addresses with failed attempts."""

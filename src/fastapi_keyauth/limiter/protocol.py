@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 from fastapi_keyauth.domain.limit_sets import NO_LIMITS, Cost, LimitSet
 from fastapi_keyauth.domain.usage import UsageCount, UsageOf
 from fastapi_keyauth.errors import LimiterUnavailable
-from fastapi_keyauth.settings.checks import CheckWarning
+from fastapi_keyauth.settings.check_warnings import CheckWarning
 from fastapi_keyauth.settings.settings import KeyAuthSettings
 
 SETTLED_S = 60

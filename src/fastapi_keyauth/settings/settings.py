@@ -148,6 +148,9 @@ class KeyAuthSettings(BaseSettings):
     """With ``on_limiter_outage`` ``deny``: seconds after which a request ends that is running and cannot be checked.
     Added in 0.2."""
 
+    silenced_checks: values.SilencedChecks = ()
+    """Codes of startup warnings that are not logged, such as ``weak_argon2``. Added in 0.2."""
+
     redis_timeout_s: float = Field(0.5, gt=0, le=60)
     """Seconds that a request waits for Redis before Redis counts as unavailable."""
 

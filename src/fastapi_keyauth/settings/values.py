@@ -13,6 +13,7 @@ from fastapi_keyauth.domain.origins import parse_origin
 from fastapi_keyauth.domain.text import is_scope_name
 from fastapi_keyauth.domain.tokens import SESSION_PREFIX
 from fastapi_keyauth.domain.units import NAME_PATTERN, REQUESTS
+from fastapi_keyauth.settings.check_warnings import SENTENCES
 from fastapi_keyauth.settings.database_urls import check_database_url
 from fastapi_keyauth.settings.redis_urls import parse_redis_url
 from fastapi_keyauth.settings.urls import MaskedUrl
@@ -101,6 +102,12 @@ def _check_ticket_keys(value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     return value
 
 
+def _check_codes(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not SENTENCES.keys() >= set(value):
+        raise ValueError(f"must have codes of warnings: {', '.join(SENTENCES)}")
+    return value
+
+
 def _check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(str(parse_network(text)) for text in value)
 
@@ -129,6 +136,7 @@ Limits = Annotated[tuple[Limit, ...], NoDecode, BeforeValidator(_read_limits)]
 TicketKeys = Annotated[
     tuple[SecretStr, ...], NoDecode, BeforeValidator(_split_ticket_keys), AfterValidator(_check_ticket_keys)
 ]
+SilencedChecks = Annotated[_Strings, AfterValidator(_check_codes)]
 Units = Annotated[_Strings, AfterValidator(_check_units)]
 Proxies = Annotated[_Strings, AfterValidator(_check_networks)]
 AllowedOrigins = Annotated[_Strings, AfterValidator(_check_origins)]

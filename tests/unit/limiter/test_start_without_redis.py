@@ -19,7 +19,7 @@ from fastapi_keyauth import (
 )
 from fastapi_keyauth.limiter import LimitCheck, SingleNodeLimiter
 from fastapi_keyauth.limiter.redis.base import START_TRIES
-from fastapi_keyauth.settings.checks import CheckWarning
+from fastapi_keyauth.settings.check_warnings import CheckWarning
 from tests.helpers.fakes import listening
 from tests.helpers.keys import authenticate, make_key
 from tests.helpers.redis_outage import build

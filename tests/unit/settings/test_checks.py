@@ -16,7 +16,8 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from fastapi_keyauth import KeyAuth, KeyAuthSettings, KeyPrincipal, SessionPrincipal
 from fastapi_keyauth.http.proxy_check import MAX_CHECKED, ProxyHeaderCheck
 from fastapi_keyauth.limiter.redis.server_info import check_server
-from fastapi_keyauth.settings.checks import SENTENCES, run_checks
+from fastapi_keyauth.settings.check_warnings import SENTENCES
+from fastapi_keyauth.settings.checks import run_checks
 from tests.helpers.servers import Server
 from tests.helpers.session import Servers
 

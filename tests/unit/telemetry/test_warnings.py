@@ -9,7 +9,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from fastapi_keyauth import KeyAuth, KeyAuthSettings, StoreUnavailable
+from fastapi_keyauth import KeyAuth, KeyAuthSettings, SetupError, StoreUnavailable
 from tests.helpers.keys import authenticate, make_key
 
 MakeAuth = Callable[..., KeyAuth]
@@ -30,6 +30,21 @@ def test_a_risky_setting_is_logged_as_one_sentence(stack: Any, settings: dict[st
     dangers = KeyAuthSettings(_env_file=None, **settings).dangers()
     assert [danger for danger in dangers if says is None or says not in danger] == []
     assert len(dangers) == (says is not None)
+
+
+async def test_a_silenced_check_is_not_logged_and_others_are(
+    make_auth: MakeAuth, caplog: pytest.LogCaptureFixture
+) -> None:
+    risky = {"allowed_origins": ["*"], "trusted_proxies": ["0.0.0.0/0"]}
+    async with make_auth(**risky, silenced_checks=["any_origin", "weak_argon2"]):
+        pass
+    logged = [record.reason for record in caplog.records if getattr(record, "keyauth_event", None) == "danger"]
+    assert logged == ["trusts_every_proxy"]
+
+
+def test_an_unknown_code_cannot_be_silenced(stack: Any) -> None:
+    with pytest.raises(SetupError, match="must have codes of warnings: trusts_every_proxy, "):
+        KeyAuthSettings(_env_file=None, silenced_checks=["no_such_check"])
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from fastapi_keyauth.limiter.redis.errors import unavailable
 from fastapi_keyauth.limiter.redis.scripts import LuaScript, ScriptArgs
 from fastapi_keyauth.limiter.redis.server_info import ServerInfo, check_server, read_server_info
 from fastapi_keyauth.limiter.redis.slots import SlotRouter
-from fastapi_keyauth.settings.checks import CheckWarning
+from fastapi_keyauth.settings.check_warnings import CheckWarning
 
 Answer = TypeVar("Answer")
 

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from fastapi_keyauth.limiter.redis.errors import unavailable
-from fastapi_keyauth.settings.checks import CheckWarning
+from fastapi_keyauth.settings.check_warnings import CheckWarning
 
 MAX_CLOCK_DIFFERENCE_S = 5.0
 """Maximum difference of the clocks in seconds, without a warning. Hosts with NTP differ by milliseconds."""

@@ -20,7 +20,7 @@ from fastapi_keyauth.limiter.redis.clients import ClientFactory
 from fastapi_keyauth.limiter.redis.connection import Connection
 from fastapi_keyauth.limiter.redis.scripts import LuaScript, ScriptArgs, ScriptCaller
 from fastapi_keyauth.limiter.redis.server_info import ServerInfo, check_server, read_server_info
-from fastapi_keyauth.settings.checks import CheckWarning
+from fastapi_keyauth.settings.check_warnings import CheckWarning
 from fastapi_keyauth.settings.redis_urls import Address
 
 SETTLED_S = 5.0
