@@ -110,10 +110,10 @@ class Export:
 def main() -> int:
     """Run with the settings of the environment, and return the exit status."""
     names = ("USAGE_URL", "USAGE_KEY", "BILLING_URL", "BILLING_TOKEN")
-    values = [os.environ[name] for name in names]
+    usage_url, usage_key, billing_url, billing_token = (os.environ[name] for name in names)
     state = Path(os.environ.get("EXPORT_STATE", "usage-export.txt"))
     try:
-        count = Export(*values, state).run()
+        count = Export(usage_url, usage_key, billing_url, billing_token, state).run()
     except NotAccepted as error:
         sys.stderr.write(f"{error}\n")
         return 1

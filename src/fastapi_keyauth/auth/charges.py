@@ -1,4 +1,4 @@
-"""What a request costs beyond one unit, and the difference that a later requirement adds."""
+"""Costs of requests beyond one unit, and the difference that a later requirement adds."""
 
 import secrets
 

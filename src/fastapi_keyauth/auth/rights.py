@@ -1,4 +1,4 @@
-"""Whether requests that are running would be refused now: because of their key, its owner, their session or a scope.
+"""Rights of running requests: whether they would be refused now because of key, owner, session or scopes.
 
 It repeats those checks of ``authenticator.py`` whose outcome a change can reverse: 5, 6, 9 and 10. What a key may do is
 read again only if the limiter says that the key or its owner has changed. Sessions have no such sign and are read each
@@ -45,11 +45,11 @@ Request = TypeVar("Request", bound=Running)
 
 
 class _Proof(NamedTuple):
-    """A row, and what shows that it is current.
+    """A row, and the evidence that it is current.
 
     Attributes:
         row: The key with one of its secrets. None: it does not exist any more.
-        generation: Given out by the limiter before the row was read.
+        generation: Returned by the limiter before the row was read.
         read_at: When it was read, on the clock of the event loop.
     """
 
@@ -65,7 +65,7 @@ class RightsCheck:
         authenticator: Its checks, and the limiter, which knows what has changed.
         store: Reads the keys that have changed.
         sessions: Checks sessions again.
-        now: The time, UTC.
+        now: Returns the current time, UTC.
         max_age_s: Age of a row in seconds from which it is read again although nothing shows a change. Infinite with
             Redis, which knows every change.
         max_unchecked_s: Seconds after which a request that cannot be checked ends. None: it goes on.
@@ -101,7 +101,7 @@ class RightsCheck:
         sessions: SessionGate,
         now: Callable[[], datetime],
     ) -> "RightsCheck":
-        """Create the check that the settings ask for."""
+        """Create the check for the settings."""
         max_age_s = settings.max_staleness_s if settings.redis_url is None else math.inf
         max_unchecked_s = settings.max_in_flight_unchecked_s if settings.on_limiter_outage == "deny" else None
         # A row must not become too old before the next check either.
@@ -170,7 +170,7 @@ class RightsCheck:
         return is_same and self._max_age_s == math.inf and request.began_at > self._distrusted_at
 
     async def _read_rows(self, wanted: Mapping[int, str], at: float) -> TemporarilyUnavailable | None:
-        """Keep proofs of the rows that are wanted alone, reading those that are not current.
+        """Keep proofs of only the wanted rows, and read those that are not current.
 
         Args:
             wanted: Ids of secrets, with the generations of their keys.

@@ -1,4 +1,4 @@
-"""Verification tickets: workers tell each other, through Redis, that a secret has passed Argon2.
+"""Verification tickets, by which workers share through Redis that a secret has passed Argon2.
 
 A ticket proves to a worker that knows ``ticket_key`` that a secret matches a stored hash. A worker that meets a token
 for the first time, after a deployment for instance, compares the ticket and need not run Argon2. Whether the key is
@@ -51,7 +51,7 @@ class Tickets:
 
     @classmethod
     def of(cls, settings: KeyAuthSettings, store: TicketStore, counters: Counters) -> "Tickets | None":
-        """Return the tickets that the settings ask for. None without ``ticket_key``, or without Redis."""
+        """Create the tickets for the settings. None without ``ticket_key``, or without Redis."""
         if not settings.ticket_key or settings.redis_url is None:
             return None
         return cls([ticket_key.get_secret_value() for ticket_key in settings.ticket_key], store, counters)

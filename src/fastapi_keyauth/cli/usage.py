@@ -27,7 +27,7 @@ def usage(
     to: Annotated[
         str | None, typer.Option("--to", metavar="DAY", help="Day after the last one. Default: tomorrow.")
     ] = None,
-    by: Annotated[By, typer.Option(help="What the lines are.")] = "day",
+    by: Annotated[By, typer.Option(help="Grouping of the lines.")] = "day",
     owner: Annotated[str | None, typer.Option(help="Only keys of this owner.")] = None,
     key: Annotated[str | None, typer.Option(metavar="ID", parser=parse_key_id, help="Only this key.")] = None,
     form: Annotated[Format, typer.Option("--format", help="Form of the output.")] = "table",

@@ -169,7 +169,7 @@ class UsageHour:
 
 @dataclass(frozen=True, slots=True)
 class KeySnapshot:
-    """What the checks of a request need of a key and of the secret whose tag matches. Immutable, so it may be shared.
+    """A key and the secret whose tag matches, as the checks of a request use them. Immutable, so it may be shared.
 
     ``metadata_json`` is "" if there is no metadata. It is text, so that every request gets a copy of its own at little
     cost. ``limits`` are those in force, of the key and of its owner.

@@ -7,7 +7,7 @@ from typing import Any
 from starlette.types import Receive, Scope
 
 FLUSH_WITHIN_S = 1.0
-"""Seconds that a client has to read what was sent before the connection is cut."""
+"""Seconds that a client has to read the sent data before the connection is closed."""
 
 
 async def disconnect(scope: Scope, receive: Receive) -> None:

@@ -45,7 +45,7 @@ class InFlight:
 
     @classmethod
     def of(cls, settings: KeyAuthSettings, rights: RightsCheck) -> "InFlight | None":
-        """Return what the settings ask for. None: requests in flight go on, whatever happens to their credentials."""
+        """Create it for the settings. None: requests in flight continue, whatever happens to their credentials."""
         within_s = settings.end_in_flight_within_s
         return None if within_s is None else cls(rights, within_s)
 
@@ -56,7 +56,7 @@ class InFlight:
         self._is_watching = False
 
     async def close(self) -> None:
-        """Stop. Open requests are left alone."""
+        """Stop. Open requests continue."""
         self._loop = None
         self._is_watching = False
         if self._timer is not None:

@@ -28,7 +28,7 @@ _LONGEST_BLANK_LINE = 4
 
 
 class RequestEnded(OSError):
-    """The application sends something although its request was ended: for it, as if the client had disconnected."""
+    """A message of an application whose request was ended. For the application, the client has disconnected."""
 
 
 class OpenRequest:
@@ -98,7 +98,7 @@ class OpenRequest:
     def send(self, message: Message) -> Awaitable[None]:
         """Send a message of the application, with our headers added to the start of a response."""
         if self.ending is not None:
-            raise RequestEnded("the credentials of this request are not valid any more")
+            raise RequestEnded("the credentials of this request are no longer valid")
         kind = message["type"]
         if kind == "http.response.body":
             if not message.get("more_body", False):
@@ -122,7 +122,7 @@ class OpenRequest:
         if not is_inside_credentials(self._receive, self._send):
             message["headers"] = await self._handler.cors.add_headers(message["headers"], origin, self.context.key)
         if self.ending is not None:
-            raise RequestEnded("the credentials of this request are not valid any more")
+            raise RequestEnded("the credentials of this request are no longer valid")
         self._started = message["headers"]
         await self._send(message)
 

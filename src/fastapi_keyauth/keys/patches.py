@@ -73,5 +73,5 @@ def _is_same(left: Any, right: Any) -> bool:
 
 
 def _as_json(value: Any) -> Any:
-    """Return a value as JSON holds it, for the history."""
+    """Return a value as JSON represents it, for the history."""
     return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else value
