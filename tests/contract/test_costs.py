@@ -78,7 +78,7 @@ async def test_scopes_session_and_optional(open_scene: OpenScene) -> None:
 
 
 @pytest.mark.parametrize("options", [{"session": True, "optional": True}, {"key": False}])
-async def test_a_contradictory_requirement_is_a_value_error(open_scene: OpenScene, options: dict[str, bool]) -> None:
+async def test_a_contradictory_requirement_is_a_value_error(open_scene: OpenScene, options: dict[str, Any]) -> None:
     async with open_scene() as scene:
         with pytest.raises(ValueError, match="session"):
             scene.auth.require(**options)

@@ -9,7 +9,7 @@ import pytest
 
 from fastapi_keyauth import SessionPrincipal
 from fastapi_keyauth.http.routers.callers import RequestAuthority
-from fastapi_keyauth.store import KeyStore
+from tests.helpers.keys import Gate, store_of
 from tests.helpers.stage import ELSEWHERE, Issued, OpenScene, Scene, code_of
 
 CALLS: dict[str, tuple[str, str, dict[str, Any] | None]] = {
@@ -308,26 +308,20 @@ async def test_what_a_leaked_key_created_is_revoked_with_it(open_scene: OpenScen
 async def test_a_grandchild_that_is_being_created_is_revoked_as_well(
     open_scene: OpenScene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entered, go_on = asyncio.Event(), asyncio.Event()
-    real = KeyStore._check_room
-
-    async def check_room(store: KeyStore, connection: Any, owner_id: str, max_keys: int) -> None:
-        await real(store, connection, owner_id, max_keys)  # in the transaction, after the caller was confirmed
-        entered.set()
-        await go_on.wait()
-
     async with open_scene() as scene:
         leaked = await scene.key(scopes=["*", "keys:write"])
         body = {"name": "n", "scopes": ["*", "keys:write"]}
         child = (await scene.send("POST", "/api-keys", json=body, token=leaked.token)).json()
-        monkeypatch.setattr(KeyStore, "_check_room", check_room)
+        gate = Gate(
+            monkeypatch, store_of(scene.auth), "_check_room"
+        )  # in the transaction, after the caller is confirmed
         creating = asyncio.create_task(scene.send("POST", "/api-keys", json=body, token=child["token"]))
-        await entered.wait()
+        await gate.reached.wait()
         revoking = asyncio.create_task(scene.auth.keys.revoke(leaked.id, include_created=True))
         for _ in range(50):  # until it waits for the row, on PostgreSQL; SQLite has one writer
             await asyncio.wait([revoking], timeout=0.01)
         assert not revoking.done()
-        go_on.set()
+        gate.opened.set()
         late = await creating
         assert late.status_code == 201
         await revoking

@@ -9,8 +9,8 @@ from sqlalchemy import select
 
 from fastapi_keyauth import InvalidField, SessionPrincipal
 from fastapi_keyauth.http.routers.callers import RequestAuthority
-from fastapi_keyauth.store import KeyStore
 from fastapi_keyauth.store.tables import metadata
+from tests.helpers.keys import Gate, store_of
 from tests.helpers.stage import ELSEWHERE, OpenScene, Scene, code_of
 
 ADMIN = ["*", "admin"]
@@ -180,24 +180,18 @@ async def test_all_keys_of_an_owner_are_revoked_together(open_scene: OpenScene) 
 async def test_a_key_that_is_being_created_meanwhile_is_revoked_too(
     open_scene: OpenScene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entered, go_on = asyncio.Event(), asyncio.Event()
-    real = KeyStore._check_room
-
-    async def check_room(store: KeyStore, connection: Any, owner_id: str, max_keys: int) -> None:
-        await real(store, connection, owner_id, max_keys)  # in the transaction, after the caller was confirmed
-        entered.set()
-        await go_on.wait()
-
-    monkeypatch.setattr(KeyStore, "_check_room", check_room)
     async with open_scene() as scene:
         stolen = await scene.key(owner_id="p", scopes=["*", "keys:write"])
+        gate = Gate(
+            monkeypatch, store_of(scene.auth), "_check_room"
+        )  # in the transaction, after the caller is confirmed
         creating = asyncio.create_task(scene.send("POST", "/api-keys", json={"name": "late"}, token=stolen.token))
-        await entered.wait()
+        await gate.reached.wait()
         revoking = asyncio.create_task(scene.auth.owners.revoke_keys("p"))
         for _ in range(50):  # until it waits for the row, on PostgreSQL; SQLite has one writer
             await asyncio.wait([revoking], timeout=0.01)
         assert not revoking.done()
-        go_on.set()
+        gate.opened.set()
         late = await creating
         assert (late.status_code, await revoking) == (201, 2)
         assert (await scene.auth.owners.get("p")).keys.active == 0

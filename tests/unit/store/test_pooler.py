@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
@@ -23,14 +23,6 @@ from tests.helpers.waiting import until
 
 CLIENTS = 12
 ANYONE = HTTPConnection({"type": "http"})
-
-
-@pytest.fixture(scope="module")
-def postgres(servers: Servers) -> Iterator[Server]:
-    with ExitStack() as cleanup:
-        server = servers.start("postgres")
-        cleanup.callback(server.close)
-        yield server
 
 
 @pytest.fixture

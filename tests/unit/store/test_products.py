@@ -32,7 +32,7 @@ async def test_keys_of_another_product_are_not_accepted_listed_or_changed(databa
         await authenticate(partner, created.token)
         await partner._parts.usage.flush()
         for prefix, found in (("prt", 1), ("adm", 0)):
-            usage = await UsageStore(admin._parts.database, prefix).of_keys([key_id], 0, 2**30, None)
+            usage = await UsageStore(admin._parts.database, prefix, 192).of_keys([key_id], 0, 2**30, None)
             assert len(usage) == found
         for change in (
             admin.keys.get(key_id),

@@ -1,8 +1,7 @@
 """Permissions of a PostgreSQL role, compared with those that this package requires."""
 
 import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,17 +14,8 @@ from fastapi_keyauth.store.tables import metadata
 from fastapi_keyauth.store.write_check import NUMBERED_TABLES, TABLE_PRIVILEGES, find_write_refusal
 from tests.helpers.keys import authenticate
 from tests.helpers.servers import PASSWORD, Server
-from tests.helpers.session import Servers
 
 PAGE = Path(__file__).parents[3] / "docs" / "deployment.md"
-
-
-@pytest.fixture(scope="module")
-def postgres(servers: Servers) -> Iterator[Server]:
-    with ExitStack() as cleanup:
-        server = servers.start("postgres")
-        cleanup.callback(server.close)
-        yield server
 
 
 @pytest.fixture
@@ -85,7 +75,7 @@ async def test_documented_permissions_suffice_for_the_life_of_a_key(url: str) ->
         await auth.sessions.revoke(session)
         await auth._parts.usage.flush()
         assert auth._parts.usage.count_lost() == 0
-        await PruneStore(auth._parts.database).prune(datetime.now(UTC), 0)
+        await PruneStore(auth._parts.database, "ka").prune(datetime.now(UTC), 0)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Request, Security
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.security import SecurityScopes
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import StreamingResponse
@@ -16,7 +16,7 @@ from fastapi_keyauth.domain.usage import MAX_BATCH_ITEMS, By, UsageBatch, UsageI
 from fastapi_keyauth.domain.usage_formats import UsageCsv, item_as_json
 from fastapi_keyauth.domain.validation import OwnerId
 from fastapi_keyauth.http.dependencies import RequireManager
-from fastapi_keyauth.http.routers.callers import Callers, Principal, RequestAuthority
+from fastapi_keyauth.http.routers.callers import Callers, RequestAuthority
 from fastapi_keyauth.http.routers.strict_json_route import strict_json_route
 from fastapi_keyauth.keys.usage_reports import MAX_AFTER, UsageReports
 
@@ -75,15 +75,9 @@ _REPORT: dict[int | str, dict[str, Any]] = {
 def build_usage_router(usage: UsageReports, manager: RequireManager, callers: Callers) -> APIRouter:
     """Build the routes at and below ``/usage``."""
 
-    async def find_reader(
-        principal: Annotated[Principal, Security(manager, scopes=[KEYS_READ])], request: Request
-    ) -> RequestAuthority:
-        return await callers.find(principal, request)
-
     async def find_admin(
-        principal: Annotated[Principal, Security(manager, scopes=[ADMIN])], request: Request
+        by: Annotated[RequestAuthority, Depends(callers.having(ADMIN, manager))],
     ) -> RequestAuthority:
-        by = await callers.find(principal, request)
         by.caller.check_admin()
         return by
 
@@ -95,7 +89,7 @@ def build_usage_router(usage: UsageReports, manager: RequireManager, callers: Ca
 
     @router.get("/usage", responses=_NOT_FOUND | _REPORT, response_class=StreamingResponse)
     async def report_usage(
-        caller: Annotated[RequestAuthority, Depends(find_reader)],
+        caller: Annotated[RequestAuthority, Depends(callers.having(KEYS_READ, manager))],
         from_: Annotated[
             str | None,
             Query(alias="from", max_length=20, description="First day (UTC). Default: the first of this month."),
