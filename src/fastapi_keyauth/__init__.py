@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fastapi_keyauth.domain.audit import AuditFinding, AuditPage
 from fastapi_keyauth.domain.events import AuthEvent, EventKind
 from fastapi_keyauth.domain.keys import CreatedKey, EventPage, Key, KeyEvent, KeyPage, Secret, UsageHour
 from fastapi_keyauth.domain.limit_sets import LimitState
@@ -83,6 +84,8 @@ __all__ = [
     "TOKEN_PATTERN",
     "AddressBlocked",
     "AddressNotAllowed",
+    "AuditFinding",
+    "AuditPage",
     "AuthEvent",
     "BadLine",
     "Block",

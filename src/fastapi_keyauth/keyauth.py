@@ -111,6 +111,7 @@ class KeyAuth:
         return build_keys_router(
             parts.management,
             parts.queries,
+            parts.audit,
             parts.owners,
             parts.usage_reports,
             self.settings,

@@ -34,6 +34,7 @@ class Lifecycle:
             self._check_lineage,
             parts.outbox.drain,
             parts.usage.flush,
+            parts.lifetimes.act_when_due,
             parts.day_closer.start_when_due,
             parts.pruner.prune_when_due,
         )

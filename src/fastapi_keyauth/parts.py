@@ -26,9 +26,11 @@ from fastapi_keyauth.http.problem_renderer import ProblemRenderer
 from fastapi_keyauth.http.proxy_check import ProxyHeaderCheck
 from fastapi_keyauth.http.request_handler import RequestHandler
 from fastapi_keyauth.http.routers.callers import Callers, OwnersOf
+from fastapi_keyauth.keys.audit import KeyAudit
 from fastapi_keyauth.keys.authority import TRUSTED
 from fastapi_keyauth.keys.importer import Importer
 from fastapi_keyauth.keys.leaks import Leaks
+from fastapi_keyauth.keys.lifetimes import Lifetimes
 from fastapi_keyauth.keys.management import KeyManagement
 from fastapi_keyauth.keys.outbox import Outbox
 from fastapi_keyauth.keys.owners import Owners
@@ -51,6 +53,7 @@ from fastapi_keyauth.store import (
     UsageReportStore,
     UsageStore,
 )
+from fastapi_keyauth.store.lifetimes import LifetimeStore
 from fastapi_keyauth.store.usage_buffer import UsageRecorder
 from fastapi_keyauth.telemetry.event_hook import EventDispatcher, OnEvent
 from fastapi_keyauth.telemetry.observer import Observer
@@ -110,8 +113,19 @@ class Parts:
         self.queries = KeyQueries(store, usage_store, self.usage, turns, hours_kept, self.now)
         report_store = UsageReportStore(self.database, prefix)
         self.usage_reports = UsageReports(report_store, day_store, store, self.usage, turns, settings.units, self.now)
-        self.keys = Keys(self.management, self.queries, Importer(settings, store.imports, self.now), TRUSTED)
+        self.lifetimes = Lifetimes(
+            settings.key_policy,
+            LifetimeStore(self.database, settings),
+            self.management,
+            self.observer,
+            self.event_dispatcher is not None,
+            self.now,
+            monotonic,
+        )
         owner_store = OwnerStore(self.database, settings, self.observer)
+        self.audit = KeyAudit(self.queries, owner_store, owners_of, self.now)
+        importer = Importer(settings, store.imports, self.now)
+        self.keys = Keys(self.management, self.queries, importer, self.audit, TRUSTED)
         self.owners = Owners(settings, owner_store, self.outbox, turns, self.limiter, self.now, TRUSTED)
         parser = TokenParser(settings.key_prefix)
         self.leaks = Leaks(parser, store, self.hasher, self.management.record_leak, self.now)

@@ -8,7 +8,7 @@ import pytest
 
 from fastapi_keyauth import KeyAuth
 from fastapi_keyauth.domain.tokens import format_token, new_session_token
-from tests.helpers.cli import keyauth, read, with_auth
+from tests.helpers.cli import keyauth, make, read, with_auth
 
 
 def test_sessions_are_started_and_ended() -> None:
@@ -81,3 +81,23 @@ def test_blocks_are_listed_and_lifted(redis_url: str) -> None:
 def test_without_redis_blocks_cannot_be_listed() -> None:
     for command in (["list"], ["clear", "192.0.2.1"]):
         assert "redis_url" in keyauth("blocks", *command, code=1).stderr
+
+
+def test_audit_lists_findings_and_ends_with_1() -> None:
+    assert keyauth("audit").stderr == "There are no findings.\n"
+    _, id = make()
+    result = keyauth("audit", code=1)
+    assert all(word in result.stdout for word in ("never_expires", "all_scopes", id))
+    found = json.loads(keyauth("audit", "--owner", "ada", "--json", code=1).stdout)["items"]
+    assert {item["key_id"] for item in found} == {id}
+    assert json.loads(keyauth("audit", "--owner", "bob", "--json").stdout) == {"items": []}
+
+
+def test_key_can_be_exempt_from_the_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEYAUTH_MAX_KEY_TTL_S", "3600")
+    exempt = read("keys", "create", "--owner", "ada", "--name", "n", "--exempt-from-policy")
+    assert exempt["expires_at"] is None
+    refused = keyauth("keys", "create", "--owner", "ada", "--name", "n", "--expires-in", "2h", code=2)
+    assert "max_key_ttl_s (3600 seconds)" in refused.stderr
+    assert "changed: exempt_from_policy" in keyauth("keys", "update", exempt["id"], "--not-exempt-from-policy").stderr
+    assert read("keys", "show", exempt["id"])["expires_at"] is not None

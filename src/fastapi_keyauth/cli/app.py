@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from fastapi_keyauth.cli import blocks, check, db, keys, owners, sessions, token, usage
+from fastapi_keyauth.cli import audit, blocks, check, db, keys, owners, sessions, token, usage
 from fastapi_keyauth.cli.output import print_line
 from fastapi_keyauth.cli.source import APP_VARIABLE, app_reference
 
@@ -20,9 +20,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Manage API keys: create, list, update, rotate and revoke them; report usage; lift blocks; upgrade the tables;"
     " check the setup.",
-    epilog="Settings come from KEYAUTH_* and .env, or with --app from the application. Exit codes: 0 done, 1 refused or"
-    " not found, 2 wrong usage, 3 unavailable or wrongly set up, 4 stored but not yet effective on all workers, 130"
-    " interrupted.",
+    epilog="Settings come from KEYAUTH_* and .env, or with --app from the application. Exit codes: 0 done, 1 refused,"
+    " not found, or findings of an audit, 2 wrong usage, 3 unavailable or wrongly set up, 4 stored but not yet"
+    " effective on all workers, 130 interrupted.",
 )
 for name, noun in {
     "keys": keys,
@@ -35,6 +35,7 @@ for name, noun in {
     app.add_typer(noun.app, name=name)
 app.command()(usage.usage)
 app.command()(check.check)
+app.command()(audit.audit)
 
 
 def _print_version(requested: bool) -> None:

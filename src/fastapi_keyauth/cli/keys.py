@@ -48,6 +48,9 @@ def create(
     metadata: Annotated[
         dict[str, Any] | None, typer.Option(parser=parse_object, metavar="JSON", help="Metadata: any JSON object.")
     ] = None,
+    exempt: Annotated[
+        bool, typer.Option("--exempt-from-policy", help="Exempt from the settings for the lifetime of keys.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Create a key and print its token, only once and alone on standard output. The token is never stored."""
@@ -67,6 +70,7 @@ def create(
             allowed_ips=ip or (),
             expires_at=expires_at,
             metadata=metadata,
+            exempt_from_policy=exempt,
         )
         print_created(created, as_json=as_json)
 

@@ -43,6 +43,12 @@ def update(
         dict[str, Any] | None,
         typer.Option(parser=parse_object, metavar="JSON", help="Metadata. Replaces all current metadata."),
     ] = None,
+    exempt: Annotated[
+        bool | None,
+        typer.Option(
+            "--exempt-from-policy/--not-exempt-from-policy", help="Whether the settings for lifetimes do not apply."
+        ),
+    ] = None,
     reason: Reason = None,
     as_json: Json = False,
 ) -> None:
@@ -54,6 +60,8 @@ def update(
         fields["scopes"] = scope
     if metadata is not None:
         fields["metadata"] = metadata
+    if exempt is not None:
+        fields["exempt_from_policy"] = exempt
     soon = None if expires_in is None else datetime.now(UTC) + expires_in
     at = _one_of({"--expires-in": soon, "--expires-at": expires_at, "--never-expires": never_expires or None})
     ways: dict[str, tuple[Any, list[str] | None]] = {
@@ -75,7 +83,7 @@ def update(
     if as_json:
         print_json(describe(after))
         return
-    changed = [field for field in fields if getattr(before, field) != getattr(after, field)]
+    changed = [field for field in fields if getattr(before, field, None) != getattr(after, field, exempt)]
     said = f"changed: {', '.join(changed)}." if changed else "is unchanged."
     say(f"Key {after.id} ({after.name}, {after.owner_id}) {said}")
 

@@ -5,12 +5,26 @@ from datetime import datetime
 from typing import Literal
 
 EventKind = Literal[
-    "created", "updated", "rotated", "revoked", "leaked", "failed", "blocked", "limited", "outage", "recovered"
+    "created",
+    "updated",
+    "rotated",
+    "revoked",
+    "leaked",
+    "expiring",
+    "expired",
+    "unused",
+    "failed",
+    "blocked",
+    "limited",
+    "outage",
+    "recovered",
 ]
 """Kinds of events that an ``on_event`` hook receives.
 
 ``created``, ``updated``, ``rotated``, ``revoked``: a change to a key is committed. ``leaked``: a token of the key was
-found where it should not be; ``revoked`` follows if the key was still active. ``failed``: a failed attempt was counted.
+found where it should not be; ``revoked`` follows if the key was still active. ``expiring``: the key ends in 7 days, or
+in 1 day; ``expired``: it has ended; ``unused``: it was not used for long, and the policy disabled it. Each of these is
+sent once, over all workers and restarts (added in 0.2). ``failed``: a failed attempt was counted.
 ``blocked``: a failed attempt blocked its address; sent once for each block, over all workers. ``limited``: a limit of a
 key is used up; sent once for each key and clock hour by each worker. ``outage``, ``recovered``: Redis or the database
 became unavailable for this worker, or recovered.
@@ -35,6 +49,8 @@ class AuthEvent:
         reason: ``code`` of a refusal, or what the client library said about an outage.
         part: ``redis`` or ``database``, for ``outage`` and ``recovered``.
         changed: Names of the changed fields, for ``updated`` and ``rotated``. Their values are in the key's history.
+        expires_at: When the key ends or has ended, for ``expiring`` and ``expired``, in UTC. Added in 0.2.
+        days: Days until then for ``expiring``: 7 or 1; days without use for ``unused``. Added in 0.2.
     """
 
     kind: EventKind
@@ -46,3 +62,5 @@ class AuthEvent:
     reason: str | None = None
     part: str | None = None
     changed: tuple[str, ...] = ()
+    expires_at: datetime | None = None
+    days: int | None = None

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, ValidationInfo, field_validator
 
+from fastapi_keyauth.domain.lifetimes import KeyPolicy
 from fastapi_keyauth.domain.limits import Limit, LimitList, check_with_hourly, drop_defaults
 from fastapi_keyauth.domain.text import explain
 from fastapi_keyauth.domain.validation import (
@@ -30,7 +31,7 @@ Model = TypeVar("Model", bound=BaseModel)
 class NewKey(BaseModel):
     """A key to create. Unknown fields are rejected, such as a misspelled limit."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, json_schema_extra=drop_defaults)
 
     name: Name = Field(description="Where the key is used: `prod-api-server`, `local-dev-alice`.")
     owner_id: OwnerId | None = Field(None, description="For `admin`, and for members of several owners.")
@@ -48,6 +49,9 @@ class NewKey(BaseModel):
     )
     allowed_ips: Networks = Field(default_factory=list, description="Addresses or CIDR networks; empty: any.")
     metadata: Metadata = Field(default_factory=dict, description="Your own notes, at most 4 KiB of JSON.")
+    exempt_from_policy: StrictBool = Field(
+        default=False, description="For `admin`: `true` exempts the key from the service's policy for lifetimes."
+    )
 
     @field_validator("expires_in_s")
     @classmethod
@@ -62,9 +66,21 @@ class NewKey(BaseModel):
         check_with_hourly(info.data.get("hourly_limit"), value)
         return value
 
-    def find_expiry(self, now: datetime) -> datetime | None:
-        """Return the time when the key expires. None: never."""
-        return self.expires_at if self.expires_in_s is None else now + timedelta(seconds=self.expires_in_s)
+    @property
+    def has_expiry(self) -> bool:
+        """Whether an expiry was asked for."""
+        return self.expires_at is not None or self.expires_in_s is not None
+
+    def find_expiry(self, now: datetime, policy: KeyPolicy) -> datetime | None:
+        """Return the time when the key expires. None: never.
+
+        Raises:
+            InvalidField: If the policy does not permit it.
+        """
+        field, expires_at = "expires_at", self.expires_at
+        if self.expires_in_s is not None:
+            field, expires_at = "expires_in_s", now + timedelta(seconds=self.expires_in_s)
+        return policy.complete(expires_at, now, self.exempt_from_policy, field)
 
 
 class _Left(enum.Enum):
@@ -104,6 +120,9 @@ class KeyPatch(BaseModel):
     allowed_origins: Origins = _optional("Browser origins; empty: no web page, except the service's own.")
     allowed_ips: Networks = _optional("Addresses or CIDR networks; empty: any.")
     metadata: Metadata = _optional("Your own notes, at most 4 KiB of JSON.")
+    exempt_from_policy: StrictBool = _optional(
+        "For `admin`: whether the key is exempt from the service's policy for lifetimes."
+    )
     reason: Reason | None = _optional("Reason of the change, for the history of the key.")
 
     @field_validator("limits")

@@ -32,6 +32,7 @@ class Secret:
     created_at: datetime
     expires_at: datetime | None
     last_used_at: datetime | None
+    is_imported: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Key:
         limits: All its limits in force. Added in 0.2.
         created_by: The actor that created it: ``user:<id>``, ``key:<id>``, ``cli:<operating-system user>`` or
             ``code``. None if that is not known. Added in 0.2.
+        imported_at: When it was imported. None: it was not imported. Added in 0.2.
         disabled_by_admin: Whether ``admin`` disabled it: then only ``admin`` can enable it. Added in 0.2.
     """
 
@@ -66,6 +68,7 @@ class Key:
     created_by: str | None = None
     limits: "tuple[Limit, ...]" = ()
     disabled_by_admin: bool = False
+    imported_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

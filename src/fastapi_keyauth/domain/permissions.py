@@ -8,6 +8,7 @@ from typing import Any
 from fastapi_keyauth.domain.bounds import Bounds
 from fastapi_keyauth.domain.fields import NewKey
 from fastapi_keyauth.domain.keys import Actor, Key, KeySnapshot
+from fastapi_keyauth.domain.lifetimes import KeyPolicy
 from fastapi_keyauth.domain.limit_bounds import LimitBounds
 from fastapi_keyauth.domain.limits import NO_RULES, LimitRules
 from fastapi_keyauth.domain.principals import (
@@ -242,25 +243,31 @@ class Caller:
         if excess is not None:
             raise InsufficientScope([ADMIN], reason=_BOUND_REASONS[excess])
 
-    def complete(self, new: NewKey, default_environment: str, now: datetime) -> NewKey:
+    def complete(self, new: NewKey, default_environment: str, now: datetime, policy: KeyPolicy) -> NewKey:
         """Return a new key with the owner, scopes, limits and bounds that follow from the caller.
 
         Args:
             new: The fields that were sent.
             default_environment: The setting ``default_environment``.
             now: The current time, UTC.
+            policy: The policy for the lifetime of keys.
 
         Raises:
-            InvalidField: If the request must name an owner or scopes.
-            InsufficientScope: If the caller may not create keys for the owner.
+            InvalidField: If the request must name an owner or scopes, or the policy does not permit the expiry.
+            InsufficientScope: If the caller may not create keys for the owner, or exempt them from the policy.
         """
+        if new.exempt_from_policy:
+            self.check_admin()
         inherited = None if self.is_admin else self.bounds
+        expires_at = new.find_expiry(now, policy)
+        if inherited is not None and inherited.expires_at is not None and not new.has_expiry:
+            expires_at = min(expires_at or inherited.expires_at, inherited.expires_at)
         completed: dict[str, Any] = {
             "owner_id": self.choose_owner(new.owner_id),
             "scopes": self.grantable_by_default() if new.scopes is None else new.scopes,
             "hourly_limit": self.limit_bounds.default_hourly() if new.hourly_limit is None else new.hourly_limit,
             "environment": new.environment or (default_environment if inherited is None else inherited.environment),
-            "expires_at": new.find_expiry(now) or (inherited and inherited.expires_at),
+            "expires_at": expires_at,
             "expires_in_s": None,
         }
         if (

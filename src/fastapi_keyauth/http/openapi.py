@@ -87,6 +87,9 @@ _PROBLEM = {
 }
 
 
+_INTERNAL = re.compile(rf"KeyAuth\.({'|'.join(_KINDS)})\.([0-9a-f]*)\.(.+)")
+
+
 def internal_name(kind: str, header_name: str, scopes: Iterable[str] = ()) -> str:
     """Return the name under which FastAPI documents a dependency. It is valid in OpenAPI even if it is not replaced.
 
@@ -106,8 +109,7 @@ class SchemaCompleter:
     """
 
     def __init__(self, settings: KeyAuthSettings) -> None:
-        header = re.escape(_ILLEGAL.sub("_", settings.header_name))
-        self._internal = re.compile(rf"KeyAuth\.({'|'.join(_KINDS)})\.([0-9a-f]*)\.{header}")
+        self._header_name = _ILLEGAL.sub("_", settings.header_name)
         also = " It may also be sent as `Authorization: Bearer <key>`." if settings.accept_bearer_keys else ""
         self._schemes: dict[str, dict[str, Any]] = {
             KEY: {
@@ -149,11 +151,18 @@ class SchemaCompleter:
         # FastAPI documents this replacement ("Extending OpenAPI").
         app.openapi = openapi  # type: ignore[method-assign]
 
+    def _read_internal(self, name: str) -> tuple[str, list[str]] | None:
+        """Return the kind and the scopes in an ``internal_name`` of this KeyAuth. None for any other name."""
+        ours = _INTERNAL.fullmatch(name)
+        if ours is None or ours[3] != self._header_name:
+            return None
+        return ours[1], bytes.fromhex(ours[2]).decode().split()
+
     def complete(self, document: dict[str, Any], is_protected: Callable[[str], bool]) -> None:
         """Add the real requirements, schemes and refusals to a document, in place. A second call changes nothing."""
         components: dict[str, Any] = document.get("components", {})
         schemes = components.get("securitySchemes", {})
-        for name in filter(self._internal.fullmatch, list(schemes)):
+        for name in filter(self._read_internal, list(schemes)):
             del schemes[name]
         names = {kind: _free_name(kind, scheme, schemes) for kind, scheme in self._schemes.items()}
         problem = _free_name("Problem", _PROBLEM, components.get("schemas", {}))
@@ -178,12 +187,12 @@ class SchemaCompleter:
         foreign = []
         for requirement in operation.get("security", []):
             name, scopes = next(iter(requirement.items()), ("", []))
-            ours = self._internal.fullmatch(name) if len(requirement) == 1 else None
+            ours = self._read_internal(name) if len(requirement) == 1 else None
             if ours is None:
                 foreign.append(requirement)
             else:
-                own = bytes.fromhex(ours[2]).decode().split()
-                found[ours[1]] = list(dict.fromkeys([*found.get(ours[1], []), *own, *scopes]))
+                kind, own = ours
+                found[kind] = list(dict.fromkeys([*found.get(kind, []), *own, *scopes]))
         if is_protected and not any(names[KEY] in requirement for requirement in foreign):
             found.setdefault(KEY, [])
         if not found:

@@ -79,4 +79,5 @@ class ImportedKey(BaseModel):
     last_used_at: _Moment | None = None
     enabled: bool = True
     metadata: Annotated[Metadata, BeforeValidator(_parsed)] = Field(default_factory=dict)
+    exempt_from_policy: bool = False
     last4: str = Field("", max_length=4, pattern=r"^[!-~]*$")

@@ -76,6 +76,7 @@ class _Import:
     def __init__(self, settings: KeyAuthSettings, store: ImportStore, now: datetime, actor: Actor) -> None:
         self._actor = actor
         self._settings = settings
+        self._policy = settings.key_policy
         self._store = store
         self._now = now
         self._bad: list[BadLine] = []
@@ -157,11 +158,13 @@ class _Import:
             self._without_scopes.add(id)
         scheme = foreign.scheme_name(found.scheme, line.hashed)
         policy = line.model_dump(
-            include={"owner_id", "name", "scopes", "hourly_limit", "allowed_origins", "allowed_ips", "expires_at"}
+            include={"owner_id", "name", "scopes", "hourly_limit", "allowed_origins", "allowed_ips"}
         )
         key = {
             **policy,
             "id": id,
+            "expires_at": self._policy.complete(line.expires_at, self._now, line.exempt_from_policy, "expires_at"),
+            "policy": self._policy.mark(line.exempt_from_policy),
             "environment": line.environment or self._settings.default_environment,
             "metadata": line.metadata,
             "enabled": line.enabled,

@@ -48,6 +48,7 @@ class KeyManagement:
 
     Attributes:
         now: Returns the current time, UTC.
+        policy: The policy for the lifetime of keys.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class KeyManagement:
         self._outbox = outbox
         self._turns = turns
         self.now = now
+        self.policy = settings.key_policy
 
     async def create(
         self,
@@ -84,11 +86,12 @@ class KeyManagement:
             check: Called once the authority is confirmed. Raises to stop.
 
         Raises:
-            InvalidField: If the expiry is in the past, or a scope is not in the catalog.
+            InvalidField: If the expiry is in the past or later than the policy permits, or a scope is not in the
+                catalog.
             TooManyKeys: If the owner has ``max_keys`` already.
         """
         check_owner_id(owner_id, "owner_id")  # a session resolver may return anything
-        check_future(new.find_expiry(self.now()), self.now())
+        check_future(new.find_expiry(self.now(), self.policy), self.now())
         scopes = ["*"] if new.scopes is None else new.scopes
         check_catalog(scopes, self._settings.scopes)
         check_units(new.limits or (), self._settings.units)
@@ -107,7 +110,8 @@ class KeyManagement:
                 "owner_id": owner_id,
                 "scopes": scopes,
                 "environment": environment,
-                "expires_at": new.find_expiry(now),
+                "expires_at": new.find_expiry(now, self.policy),
+                "policy": self.policy.mark(new.exempt_from_policy),
                 "enabled": True,
                 "limits": None if new.limits is None else as_json(new.limits),
                 **new.model_dump(include={"name", "hourly_limit", "allowed_origins", "allowed_ips", "metadata"}),
@@ -138,7 +142,8 @@ class KeyManagement:
             check_result: Checks the key after the change. If it raises, the change is rolled back.
 
         Raises:
-            InvalidField: If the expiry is in the past, or a scope is not in the catalog.
+            InvalidField: If the expiry is in the past or later than the policy permits, or a scope is not in the
+                catalog.
             KeyNotFound: If the key does not exist, or the caller may not see it.
             KeyNotActive: If the key is revoked.
             InsufficientScope: If ``admin`` disabled the key and another caller would enable it.
@@ -156,7 +161,7 @@ class KeyManagement:
                 check(change.key)
                 if change.key.status == "revoked":
                     raise KeyNotActive("revoked")
-                await write_fields(change, fields, authority.actor(reason))
+                await write_fields(change, fields, authority.actor(reason), self.policy, self.now())
                 if change.is_changed:
                     check_result(await change.read())
             return change

@@ -5,30 +5,41 @@ from datetime import datetime
 from typing import Any
 
 from fastapi_keyauth.domain.keys import Actor
+from fastapi_keyauth.domain.lifetimes import APPLIES, EXEMPT, KeyPolicy
 from fastapi_keyauth.domain.limits import MAX_LIMITS, as_json
 from fastapi_keyauth.domain.principals import ADMIN
 from fastapi_keyauth.errors import InsufficientScope, InvalidField
 from fastapi_keyauth.store.changes import KeyChange, StoredLimits
 
 
-async def write_fields(change: KeyChange, fields: dict[str, Any], actor: Actor) -> None:
+async def write_fields(
+    change: KeyChange, fields: dict[str, Any], actor: Actor, policy: KeyPolicy, now: datetime
+) -> None:
     """Write the fields of a patch that differ from what is stored.
 
     Args:
         change: The locked key.
         fields: Field to new value.
         actor: Who makes the change.
+        policy: The policy for the lifetime of keys.
+        now: The current time, UTC.
 
     Raises:
-        InvalidField: If the key would have too many limits.
+        InvalidField: If the key would have too many limits, or live longer than the policy permits.
         InsufficientScope: If the actor would enable a key that ``admin`` disabled.
     """
     fields = _merge_limits(fields, change.stored_limits)
+    mark = _apply_policy(change, fields, policy)
     # A limit of its own differs from the same limit by default.
     of_limits = {name: value for name, value in change.stored_limits._asdict().items() if name in fields}
     stored = {name: getattr(change.key, name) for name in fields} | of_limits
     values = {name: value for name, value in fields.items() if not _is_same(stored[name], value)}
     changes = {name: {"from": _as_json(stored[name]), "to": _as_json(value)} for name, value in values.items()}
+    if mark != change.policy_mark:
+        values["policy"] = mark
+        changes["exempt_from_policy"] = {"from": change.policy_mark == EXEMPT, "to": mark == EXEMPT}
+    if values.get("enabled"):
+        values["enabled_at"] = now
     if "enabled" in fields:
         is_locked = _lock(change, actor, is_enabled=fields["enabled"])
         if is_locked != change.key.disabled_by_admin:
@@ -52,6 +63,22 @@ def _merge_limits(fields: dict[str, Any], stored: StoredLimits) -> dict[str, Any
         if len(fields["limits"]) >= MAX_LIMITS:
             raise InvalidField("hourly_limit", f"there may be at most {MAX_LIMITS} limits")
     return fields
+
+
+def _apply_policy(change: KeyChange, fields: dict[str, Any], policy: KeyPolicy) -> str | None:
+    """Check and complete a new expiry. Return the mark of the key from now on.
+
+    Raises:
+        InvalidField: If the key would live longer than the policy permits.
+    """
+    is_exempt = fields.pop("exempt_from_policy", None)
+    mark = change.policy_mark if is_exempt is None else EXEMPT if is_exempt else APPLIES
+    if policy.applies_to(mark):
+        if "expires_at" in fields:
+            policy.check_change(fields["expires_at"], change.key.created_at)
+        elif is_exempt is False:
+            fields["expires_at"] = policy.shorten(change.key.expires_at, change.key.created_at)
+    return mark
 
 
 def _lock(change: KeyChange, actor: Actor, *, is_enabled: bool) -> bool:

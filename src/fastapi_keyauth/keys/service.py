@@ -4,9 +4,11 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from fastapi_keyauth.domain.audit import AuditPage
 from fastapi_keyauth.domain.fields import KeyPatch, NewKey, validate_fields
 from fastapi_keyauth.domain.keys import CreatedKey, EventPage, Key, KeyPage, Status, UsageHour
 from fastapi_keyauth.domain.limits import Limit
+from fastapi_keyauth.keys.audit import KeyAudit
 from fastapi_keyauth.keys.authority import TrustedCode
 from fastapi_keyauth.keys.importer import Importer, ImportOutcome, Line, Progress
 from fastapi_keyauth.keys.management import DEFAULT_OVERLAP, KeyManagement
@@ -24,6 +26,7 @@ class Keys:
         management: Changes keys.
         queries: Reads keys.
         importer: Imports keys.
+        audit: Audits keys.
         authority: Authority on which keys are changed.
     """
 
@@ -32,11 +35,13 @@ class Keys:
         management: KeyManagement,
         queries: KeyQueries,
         importer: Importer,
+        audit: KeyAudit,
         authority: TrustedCode,
     ) -> None:
         self._management = management
         self._queries = queries
         self._importer = importer
+        self._audit = audit
         self._authority = authority
 
     def acting_as(self, actor: str) -> "Keys":
@@ -48,7 +53,7 @@ class Keys:
             actor: ``user:<id>``, ``cli:<operating-system user>`` or another name, at most 300 characters. Default:
                 ``code``.
         """
-        return Keys(self._management, self._queries, self._importer, TrustedCode(actor))
+        return Keys(self._management, self._queries, self._importer, self._audit, TrustedCode(actor))
 
     async def create(
         self,
@@ -62,6 +67,7 @@ class Keys:
         expires_at: datetime | None = None,
         metadata: Mapping[str, Any] | None = None,
         limits: Iterable[Limit | Mapping[str, Any]] | None = None,
+        exempt_from_policy: bool = False,
     ) -> CreatedKey:
         """Create a key.
 
@@ -73,9 +79,11 @@ class Keys:
             hourly_limit: Requests per hour. None: the setting ``default_hourly_limit``, whatever it is at the time.
             allowed_origins: Browser origins. Empty: no web page, except the service's own.
             allowed_ips: Addresses or CIDR networks. Empty: any.
-            expires_at: An aware datetime in the future. None: never.
+            expires_at: An aware datetime in the future. None: by the settings ``default_key_ttl_s`` and
+                ``max_key_ttl_s``; without them, never.
             metadata: Anything that JSON holds, at most 4 KiB.
             limits: Its limits, at most 8. Empty: none. None: ``hourly_limit``, or the defaults. Added in 0.2.
+            exempt_from_policy: Whether the settings for lifetimes do not apply to it. Added in 0.2.
 
         Raises:
             InvalidField: If a value is invalid (a ValueError that names the field).
@@ -91,6 +99,7 @@ class Keys:
             "expires_at": expires_at,
             "metadata": {} if metadata is None else dict(metadata),
             "limits": None if limits is None else _listed(limits),
+            "exempt_from_policy": exempt_from_policy,
         }
         return await self._management.create(validate_fields(NewKey, values), owner_id, self._authority)
 
@@ -159,15 +168,27 @@ class Keys:
         owners = _owners(owner_id)
         return await self._queries.list(owners, status, q, unused_for_days, cursor, limit, include_revoked, created_by)
 
+    async def audit(self, owner_id: str | None = None) -> AuditPage:
+        """Return what a security review would ask about: findings about all active keys.
+
+        Keys that never expire, were never used or not for 90 days, have no limit, hold ``*`` or ``admin``, have a
+        secret that is older than a year or was imported, no list of addresses, or a creator who may no longer act for
+        their owner (asked of ``owners_of``, with a session that has only the user's id). Added in 0.2.
+
+        Args:
+            owner_id: Only this owner's keys.
+        """
+        return await self._audit.find_all(_owners(owner_id))
+
     async def update(self, id: str, **fields: Any) -> Key:
         """Change fields of a key.
 
         Args:
             id: The key.
-            fields: Any of name, enabled, expires_at, scopes, hourly_limit, allowed_origins, allowed_ips, metadata and
-                limits, and a ``reason`` for the history (added in 0.2). An empty list allows any value, an empty list
-                of limits any number of requests. None for ``expires_at`` is never, for ``hourly_limit`` and
-                ``limits`` the default.
+            fields: Any of name, enabled, expires_at, scopes, hourly_limit, allowed_origins, allowed_ips, metadata,
+                limits and exempt_from_policy, and a ``reason`` for the history (the last three added in 0.2). An empty
+                list allows any value, an empty list of limits any number of requests. None for ``expires_at`` is never,
+                for ``hourly_limit`` and ``limits`` the default.
 
         Raises:
             InvalidField: If a value is invalid, or the field does not exist.

@@ -1,10 +1,12 @@
 """All settings, each with its unit and the reason for its default."""
 
+from datetime import timedelta
 from typing import Any, Literal
 
 from pydantic import AwareDatetime, Field, PrivateAttr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
 
+from fastapi_keyauth.domain.lifetimes import KeyPolicy
 from fastapi_keyauth.domain.limits import check_unique, check_units, hour_limit
 from fastapi_keyauth.domain.text import explain
 from fastapi_keyauth.errors import InvalidField, SetupError
@@ -148,6 +150,20 @@ class KeyAuthSettings(BaseSettings):
     """With ``on_limiter_outage`` ``deny``: seconds after which a request ends that is running and cannot be checked.
     Added in 0.2."""
 
+    default_key_ttl_s: values.KeyTtl = None
+    """Lifetime in seconds of a key that is created without an expiry. None: ``max_key_ttl_s``. Added in 0.2."""
+
+    max_key_ttl_s: values.KeyTtl = None
+    """Maximum lifetime of a key in seconds, from its creation. None: no maximum. Added in 0.2."""
+
+    disable_unused_after_days: values.UnusedDays = None
+    """Days after which a key that was not used is disabled, from its last use, creation or import, whichever is
+    latest. None: never. Added in 0.2."""
+
+    key_policy_applies_to: Literal["new", "all"] = "new"
+    """Keys that the three settings above apply to. ``new``: those that are created while one of them is set. ``all``:
+    also the others, which end ``max_key_ttl_s`` after their creation. Added in 0.2."""
+
     silenced_checks: values.SilencedChecks = ()
     """Codes of startup warnings that are not logged, such as ``weak_argon2``. Added in 0.2."""
 
@@ -194,6 +210,26 @@ class KeyAuthSettings(BaseSettings):
         if max(self.argon2_time_cost, self.argon2_memory_kib) > 2**32 - 1 or self.argon2_parallelism > 2**24 - 1:
             raise ValueError("argon2_time_cost, argon2_memory_kib or argon2_parallelism is above Argon2's maximum")
         return self
+
+    @model_validator(mode="after")
+    def _check_key_ttl(self) -> "KeyAuthSettings":
+        if self.default_key_ttl_s and self.max_key_ttl_s and self.default_key_ttl_s > self.max_key_ttl_s:
+            raise ValueError("default_key_ttl_s must be at most max_key_ttl_s")
+        return self
+
+    @property
+    def key_policy(self) -> KeyPolicy:
+        """The policy for the lifetime of keys."""
+
+        def span(value: int | None, unit_s: int = 1) -> timedelta | None:
+            return None if value is None else timedelta(seconds=value * unit_s)
+
+        return KeyPolicy(
+            span(self.default_key_ttl_s),
+            span(self.max_key_ttl_s),
+            span(self.disable_unused_after_days, 86_400),
+            self.key_policy_applies_to == "all",
+        )
 
     @property
     def in_dotenv(self) -> frozenset[str]:

@@ -131,6 +131,8 @@ KeyPrefix = Annotated[str, Field(pattern=r"^[0-9A-Za-z]{1,16}$"), AfterValidator
 ImportedPrefixes = Annotated[_Strings, AfterValidator(_check_imported_prefixes)]
 Realm = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_check_realm)]
 HourlyLimit = Annotated[int | None, Field(ge=1, le=1_000_000_000), BeforeValidator(_none_is_none)]
+KeyTtl = Annotated[int | None, Field(ge=1, le=3_162_240_000), BeforeValidator(_none_is_none)]
+UnusedDays = Annotated[int | None, Field(ge=1, le=36_600), BeforeValidator(_none_is_none)]
 EndWithin = Annotated[float | None, Field(ge=0.1, le=3600), BeforeValidator(_none_is_none)]
 Limits = Annotated[tuple[Limit, ...], NoDecode, BeforeValidator(_read_limits)]
 TicketKeys = Annotated[

@@ -11,11 +11,12 @@ from fastapi_keyauth.domain.events import EventKind
 from fastapi_keyauth.domain.keys import Actor, Key
 from fastapi_keyauth.store.mapping import keys, secrets
 from fastapi_keyauth.store.revocation import Pending, Revoked, note_owners, revoke_created
-from fastapi_keyauth.store.tables import ChangeRow, EventRow, OriginRow, table
+from fastapi_keyauth.store.tables import ChangeRow, EventRow, NoticeRow, OriginRow, table
 
 _events = table(EventRow)
 _changes = table(ChangeRow)
 _origins = table(OriginRow)
+_notices = table(NoticeRow)
 
 
 class Recorded(NamedTuple):
@@ -39,6 +40,7 @@ class KeyChange:
     Attributes:
         key: The key before the change; after the transaction, the changed key.
         stored_limits: Its limits as they are stored; ``key`` has those in force.
+        policy_mark: Whether the policy for lifetimes applies to the key; see ``domain/lifetimes.py``.
         is_changed: Whether anything was written.
         read: Returns the key as this transaction has left it so far.
         pending: Row that waits for the announcement of this change. None if nothing was written.
@@ -52,6 +54,7 @@ class KeyChange:
         connection: AsyncConnection,
         key: Key,
         stored_limits: StoredLimits,
+        policy_mark: str | None,
         now: datetime,
         read: Callable[[], Awaitable[Key]],
         prefix: str,
@@ -62,6 +65,7 @@ class KeyChange:
         self._prefix = prefix
         self.key = key
         self.stored_limits = stored_limits
+        self.policy_mark = policy_mark
         self.is_changed = False
         self.pending: int | None = None
         self.recorded: list[Recorded] = []
@@ -73,6 +77,8 @@ class KeyChange:
         await self._connection.execute(update(keys).where(keys.c.id == self.key.id).values(**values))
         if "allowed_origins" in values:
             await replace_origins(self._connection, self.key.id, values["allowed_origins"])
+        if "expires_at" in values or "policy" in values:
+            await self._connection.execute(delete(_notices).where(_notices.c.key_id == self.key.id))
         await self._record(event, actor, changes)
 
     async def replace_secret(self, secret: dict[str, Any], overlap: timedelta, actor: Actor) -> None:

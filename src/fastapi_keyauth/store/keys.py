@@ -18,7 +18,7 @@ from fastapi_keyauth.store.changes import KeyChange, StoredLimits, add_event, ad
 from fastapi_keyauth.store.database import Database
 from fastapi_keyauth.store.imported_keys import ImportStore
 from fastapi_keyauth.store.lineage import Lineage, newest_event
-from fastapi_keyauth.store.mapping import FOR_TOKEN_COLUMNS, RowMapper, has_status, is_of_product, keys, secrets
+from fastapi_keyauth.store.mapping import FOR_TOKEN_COLUMNS, RowMapper, is_of_product, keys, secrets
 from fastapi_keyauth.store.pages import KEY_COLUMNS_OF_ANY_SIZE, conditions_of, find_page_ids
 from fastapi_keyauth.store.tables import EventRow, OriginRow, table
 from fastapi_keyauth.store.token_reads import TokenReads
@@ -141,7 +141,7 @@ class KeyStore:
             limit: Maximum number of keys. A page that becomes too large has fewer.
         """
         newest_first = select(keys).order_by(keys.c.created_at.desc(), keys.c.id.desc())
-        statement = newest_first.where(self._is_ours, *conditions_of(filters, now))
+        statement = newest_first.where(self._is_ours, *conditions_of(filters, self._mapper, now))
         if after is not None:
             # A row value keeps this one range of the index; the typed bind goes through UTCDateTime.
             last = tuple_(*after, types=[keys.c.created_at.type, keys.c.id.type])
@@ -243,13 +243,14 @@ class KeyStore:
             key = await self._get(connection, key_id, now, owner_ids, lock=True)
             if not is_caller_first:
                 await authority.confirm(rows)
-            stored = select(keys.c.hourly_limit, keys.c.limits).where(keys.c.id == key_id)
-            hourly_limit, limits = (await connection.execute(stored)).one()
+            columns = (keys.c.hourly_limit, keys.c.limits, keys.c.policy)
+            stored = (await connection.execute(select(*columns).where(keys.c.id == key_id))).one()
             read = partial(self._get, connection, key_id, now, None)
             change = KeyChange(
                 connection,
                 key,
-                StoredLimits(hourly_limit, limits),
+                StoredLimits(stored.hourly_limit, stored.limits),
+                stored.policy,
                 now,
                 read,
                 self._mapper.prefix,
@@ -288,6 +289,6 @@ class KeyStore:
         """Return all origins in the lists of active keys."""
         joined = _origins.join(keys, keys.c.id == _origins.c.key_id)
         statement = select(_origins.c.origin).distinct().select_from(joined)
-        statement = statement.where(has_status("active", now), self._is_ours)
+        statement = statement.where(self._mapper.has_status("active", now), self._is_ours)
         async with self._database.read() as connection:
             return frozenset((await connection.execute(statement)).scalars())

@@ -15,7 +15,7 @@ from fastapi_keyauth.settings.settings import KeyAuthSettings
 from fastapi_keyauth.store.callers import Authority, CallerRows, lock_owner
 from fastapi_keyauth.store.changes import add_event
 from fastapi_keyauth.store.database import Database
-from fastapi_keyauth.store.mapping import RowMapper, has_status, is_of_product, keys, owners
+from fastapi_keyauth.store.mapping import RowMapper, is_of_product, keys, owners
 from fastapi_keyauth.store.revocation import Pending, note_owners, revoke_matching
 from fastapi_keyauth.store.tables import EventRow, OriginRow, SessionRow, table
 from fastapi_keyauth.store.usage_days import days
@@ -62,7 +62,10 @@ class OwnerStore:
         """Return what is set for an owner, and the number of its keys by status."""
         of_owner = (keys.c.owner_id == owner_id) & self._is_our_key
         counts = [
-            select(func.count()).select_from(keys).where(of_owner, has_status(status, now)).scalar_subquery()
+            select(func.count())
+            .select_from(keys)
+            .where(of_owner, self._mapper.has_status(status, now))
+            .scalar_subquery()
             for status in ("active", "disabled", "expired", "revoked")
         ]
         async with self._database.read() as connection:
@@ -72,6 +75,16 @@ class OwnerStore:
             return OwnerSettings(None, self._mapper.rules.of_owner(None), None, None), KeyCounts(*numbers)
         limits = self._mapper.rules.of_owner(row.limits)
         return OwnerSettings(row.name, limits, row.suspended_at, row.reason), KeyCounts(*numbers)
+
+    async def find_limited(self, owner_ids: Collection[str]) -> set[str]:
+        """Return those of these owners that have a limit, of their own or by default."""
+        ours = (owners.c.prefix == self._mapper.prefix) & owners.c.owner_id.in_(owner_ids)
+        if not owner_ids:
+            return set()
+        async with self._database.read() as connection:
+            rows = await connection.execute(select(owners.c.owner_id, owners.c.limits).where(ours))
+            stored = {row.owner_id: row.limits for row in rows}
+        return {owner_id for owner_id in owner_ids if self._mapper.rules.of_owner(stored.get(owner_id))}
 
     async def find_names(self, owner_ids: Collection[str]) -> dict[str, str | None]:
         """Return the names of those owners for whom something was set."""

@@ -7,7 +7,7 @@ from sqlalchemy import Column, ColumnElement, Select, Text, cast, func, or_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastapi_keyauth.domain.keys import KeyFilters
-from fastapi_keyauth.store.mapping import has_status, keys
+from fastapi_keyauth.store.mapping import RowMapper, keys
 
 MAX_PAGE_BYTES = 256 * 1024
 """Size of the JSON columns of one page as they are stored. A page has at least one item, whatever its size."""
@@ -45,13 +45,13 @@ async def find_page_ids(
     return ids, len(rows) > len(ids)
 
 
-def conditions_of(filters: KeyFilters, now: datetime) -> list[ColumnElement[bool]]:
+def conditions_of(filters: KeyFilters, mapper: RowMapper, now: datetime) -> list[ColumnElement[bool]]:
     """Return the conditions for the keys that pass these filters."""
     found: list[ColumnElement[bool]] = []
     if filters.owner_ids is not None:
         found.append(keys.c.owner_id.in_(filters.owner_ids))
     if filters.status is not None:
-        found.append(has_status(filters.status, now))
+        found.append(mapper.has_status(filters.status, now))
     if not filters.include_revoked:
         found.append(keys.c.revoked_at.is_(None))
     if filters.text:

@@ -14,7 +14,7 @@ logger = logging.getLogger("fastapi_keyauth")
 
 VERSION_TABLE = "keyauth_alembic_version"
 """A name of its own: an application that uses Alembic has ``alembic_version``."""
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
 """Revisions in ``store/migrations/versions``, oldest first. Listed here so that a start need not read those files."""
 FIRST, NEWEST = REVISIONS[0], REVISIONS[-1]
 

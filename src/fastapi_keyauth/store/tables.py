@@ -61,6 +61,14 @@ class KeyRow(_Base, table=True):
         Index("ix_keyauth_keys_owner", "owner_id", "created_at", "id"),
         Index("ix_keyauth_keys_created", "created_at", "id"),
         Index("ix_keyauth_keys_created_by", "created_by"),
+        Index("ix_keyauth_keys_expires", "expires_at"),
+        # Of keys in use only: those that were disabled for want of use must not be found again and again.
+        Index(
+            "ix_keyauth_keys_last_used",
+            "last_used_at",
+            postgresql_where=text("enabled AND revoked_at IS NULL"),
+            sqlite_where=text("enabled = 1 AND revoked_at IS NULL"),
+        ),
     )
 
     id: str = Field(sa_column=Column(String(12), primary_key=True))
@@ -87,6 +95,21 @@ class KeyRow(_Base, table=True):
     prefix: str | None = Field(default=None, sa_column=Column(String(16)))
     """The product (``key_prefix``) that it belongs to. None: a row of version 0.1, which belongs to every product of
     this database."""
+    policy: str | None = Field(default=None, sa_column=Column(String(8)))
+    """Whether the policy for lifetimes applies to it: ``applies`` or ``exempt``. None: it was created without one."""
+    enabled_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime))
+    """When it was last enabled again. From then on it counts as unused at the earliest."""
+
+
+class NoticeRow(_Base, table=True):
+    """An event about the end of a key that was sent, so that it is sent once over all workers and restarts."""
+
+    __tablename__ = "keyauth_notices"
+
+    key_id: str = Field(sa_column=Column(String(12), primary_key=True))
+    notice: str = Field(sa_column=Column(String(16), primary_key=True))
+    """See ``store/lifetimes.py``. Deleted when the expiry of the key changes."""
+    at: datetime = Field(sa_column=Column(UTCDateTime, nullable=False))
 
 
 class OwnerRow(_Base, table=True):

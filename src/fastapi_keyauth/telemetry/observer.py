@@ -199,6 +199,23 @@ class Observer:
             },
         )
 
+    def report_unused(self, key_id: str, owner_id: str | None, days: int) -> None:
+        """Report that a key was disabled, since it was not used for this many days."""
+        logger.info(
+            "key disabled: key=%s was not used for %d days",
+            key_id,
+            days,
+            extra={"keyauth_event": "unused", "key_id": key_id, "owner_id": owner_id},
+        )
+        self._emit("unused", key_id=key_id, owner_id=owner_id, days=days)
+
+    def report_ending(self, key_id: str, owner_id: str, expires_at: datetime, days: int) -> None:
+        """Report that a key has ended, or will end in this many days."""
+        if days:
+            self._emit("expiring", key_id=key_id, owner_id=owner_id, expires_at=expires_at, days=days)
+        else:
+            self._emit("expired", key_id=key_id, owner_id=owner_id, expires_at=expires_at)
+
     def report_outage(self, part: str, reason: str) -> None:
         """Report that ``redis`` or ``database`` is unavailable. Repeating it changes nothing."""
         if part not in self._away:

@@ -11,6 +11,7 @@ from fastapi_keyauth import InsufficientScope, KeyAuthSettings, KeyNotFound, Key
 from fastapi_keyauth.domain import bounds, ip_addresses
 from fastapi_keyauth.domain.fields import NewKey
 from fastapi_keyauth.domain.keys import Key, KeySnapshot
+from fastapi_keyauth.domain.lifetimes import KeyPolicy
 from fastapi_keyauth.domain.limit_sets import limit_set
 from fastapi_keyauth.domain.limits import Algorithm, Limit, LimitRules
 from fastapi_keyauth.domain.permissions import Caller
@@ -314,7 +315,7 @@ def test_keys_that_a_caller_may_change(caller: Caller, key: Key, said: str) -> N
 
 
 def complete(caller: Caller, **fields: Any) -> NewKey:
-    return caller.complete(NewKey(name="n", **fields), "prod", NOW)
+    return caller.complete(NewKey(name="n", **fields), "prod", NOW, KeyPolicy())
 
 
 def test_a_new_key_inherits_the_bounds_of_the_key_that_creates_it() -> None:

@@ -8,6 +8,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Body, Depends, Query, Request, Response
 from fastapi.security import SecurityScopes
 
+from fastapi_keyauth.domain.audit import AuditPage
 from fastapi_keyauth.domain.bounds import Bounds
 from fastapi_keyauth.domain.fields import KeyPatch, NewKey
 from fastapi_keyauth.domain.keys import EventPage, Key, KeyPage, Status
@@ -18,6 +19,7 @@ from fastapi_keyauth.http.dependencies import RequireKey, RequireManager, Requir
 from fastapi_keyauth.http.routers.callers import Callers, RequestAuthority
 from fastapi_keyauth.http.routers.owners import build_owners_router
 from fastapi_keyauth.http.routers.schemas import (
+    AuditPageOut,
     CreatedKeyOut,
     CurrentKeyOut,
     EventPageOut,
@@ -29,6 +31,7 @@ from fastapi_keyauth.http.routers.schemas import (
 )
 from fastapi_keyauth.http.routers.strict_json_route import strict_json_route
 from fastapi_keyauth.http.routers.usage import build_usage_router
+from fastapi_keyauth.keys.audit import KeyAudit
 from fastapi_keyauth.keys.management import KeyManagement
 from fastapi_keyauth.keys.owners import Owners
 from fastapi_keyauth.keys.queries import KeyQueries
@@ -50,6 +53,7 @@ _Reason = Annotated[Reason | None, Query(description="Reason, for the key's hist
 def build_keys_router(
     management: KeyManagement,
     queries: KeyQueries,
+    audit: KeyAudit,
     owners: Owners,
     usage: UsageReports,
     settings: KeyAuthSettings,
@@ -81,7 +85,7 @@ def build_keys_router(
     @router.post("", status_code=201, responses=_CONFLICT)
     async def create_key(new: NewKey, by: writer, request: Request, response: Response) -> CreatedKeyOut:
         """Create a key. The response contains its token, which is shown only here."""
-        new = by.caller.complete(new, settings.default_environment, management.now())
+        new = by.caller.complete(new, settings.default_environment, management.now(), management.policy)
         by.caller.check_new(new)
         created = await management.create(
             new, new.owner_id or "", by, settings.max_keys_per_owner, lambda: by.caller.check_new(new)
@@ -116,6 +120,18 @@ def build_keys_router(
         """Return the calling key, by its own token alone."""
         return CurrentKeyOut.of(await queries.get(key.id, turn=key.owner_id), key)
 
+    @router.get("/audit", response_model=AuditPageOut)
+    async def audit_keys(
+        by: reader,
+        owner_id: Annotated[
+            OwnerId | None, Query(description="For `admin`, and for members of several owners.")
+        ] = None,
+        cursor: _Cursor = None,
+        limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="Keys on a page.")] = MAX_PAGE,
+    ) -> AuditPage:
+        """Return what a security review would ask about the active keys, those of the newest key first."""
+        return await audit.find_page(by.caller.choose_owners(owner_id), cursor, limit, by.turn)
+
     @router.get("/{id}", responses=_NOT_FOUND, response_model=KeyOut)
     async def read_key(id: str, by: reader) -> Key:
         """Return one key."""
@@ -128,6 +144,8 @@ def build_keys_router(
 
         def check(key: Key) -> None:
             by.caller.check_change(key)
+            if "exempt_from_policy" in changes:
+                by.caller.check_admin()
             by.caller.check_scopes(changes.get("scopes", ()))
             if "hourly_limit" in changes and changes.get("limits") is None:
                 by.caller.limit_bounds.check_hourly(changes["hourly_limit"])

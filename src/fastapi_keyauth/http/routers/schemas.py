@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
+from fastapi_keyauth.domain.audit import FindingKind
 from fastapi_keyauth.domain.keys import CreatedKey, Key
 from fastapi_keyauth.domain.limits import Algorithm, drop_defaults
 from fastapi_keyauth.domain.principals import KeyPrincipal
@@ -119,6 +120,26 @@ class KeyPageOut(BaseModel):
 
     items: list[KeyOut]
     next_cursor: str | None
+
+
+class AuditFindingOut(BaseModel):
+    """One finding of an audit."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    finding: FindingKind
+    key_id: str
+    owner_id: str
+    detail: str = Field(description="One sentence that says what was found.")
+
+
+class AuditPageOut(BaseModel):
+    """The findings about a page of keys."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    items: list[AuditFindingOut]
+    next_cursor: str | None = Field(description="Cursor of the keys that follow; null: there are no more keys.")
 
 
 class UsageHourOut(BaseModel):
