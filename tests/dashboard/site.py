@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 import fastapi_keyauth
 from fastapi_keyauth import CreatedKey, DashboardOptions, KeyAuth, KeyAuthSettings, SessionPrincipal
+from fastapi_keyauth.domain.units import REQUESTS
 from fastapi_keyauth.store import Usage
 from fastapi_keyauth.store.tables import EventRow, KeyRow, SecretRow, table
 from tests.dashboard.server import Server
@@ -177,11 +178,12 @@ class Site:
         self.set_times(key_id, last_used_at=at)
 
     def add_usage(self, key_id: str, counts: dict[int, tuple[int, int]]) -> None:
-        """{hours ago: (admitted, refused)} for a key."""
+        """Add usage of a key: {hours ago: (admitted, refused)}."""
         this_hour = int(datetime.now(UTC).timestamp()) // 3600
-        rows = {(key_id, this_hour - ago): list(pair) for ago, pair in counts.items()}
+        units = {(key_id, this_hour - ago, REQUESTS): admitted for ago, (admitted, _) in counts.items()}
+        refused = {(key_id, this_hour - ago): number for ago, (_, number) in counts.items()}
         writer = secrets.token_hex(8)  # each call is a batch of its own
-        self.run(self.auth.keys._queries._usage.add(Usage(rows, {}, {}), writer, 1, datetime.now(UTC)))
+        self.run(self.auth.keys._queries._usage.write(Usage(units, refused), [], writer, 1, datetime.now(UTC)))
 
     async def _find_owners(self, user: SessionPrincipal) -> dict[str, list[str]]:
         return self.members.get(user.user_id, {})
