@@ -51,6 +51,8 @@ class KeyAuthError(Exception):
     """Root of everything this package raises on purpose. Never raised itself."""
 
     _problem: Callable[["KeyAuthError"], Problem] | None = None
+    _is_reported = False
+    """Whether it was reported as the end of a request, and is no refusal of a new one."""
 
     def problem(self) -> Problem:
         """Return the response that the plugin would send, for an exception handler of the application. Added in 0.2.

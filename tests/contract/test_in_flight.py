@@ -451,5 +451,5 @@ async def _checks(running: Running) -> None:
     assert in_flight is not None
     for _ in range(2):
         checked_at = in_flight._checked_at
-        await until(lambda: in_flight._checked_at > checked_at or not in_flight._open)  # noqa: B023  # awaited within the loop
+        await until(lambda: in_flight._checked_at > checked_at or not in_flight.open)  # noqa: B023  # awaited within the loop
     await until(lambda: in_flight._check is None or in_flight._check.done())

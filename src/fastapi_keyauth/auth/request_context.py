@@ -1,5 +1,7 @@
 """The state of one request during the checks of ``authenticator.py``."""
 
+from typing import NamedTuple
+
 from fastapi_keyauth.auth.credentials import Credentials
 from fastapi_keyauth.domain.ip_addresses import ClientAddress
 from fastapi_keyauth.domain.keys import KeySnapshot
@@ -8,6 +10,24 @@ from fastapi_keyauth.domain.principals import KeyPrincipal, SessionPrincipal
 from fastapi_keyauth.errors import KeyAuthError
 from fastapi_keyauth.limiter import Decision
 from fastapi_keyauth.limiter.protocol import Charge
+
+
+class Terms(NamedTuple):
+    """On what terms a request may go on running, besides that its credentials stay valid.
+
+    Attributes:
+        key_scopes: What its key must hold.
+        session_scopes: What its session must hold.
+        outlives_rights: Whether it goes on without valid credentials: a change to keys confirms them again where it is
+            committed, and may itself end their rights.
+    """
+
+    key_scopes: tuple[str, ...] = ()
+    session_scopes: tuple[str, ...] = ()
+    outlives_rights: bool = False
+
+
+NO_TERMS = Terms()
 
 
 class AuthContext:
@@ -24,10 +44,7 @@ class AuthContext:
         charge: The name of its charge, if a lost connection must not charge it twice.
         takes_key, takes_session: What the route accepts; for the challenges of a 401.
         key_outcome, session_outcome: What the checks of the key and of the session found. None: not checked yet.
-        key_scopes, session_scopes: Scopes that the key and the session were required to hold.
-        outlives_rights: Whether the request goes on if its credentials lose their rights while it runs: a change to
-            keys confirms them again where it is committed.
-        is_ended: Whether it was ended while it ran.
+        terms: On what terms it may go on running. None: its credentials stay valid.
     """
 
     __slots__ = (
@@ -37,16 +54,13 @@ class AuthContext:
         "credentials",
         "decision",
         "has_cost",
-        "is_ended",
         "key",
         "key_outcome",
-        "key_scopes",
         "origin",
-        "outlives_rights",
         "session_outcome",
-        "session_scopes",
         "takes_key",
         "takes_session",
+        "terms",
     )
 
     def __init__(self, credentials: Credentials, address: ClientAddress | None, origin: str | None) -> None:
@@ -62,7 +76,4 @@ class AuthContext:
         self.takes_session = False
         self.key_outcome: KeyPrincipal | KeyAuthError | None = None
         self.session_outcome: SessionPrincipal | KeyAuthError | None = None
-        self.key_scopes: tuple[str, ...] = ()
-        self.session_scopes: tuple[str, ...] = ()
-        self.outlives_rights = False
-        self.is_ended = False
+        self.terms: Terms | None = None

@@ -8,6 +8,7 @@ time, all in one query.
 import asyncio
 import itertools
 import math
+import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import NamedTuple, Protocol, TypeVar
@@ -16,7 +17,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from fastapi_keyauth.auth.authenticator import Authenticator
-from fastapi_keyauth.auth.request_context import AuthContext
+from fastapi_keyauth.auth.request_context import NO_TERMS, AuthContext
 from fastapi_keyauth.auth.row_checks import find_fault
 from fastapi_keyauth.auth.sessions import SessionGate
 from fastapi_keyauth.domain.keys import KeySnapshot
@@ -38,7 +39,7 @@ class Running(Protocol):
     context: AuthContext
     scope: Scope
     began_at: float
-    """When it began, on the clock of the event loop."""
+    """When it began, on the monotonic clock."""
 
 
 Request = TypeVar("Request", bound=Running)
@@ -50,7 +51,7 @@ class _Proof(NamedTuple):
     Attributes:
         row: The key with one of its secrets. None: it does not exist any more.
         generation: Returned by the limiter before the row was read.
-        read_at: When it was read, on the clock of the event loop.
+        read_at: When it was read, on the monotonic clock.
     """
 
     row: KeySnapshot | None
@@ -90,7 +91,7 @@ class RightsCheck:
         """Id of a secret to its row, of keys that have changed since requests with them began."""
         self._distrusted_at = -math.inf
         self._confirmed_at: dict[str, float] = {}
-        """When the limiter, the store and the sessions last answered, on the clock of the event loop."""
+        """When the limiter, the store and the sessions last answered, on the monotonic clock."""
 
     @classmethod
     def of(
@@ -110,20 +111,20 @@ class RightsCheck:
 
     def distrust_rows(self) -> None:
         """Have every row read again, because the database was unavailable, or was restored or replaced."""
-        self._distrusted_at = asyncio.get_running_loop().time()
+        self._distrusted_at = time.monotonic()
 
     async def find_lost(self, running: Iterable[Request], at: float) -> list[tuple[Request, KeyAuthError]]:
         """Return the requests that would be refused now, each with the reason.
 
         Args:
             running: The running requests.
-            at: The time, on the clock of the event loop.
+            at: The time, on the monotonic clock.
         """
         by_secret: dict[int, list[Request]] = {}
         by_session: dict[str, list[Request]] = {}
         for request in running:
             context = request.context
-            if context.outlives_rights:
+            if context.terms is not None and context.terms.outlives_rights:
                 continue
             if context.key is not None and isinstance(context.key_outcome, KeyPrincipal):
                 by_secret.setdefault(context.key.secret_id, []).append(request)
@@ -174,7 +175,7 @@ class RightsCheck:
 
         Args:
             wanted: Ids of secrets, with the generations of their keys.
-            at: The time, on the clock of the event loop.
+            at: The time, on the monotonic clock.
 
         Returns:
             Why rows could not be read. They have no proof then.
@@ -204,7 +205,7 @@ class RightsCheck:
         fault = find_fault(row, self._now(), context)
         if fault is not None:
             lost[request] = fault
-        elif missing := [scope for scope in context.key_scopes if not holds(row.scopes, scope)]:
+        elif missing := [scope for scope in (context.terms or NO_TERMS).key_scopes if not holds(row.scopes, scope)]:
             lost[request] = InsufficientScope(missing, key_id=row.id)
 
     async def _check_sessions(self, by_token: dict[str, list[Request]], at: float) -> dict[Request, KeyAuthError]:
@@ -247,5 +248,5 @@ def _find_session_fault(context: AuthContext, outcome: SessionPrincipal | KeyAut
         return outcome
     if not isinstance(before, SessionPrincipal) or before.user_id != outcome.user_id:
         return InvalidSession()
-    missing = [scope for scope in context.session_scopes if not outcome.holds(scope)]
+    missing = [scope for scope in (context.terms or NO_TERMS).session_scopes if not outcome.holds(scope)]
     return InsufficientScope(missing) if missing else None

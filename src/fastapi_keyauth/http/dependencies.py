@@ -11,7 +11,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 from typing_extensions import override
 
-from fastapi_keyauth.auth.request_context import AuthContext
+from fastapi_keyauth.auth.request_context import NO_TERMS, AuthContext, Terms
 from fastapi_keyauth.domain.limit_sets import ONE_REQUEST, Cost
 from fastapi_keyauth.domain.principals import ADMIN, KeyPrincipal, SessionPrincipal
 from fastapi_keyauth.errors import InsufficientScope, KeyAuthError, MissingCredentials
@@ -71,7 +71,7 @@ class _Requirement(SecurityBase, Generic[Principal]):
         context.takes_session |= self.takes_session
         required = [*self.required_scopes, *scopes.scopes]
         if required:
-            self._note_scopes(context, required)
+            self._note_terms(context, tuple(required))
         key: KeyPrincipal | None = None
         try:
             if self.takes_key and (self.requires_key or context.credentials.has_token):
@@ -88,12 +88,13 @@ class _Requirement(SecurityBase, Generic[Principal]):
             raise
         return key  # type: ignore[return-value]  # what the subclass says: None only if it does not require a key
 
-    def _note_scopes(self, context: AuthContext, scopes: Iterable[str]) -> None:
+    def _note_terms(self, context: AuthContext, scopes: tuple[str, ...]) -> None:
         """Note what the credentials must hold for as long as the request runs."""
-        if self.takes_key:
-            context.key_scopes += tuple(scopes)
-        if self.takes_session:
-            context.session_scopes += tuple(scopes)
+        terms = context.terms or NO_TERMS
+        context.terms = terms._replace(
+            key_scopes=terms.key_scopes + scopes if self.takes_key else terms.key_scopes,
+            session_scopes=terms.session_scopes + scopes if self.takes_session else terms.session_scopes,
+        )
 
     async def _raise_cost(self, context: AuthContext, scope: Scope) -> None:
         if context.credentials.has_token:
@@ -224,8 +225,8 @@ class RequireManager(_Requirement[KeyPrincipal | SessionPrincipal]):
     async def _with_session(
         self, context: AuthContext, connection: HTTPConnection, key: KeyPrincipal | None, scopes: list[str]
     ) -> KeyPrincipal | SessionPrincipal:
-        # A change confirms its caller again where it is committed, and may itself end the caller's rights.
-        context.outlives_rights = connection.scope.get("method") not in ("GET", "HEAD")
+        if connection.scope.get("method") not in ("GET", "HEAD"):
+            context.terms = Terms(outlives_rights=True)
         if context.credentials.has_session:
             return await self._authenticator.authenticate_session(context, connection, key)
         if key is None:
@@ -236,5 +237,5 @@ class RequireManager(_Requirement[KeyPrincipal | SessionPrincipal]):
         return key
 
     @override
-    def _note_scopes(self, context: AuthContext, scopes: Iterable[str]) -> None:
+    def _note_terms(self, context: AuthContext, scopes: tuple[str, ...]) -> None:
         pass  # the scope of the route is one of several ways to hold the right

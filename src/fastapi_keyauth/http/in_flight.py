@@ -8,7 +8,6 @@ requests alone never checks any, and whatever the number of open requests, each 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 
 from fastapi_keyauth.auth.rights import RightsCheck
 from fastapi_keyauth.http.open_request import OpenRequest
@@ -29,19 +28,23 @@ class InFlight:
     Args:
         rights: Finds the requests that would be refused now.
         within_s: Seconds within which a request ends after its credentials lost their rights.
+
+    Attributes:
+        open: The open requests, in the order in which they began. The middleware adds and removes them, since a method
+            for it would cost every request a call.
+        loop: The event loop between ``start`` and ``close``.
+        is_watching: Whether open requests will be looked at. If not, a new one must call ``watch``.
     """
 
     def __init__(self, rights: RightsCheck, within_s: float) -> None:
         self._rights = rights
         self._period_s = CHECK_AFTER * within_s
-        self._open: dict[OpenRequest, None] = {}
-        """In the order in which they began."""
+        self.open: dict[OpenRequest, None] = {}
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.is_watching = False
         self._checked_at = 0.0
-        self._now: Callable[[], float] = time.monotonic
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._check: asyncio.Task[None] | None = None
-        self._is_watching = False
 
     @classmethod
     def of(cls, settings: KeyAuthSettings, rights: RightsCheck) -> "InFlight | None":
@@ -51,14 +54,13 @@ class InFlight:
 
     def start(self) -> None:
         """Start in the running event loop."""
-        self._loop = asyncio.get_running_loop()
-        self._now = self._loop.time
-        self._is_watching = False
+        self.loop = asyncio.get_running_loop()
+        self.is_watching = False
 
     async def close(self) -> None:
         """Stop. Open requests continue."""
-        self._loop = None
-        self._is_watching = False
+        self.loop = None
+        self.is_watching = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -67,40 +69,32 @@ class InFlight:
             await asyncio.gather(self._check, return_exceptions=True)
             self._check = None
 
-    def add(self, request: OpenRequest) -> None:
-        """Add a request that the current task runs."""
-        request.task = asyncio.current_task()
-        request.began_at = self._now()
-        self._open[request] = None
-        if not self._is_watching:
-            self._watch_in(self._period_s)
-
-    def remove(self, request: OpenRequest) -> None:
-        """Remove a request that was added."""
-        del self._open[request]
+    def watch(self) -> None:
+        """Watch the open requests, of which the first has just begun."""
+        self._watch_in(self._period_s)
 
     def _watch_in(self, seconds: float) -> None:
-        if self._loop is not None:
-            self._is_watching = True
-            self._timer = self._loop.call_later(seconds, self._watch)
+        if self.loop is not None:
+            self.is_watching = True
+            self._timer = self.loop.call_later(seconds, self._watch)
 
     def _watch(self) -> None:
         """Check if it is time to, or set the next timer. Without open requests there is none."""
         self._timer = None
-        oldest = next(iter(self._open), None)
-        if oldest is None or self._loop is None:
-            self._is_watching = False
+        oldest = next(iter(self.open), None)
+        if oldest is None or self.loop is None:
+            self.is_watching = False
             return
-        left_s = max(oldest.began_at, self._checked_at) + self._period_s - self._now()
+        left_s = max(oldest.began_at, self._checked_at) + self._period_s - time.monotonic()
         if left_s > 0:
             self._watch_in(left_s)
         else:
-            self._check = self._loop.create_task(self._check_rights(), name="keyauth-in-flight")
+            self._check = self.loop.create_task(self._check_rights(), name="keyauth-in-flight")
 
     async def _check_rights(self) -> None:
-        self._checked_at = self._now()
+        self._checked_at = time.monotonic()
         try:
-            running = [request for request in self._open if not request.is_complete and request.ending is None]
+            running = [request for request in self.open if not request.is_complete and request.ending is None]
             lost = await self._rights.find_lost(running, self._checked_at)
             for number, (request, error) in enumerate(lost, 1):
                 request.end(error)

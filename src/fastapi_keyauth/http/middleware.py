@@ -4,6 +4,9 @@ Pure ASGI: streamed responses and WebSockets pass through unchanged. It is the o
 middlewares, whenever they were added; see ``keep_outermost``.
 """
 
+from asyncio import current_task
+from time import monotonic
+
 from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -45,12 +48,16 @@ class KeyAuthMiddleware:
         # A preflight that is not ours to answer stays the application's: the 405 of a route that takes a key must not
         # say whether a key lists the origin.
         origin = context.origin if preflight is None else None
-        request = OpenRequest(self._app, handler, context, scope, receive, send, origin)
         in_flight = self._in_flight
         if in_flight is None:
+            request = OpenRequest(self._app, handler, context, scope, receive, send, origin)
             await self._app(scope, receive, request.send)
             return
-        in_flight.add(request)
+        task = current_task(in_flight.loop)
+        request = OpenRequest(self._app, handler, context, scope, receive, send, origin, monotonic(), task)
+        in_flight.open[request] = None
+        if not in_flight.is_watching:
+            in_flight.watch()
         try:
             await self._app(scope, receive, request.send)
         except BaseException as error:
@@ -60,7 +67,7 @@ class KeyAuthMiddleware:
             if request.ending is not None:
                 await request.absorb(None)
         finally:
-            in_flight.remove(request)
+            del in_flight.open[request]
 
     async def _answer(self, ours: Response, preflight: Preflight, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a preflight: as the application does if its own rules allow the origin, otherwise with ours."""

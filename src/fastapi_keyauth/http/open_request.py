@@ -44,11 +44,11 @@ class OpenRequest:
         receive: Receives from the client.
         send: Sends to the client.
         origin: The origin that may be allowed to read the response. None: no CORS headers are added.
+        began_at: When it began, on the monotonic clock.
+        task: The task that runs it. None: it cannot be ended.
 
     Attributes:
-        context, scope: As above.
-        began_at: When it was registered, on the clock of the event loop.
-        task: The task that runs it, once it is registered.
+        context, scope, began_at, task: As above.
         is_complete: Whether its response was handed to the server as a whole.
         ending: Tells the client that the request was ended. None: the request goes on.
     """
@@ -79,11 +79,13 @@ class OpenRequest:
         receive: Receive,
         send: Send,
         origin: str | None,
+        began_at: float = 0.0,
+        task: asyncio.Task[Any] | None = None,
     ) -> None:
         self.context = context
         self.scope = scope
-        self.began_at = 0.0
-        self.task: asyncio.Task[Any] | None = None
+        self.began_at = began_at
+        self.task = task
         self.is_complete = False
         self.ending: asyncio.Task[None] | None = None
         self._app = app
@@ -93,7 +95,6 @@ class OpenRequest:
         self._origin = origin
         self._started: RawHeaders | None = None
         self._tail = b""
-        self._cancelling = 0
 
     def send(self, message: Message) -> Awaitable[None]:
         """Send a message of the application, with our headers added to the start of a response."""

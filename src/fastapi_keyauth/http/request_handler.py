@@ -138,7 +138,7 @@ class RequestHandler:
         if isinstance(error, RateLimitExceeded) and error.evidence is not None:
             context.key, context.decision = error.evidence  # a reservation's; the headers state its limits
         response = self._problems.response(error, context)
-        if context.is_ended:  # which was reported as such
+        if error._is_reported:
             return response
         key, decision = context.key, context.decision
         self._observer.refused(
@@ -159,7 +159,7 @@ class RequestHandler:
 
     def report_ended(self, error: KeyAuthError, context: AuthContext, scope: Scope) -> str:
         """Report that a request was ended while it ran, and return the code of the error."""
-        context.is_ended = True
+        error._is_reported = True
         code = find_problem_type(error).code
         key = context.key
         self._observer.ended(
