@@ -179,9 +179,10 @@ class RedisLimiterBase(Limiter):
     async def find_generations(self, holders: Sequence[tuple[str, str]]) -> list[str]:
         found: list[str] = []
         for start in range(0, len(holders), MAX_GENERATIONS):
-            epoch = self._epoch  # before the call: if it connects again, these prove nothing, which is safe
+            epoch = self._epoch
             replies = await self._find_generations(holders[start : start + MAX_GENERATIONS])
-            found += [f"{epoch}:{generation}" for generation in replies]
+            # If the epoch changed during the call, it is not known to which one the replies belong.
+            found += [f"{epoch}:{generation}" if epoch == self._epoch else "" for generation in replies]
         return found
 
     @abstractmethod
