@@ -64,12 +64,15 @@ class KeyCache:
 
     def find(self, digest: bytes) -> VerifiedKey | None:
         """Return the key if the token with this digest was verified before."""
-        for kept in (self._verified, self._inactive):
+        kept = self._verified
+        verified = kept.get(digest)
+        if verified is None:
+            kept = self._inactive
             verified = kept.get(digest)
-            if verified is not None:
-                kept.move_to_end(digest)
-                return verified if verified.read_at > self.distrusted_at else None
-        return None
+            if verified is None:
+                return None
+        kept.move_to_end(digest)
+        return verified if verified.read_at > self.distrusted_at else None
 
     def find_negative(self, digest: bytes) -> str | None:
         """Return the key id in a token that was recently found invalid, or None for any other token."""

@@ -50,7 +50,12 @@ class EventLoopBinding:
         Raises:
             RuntimeError: If it is bound to another event loop, or this is not asyncio.
         """
-        if _running_loop() is not self._loop and self._loop is not None:
+        # Every request comes here: without the call of a function of our own.
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise RuntimeError(NO_ASYNCIO) from None
+        if loop is not self._loop and self._loop is not None:
             raise RuntimeError(OTHER_LOOP)
 
 

@@ -127,9 +127,12 @@ class AddressResolver:
         The rightmost forwarded entry that is not a trusted proxy counts: the client itself may have written everything
         left of it.
         """
-        if client is None or not 0 < len(client[0]) <= _MAX_HOST_LENGTH:
+        if client is None:
             return None
-        peer = self._of_host(client[0])
+        host = client[0]
+        if not 0 < len(host) <= _MAX_HOST_LENGTH:
+            return None
+        peer = self._of_host(host)
         if not self._trusted or peer is None or peer.ip is None or not is_in(peer.ip, self._trusted):
             return peer
         lines = [value.decode("latin-1") for name, value in headers if name == _FORWARDED_FOR]

@@ -67,8 +67,8 @@ class _Requirement(SecurityBase, Generic[Principal]):
             TemporarilyUnavailable: If the store or the limiter is unavailable.
         """
         context = self.handler.get_context(connection)
-        context.takes_key |= self.takes_key
-        context.takes_session |= self.takes_session
+        context.takes_key = self.takes_key or context.takes_key
+        context.takes_session = self.takes_session or context.takes_session
         required = [*self.required_scopes, *scopes.scopes]
         if required:
             self._note_terms(context, tuple(required))

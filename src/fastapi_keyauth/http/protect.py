@@ -1,6 +1,6 @@
 """The middleware of ``auth.protect``: an API key is required before routing, except for exempt paths."""
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -80,22 +80,39 @@ class ProtectMiddleware:
         self._handler = handler
         self._exemptions = exemptions
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run as an ASGI application."""
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Run as an ASGI application: return that of the application inside, or a refusal."""
         if scope["type"] not in ("http", "websocket") or self._is_exempt(scope):
-            await self._app(scope, receive, send)
-            return
-        context: AuthContext = self._handler.begin(scope)
+            return self._app(scope, receive, send)
+        context = self._handler.begin(scope)
         context.takes_key = True
         try:
             outcome = self._handler.authenticator.start(context)
-            principal = outcome if isinstance(outcome, KeyPrincipal) else await outcome
         except KeyAuthError as error:
-            refusal = partial(self._handler.refuse, error, context)
-            await with_host_cors(self._app, refusal)(scope, receive, send)
+            return self._refuse(error, context, scope, receive, send)
+        if isinstance(outcome, KeyPrincipal):
+            return self._admit(outcome, scope, receive, send)
+        return self._complete(outcome, context, scope, receive, send)
+
+    async def _complete(
+        self, checks: Awaitable[KeyPrincipal], context: AuthContext, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        try:
+            principal = await checks
+        except KeyAuthError as error:
+            await self._refuse(error, context, scope, receive, send)
             return
+        await self._admit(principal, scope, receive, send)
+
+    def _admit(self, principal: KeyPrincipal, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         scope.setdefault("state", {})["key"] = principal
-        await self._app(scope, receive, send)
+        return self._app(scope, receive, send)
+
+    def _refuse(
+        self, error: KeyAuthError, context: AuthContext, scope: Scope, receive: Receive, send: Send
+    ) -> Awaitable[None]:
+        refusal = partial(self._handler.refuse, error, context)
+        return with_host_cors(self._app, refusal)(scope, receive, send)
 
     def _is_exempt(self, scope: Scope) -> bool:
         exemptions = self._exemptions

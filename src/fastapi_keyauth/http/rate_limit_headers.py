@@ -25,7 +25,8 @@ def add_rate_limit_headers(headers: RawHeaders, context: AuthContext, mode: Rate
     if mode in ("ietf", "both"):
         template = _template(limits)
         headers.append((b"ratelimit-policy", template.policy or _policy(limits, states)))
-        headers.append((b"ratelimit", template.state % _remaining_and_reset(states, len(limits.all))))
+        numbers = (states[0], states[1]) if limits.only else _remaining_and_reset(states, len(limits.all))
+        headers.append((b"ratelimit", template.state % numbers))
     if mode in ("legacy", "both"):
         tightest = limits.find_tightest(states)
         if tightest is not None:
@@ -61,6 +62,4 @@ def _policy(limits: LimitSet, states: Sequence[int]) -> bytes:
 
 def _remaining_and_reset(states: Sequence[int], count: int) -> tuple[int, ...]:
     """Return two of the three numbers of each limit."""
-    if count == 1:
-        return states[0], states[1]
     return tuple(states[3 * position + offset] for position in range(count) for offset in (0, 1))

@@ -75,9 +75,8 @@ class RequestHandler:
         credentials = self._credentials.read(headers, by_name)
         address = self._addresses.resolve(scope.get("client"), headers)
         origin = find_header(headers, b"origin") if b"origin" in by_name else None
-        context = scope[self.scope_key] = AuthContext(
-            credentials, address, origin.decode("latin-1") if origin else None
-        )
+        context = AuthContext(credentials, address, origin.decode("latin-1") if origin else None)
+        scope[self.scope_key] = context
         scope[CURRENT] = self
         return context
 

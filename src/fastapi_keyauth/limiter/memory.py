@@ -116,12 +116,12 @@ class MemoryLimiter(Limiter):
         """Decide. It never awaits, so comparing and counting are atomic."""
         now_ms = int(self._clock() * 1000)
         hour = now_ms // HOUR_MS
-        _, bucket, limits, cost, known_generation, age_s, is_fresh, _, charge = question
+        key_id, bucket, limits, cost, known_generation, age_s, is_fresh, owner_id, charge = question
         if bucket is not None and bucket in self._attempts:
             blocked_ms = self._blocked_ms(bucket, now_ms)
             if blocked_ms:
                 return Decision(BLOCKED, wait_s=ceil_s(blocked_ms), hour=hour)
-        key, owner = self._find_holders(question)
+        key, owner = self._find_holders(key_id, owner_id, has_row=age_s is not None)
         if key is None or owner is None:
             return Decision(STALE, hour=hour, share_s=self._max_age_s)
         generation = f"{key.generation}.{owner.generation}"
@@ -130,26 +130,35 @@ class MemoryLimiter(Limiter):
         if cost is None:
             return Decision(ADMITTED, generation, ceil_s((hour + 1) * HOUR_MS - now_ms), hour)
         if limits.one_hour and cost == ONE_REQUEST and charge is None:
-            counter = key.counters.get("")
             # Fast path for the most frequent check: one request against an hourly limit, in the current hour.
-            if counter is not None and counter.number == hour and counter.used < limits.all[0].limit:
-                counter.used += 1
-                return _admit_in_hour(hour, limits.all[0].limit - counter.used, generation, now_ms)
+            counter = key.counters.get("")
+            if counter is not None and counter.number == hour:
+                remaining = limits.all[0].limit - counter.used - 1
+                if remaining >= 0:
+                    counter.used += 1
+                    end_s = (hour + 1) * HOUR_S
+                    wait_s = end_s - now_ms // 1000  # whole seconds, rounded up
+                    # Like Decision(...), but without a call of its Python-level __new__ for each request.
+                    states = (remaining, wait_s, end_s)
+                    return tuple.__new__(Decision, (ADMITTED, generation, wait_s, hour, 0.0, states, ONE_REQUEST))
         return self._charge(question, key, owner, generation, now_ms)
 
-    def _find_holders(self, question: LimitCheck) -> tuple[_Holder | None, _Holder | None]:
+    def _find_holders(
+        self, key_id: str, owner_id: str | None, *, has_row: bool
+    ) -> tuple[_Holder | None, _Holder | None]:
         """Return the key and its owner; create them if the question has the row."""
-        key = self._keys.get(question.key_id)
-        if question.age_s is None:
-            return key, None if key is None else self._owners.get(key.owner_id)
-        owner_id = question.owner_id or ""
+        keys, owners = self._keys, self._owners
+        key = keys.get(key_id)
+        if not has_row:
+            return key, None if key is None else owners.get(key.owner_id)
+        owner_id = owner_id or ""
+        owner = owners.get(owner_id)
         if key is None:
-            key = self._keys[question.key_id] = _Holder(owner_id)
-        owner = self._owners.get(owner_id)
+            key = keys[key_id] = _Holder(owner_id)
         if owner is None:
-            owner = self._owners[owner_id] = _Holder()
-        self._keys.move_to_end(question.key_id)
-        self._owners.move_to_end(owner_id)
+            owner = owners[owner_id] = _Holder()
+        keys.move_to_end(key_id)
+        owners.move_to_end(owner_id)
         return key, owner
 
     def _charge(self, question: LimitCheck, key: _Holder, owner: _Holder, generation: str, now_ms: int) -> Decision:
@@ -289,13 +298,3 @@ class MemoryLimiter(Limiter):
         # A clock that was ahead for a moment must not block for longer than the policy says.
         attempts.blocked_until_ms = min(attempts.blocked_until_ms, now_ms + self._policy.block_for_ms)
         return max(0, attempts.blocked_until_ms - now_ms)
-
-
-def _admit_in_hour(hour: int, remaining: int, generation: str, now_ms: int) -> Decision:
-    """Return the decision on a request that was charged to a limit of a fixed hour, as ``MemoryLimiter._charge`` does.
-
-    It is built like Decision(...), but without a call of its Python-level __new__ for each request.
-    """
-    end_s = (hour + 1) * HOUR_S
-    wait_s = end_s - now_ms // 1000  # whole seconds, rounded up
-    return tuple.__new__(Decision, (ADMITTED, generation, wait_s, hour, 0.0, (remaining, wait_s, end_s), ONE_REQUEST))
