@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from sqlalchemy import event
 
 from fastapi_keyauth import InvalidField, KeyAuth
+from fastapi_keyauth.domain.units import REQUESTS
 from fastapi_keyauth.store import Usage
 
 DATA = "/settings/api-keys/data"
@@ -73,7 +74,9 @@ async def test_usage_of_many_keys_takes_one_statement_and_shows_own_keys_alone(
             (mine[1], this_hour - 2): [0, 3],
             (other, this_hour): [9, 9],
         }
-        await auth.keys._queries._usage.add(Usage(counts, {}, {}), "test", 1, datetime.now(UTC))
+        units = {(*key_and_hour, REQUESTS): admitted for key_and_hour, (admitted, _) in counts.items()}
+        refused = {key_and_hour: number for key_and_hour, (_, number) in counts.items()}
+        await auth.keys._queries._usage.write(Usage(units, refused), [], "test", 1, datetime.now(UTC))
         statements: list[str] = []
 
         def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
