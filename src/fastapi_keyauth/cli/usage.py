@@ -30,7 +30,7 @@ def usage(
     by: Annotated[By, typer.Option(help="Grouping of the lines.")] = "day",
     owner: Annotated[str | None, typer.Option(help="Only keys of this owner.")] = None,
     key: Annotated[str | None, typer.Option(metavar="ID", parser=parse_key_id, help="Only this key.")] = None,
-    form: Annotated[Format, typer.Option("--format", help="Form of the output.")] = "table",
+    form: Annotated[Format, typer.Option("--format", help="Format of the output.")] = "table",
     as_json: Json = False,
 ) -> None:
     """Report what was used, by day, month, key or unit. Lines that are not closed may still change."""

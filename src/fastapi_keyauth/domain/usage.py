@@ -9,13 +9,13 @@ from fastapi_keyauth.domain.units import HOUR_S, REQUESTS
 from fastapi_keyauth.errors import InvalidField
 
 By = Literal["day", "month", "key", "unit"]
-"""What the items of a report are."""
+"""Grouping of the items of a report."""
 GROUPS: tuple[By, ...] = ("day", "month", "key", "unit")
 HOURS_OF_DAY = 24
 MAX_REPORT_DAYS = 3660
 """Maximum number of days in one report: ten years."""
 MAX_BATCH_ITEMS = 1000
-"""Items in one batch of closed days."""
+"""Maximum number of items in one batch of closed days."""
 _EPOCH = date(1970, 1, 1)
 
 

@@ -20,9 +20,11 @@ from fastapi_keyauth.http.routers.callers import Callers, RequestAuthority
 from fastapi_keyauth.http.routers.strict_json_route import strict_json_route
 from fastapi_keyauth.keys.usage_reports import MAX_AFTER, UsageReports
 
-_NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "No such key among those the caller may see"}}
+_NOT_FOUND: dict[int | str, dict[str, Any]] = {
+    404: {"description": "The key does not exist, or the caller may not see it"}
+}
 _CHUNK = 16_384
-"""Characters of a response that are sent together."""
+"""Number of characters of a response that are sent together."""
 
 
 class UsageItemOut(BaseModel):
@@ -97,12 +99,12 @@ def build_usage_router(usage: UsageReports, manager: RequireManager, callers: Ca
         to: Annotated[
             str | None, Query(max_length=20, description="Day after the last one. Default: tomorrow.")
         ] = None,
-        by: Annotated[By, Query(description="What the items are.")] = "day",
+        by: Annotated[By, Query(description="Grouping of the items.")] = "day",
         owner_id: Annotated[
             OwnerId | None, Query(description="For `admin`, and for members of several owners.")
         ] = None,
         key_id: Annotated[str | None, Query(max_length=100, description="Only this key.")] = None,
-        format: Annotated[Literal["json", "csv"], Query(description="Form of the response.")] = "json",
+        format: Annotated[Literal["json", "csv"], Query(description="Format of the response.")] = "json",
     ) -> StreamingResponse:
         """Report usage by day, month, key or unit. An item that is not closed may still change."""
         owner_ids = caller.caller.find_readable_owners(owner_id)
