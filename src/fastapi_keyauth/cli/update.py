@@ -83,7 +83,7 @@ def update(
     if as_json:
         print_json(describe(after))
         return
-    changed = [field for field in fields if getattr(before, field, None) != getattr(after, field, exempt)]
+    changed = [field for field in fields if getattr(before, field) != getattr(after, field)]
     said = f"changed: {', '.join(changed)}." if changed else "is unchanged."
     say(f"Key {after.id} ({after.name}, {after.owner_id}) {said}")
 

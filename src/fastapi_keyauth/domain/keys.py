@@ -44,6 +44,7 @@ class Key:
         limits: All its limits in force. Added in 0.2.
         created_by: The actor that created it: ``user:<id>``, ``key:<id>``, ``cli:<operating-system user>`` or
             ``code``. None if that is not known. Added in 0.2.
+        exempt_from_policy: Whether the settings for lifetimes do not apply to it. Added in 0.2.
         imported_at: When it was imported. None: it was not imported. Added in 0.2.
         disabled_by_admin: Whether ``admin`` disabled it: then only ``admin`` can enable it. Added in 0.2.
     """
@@ -69,6 +70,7 @@ class Key:
     limits: "tuple[Limit, ...]" = ()
     disabled_by_admin: bool = False
     imported_at: datetime | None = None
+    exempt_from_policy: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,6 +128,7 @@ class RowMapper:
             limits=limits,
             disabled_by_admin=row["disabled_by_admin"],
             imported_at=row["imported_at"],
+            exempt_from_policy=row["policy"] == EXEMPT,
         )
 
     def key_snapshot(self, row: Row[Any]) -> KeySnapshot:

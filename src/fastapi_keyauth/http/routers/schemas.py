@@ -4,7 +4,14 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from fastapi_keyauth.domain.audit import FindingKind
 from fastapi_keyauth.domain.keys import CreatedKey, Key
@@ -59,6 +66,9 @@ class LimitStateOut(BaseModel):
     reset_at: Moment
 
 
+_RARE = ("disabled_by_admin", "exempt_from_policy")
+
+
 class KeyOut(BaseModel):
     """A key, without its token."""
 
@@ -83,7 +93,18 @@ class KeyOut(BaseModel):
     secrets: list[SecretOut] = Field(description="The live secrets, newest first; two while a rotation overlaps.")
     limits: list[LimitOut] = Field(description="All limits in force; empty: it has no limit.")
     created_by: str | None = Field(description="The actor that created it, such as `user:<id>` or `key:<id>`.")
-    disabled_by_admin: bool = Field(description="Whether only `admin` can enable it, since `admin` disabled it.")
+    disabled_by_admin: bool = Field(
+        default=False, description="Only present if `admin` disabled it: then only `admin` can enable it."
+    )
+    exempt_from_policy: bool = Field(
+        default=False, description="Only present if `admin` exempted it from the service's policy for lifetimes."
+    )
+
+    @model_serializer(mode="wrap")
+    def _omit_rare(self, serialize: SerializerFunctionWrapHandler):  # type: ignore[no-untyped-def]  # or it is the schema
+        """Leave out what is false for nearly every key."""
+        fields: dict[str, Any] = serialize(self)
+        return {name: value for name, value in fields.items() if value is not False or name not in _RARE}
 
 
 class CreatedKeyOut(KeyOut):
