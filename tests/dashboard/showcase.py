@@ -6,13 +6,16 @@ import math
 import random
 from datetime import UTC, datetime, timedelta
 
-from fastapi_keyauth import CreatedKey
+import httpx
+
+from fastapi_keyauth import CreatedKey, Limit
 from tests.dashboard.site import Site, ago
 
 
 def furnish(site: Site, owner: str) -> None:
     """Create keys in every state. `prod-api-server` has everything that a key's own page can show."""
     chance = random.Random(7)
+    keys = site.auth.keys.acting_as(f"user:{owner}")
 
     def day_and_night(mean: float, hours: int, cap: int) -> dict[int, tuple[int, int]]:
         now = datetime.now(UTC).hour
@@ -24,16 +27,16 @@ def furnish(site: Site, owner: str) -> None:
         return counts
 
     def made(name: str, days: float, scopes: list[str], used: datetime | None, **fields: object) -> CreatedKey:
-        created = site.create_key(owner, name, scopes=scopes, **fields)
+        created = site.run(keys.create(owner, name, scopes, **fields))
         site.set_times(created.key.id, created_at=ago(days=days), last_used_at=used)
         return created
 
     now = datetime.now(UTC)
     made("prototype-2024", 410, ["*"], ago(days=203))
     old = made("contractor-mobile-app", 260, ["completions:write", "files:read"], ago(days=34))
-    site.run(site.auth.keys.revoke(old.key.id))
+    site.run(keys.revoke(old.key.id, "The contract has ended"))
     off = made("nightly-report", 190, ["files:read"], ago(days=2), environment="staging")
-    site.run(site.auth.keys.update(off.key.id, enabled=False))
+    site.run(keys.update(off.key.id, enabled=False, reason="Sends the same report twice"))
     lapsed = made("load-test-october", 60, ["completions:write"], ago(days=21), environment="test")
     site.set_times(lapsed.key.id, expires_at=ago(days=20))
     worker = made(
@@ -65,11 +68,17 @@ def furnish(site: Site, owner: str) -> None:
         ["completions:write", "files:read", "keys:read"],
         ago(minutes=3),
         expires_at=now + timedelta(days=277),
-        allowed_ips=["198.51.100.0/24", "203.0.113.7"],
+        limits=[Limit(name="hour", limit=1000, per="hour"), Limit(name="burst", limit=300, per="minute")],
+        allowed_ips=["127.0.0.1", "203.0.113.0/24"],
         metadata={"team": "platform", "ticket": "OPS-1482"},
     )
     site.add_usage(server.key.id, day_and_night(560, 168, 1000))
-    site.run(site.auth.keys.update(server.key.id, scopes=["completions:write", "files:read"]))
-    site.run(site.auth.keys.rotate(server.key.id, timedelta(days=1)))
+    site.run(keys.update(server.key.id, scopes=["completions:write", "files:read"], reason="Lists no keys any more"))
+    site.run(keys.rotate(server.key.id, timedelta(days=1), "Every quarter"))
+    limits = [Limit(name="day", limit=20_000, per="day"), Limit(name="month", limit=500_000, per="month")]
+    site.run(site.auth.owners.set(owner, limits=limits, name="Parrot Shop"))
+    with httpx.Client(headers={"api-key": server.token}) as client:
+        for _ in range(263):
+            client.get(f"{site.url}/v1/models").raise_for_status()
     site.use_secret(server.key.id, server.token, now + timedelta(seconds=2))
     site.set_times(server.key.id, last_used_at=ago(minutes=3))

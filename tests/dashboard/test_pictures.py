@@ -16,7 +16,9 @@ LOOKS = [(1280, "light"), (1280, "dark"), (360, "light"), (360, "dark")]
 PICTURES = Path(__file__).resolve().parents[2] / "docs" / "images"
 IN_EVERY_LOOK = {"list", "key"}
 IN_ONE_LOOK = {("new-key", 1280, "light"), ("new-key", 360, "dark"), ("token", 1280, "light"), ("revoke", 1280, "dark")}
-LONGEST_PX = 1500
+LONGEST_PX = 1700
+# Two frames later, what has just been opened is drawn.
+DRAWN = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 # An example token and address in place of the real ones.
 DISGUISE = """(all) => all.forEach((node) => {
     node.textContent = node.textContent
@@ -58,6 +60,7 @@ def test_pictures_for_the_docs(make_visitor: Callable[..., Visitor], width: int,
 
 def shoot(page: Page, path: Path, whole: bool) -> None:
     """A picture of the window, or of the whole page down to where it would become too long for the docs."""
+    page.evaluate(DRAWN)
     size = page.viewport_size
     assert size is not None
     height = page.evaluate("document.documentElement.scrollHeight") if whole else size["height"]
