@@ -30,6 +30,7 @@ async def test_a_route_charges_its_cost(open_scene: OpenScene) -> None:
         assert remaining_of(await scene.get("/search", token=key.token)) == 4
         refused = await scene.get("/search", token=key.token)
         assert (refused.status_code, remaining_of(refused)) == (429, 4)
+        assert "its limit of 10 requests per hour has only 4 left" in refused.json()["detail"]
 
 
 async def test_several_requirements_charge_the_highest_cost_of_each_unit_once(open_scene: OpenScene) -> None:
@@ -128,3 +129,18 @@ async def test_a_requirement_with_a_cost_takes_a_key_before_it_is_called(open_sc
             "POST", "/draw", content=b"{", origin=site, headers=[("content-type", "application/json")]
         )
         assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (422, site)
+
+
+async def test_a_route_for_keys_or_sessions_has_a_cost_by_a_second_requirement(open_scene: OpenScene) -> None:
+    async with open_scene() as scene:
+        auth = scene.auth
+        requirements = [Depends(auth.require_key_or_session), Depends(auth.require(cost=3, optional=True))]
+
+        @scene.app.get("/draw", dependencies=requirements)
+        async def draw() -> None: ...
+
+        key = await scene.key(limits=[HOUR])
+        assert remaining_of(await scene.get("/draw", token=key.token)) == 7
+        answer = await scene.get("/draw", bearer=await scene.session())
+        assert (answer.status_code, "ratelimit" in answer.headers) == (200, False)
+        assert code_of(await scene.get("/draw")) == "missing_credentials"

@@ -1,5 +1,6 @@
 """Several limits of a key and of its owner: all or nothing, headers, bodies, defaults and invalid input."""
 
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -48,6 +49,21 @@ async def test_headers_have_an_item_for_each_limit(open_scene: OpenScene) -> Non
             f'"hour";r=4;t={LEFT_OF_THE_HOUR_S}, "tokens";r=100;t={left}, "owner-day";r=49;t={left}'
         )
         assert (answer.headers["x-ratelimit-limit"], answer.headers["x-ratelimit-remaining"]) == ("5", "4")
+
+
+async def test_legacy_headers_and_the_calling_key_show_the_limit_with_the_smallest_share_left(
+    open_scene: OpenScene,
+) -> None:
+    async with open_scene(rate_limit_headers="legacy") as scene:
+        key = await scene.key(
+            limits=[{"name": "day", "limit": 100, "per": "day"}, {"name": "hour", "limit": 10, "per": "hour"}]
+        )
+        await scene.auth.owners.set(OWNER, limits=[{"name": "burst", "limit": 5, "per": 600}])
+        answer = await scene.get("/api-keys/current", token=key.token)
+        assert [answer.headers[f"x-ratelimit-{name}"] for name in ("limit", "remaining")] == ["5", "4"]
+        assert answer.json()["remaining"] == 4
+        ends_at = datetime.fromisoformat(answer.json()["reset_at"]).timestamp()
+        assert (ends_at % 600, answer.headers["x-ratelimit-reset"]) == (0, f"{ends_at:.0f}")
 
 
 async def test_a_month_has_the_length_of_the_current_one(open_scene: OpenScene) -> None:

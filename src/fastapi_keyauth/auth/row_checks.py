@@ -49,6 +49,6 @@ def refuse_limited(key: KeySnapshot, decision: Decision) -> RateLimitExceeded:
         key.hourly_limit or 0,
         key.id,
         violated_policies=[limits.names[position] for position in exhausted],
-        reason=limits.describe_exhausted(exhausted),
+        reason=limits.describe_exhausted(exhausted, decision.states),
         evidence=(key, decision),
     )

@@ -99,12 +99,19 @@ class LimitSet:
         numbers = dict(cost)
         return tuple(numbers.get(limit.unit, 0) for limit in self.all)
 
-    def describe_exhausted(self, positions: Iterable[int]) -> str:
-        """Return in words which limits have no room."""
-        whose = {True: "its", False: "its owner's"}
-        return " and ".join(
-            f"{whose[position < len(self.key)]} limit of {self.all[position].phrase()}" for position in positions
-        )
+    def describe_exhausted(self, positions: Iterable[int], states: Sequence[int]) -> str:
+        """Return in words which limits have no room.
+
+        Args:
+            positions: Their positions.
+            states: As in ``Decision``: three numbers per limit.
+        """
+        clauses = []
+        for position in positions:
+            whose, left = "its" if position < len(self.key) else "its owner's", states[3 * position]
+            room = f"has only {left} left" if left else "is used up"
+            clauses.append(f"{whose} limit of {self.all[position].phrase()} {room}")
+        return " and ".join(clauses)
 
     def find_tightest(self, states: Sequence[int]) -> int | None:
         """Return the position of the limit of requests with the smallest share left. None if there is none.

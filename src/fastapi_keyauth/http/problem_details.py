@@ -60,9 +60,8 @@ def _scopes(error: errors.InsufficientScope, _settings: KeyAuthSettings) -> str:
 
 
 def _limited(error: errors.RateLimitExceeded, _settings: KeyAuthSettings) -> str:
-    reason = error.reason or f"its limit of {error.hourly_limit} requests per hour"
-    verb = "are" if len(error.violated_policies) > 1 else "is"
-    return f"This API key is valid, but {reason} {verb} used up; try again in {error.retry_after_s} seconds."
+    reason = error.reason or f"its limit of {error.hourly_limit} requests per hour is used up"
+    return f"This API key is valid, but {reason}; try again in {error.retry_after_s} seconds."
 
 
 def _blocked(error: errors.AddressBlocked, _settings: KeyAuthSettings) -> str:

@@ -184,3 +184,15 @@ def test_a_protected_path_is_documented_once() -> None:
     with TestClient(app):
         assert app.openapi()["paths"]["/plain"]["get"]["security"] == [{"ApiKey": []}]
     validate(app.openapi())
+
+
+def test_every_management_route_documents_its_refusals() -> None:
+    app = FastAPI()
+    auth = KeyAuth(cheap_settings())
+    auth.install(app)
+    app.include_router(auth.keys_router, prefix="/api-keys")
+    for path, item in app.openapi()["paths"].items():
+        for method, operation in item.items():
+            takes_key = any("ApiKey" in requirement for requirement in operation["security"])
+            expected = {"401", "403", "503", *(["429"] if takes_key else []), *(["404"] if "{id}" in path else [])}
+            assert expected <= set(operation["responses"]), f"{method} {path}"
