@@ -151,9 +151,9 @@ class RequestHandler:
             owner_id=None if key is None else key.owner_id,
             hour=None if decision is None else decision.hour,
         )
-        # The context keeps the error, and its traceback keeps all frames, including the context's: every refusal would
-        # leave a cycle to the garbage collector.
-        error.__traceback__ = None
+        # The context keeps the error. Its traceback, and that of the error that it replaced, keep all frames, including
+        # the context's: every refusal would leave a cycle to the garbage collector.
+        error.__traceback__ = error.__context__ = None
         return response
 
     def report_ended(self, error: KeyAuthError, context: AuthContext, scope: Scope) -> str:
