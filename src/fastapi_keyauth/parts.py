@@ -126,7 +126,9 @@ class Parts:
         self.audit = KeyAudit(self.queries, owner_store, owners_of, self.now)
         importer = Importer(settings, store.imports, self.now)
         self.keys = Keys(self.management, self.queries, importer, self.audit, TRUSTED)
-        self.owners = Owners(settings, owner_store, self.outbox, turns, self.limiter, self.now, TRUSTED)
+        self.owners = Owners(
+            settings, owner_store, self.outbox, turns, self.limiter, self.day_closer, self.now, TRUSTED
+        )
         parser = TokenParser(settings.key_prefix)
         self.leaks = Leaks(parser, store, self.hasher, self.management.record_leak, self.now)
 

@@ -16,6 +16,7 @@ from fastapi_keyauth.errors import InvalidField
 from fastapi_keyauth.keys.authority import ChangeAuthority, TrustedCode
 from fastapi_keyauth.keys.outbox import Outbox
 from fastapi_keyauth.keys.turns import Turns
+from fastapi_keyauth.keys.usage_closing import DayCloser
 from fastapi_keyauth.limiter import LimitCheck, Limiter
 from fastapi_keyauth.settings.settings import KeyAuthSettings
 from fastapi_keyauth.store.owners import OwnerStore
@@ -50,6 +51,7 @@ class Owners:
         outbox: Announces changes.
         turns: Orders changes.
         limiter: Returns what is left of limits.
+        closer: Moves usage to the database before an owner is erased.
         now: Returns the current time, UTC.
         authority: Authority on which owners are changed.
         check: Called once the authority is confirmed. Raises to stop.
@@ -62,16 +64,18 @@ class Owners:
         outbox: Outbox,
         turns: Turns,
         limiter: Limiter,
+        closer: DayCloser,
         now: Callable[[], datetime],
         authority: ChangeAuthority,
         check: Callable[[], None] = allow,
     ) -> None:
-        self._parts = (settings, store, outbox, turns, limiter, now)
+        self._parts = (settings, store, outbox, turns, limiter, closer, now)
         self._settings = settings
         self._store = store
         self._outbox = outbox
         self._turns = turns
         self._limiter = limiter
+        self._closer = closer
         self._now = now
         self._authority = authority
         self._check = check
@@ -203,8 +207,8 @@ class Owners:
     async def erase(self, owner_id: str, reason: str | None = None) -> Erasure:
         """Revoke the keys and sessions of an owner and remove everything personal, for good.
 
-        Names, metadata, addresses, actors and the owner's id are removed or replaced, in the history too. Usage stays,
-        under the ids of keys that no longer name anybody. Erasing the owner again changes nothing.
+        Names, metadata, addresses, actors and the owner's id are removed or replaced, in the history and in closed days
+        too. Usage stays, under the ids of keys that no longer name anybody. Erasing the owner again changes nothing.
 
         Returns:
             Numbers of rows that were changed.
@@ -213,6 +217,7 @@ class Owners:
         check_reason(reason)
 
         async def commit() -> tuple[Erasure, Pending]:
+            await self._closer.move_counts_of(owner_id)
             return await self._store.erase(owner_id, self._now(), self._authority, self._check, reason)
 
         return await self._change(commit, is_revocation=True)

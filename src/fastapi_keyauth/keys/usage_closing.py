@@ -2,11 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 
 from fastapi_keyauth.concurrency.log_throttle import LogThrottle
-from fastapi_keyauth.domain.usage import HOURS_OF_DAY, date_of, day_number
+from fastapi_keyauth.domain.usage import HOURS_OF_DAY, UsageOf, date_of, day_number
 from fastapi_keyauth.errors import LimiterUnavailable, StoreUnavailable, TemporarilyUnavailable
 from fastapi_keyauth.limiter import Limiter
 from fastapi_keyauth.store import UsageDayStore, UsageStore
@@ -104,18 +104,41 @@ class DayCloser:
 
     async def _move_counts(self, day: int) -> None:
         """Write what Redis has counted of every key: workers that were killed may have left something unread."""
+        async for page in self._pages():
+            # Hours before this day are in closed days.
+            await self._move(page, day * HOURS_OF_DAY)
+            if not await self._renew(day):
+                raise StoreUnavailable  # another worker has taken over, or has closed the day
+
+    async def move_counts_of(self, owner_id: str) -> None:
+        """Write what Redis has counted of the keys of an owner that is about to be erased, as far as it responds.
+
+        On a cluster, the counts of a key are found by the id of its owner.
+        """
+        if not self._limiter.counts_usage:
+            return
+        try:
+            async for page in self._pages(owner_id):
+                await self._move(page, 0)
+        except LimiterUnavailable:
+            logger.warning(
+                "usage of an erased owner may be incomplete: redis is unavailable",
+                extra={"keyauth_event": "usage_unread"},
+            )
+
+    async def _pages(self, owner_id: str | None = None) -> AsyncIterator[Sequence[UsageOf]]:
         after = ""
         while True:
-            page = await self._days.find_keys(after, PAGE)
-            # Hours before this day are in closed days.
-            counts = await self._limiter.read_usage(page, day * HOURS_OF_DAY)
-            if counts:
-                await self._usage.set_counts(counts, self._now())
+            page = await self._days.find_keys(after, PAGE, owner_id)
+            yield page
             if len(page) < PAGE:
                 return
             after = page[-1].key_id
-            if not await self._renew(day):
-                raise StoreUnavailable  # another worker has taken over, or has closed the day
+
+    async def _move(self, page: Sequence[UsageOf], forget_before: int) -> None:
+        counts = await self._limiter.read_usage(page, forget_before)
+        if counts:
+            await self._usage.set_counts(counts, self._now())
 
     async def _renew(self, day: int) -> bool:
         """Take the lease, or keep it. Return whether this worker has it."""

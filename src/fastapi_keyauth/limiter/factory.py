@@ -54,4 +54,6 @@ def build_redis_limiter(settings: KeyAuthSettings, clock: Clock | None, answered
         raise SetupError("The setting redis_url is missing.")
     kind = ClusterLimiter if parse_redis_url(settings.redis_url).kind == "cluster" else SingleNodeLimiter
     namespace = f"keyauth:{settings.key_prefix}"
-    return kind(settings.redis_url, Policy.of(settings), namespace, settings.redis_timeout_s, clock, answered)
+    return kind(
+        settings.redis_url, Policy.of(settings), namespace, settings.redis_timeout_s, clock, answered, settings.units
+    )

@@ -36,7 +36,7 @@ class FailoverLimiter(Limiter):
         primary: The limiter on Redis.
     """
 
-    counts_usage = False
+    counts_usage = True
 
     def __init__(
         self,

@@ -56,9 +56,11 @@ class Charge(NamedTuple):
 
 def usage_of(cost: Cost, charge: Charge | None) -> Cost:
     """Return the units that a charge adds to usage if it is carried out."""
-    if charge is None or not charge.is_hold:
+    if charge is None:
         return cost
-    return charge.actual or ()
+    if charge.actual is not None:
+        return charge.actual
+    return () if charge.is_hold else cost
 
 
 class LimitCheck(NamedTuple):

@@ -78,14 +78,12 @@ class UsageDayStore:
         async with self._database.write() as connection:
             return (await connection.execute(statement.values(leased_until=until))).rowcount == 1
 
-    async def find_keys(self, after: str, limit: int) -> Sequence[UsageOf]:
-        """Return the next keys of the product in the order of their ids, revoked ones included."""
-        statement = (
-            select(keys.c.id, keys.c.owner_id)
-            .where(keys.c.id > after, is_of_product(keys, self._prefix))
-            .order_by(keys.c.id)
-            .limit(limit)
-        )
+    async def find_keys(self, after: str, limit: int, owner_id: str | None = None) -> Sequence[UsageOf]:
+        """Return the next keys of the product, or of one owner, in the order of their ids, revoked ones included."""
+        statement = select(keys.c.id, keys.c.owner_id).where(keys.c.id > after, is_of_product(keys, self._prefix))
+        if owner_id is not None:
+            statement = statement.where(keys.c.owner_id == owner_id)
+        statement = statement.order_by(keys.c.id).limit(limit)
         async with self._database.read() as connection:
             return [UsageOf(*row) for row in await connection.execute(statement)]
 

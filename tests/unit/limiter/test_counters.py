@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from fastapi_keyauth.domain.limit_sets import NO_LIMITS, ONE_REQUEST, limit_set
+from fastapi_keyauth.domain.limit_sets import NO_LIMITS, ONE_REQUEST, Cost, limit_set
 from fastapi_keyauth.domain.limits import Limit
 from fastapi_keyauth.domain.units import MAX_UNITS
+from fastapi_keyauth.domain.usage import UsageOf
 from fastapi_keyauth.domain.windows import MAX_WINDOW_S, month, window_at
 from fastapi_keyauth.limiter import Decision, Limiter, MemoryLimiter, SingleNodeLimiter, Verdict
 from fastapi_keyauth.limiter.memory import MAX_COUNTERS
@@ -138,7 +140,7 @@ STEPS = st.lists(
 @asynccontextmanager
 async def two_limiters(url: str) -> AsyncIterator[tuple[Clock, list[Limiter]]]:
     clock = Clock()
-    redis = SingleNodeLimiter(url, POLICY, f"t{next(_numbers)}", 10.0, clock)
+    redis = SingleNodeLimiter(url, POLICY, f"t{next(_numbers)}", 10.0, clock, units=["tokens", "images"])
     try:
         yield clock, [MemoryLimiter(POLICY, 60.0, clock), redis]
     finally:
@@ -148,6 +150,25 @@ async def two_limiters(url: str) -> AsyncIterator[tuple[Clock, list[Limiter]]]:
 @pytest.fixture(params=["valkey", "redis6"])
 def url(request: pytest.FixtureRequest, servers: Servers) -> str:
     return servers.fresh_redis_url(request.param)
+
+
+class Used:
+    """What the limiter in memory says was used, compared with what Redis has counted."""
+
+    def __init__(self) -> None:
+        self._units: Counter[tuple[str, int, str]] = Counter()
+
+    def add(self, key_id: str, decision: Decision) -> None:
+        for unit, units in decision.usage:
+            self._units[key_id, decision.hour, unit] += units
+
+    async def compare(self, redis: Limiter, owners: dict[str, str]) -> None:
+        counts = await redis.read_usage([UsageOf(*pair) for pair in owners.items()], 0)
+        found = {(count.key_id, count.hour, count.unit): count.units for count in counts}
+        assert found == {name: units for name, units in self._units.items() if units}
+        hours = {(key_id, hour) for key_id, hour, _ in found}
+        one_by_one = await redis.read_usage([UsageOf(key_id, owners[key_id], hour) for key_id, hour in hours], 0)
+        assert sorted(one_by_one) == sorted(counts)
 
 
 def summary(decision: Decision) -> tuple[Verdict, int, int, tuple[int, ...]]:
@@ -163,29 +184,33 @@ def test_memory_and_redis_agree_with_a_plain_model(url: str, key: Any, owner: An
 async def _compare(url: str, limits: Any, steps: Any) -> None:
     async with two_limiters(url) as (clock, limiters):
         model = PlainModel(clock)
-        charged: dict[str, list[tuple[str, Any]]] = {"k1": [], "k2": []}
+        charged: dict[str, list[tuple[Charge, Any]]] = {"k1": [], "k2": []}
+        used = Used()
         settled: set[str] = set()
         for number, (key_id, action, requests, tokens, passes_ms) in enumerate(steps):
             clock.now = round(clock.now * 1000 + passes_ms) / 1000
             cost, charge = (("requests", requests), ("tokens", tokens)), Charge(f"c{number}", 10**7)
+            if tokens % 2:
+                charge = charge._replace(is_hold=True)
             if action != "charge":
                 if not charged[key_id]:
                     continue
-                name, cost = charged[key_id][tokens % len(charged[key_id])]
-                actual = (("requests", requests), ("tokens", tokens))
-                charge = Charge(name, 10**7, actual if action == "settle" else None)
+                charge, cost = charged[key_id][tokens % len(charged[key_id])]
                 if action == "settle":
-                    settled.add(name)
-                elif name in settled:  # is remembered for a minute, of which this clock knows nothing
+                    charge = charge._replace(actual=(("requests", requests), ("tokens", tokens)))
+                    settled.add(charge.id)
+                elif charge.id in settled:  # is remembered for a minute, of which this clock knows nothing
                     continue
             question = LimitCheck(key_id, None, limits, cost, "", 0.0, is_fresh=True, owner_id="o", charge=charge)
             seen = [await limiter.check(question) for limiter in limiters]
             assert summary(seen[0]) == summary(seen[1])
+            used.add(key_id, seen[0])
             admitted, left = model.check(question)
             assert (seen[0].verdict is Verdict.ADMITTED) == admitted
             assert list(seen[0].states[0 : 3 * len(left) : 3]) == left
             if admitted and action == "charge":
-                charged[key_id].append((charge.id, cost))
+                charged[key_id].append((charge, cost))
+        await used.compare(limiters[1], {"k1": "o", "k2": "o"})
 
 
 JUMPS = st.sampled_from(
@@ -294,7 +319,19 @@ TOGETHER = st.lists(
     st.tuples(
         st.sampled_from(["k1", "k2", "k3"]),
         st.sampled_from(
-            ["hourly", "hourly", "fixed", "fixed", "none", "other limits", "expensive", "stale", "blocked"]
+            [
+                "hourly",
+                "hourly",
+                "fixed",
+                "fixed",
+                "none",
+                "free",
+                "tokens",
+                "other limits",
+                "expensive",
+                "stale",
+                "blocked",
+            ]
         ),
         st.sampled_from([0, 0, 0, 0, 1000, 3_600_000, -500, -15_000, -4_000_000]),
     ),
@@ -309,12 +346,18 @@ def test_questions_that_go_together_are_answered_as_one_by_one(url: str, batches
     asyncio.run(_ask_together(url, batches, limit_set((*HOURLY.all, *other[:3]), tuple(other))))
 
 
-LIMITS_OF = {"fixed": FIXED, "none": NO_LIMITS}
+LIMITS_OF = {"fixed": FIXED, "none": NO_LIMITS, "free": NO_LIMITS, "tokens": FIXED}
+COST_OF: dict[str, Cost] = {
+    "expensive": (("requests", 2),),
+    "free": (),
+    "tokens": (("images", 3), ("requests", 1), ("tokens", 1)),
+}
 
 
 async def _ask_together(url: str, batches: Any, other: Any) -> None:
     async with two_limiters(url) as (clock, (memory, redis)):
         generations: dict[tuple[int, str], str] = {}
+        used = Used()
         for limiter in (memory, redis):
             for _ in range(POLICY.block_after_failures):
                 await limiter.record_failure("blocked")
@@ -327,7 +370,7 @@ async def _ask_together(url: str, batches: Any, other: Any) -> None:
                         key_id,
                         "blocked" if kind == "blocked" else "not blocked",
                         other if kind == "other limits" else LIMITS_OF.get(kind, HOURLY),
-                        (("requests", 2),) if kind == "expensive" else ONE_REQUEST,
+                        COST_OF.get(kind, ONE_REQUEST),
                         "" if kind == "stale" else generations.get((which, key_id), ""),
                         1.0,
                         owner_id="o1" if key_id == "k1" else "o2",
@@ -338,10 +381,12 @@ async def _ask_together(url: str, batches: Any, other: Any) -> None:
                 for (key_id, _, _), answer in zip(batch, answers, strict=True):
                     if answer.generation:
                         generations[which, key_id] = answer.generation
+                    used.add(key_id, answer)
                 seen.append(
                     [answer.verdict if answer.verdict is Verdict.STALE else summary(answer) for answer in answers]
                 )
             assert seen[0] == seen[1]
+        await used.compare(redis, {"k1": "o1", "k2": "o2", "k3": "o2"})
 
 
 @pytest.mark.parametrize("year", [1970, 2000, 2027, 2028, 2100, 2399, 9000])

@@ -19,7 +19,7 @@ from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Limiter, Poli
 from fastapi_keyauth.limiter.redis.batcher import Answered
 from fastapi_keyauth.limiter.redis.blocks import RedisBlocks
 from fastapi_keyauth.limiter.redis.clients import ClientFactory
-from fastapi_keyauth.limiter.redis.encoding import LimitEncoder, owner_tag
+from fastapi_keyauth.limiter.redis.encoding import LimitEncoder, decode_usage, encode_usage, owner_tag
 from fastapi_keyauth.limiter.redis.scripts import ScriptArgs
 from fastapi_keyauth.limiter.redis.server_info import ServerInfo
 from fastapi_keyauth.settings.redis_urls import RedisUrl, parse_redis_url
@@ -34,6 +34,8 @@ START_TRIES = 5
 KNOWN_BLOCK_S = 5.0
 """Seconds for which a worker caches a block, so that a flood from a blocked address costs no round trips. Short, so
 that all workers soon notice if a block is lifted."""
+MAX_USAGE_KEYS = 100
+"""Maximum number of keys in one question about usage, so that Redis has others wait for a millisecond at most."""
 MAX_GENERATIONS = 500
 """Maximum number of keys in one question about generations, so that Redis has others wait for a millisecond at most."""
 _MAX_KNOWN_BLOCKS = 10_000
@@ -50,6 +52,7 @@ class RedisLimiterBase(Limiter):
         timeout_s: Seconds to wait for a reply.
         clock: Returns seconds since 1970 and replaces Redis's clock, for tests.
         answered: Called after each call that carried checks of requests.
+        units: The setting ``units``.
 
     Attributes:
         on_outage: Decides in place of Redis if a call fails. None: ``check`` raises. A callback, since an ``except``
@@ -62,6 +65,7 @@ class RedisLimiterBase(Limiter):
     on_outage: Callable[[LimitCheck, LimiterUnavailable], Decision] | None = None
     fails_over: bool = False
     signs: ClassVar[bool] = False
+    counts_usage = True
 
     def __init__(
         self,
@@ -71,6 +75,7 @@ class RedisLimiterBase(Limiter):
         timeout_s: float,
         clock: Callable[[], float] | None = None,
         answered: Answered | None = None,
+        units: Sequence[str] = (),
     ) -> None:
         self.where = masked_url(url)
         try:
@@ -82,6 +87,7 @@ class RedisLimiterBase(Limiter):
         self._timeout_s = timeout_s
         self._clock = clock
         self._answered = answered
+        self._other_units = " ".join(units)
         self._epoch = 0
         self._limits = LimitEncoder()
         self._known_blocks: BoundedDict[str, tuple[float, float]] = BoundedDict(_MAX_KNOWN_BLOCKS)
@@ -152,7 +158,23 @@ class RedisLimiterBase(Limiter):
 
     @override
     async def read_usage(self, wanted: Sequence[UsageOf], forget_before: int) -> list[UsageCount]:
-        return []
+        found: list[UsageCount] = []
+        for start in range(0, len(wanted), MAX_USAGE_KEYS):
+            some = wanted[start : start + MAX_USAGE_KEYS]
+            replies = await self._read_usage(some, forget_before)
+            for one, reply in zip(some, replies, strict=True):
+                found += decode_usage(one.key_id, reply)
+        return found
+
+    @abstractmethod
+    async def _read_usage(self, wanted: Sequence[UsageOf], forget_before: int) -> Sequence[Sequence[Any]]:
+        """Return the reply of ``lua/usage.lua`` for each of at most ``MAX_USAGE_KEYS`` keys."""
+
+    def _prepare_usage(self, wanted: Sequence[UsageOf], forget_before: int) -> ScriptArgs:
+        """Return the keys and arguments of ``lua/usage.lua``."""
+        names = [self._holder_names(one.key_id, one.owner_id)[0] for one in wanted]
+        hours = ["" if one.hour is None else one.hour for one in wanted]
+        return names, [forget_before, self._other_units, *hours]
 
     @abstractmethod
     async def _bump(self, name: str) -> None:
@@ -249,7 +271,8 @@ class RedisLimiterBase(Limiter):
                 args[-1] = how + 12
                 names.append(f"{owner}:{charge.id}")
                 actual = None if charge.actual is None else limits.costs(charge.actual)
-                args += (charge.keep_s * 1000, "" if actual is None else " ".join(map(str, actual)))
+                settled = "" if actual is None else " ".join(map(str, actual))
+                args += (charge.keep_s * 1000, settled, encode_usage(usage_of(cost or (), charge)))
         return names, [*head, len(all_limits), *all_limits, *args]
 
     def _holder_names(self, key_id: str, owner_id: str | None) -> tuple[str, str]:
@@ -277,7 +300,7 @@ class RedisLimiterBase(Limiter):
                         hour,
                         math.inf,  # every change replaces the generation in Redis
                         states,
-                        () if verdict or question.cost is None else usage_of(question.cost, question.charge),
+                        (),  # the script counts usage
                     ),
                 )
             )

@@ -4,12 +4,13 @@ import asyncio
 import itertools
 import math
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from typing_extensions import override
 
 from fastapi_keyauth.concurrency.stall_tolerant_timeout import stall_tolerant_timeout
+from fastapi_keyauth.domain.usage import UsageOf
 from fastapi_keyauth.errors import LimiterUnavailable
 from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Verdict, ceil_s
 from fastapi_keyauth.limiter.redis.base import RedisLimiterBase
@@ -21,6 +22,7 @@ from fastapi_keyauth.limiter.redis.slots import SlotRouter
 from fastapi_keyauth.settings.check_warnings import CheckWarning
 
 Answer = TypeVar("Answer")
+Asked = TypeVar("Asked", bound=tuple[Any, ...])
 
 
 class ClusterLimiter(RedisLimiterBase):
@@ -41,6 +43,7 @@ class ClusterLimiter(RedisLimiterBase):
         self._blocked = LuaScript("blocked")
         self._failing = LuaScript("fail")
         self._changing = LuaScript("changed", uses_time=False)
+        self._usage = LuaScript("usage", uses_time=False)
         self._generations = LuaScript("generations", uses_time=False)
         self._unblocking = LuaScript("unblock")
         self._tickets = LuaScript("ticket", uses_time=False)
@@ -116,19 +119,34 @@ class ClusterLimiter(RedisLimiterBase):
 
     @override
     async def _find_generations(self, holders: Sequence[tuple[str, str]]) -> list[str]:
-        by_owner: dict[str, list[tuple[str, str]]] = {}
-        for holder in holders:
-            by_owner.setdefault(holder[1], []).append(holder)
-        replies = await self._in_time(self._call_for_owners(list(by_owner.values())))
+        return await self._call_by_owner(self._generations, holders, self._prepare_generations)
+
+    @override
+    async def _read_usage(self, wanted: Sequence[UsageOf], forget_before: int) -> list[list[Any]]:
+        return await self._call_by_owner(self._usage, wanted, lambda some: self._prepare_usage(some, forget_before))
+
+    async def _call_by_owner(
+        self, script: LuaScript, asked: Sequence[Asked], prepare: Callable[[Sequence[Asked]], ScriptArgs]
+    ) -> list[Any]:
+        """Return one reply for each key. All keys of a call must be in one slot, so each owner has a call.
+
+        Args:
+            script: The script.
+            asked: Tuples that begin with the id of a key and of its owner.
+            prepare: Returns keys and arguments of a call.
+        """
+        by_owner: dict[str, list[Asked]] = {}
+        for one in asked:
+            by_owner.setdefault(one[1], []).append(one)
+
+        async def call_all() -> list[Any]:
+            calls = (self._router.call(script, prepare(some)) for some in by_owner.values())
+            return await asyncio.gather(*calls)
+
+        replies = await self._in_time(call_all())
         grouped = itertools.chain.from_iterable(by_owner.values())
         found = dict(zip(grouped, itertools.chain.from_iterable(replies), strict=True))
-        return [found[holder] for holder in holders]
-
-    async def _call_for_owners(self, groups: list[list[tuple[str, str]]]) -> list[list[str]]:
-        """Make one call for each owner, since all keys of a call must be in one slot."""
-        calls = (self._router.call(self._generations, self._prepare_generations(group)) for group in groups)
-        replies: list[list[str]] = await asyncio.gather(*calls)
-        return replies
+        return [found[one] for one in asked]
 
     @override
     def _holder_names(self, key_id: str, owner_id: str | None) -> tuple[str, str]:

@@ -3,13 +3,15 @@
 import base64
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 from fastapi_keyauth.concurrency.bounded_dict import BoundedDict
 from fastapi_keyauth.domain.limit_sets import Cost, LimitSet
 from fastapi_keyauth.domain.limits import Limit
+from fastapi_keyauth.domain.units import REQUESTS
+from fastapi_keyauth.domain.usage import UsageCount
 from fastapi_keyauth.domain.windows import Window, window_at
 
 _SLIDING, _OF_OWNER, _HOUR_ALONE = 1, 2, 4
@@ -26,14 +28,14 @@ class EncodedLimits(NamedTuple):
         until_ms: When the first of them ends.
         ends_s: When each of them ends, in seconds since 1970.
         costs: What is charged to each limit.
-        args: The three arguments of the script.
+        args: The four arguments of the script.
     """
 
     from_ms: int
     until_ms: int
     ends_s: tuple[int, ...]
     costs: tuple[int, ...]
-    args: tuple[bytes, str, bytes]
+    args: tuple[bytes, str, bytes, str]
 
 
 class LimitEncoder:
@@ -52,7 +54,7 @@ class LimitEncoder:
         """
         found = self._cache.get((limits, cost))
         if found is None or not found.from_ms <= now_ms < found.until_ms:
-            found = self._cache[limits, cost] = _encode(limits, limits.costs(cost), now_ms)
+            found = self._cache[limits, cost] = _encode(limits, cost, now_ms)
         return found
 
     def decode(
@@ -84,7 +86,24 @@ def owner_tag(owner_id: str) -> str:
     return base64.urlsafe_b64encode(hashlib.blake2b(owner_id.encode(), digest_size=12).digest()).decode()
 
 
-def _encode(limits: LimitSet, costs: tuple[int, ...], now_ms: int) -> EncodedLimits:
+def encode_usage(cost: Cost) -> str:
+    """Return units as the script counts them: a number of requests, or names and numbers of several units."""
+    units = {unit: number for unit, number in cost if number}
+    if units.keys() <= {REQUESTS}:
+        return str(units.get(REQUESTS, 0))
+    return " ".join(f"{unit} {number}" for unit, number in units.items())
+
+
+def decode_usage(key_id: str, reply: Sequence[str]) -> Iterator[UsageCount]:
+    """Yield what ``lua/usage.lua`` returned of a key."""
+    source, fields = reply[:1], iter(reply[1:])
+    for name, units in zip(fields, fields, strict=True):
+        hour, _, unit = name[1:].partition(":")
+        yield UsageCount(key_id, int(hour), unit or REQUESTS, source[0], int(float(units)))
+
+
+def _encode(limits: LimitSet, cost: Cost, now_ms: int) -> EncodedLimits:
+    costs = limits.costs(cost)
     windows = [window_at(limit.window_ms, now_ms) for limit in limits.all]
     from_ms = max((window.end_ms - window.length_ms for window in windows), default=0)
     until_ms = min((window.end_ms for window in windows), default=_END_OF_TIME_MS)
@@ -110,7 +129,7 @@ def _encode(limits: LimitSet, costs: tuple[int, ...], now_ms: int) -> EncodedLim
             )
         )
     ends_s = tuple(window.end_ms // 1000 for window in windows)
-    return EncodedLimits(from_ms, until_ms, ends_s, costs, (described, plain_format, plain))
+    return EncodedLimits(from_ms, until_ms, ends_s, costs, (described, plain_format, plain, encode_usage(cost)))
 
 
 def _describe(limit: Limit, units: int, kind: int) -> bytes:

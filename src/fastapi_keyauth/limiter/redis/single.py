@@ -12,6 +12,7 @@ from typing_extensions import override
 from fastapi_keyauth.domain.limit_sets import ONE_REQUEST, limit_set
 from fastapi_keyauth.domain.limits import hour_limit
 from fastapi_keyauth.domain.units import MAX_UNITS
+from fastapi_keyauth.domain.usage import UsageOf
 from fastapi_keyauth.errors import LimiterUnavailable
 from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Unsettled, Verdict
 from fastapi_keyauth.limiter.redis.base import RedisLimiterBase
@@ -49,6 +50,7 @@ class SingleNodeLimiter(RedisLimiterBase):
         self._units = Connection(self._units_client.connection_pool.make_connection, self._timeout_s)
         self._control = Connection(self._control_client.connection_pool.make_connection, self._timeout_s)
         self._take = ScriptCaller(self._units, LuaScript("take_others", "take"), self._timeout_s)
+        self._usage = ScriptCaller(self._control, LuaScript("usage", uses_time=False), self._timeout_s)
         self._generations = ScriptCaller(self._units, LuaScript("generations", uses_time=False), self._timeout_s)
         self._failing = ScriptCaller(self._control, LuaScript("fail"), self._timeout_s)
         self._changing = ScriptCaller(self._control, LuaScript("changed", uses_time=False), self._timeout_s)
@@ -137,6 +139,11 @@ class SingleNodeLimiter(RedisLimiterBase):
     @override
     async def _find_generations(self, holders: Sequence[tuple[str, str]]) -> list[str]:
         found: list[str] = await self._generations.run(lambda: self._prepare_generations(holders))
+        return found
+
+    @override
+    async def _read_usage(self, wanted: Sequence[UsageOf], forget_before: int) -> Sequence[Sequence[Any]]:
+        found: list[list[Any]] = await self._usage.run(lambda: self._prepare_usage(wanted, forget_before))
         return found
 
     @override

@@ -5,6 +5,8 @@
 -- KEYS  per question: [1] hash of the address (b blocked until, ms), [2] hash of the API key, [3] hash of its owner,
 --       and [4], for a charge that has a name, a string with the windows that it was charged to
 --       Fields of a key or owner: g generation; o name of the owner's hash (of a key).
+--       Usage of a key, which only grows and has no limits: u<hour> requests that were charged in an hour, u<hour>:<unit>
+--       other units; ub a name for this memory, since another one may begin again at 0. usage.lua reads it.
 --       Of a key whose one limit is per hour of requests: h number of the window, n units in it, p units in the one before.
 --       Of all others: l the number of counters (one byte), name and number of the window of each (HEAD), units of each
 --       (USED); m units of each in the window before (USED), then counters of former limits (HEAD, USED, USED).
@@ -12,16 +14,17 @@
 --       [2] a new generation, for keys and owners without one
 --       [3] r if this server signs generations
 --       [4] seconds for which a hash is kept at least   [5] ms of the longest block
---       [6] number of arguments that follow about limits. Three describe all limits that a question is about:
+--       [6] number of arguments that follow about limits. Four describe all limits that a question is about:
 --           - of each (LIMIT): name of its counter, limit, cost, kind (the sum of 1 sliding, 2 of the owner, 4 the one
 --             limit of a key per hour of requests), ms of its window (0: a month)
 --           - format of the third; '' if a limit slides
 --           - ms since 1970 from which and until which the windows below are the present ones; number of limits of the key
 --             and of the owner; format and beginning of l of the key, and of the owner; all limits; all costs
+--           - usage: a number of requests, or names and numbers of several units
 --       then per question: generation of the row; position of its limits in ARGV; a number, the sum of
 --       the row (0: the asker has none, 1: remembered, 2: read for this request), 3 to charge, 6 to check for a block,
---       12 for a charge that has a name: then also ms for which it is kept, and '' to charge it, or what was used of
---       each limit, to settle it; 24 to charge one request to the only limit, of an hour, whose number replaces the
+--       12 for a charge that has a name: then also ms for which it is kept; '' to charge it, or what was used of each
+--       limit, to settle it; and the usage; 24 to charge one request to the only limit, of an hour, whose number replaces the
 --       position
 -- Gives per question five items: verdict (0 admitted, 1 limited, 2 blocked, 3 stale), generation, hour, wait in whole
 --       seconds, at least 1, and a list with three integers per limit: units left, seconds until the window ends or the
@@ -47,16 +50,17 @@ local hour_ends_s = (hour + 1) * 3600
 local now_s = floor(now / 1000)
 local hour_left_s = hour_ends_s - now_s
 -- Read once per batch, and written once:
--- hours: name of a key to {g, h, n}. n becomes a number when units are added.
--- lists: name of a key or owner to {g, l}. When units are needed, l becomes {beginning of l, units of each limit, false};
---   the last item becomes the format of l when units are added.
--- false in either: take_others.lua has the hash.
+-- hours: name of a key to {g, h, n, u<hour>}. n and u become numbers when units are added.
+-- lists: name of a key or owner to {g, l, u<hour> of a key}. When units are needed, l becomes {beginning of l, units of
+--   each limit, false}; the last item becomes the format of l when units are added. u becomes a number then.
+-- A key is in one of them: its usage is counted in one place. false in either: take_others.lua has the hash.
 -- owners: name of an owner without limits to g
 -- blocks: name of an address to ms that it is still blocked
 -- specs: position of limits in ARGV to the items of their third argument; false if take_others.lua must answer
--- unlimited: names of keys that were admitted without any limit
+-- unlimited: names of keys that were admitted without any limit or usage
 local reply, size, hours, lists, owners, blocks, specs, unlimited = {}, 0, {}, {}, {}, {}, {}, nil
 local k, a, last, answer_other, finish = 1, 7 + ARGV[6], #ARGV, nil, nil
+local usage_field = 'u' .. hour
 
 while a <= last do
   local how, name, owner_name = ARGV[a + 2], KEYS[k + 1], KEYS[k + 2]
@@ -89,7 +93,8 @@ while a <= last do
     if is_hourly then
       key = hours[name]
       if key == nil then
-        key = call('HMGET', name, 'g', 'h', 'n')
+        if lists[name] then break end
+        key = call('HMGET', name, 'g', 'h', 'n', usage_field)
         hours[name] = key
       end
     else
@@ -98,13 +103,17 @@ while a <= last do
       if limits == nil then
         local format = ARGV[spec + 1]
         limits = format ~= '' and {struct.unpack(format, ARGV[spec + 2])}
-        if limits and (now < limits[1] or now >= limits[2]) then limits = false end
+        if limits then
+          limits[0] = tonumber(ARGV[spec + 3])
+          if not limits[0] or now < limits[1] or now >= limits[2] then limits = false end
+        end
         specs[spec] = limits
       end
       if not limits then break end
       key = lists[name]
       if key == nil then
-        key = call('HMGET', name, 'g', 'l')
+        if hours[name] then break end
+        key = call('HMGET', name, 'g', 'l', usage_field)
         lists[name] = key
       end
     end
@@ -130,12 +139,15 @@ while a <= last do
       wait = hour_left_s
       if free < 1 then
         verdict, states = 1, {free < 0 and 0 or free, wait, hour_ends_s, 0}
+      elseif not key[4] then
+        break
       else
-        key[3] = key[3] + 1
+        key[3], key[4] = key[3] + 1, key[4] + 1
         verdict, states = 0, {free - 1, wait, hour_ends_s}
       end
     else
-      local of_key, of_owner, key_units, owner_units = limits[3], limits[4], nil, nil
+      local of_key, of_owner, usage, key_units, owner_units = limits[3], limits[4], limits[0], nil, nil
+      if usage > 0 and not key[3] then break end
       if of_key > 0 then
         key_units = key[2]
         if not key_units then break end
@@ -184,8 +196,11 @@ while a <= last do
       else
         if key_units then key_units[of_key + 2] = limits[5] end
         if owner_units then owner_units[of_owner + 2] = limits[7] end
-        if count == 0 then
-          wait, unlimited = hour_left_s, unlimited or {}
+        if count == 0 then wait = hour_left_s end
+        if usage > 0 then
+          key[3] = key[3] + usage
+        elseif count == 0 then
+          unlimited = unlimited or {}
           unlimited[#unlimited + 1] = name
         end
       end
@@ -198,12 +213,12 @@ while a <= last do
     k, a = k + 3, a + 3
   else
     if not answer_other then
-      answer_other, finish = answer_others(LIMIT, HEAD, USED, now, signature, reply, hours, lists)
+      answer_other, finish = answer_others(LIMIT, HEAD, USED, now, usage_field, signature, reply, hours, lists)
     end
     how = tonumber(how)
     if how % 24 >= 12 then
-      answer_other(k, a, how, KEYS[k + 3], ARGV[a + 3], ARGV[a + 4])
-      k, a = k + 4, a + 5
+      answer_other(k, a, how, KEYS[k + 3], ARGV[a + 3], ARGV[a + 4], ARGV[a + 5])
+      k, a = k + 4, a + 6
     else
       answer_other(k, a, how)
       k, a = k + 3, a + 3
@@ -214,12 +229,18 @@ end
 
 -- HSET first, which is what a server whose memory is full refuses.
 for name, key in pairs(hours) do
-  if key and type(key[3]) == 'number' then call('HSET', name, 'n', key[3]) end
+  if key and type(key[3]) == 'number' then call('HSET', name, 'n', key[3], usage_field, key[4]) end
 end
 for name, holder in pairs(lists) do
-  local units = holder and holder[2]
+  local units, usage = holder and holder[2], holder and type(holder[3]) == 'number' and holder[3]
   local format = type(units) == 'table' and units[#units]
-  if format then call('HSET', name, 'l', struct.pack(format, unpack(units))) end
+  if format and usage then
+    call('HSET', name, 'l', struct.pack(format, unpack(units)), usage_field, usage)
+  elseif format then
+    call('HSET', name, 'l', struct.pack(format, unpack(units)))
+  elseif usage then
+    call('HSET', name, usage_field, usage)
+  end
 end
 if finish then finish() end
 if unlimited then

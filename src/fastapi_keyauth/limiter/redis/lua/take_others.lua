@@ -1,9 +1,10 @@
 -- Prepended to take.lua, which describes KEYS, ARGV and the reply. Answers the questions that stand out: limits that
 -- slide, a window that begins, a key without a generation, a charge with a name. Only a batch with such a question pays
 -- for these functions, which are created again in each call.
-local function answer_others(LIMIT, HEAD, USED, now, signature, reply, hours, lists)
+local function answer_others(LIMIT, HEAD, USED, now, usage_field, signature, reply, hours, lists)
   local HOUR, DAY, STEP, TICKS, MAX_USED, MAX_COUNTERS = 3600000, 86400000, 10000, 3600000, 2000000000, 32
   local call, floor, ceil, min, max = redis.call, math.floor, math.ceil, math.min, math.max
+  local KEEP_USAGE = 259200  -- three days, in seconds: for as long the database may be unavailable
   local LIMIT_SIZE, FORMER = struct.size('<' .. LIMIT), HEAD .. USED .. USED
   local hour, keep, longest_block = floor(now / HOUR), tonumber(ARGV[4]), tonumber(ARGV[5])
   local hour_left_s = (hour + 1) * 3600 - floor(now / 1000)
@@ -93,7 +94,10 @@ local function answer_others(LIMIT, HEAD, USED, now, signature, reply, hours, li
     if holder then return holder end
     local read = call('HMGET', name, 'g', 'h', 'n', 'p', 'l', 'm')
     local hour, list, counters = hours[name], lists[name], {}
-    holder = {generation = read[1], in_use = 0}
+    -- usage: fields to numbers that have changed
+    holder = {generation = read[1], in_use = 0, usage = {}}
+    local usage = hour and hour[4] or list and list[3]
+    if type(usage) == 'number' then holder.usage[usage_field] = usage end
     holder.hour = {'the-hour', tonumber(read[2]) or -1, tonumber(read[3]) or 0, tonumber(read[4]) or 0}
     if hour and type(hour[3]) == 'number' then holder.hour[3], holder.hour_changed = hour[3], true end
     if read[5] and read[6] then
@@ -230,20 +234,39 @@ local function answer_others(LIMIT, HEAD, USED, now, signature, reply, hours, li
     end
   end
 
-  -- Whether nothing is left to charge: a charge with this name was made before, or this settles it.
+  -- Whether nothing is left to charge: a charge with this name was made before, or this settles it. And whether it does.
   local function was_charged(limits, key, owner, record, keep_ms, actual)
     local known = call('GET', record)
     if known and known ~= '' and actual ~= '' then
       settle(limits, key, owner, known, actual)
       call('SET', record, '', 'PX', keep_ms)
+      return true, true
     end
-    return known or actual ~= ''
+    return known or actual ~= '', false
   end
 
-  local function use(limits, key_name, key, owner_name, owner, generation, record, keep_ms, actual)
+  -- Add to the usage of a key: a number of requests, or names and numbers of several units.
+  local function count(name, key, usage)
+    if tonumber(usage) then usage = 'requests ' .. usage end
+    for unit, units in string.gmatch(usage, '(%S+) (%d+)') do
+      if units ~= '0' then
+        local field = unit == 'requests' and usage_field or usage_field .. ':' .. unit
+        local before = key.usage[field] or call('HGET', name, field)
+        if not before then
+          -- The first units of an hour.
+          before, key.begins_usage = 0, true
+          ttls[name] = max(ttls[name] or 0, KEEP_USAGE)
+        end
+        key.usage[field] = before + units
+      end
+    end
+  end
+
+  local function use(limits, key_name, key, owner_name, owner, generation, usage, record, keep_ms, actual)
     local states, exhausted, wait, n = {}, nil, 0, #limits
+    local is_done, is_settled
     find_counters(limits, key_name, key, owner_name, owner)
-    local is_done = record and was_charged(limits, key, owner, record, keep_ms, actual)
+    if record then is_done, is_settled = was_charged(limits, key, owner, record, keep_ms, actual) end
     for i = 1, n do
       local limit, list, at = limits[i], lists[i], positions[i]
       local left_ms, cost = left[i], is_done and 0 or limit.cost
@@ -273,7 +296,7 @@ local function answer_others(LIMIT, HEAD, USED, now, signature, reply, hours, li
     if record and not is_done then
       local windows = {}
       for i = 1, n do windows[i] = lists[i][positions[i] + 1] end
-      call('SET', record, table.concat(windows, ' '), 'PX', keep_ms)
+      call('SET', record, n > 0 and table.concat(windows, ' ') or '-', 'PX', keep_ms)
     end
     if not is_done then
       for i = 1, n do
@@ -281,6 +304,7 @@ local function answer_others(LIMIT, HEAD, USED, now, signature, reply, hours, li
         if cost > 0 then add(i, limits[i], cost, key, owner) end
       end
     end
+    if is_settled or not is_done then count(key_name, key, usage) end
     -- A write in any case, so that a server that may not write (demoted, or cut off from its replicas) admits nothing.
     if not key.hour_changed and not key.list_changed then refresh(key_name, 0) end
     answer(0, generation, states[2] or hour_left_s, states)
@@ -307,7 +331,7 @@ local function answer_others(LIMIT, HEAD, USED, now, signature, reply, hours, li
     refresh(name, 0)
   end
 
-  local function question(k, a, how, record, keep_ms, actual)
+  local function question(k, a, how, record, keep_ms, actual, usage)
     if how % 12 >= 6 then
       local ms = blocked_ms(KEYS[k])
       if ms > 0 then return answer(2, '', max(1, ceil(ms / 1000))) end
@@ -329,7 +353,8 @@ local function answer_others(LIMIT, HEAD, USED, now, signature, reply, hours, li
     if how % 6 < 3 then return answer(0, generation, hour_left_s) end
     local hourly = how >= 24 and tonumber(ARGV[a + 1])
     local limits = limits_of(hourly and ARGV[a + 1] or ARGV[ARGV[a + 1] + 0], hourly)
-    use(limits, key_name, key, owner_name, owner, generation, record, keep_ms, actual)
+    usage = usage or hourly and '1' or ARGV[ARGV[a + 1] + 3]
+    use(limits, key_name, key, owner_name, owner, generation, usage, record, keep_ms, actual)
   end
 
   -- The fields l and m.
@@ -361,6 +386,8 @@ local function answer_others(LIMIT, HEAD, USED, now, signature, reply, hours, li
       local list, more = pack_list(holder.counters, holder.in_use)
       values[n + 1], values[n + 2], values[n + 3], values[n + 4], n = 'l', list, 'm', more, n + 4
     end
+    for field, number in pairs(holder.usage) do values[n + 1], values[n + 2], n = field, number, n + 2 end
+    if holder.begins_usage and not call('HGET', name, 'ub') then values[n + 1], values[n + 2], n = 'ub', ARGV[2], n + 2 end
     if n > 0 then call('HSET', name, unpack(values)) end
   end
 
