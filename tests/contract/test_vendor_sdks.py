@@ -5,8 +5,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import anthropic
-import openai
 import pytest
 
 from tests.helpers.served import served
@@ -30,6 +28,8 @@ class Seen:
 
 
 async def call_openai(url: str, api_key: str) -> Seen | None:
+    import openai
+
     async with openai.AsyncOpenAI(api_key=api_key, base_url=url) as client:
         try:
             await client.models.list()
@@ -39,6 +39,8 @@ async def call_openai(url: str, api_key: str) -> Seen | None:
 
 
 async def call_anthropic(url: str, api_key: str) -> Seen | None:
+    import anthropic
+
     # Anthropic's SDK sends `x-api-key`, unless it is given a token for Authorization.
     async with anthropic.AsyncAnthropic(auth_token=api_key, api_key="", base_url=url) as client:
         try:

@@ -27,8 +27,8 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-TIMEOUT_MS = 15_000
-"""A guard against hanging tests, ten times what they wait for on a busy machine."""
+TIMEOUT_MS = 40_000
+"""A guard against hanging, long enough for a busy machine."""
 T = TypeVar("T")
 
 

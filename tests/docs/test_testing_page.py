@@ -9,12 +9,15 @@ from pathlib import Path
 
 from tests.docs.pages import DOCS, find_blocks
 
+HANG_S = 150.0
+"""A guard against hanging, long enough for a busy machine."""
+
 
 def run_pytest(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """Without the plugins that happen to be installed here, which take longer to load than the tests to run."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, "."]
     env = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=50, check=False)
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=HANG_S, check=False)
 
 
 def test_the_files_of_the_page_pass(tmp_path: Path) -> None:
