@@ -22,7 +22,7 @@ QUICK_S = 0.004
 """What takes no longer than this for `LONG` characters is not looked at more closely."""
 BOUND = 3
 """Times linear: eight times the input may take 24 times as long. A quadratic one takes 64 times."""
-LOCALS = {"prefix": "ka"}
+LOCALS = {"prefix": "ka", "header": "api\\-key"}
 
 
 Expression = tuple[str, str, int, str]

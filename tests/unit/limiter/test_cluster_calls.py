@@ -18,7 +18,7 @@ from tests.helpers.clocks import LeapingClock
 from tests.helpers.fakes import listening, read_command
 from tests.helpers.limits import question
 
-TIMEOUT_S = 0.5
+TIMEOUT_S = 1.0
 HANG = b""
 QUESTION = question("k", 9)
 
