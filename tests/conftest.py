@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import httpx
 import pytest
 
+from tests.helpers.lazy_routes import make_routes_lazy
 from tests.helpers.servers import Server
 from tests.helpers.session import Kind, Servers
-from tests.helpers.thorough import begin_with_long, thin_out
+from tests.helpers.thorough import IS_THOROUGH, begin_with_long, thin_out
 from tests.helpers.workers import Workers
 
 if TYPE_CHECKING:
@@ -84,6 +85,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """Print the servers that the tests used, with the versions that the servers reported."""
     for name, version in sorted(config.stash[VERSIONS].items()):
         terminalreporter.write_line(f"server {name}: {version}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _lazy_routes() -> Iterator[None]:
+    """Build the validators of routes on first use, unless the run is thorough."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not IS_THOROUGH:
+            make_routes_lazy(patch)
+        yield
 
 
 @pytest.fixture(scope="session")
