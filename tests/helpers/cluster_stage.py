@@ -64,7 +64,7 @@ class Load:
             if said == "LimiterUnavailable":
                 self.first_outage_at = self.first_outage_at or began
                 self.last_outage_at = ended
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(0.002)  # A pause between requests, so that clients do not starve the servers.
 
     @property
     def outage_s(self) -> float:

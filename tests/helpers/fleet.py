@@ -145,7 +145,7 @@ class Fleet:
         async def keep_busy(connection: Connection, is_warm: asyncio.Event) -> None:
             left = MORE
             for number in count(1):
-                await asyncio.sleep(pause_s)
+                await asyncio.sleep(pause_s)  # The rate of the load, not a wait for anything.
                 left -= is_over.is_set()
                 answers.append(await connection.ask("GET", path, {"api-key": token}))
                 if number == WARM_UP:

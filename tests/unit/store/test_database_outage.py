@@ -181,6 +181,7 @@ async def test_a_database_that_hangs_and_recovers(
     warm, cold = await make_key(auth), await make_key(auth)
     session = await auth.sessions.create("alice")
     await warm_up(auth, warm.token)
+    # Slow statements, so that they overlap and the pool opens all of its connections.
     await asyncio.gather(*(auth._parts.database.fetch(text("SELECT pg_sleep(0.05)")) for _ in range(POOL)))
     postgres.stop()
     with hurried(monkeypatch):
@@ -312,7 +313,7 @@ async def test_a_burst_of_uncached_keys_is_not_an_outage(auth: KeyAuth, lines: C
 async def test_a_cancelled_request_leaves_its_connection_usable(auth: KeyAuth, postgres: Server) -> None:
     await auth._parts.database.fetch(text("SELECT 1"))
     made = pool_of(auth).checkedin()
-    tasks = [asyncio.create_task(auth._parts.database.fetch(text("SELECT pg_sleep(0.2)"))) for _ in range(made)]
+    tasks = [asyncio.create_task(auth._parts.database.fetch(text("SELECT pg_sleep(30)"))) for _ in range(made)]
     await until(lambda: pool_of(auth).checkedout() == made)
     for task in tasks:
         task.cancel()
