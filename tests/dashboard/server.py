@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 
 from fastapi_keyauth import KeyAuth
 
-START_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 60.0
 T = TypeVar("T")
 
 

@@ -25,6 +25,8 @@ from tests.helpers.session import Servers
 
 StartDemo = Callable[..., Demo]
 BASH = shutil.which("bash")
+HANG_S = 150.0
+"""A guard against hanging, long enough for a busy machine."""
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
 
 
 def run(command_line: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command_line, capture_output=True, text=True, check=False, timeout=40, **options)
+    return subprocess.run(command_line, capture_output=True, text=True, check=False, timeout=HANG_S, **options)
 
 
 def statuses(output: str) -> list[int]:

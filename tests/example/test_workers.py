@@ -20,7 +20,7 @@ from tests.helpers.workers import Workers
 
 WORKERS = 4
 CLIENTS = 100
-OPEN_DEADLINE_S = 20.0
+OPEN_DEADLINE_S = 60.0
 ENOUGH = 500
 
 
@@ -116,7 +116,7 @@ async def test_key_revoked_through_one_worker_is_refused_by_all(demo: Demo, user
                 is_in_use.set()
 
     async with (
-        asyncio.timeout(40),
+        asyncio.timeout(120),
         crowd_at_every_worker(demo, "203.0.113.2") as crowd,
         asyncio.TaskGroup() as group,
     ):

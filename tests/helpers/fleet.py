@@ -29,8 +29,8 @@ PAUSES_S = (0.01, 0.0)
 Without a pause the concurrency is highest. With one the response to a change comes soonest, so a small delay is
 visible.
 """
-OPEN_DEADLINE_S = 20.0
-LOAD_DEADLINE_S = 20.0
+OPEN_DEADLINE_S = 60.0
+LOAD_DEADLINE_S = 60.0
 
 Outcome = tuple[int, str | None]
 Request = tuple[Any, ...]

@@ -80,8 +80,8 @@ def signal_tree(process: subprocess.Popen[bytes], number: signal.Signals) -> lis
 def kill_tree(process: subprocess.Popen[bytes]) -> None:
     """Kill a process and all its descendants immediately, and wait until they are gone."""
     tree = signal_tree(process, signal.SIGKILL)
-    process.wait(timeout=10)
-    wait_until(lambda: not any(is_alive(member) for member in tree), timeout_s=10)
+    process.wait(timeout=40)
+    wait_until(lambda: not any(is_alive(member) for member in tree), timeout_s=40)
 
 
 def is_alive(process: psutil.Process) -> bool:

@@ -23,7 +23,7 @@ from typing_extensions import override
 
 from tests.helpers.processes import comes_up, free_port, is_alive, kill_tree, launch, signal_tree, wait_until
 
-START_DEADLINE_S = 30.0
+START_DEADLINE_S = 90.0
 PASSWORD = secrets.token_hex(16)
 
 
@@ -87,7 +87,7 @@ class Server(ABC):
     def stop(self) -> None:
         """Send SIGSTOP: connections stay open without responses. Return once all its processes are stopped."""
         tree = signal_tree(self.process, signal.SIGSTOP)
-        wait_until(lambda: all(p.status() == psutil.STATUS_STOPPED for p in tree if is_alive(p)), timeout_s=10)
+        wait_until(lambda: all(p.status() == psutil.STATUS_STOPPED for p in tree if is_alive(p)), timeout_s=40)
 
     def cont(self) -> None:
         """Send SIGCONT, which undoes `stop`."""

@@ -200,7 +200,7 @@ async def test_a_database_that_hangs_and_recovers(
             for call in calls:
                 with pytest.raises(StoreUnavailable):
                     await call
-        assert time.monotonic() - began < 10  # one after the other they would wait for minutes
+        assert time.monotonic() - began < 60  # If each of the 250 calls waited, 125 s would pass.
         assert await is_admitted(auth, warm.token)
     postgres.cont()
     await until(lambda: is_admitted(auth, cold.token))
