@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import httpx
 
@@ -26,7 +27,7 @@ def furnish(site: Site, owner: str) -> None:
             counts[back] = (min(wanted, cap), max(0, wanted - cap))
         return counts
 
-    def made(name: str, days: float, scopes: list[str], used: datetime | None, **fields: object) -> CreatedKey:
+    def made(name: str, days: float, scopes: list[str], used: datetime | None, **fields: Any) -> CreatedKey:
         created = site.run(keys.create(owner, name, scopes, **fields))
         site.set_times(created.key.id, created_at=ago(days=days), last_used_at=used)
         return created
