@@ -431,6 +431,31 @@ async def test_everything_in_redis_expires_and_not_before_its_window(url: str) -
     await limiter.close()
 
 
+async def test_a_hash_is_never_kept_for_less_time_than_before(url: str) -> None:
+    """Neither an owner's when an hour of its key begins, nor a key's when a request charges nothing."""
+    clock = Clock()
+    limiter = SingleNodeLimiter(url, POLICY, "t", 10.0, clock)
+    server: Redis = Redis.from_url(url)
+    limits = limit_set((resolved(name="hour", limit=5), resolved(name="month", limit=5, per="month")), ())
+    limits = limit_set(limits.key, (resolved(limit=5, per=MAX_WINDOW_S),))
+    questions = [
+        LimitCheck("k", None, limits, ONE_REQUEST, "", 0.0, is_fresh=True, owner_id="o"),
+        LimitCheck("k", None, limit_set((resolved(name="hour", limit=5),), ()), ONE_REQUEST, "", 0.0, True, "o"),
+        LimitCheck("k", None, limits, (("requests", 0),), "", 0.0, True, "o", Charge("c", 60)),
+        LimitCheck("k", None, NO_LIMITS, ONE_REQUEST, "", 0.0, is_fresh=True, owner_id="o"),
+    ]
+    await limiter.check(questions[0])
+    first = {name: await server.ttl(name) async for name in server.scan_iter()}
+    assert len(first) == 2
+    for question in questions:
+        assert (await limiter.check(question)).verdict is Verdict.ADMITTED
+        clock.now += 3600
+        for name, seconds in first.items():
+            assert await server.ttl(name) >= seconds - 60
+    await server.aclose()
+    await limiter.close()
+
+
 async def test_limits_that_are_renamed_again_and_again_refill_no_other() -> None:
     clock = Clock()
     limiter = MemoryLimiter(POLICY, 1.0, clock)
