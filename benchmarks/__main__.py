@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks import growth, inside, report, restart
+from benchmarks import growth, inside, limits, report, restart
 from benchmarks.compare import Comparison
 from benchmarks.load import LoadError, find_wrk
 from benchmarks.machine import describe
@@ -30,6 +30,7 @@ PARTS = {
     "thawed": "without gc.freeze()",
     "tables": "growth of the table",
     "caches": "growth of the cache",
+    "limits": "growth of the list of limits",
     "inside": "inside one process",
     "restart": "after a restart",
 }
@@ -84,6 +85,8 @@ def measure(parts: Collection[str], rounds: int, results: dict[str, Any]) -> dic
                 results["tables"] = [asdict(row) for row in growth.by_table(folder, url, rounds, duration_s=1)]
             elif part == "caches":
                 results["caches"] = [asdict(row) for row in growth.by_cache(folder)]
+            elif part == "limits":
+                results["limits"] = [asdict(row) for row in asyncio.run(limits.by_limits(folder, url, rounds))]
             elif part == "restart":
                 results["restart"] = asdict(restart.measure(folder, url))
             else:

@@ -49,7 +49,8 @@ class Hashing:
     allowed_mib: float
 
 
-async def _call(app: Any, headers: list[tuple[bytes, bytes]]) -> int:
+async def call_app(app: Any, headers: list[tuple[bytes, bytes]]) -> int:
+    """Send a request to an application in this process, and return the status."""
     scope = {
         "type": "http",
         "asgi": {"version": "3.0"},
@@ -120,7 +121,7 @@ class _Burst:
         gc.freeze()  # As docs/deployment.md recommends; a collection stalls the loop longer than any hash.
         watching = asyncio.create_task(self._watch())
         began = time.perf_counter()
-        seen = await asyncio.gather(*(_call(app, [(b"api-key", token.encode())]) for token in self._tokens))
+        seen = await asyncio.gather(*(call_app(app, [(b"api-key", token.encode())]) for token in self._tokens))
         self.took_s = time.perf_counter() - began
         self._done.set()
         await watching
@@ -193,7 +194,7 @@ async def hops(folder: Path, redis_url: str, protect: bool) -> Hops:
         created = await auth.keys.create(owner_id="alice", name="k")
         headers = [(b"api-key", created.token.encode())]
         for _ in range(5):
-            await _call(app, headers)
+            await call_app(app, headers)
         calls = deepest = 0
 
         def depth_of(frame: FrameType | None) -> int:
@@ -217,7 +218,7 @@ async def hops(folder: Path, redis_url: str, protect: bool) -> Hops:
         kept: list[FrameType] = []  # Kept so that no id is reused.
         sys.setprofile(on_event)
         try:
-            await _call(app, headers)
+            await call_app(app, headers)
         finally:
             sys.setprofile(None)
         return Hops(calls, deepest)
@@ -236,6 +237,6 @@ async def redis_bytes(folder: Path, redis_url: str) -> float:
             app = _app(auth, protect=False)
             made = [await auth.keys.create(owner_id="alice", name="k") for _ in range(200)]
             for key in made * 10:
-                await _call(app, [(b"api-key", key.token.encode())])
+                await call_app(app, [(b"api-key", key.token.encode())])
         names = [name for name in client.scan_iter("keyauth:*") if b"probe" not in name]
         return sum(int(client.memory_usage(name) or 0) for name in names) / len(made)

@@ -68,6 +68,7 @@ def page(results: Results) -> str:
                 for row in results["caches"]
             ],
         ),
+        "limits": _limits(results),
         "inside": _inside(results),
     }
     text = _TEXT.read_text()
@@ -169,6 +170,16 @@ def _goals(results: Results) -> str:
     rows = [(text, f"at least {goal:g}", f"{seen:.2f}", _met(seen >= goal)) for text, goal, seen in at_least]
     rows += [(text, f"at most {goal:g}", f"{seen:,.1f}", _met(seen <= goal)) for text, goal, seen in at_most]
     return _table(("", "goal", "measured", ""), rows)
+
+
+def _limits(results: Results) -> str:
+    def above(row: Mapping[str, Any], name: str) -> tuple[str, str]:
+        further = row["further"]
+        each = f"{row[f'{name}_above_us'] / further:+.1f}" if further else "-"
+        return f"{row[f'{name}_us']:.0f}", each
+
+    head = ("limits", "worker", "each further limit", "Redis", "each further limit")
+    return _table(head, [(row["label"], *above(row, "worker"), *above(row, "redis")) for row in results["limits"]])
 
 
 def _met(is_met: bool) -> str:

@@ -83,13 +83,16 @@ class LimitSet:
         one_hour: The number of the one limit, if it is the key's and of a fixed hour; otherwise "".
     """
 
-    __slots__ = ("all", "key", "names", "one_hour", "only", "owner")
+    __slots__ = ("_of_requests", "all", "key", "names", "one_hour", "only", "owner")
 
     def __init__(self, key: Sequence[Limit], owner: Sequence[Limit]) -> None:
         self.key = tuple(key)
         self.owner = tuple(owner)
         self.all = self.key + self.owner
         self.names = tuple([limit.name for limit in self.key] + [f"owner-{limit.name}" for limit in self.owner])
+        self._of_requests = tuple(
+            (position, 3 * position, limit.limit) for position, limit in enumerate(self.all) if limit.unit == REQUESTS
+        )
         self.only = len(self.all) == 1 and self.all[0].unit == REQUESTS
         is_one_hour = self.only and self.key and not self.all[0].counter_id and not self.all[0].is_sliding
         self.one_hour = str(self.all[0].limit) if is_one_hour else ""
@@ -119,14 +122,12 @@ class LimitSet:
         Args:
             states: As in ``Decision``: three numbers per limit.
         """
-        if self.only:
-            return 0
-        shares = [
-            (states[3 * position] / limit.limit, position)
-            for position, limit in enumerate(self.all)
-            if limit.unit == REQUESTS
-        ]
-        return min(shares)[1] if shares else None
+        tightest, lowest = None, 2.0
+        for position, at, limit in self._of_requests:
+            share = states[at] / limit
+            if share < lowest:
+                tightest, lowest = position, share
+        return tightest
 
     def describe(self, states: Sequence[int]) -> Iterator[LimitState]:
         """Yield each limit with what is left of it."""

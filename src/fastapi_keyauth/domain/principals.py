@@ -102,7 +102,7 @@ def principal_of(key: KeySnapshot, states: Sequence[int]) -> KeyPrincipal:
     return principal
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def _utc(seconds: int) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 

@@ -24,8 +24,8 @@ def add_rate_limit_headers(headers: RawHeaders, context: AuthContext, mode: Rate
     limits, states = key.limits, decision.states
     if mode in ("ietf", "both"):
         template = _template(limits)
-        headers.append((b"ratelimit-policy", template.policy or _policy(limits, states)))
-        numbers = (states[0], states[1]) if limits.only else _remaining_and_reset(states, len(limits.all))
+        headers.append((b"ratelimit-policy", template.policy(states)))
+        numbers = (states[0], states[1]) if limits.only else _remaining_and_reset(states, template.length)
         headers.append((b"ratelimit", template.state % numbers))
     if mode in ("legacy", "both"):
         tightest = limits.find_tightest(states)
@@ -36,14 +36,30 @@ def add_rate_limit_headers(headers: RawHeaders, context: AuthContext, mode: Rate
 
 
 class _Template:
-    """The constant parts of the headers of all requests with equal limits."""
+    """What is the same in the headers of all requests with the same limits.
 
-    __slots__ = ("policy", "state")
+    Attributes:
+        state: The value of ``RateLimit``, with places for two numbers of each limit.
+        length: How many states the limits have.
+    """
+
+    __slots__ = ("_limits", "_month_end_at", "_month_end_s", "_policy", "length", "state")
 
     def __init__(self, limits: LimitSet) -> None:
-        # The length of a month is the one parameter of a policy that changes.
-        self.policy = _policy(limits, ()) if all(limit.window_ms for limit in limits.all) else None
+        self._limits = limits
         self.state = b", ".join(b'"%b";r=%%d;t=%%d' % name.encode() for name in limits.names)
+        self.length = 3 * len(limits.all)
+        months = [position for position, limit in enumerate(limits.all) if not limit.window_ms]
+        self._month_end_at = 3 * months[0] + 2 if months else None
+        self._month_end_s = 0
+        self._policy = b"" if months else _policy(limits, ())
+
+    def policy(self, states: Sequence[int]) -> bytes:
+        """Return the value of ``RateLimit-Policy``. It changes if a month begins, which has another length."""
+        at = self._month_end_at
+        if at is not None and states[at] != self._month_end_s:
+            self._policy, self._month_end_s = _policy(self._limits, states), states[at]
+        return self._policy
 
 
 @lru_cache(maxsize=1024)
@@ -60,6 +76,8 @@ def _policy(limits: LimitSet, states: Sequence[int]) -> bytes:
     return ", ".join(items).encode()
 
 
-def _remaining_and_reset(states: Sequence[int], count: int) -> tuple[int, ...]:
+def _remaining_and_reset(states: Sequence[int], length: int) -> tuple[int, ...]:
     """Return two of the three numbers of each limit."""
-    return tuple(states[3 * position + offset] for position in range(count) for offset in (0, 1))
+    numbers = list(states[:length])
+    del numbers[2::3]
+    return tuple(numbers)

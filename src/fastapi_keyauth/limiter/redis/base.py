@@ -286,9 +286,12 @@ class RedisLimiterBase(Limiter):
         decisions = []
         for question, verdict, generation, hour, wait_s, states in zip(questions, *[fields] * 5, strict=True):
             if states and len(states) == len(question.limits.all):
-                wait_s, states = self._limits.decode(
-                    question.limits, question.cost or (), wait_s, states, is_charged=verdict == Verdict.ADMITTED
-                )
+                encoded = self._limits.encode(question.limits, question.cost or (), wait_s * 1000)
+                if verdict:
+                    wait_s, states = encoded.exhausted_states(wait_s, states)
+                else:
+                    states = encoded.states(wait_s, states)
+                    wait_s = states[1]
             decisions.append(
                 # Like Decision(...), but without a call of its Python-level __new__ for each request.
                 tuple.__new__(

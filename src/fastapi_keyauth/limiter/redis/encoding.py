@@ -5,7 +5,6 @@ import hashlib
 import struct
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple
 
 from fastapi_keyauth.concurrency.bounded_dict import BoundedDict
 from fastapi_keyauth.domain.limit_sets import Cost, LimitSet
@@ -20,22 +19,52 @@ _END_OF_TIME_MS = 2**47
 _MAX_CACHED = 4096
 
 
-class EncodedLimits(NamedTuple):
+class EncodedLimits:
     """Limits, a cost and the present windows.
 
     Attributes:
         from_ms: When the last of the windows began, in milliseconds since 1970.
         until_ms: When the first of them ends.
-        ends_s: When each of them ends, in seconds since 1970.
-        costs: What is charged to each limit.
         args: The four arguments of the script.
     """
 
-    from_ms: int
-    until_ms: int
-    ends_s: tuple[int, ...]
-    costs: tuple[int, ...]
-    args: tuple[bytes, str, bytes, str]
+    __slots__ = ("_costs", "_ends_s", "_now_s", "_states", "args", "from_ms", "until_ms")
+
+    def __init__(self, limits: LimitSet, cost: Cost, now_ms: int) -> None:
+        costs = limits.costs(cost)
+        windows = [window_at(limit.window_ms, now_ms) for limit in limits.all]
+        self.from_ms = max((window.end_ms - window.length_ms for window in windows), default=0)
+        self.until_ms = min((window.end_ms for window in windows), default=_END_OF_TIME_MS)
+        self.args = (*_script_args(limits, costs, windows, self.from_ms, self.until_ms), encode_usage(cost))
+        self._costs = costs
+        self._ends_s = [window.end_ms // 1000 for window in windows]
+        self._now_s = -1
+        self._states: list[int] = []
+
+    def states(self, now_s: int, free: Sequence[int]) -> list[int]:
+        """Return what ``Decision.states`` describes, after a cost was charged.
+
+        Args:
+            now_s: Redis's time, in seconds since 1970.
+            free: Units left of each limit.
+        """
+        if now_s != self._now_s:
+            self._states = [number for end_s in self._ends_s for number in (0, end_s - now_s, end_s)]
+            self._now_s = now_s
+        states = self._states.copy()
+        states[::3] = free
+        return states
+
+    def exhausted_states(self, now_s: int, free: Sequence[int]) -> tuple[int, list[int]]:
+        """Return the seconds to wait, and what ``Decision.states`` describes, if a limit has no room for the cost.
+
+        Args:
+            now_s: Redis's time, in seconds since 1970.
+            free: Units left of each limit, before the cost; below 0: a debt.
+        """
+        exhausted = [position for position, units in enumerate(self._costs) if free[position] < units]
+        states = self.states(now_s, [max(0, units) for units in free])
+        return max(states[3 * position + 1] for position in exhausted), states + exhausted
 
 
 class LimitEncoder:
@@ -54,30 +83,8 @@ class LimitEncoder:
         """
         found = self._cache.get((limits, cost))
         if found is None or not found.from_ms <= now_ms < found.until_ms:
-            found = self._cache[limits, cost] = _encode(limits, cost, now_ms)
+            found = self._cache[limits, cost] = EncodedLimits(limits, cost, now_ms)
         return found
-
-    def decode(
-        self, limits: LimitSet, cost: Cost, now_s: int, free: Sequence[int], *, is_charged: bool
-    ) -> tuple[int, list[int]]:
-        """Return the seconds to wait, and what ``Decision.states`` describes.
-
-        Args:
-            limits: The limits.
-            cost: What the request costs of each unit.
-            now_s: Redis's time, in seconds since 1970.
-            free: Units left of each limit; below 0: a debt.
-            is_charged: Whether the cost was charged. If not, a limit has no room for it.
-        """
-        found = self.encode(limits, cost, now_s * 1000)
-        states: list[int] = []
-        left = free if is_charged else [max(0, units) for units in free]
-        for units, end_s in zip(left, found.ends_s, strict=True):
-            states += (units, end_s - now_s, end_s)
-        if is_charged:
-            return states[1], states
-        exhausted = [position for position, units in enumerate(found.costs) if free[position] < units]
-        return max(states[3 * position + 1] for position in exhausted), states + exhausted
 
 
 @lru_cache(maxsize=4096)
@@ -102,11 +109,10 @@ def decode_usage(key_id: str, reply: Sequence[str]) -> Iterator[UsageCount]:
         yield UsageCount(key_id, int(hour), unit or REQUESTS, source[0], int(float(units)))
 
 
-def _encode(limits: LimitSet, cost: Cost, now_ms: int) -> EncodedLimits:
-    costs = limits.costs(cost)
-    windows = [window_at(limit.window_ms, now_ms) for limit in limits.all]
-    from_ms = max((window.end_ms - window.length_ms for window in windows), default=0)
-    until_ms = min((window.end_ms for window in windows), default=_END_OF_TIME_MS)
+def _script_args(
+    limits: LimitSet, costs: tuple[int, ...], windows: Sequence[Window], from_ms: int, until_ms: int
+) -> tuple[bytes, str, bytes]:
+    """Return the arguments about limits."""
     keys = len(limits.key)
     is_hour_alone = limits.only and keys == 1 and not limits.all[0].counter_id
     described = b"".join(
@@ -128,8 +134,7 @@ def _encode(limits: LimitSet, cost: Cost, now_ms: int) -> EncodedLimits:
                 struct.pack(f"<{len(numbers)}I", *numbers),
             )
         )
-    ends_s = tuple(window.end_ms // 1000 for window in windows)
-    return EncodedLimits(from_ms, until_ms, ends_s, costs, (described, plain_format, plain, encode_usage(cost)))
+    return described, plain_format, plain
 
 
 def _describe(limit: Limit, units: int, kind: int) -> bytes:
