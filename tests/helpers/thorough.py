@@ -22,6 +22,9 @@ LONG = [
     "example/test_openapi.py",
     "contract/test_changes_take_effect_immediately.py",
     "unit/store/test_database_outage.py",
+    "unit/store/test_migrations.py",
+    "unit/domain/test_regular_expressions.py",
+    "simulation/test_leases.py",
 ]
 """Modules with long tests. They run first, so that no process is left alone with one at the end."""
 IS_THOROUGH = os.environ.get("THOROUGH_TESTS", "") not in ("", "0")

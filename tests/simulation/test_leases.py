@@ -22,7 +22,7 @@ from tests.simulation.schedules import make_schedule, shrink
 from tests.simulation.world import Action, Schedule, Violation, World
 
 CHUNKS = 8
-SCHEDULES = 33_334 * max(1, TIMES) // CHUNKS if IS_LONG else 250
+SCHEDULES = 33_334 * max(1, TIMES) // CHUNKS if IS_LONG else 100
 """In each chunk: 10^6 in all with `make fuzz`."""
 
 
