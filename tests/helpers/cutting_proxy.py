@@ -34,7 +34,7 @@ class CuttingProxy:
     def url(self) -> str:
         """The URL for clients of the proxy."""
         scheme, path = ("redis+cluster", "") if self._is_cluster else ("redis", self._target.path)
-        return f"{scheme}://:{self._target.password}@127.0.0.1:{self.port}{path}"
+        return f"{scheme}://{self._target.username or ''}:{self._target.password}@127.0.0.1:{self.port}{path}"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection until it ends or is cut."""

@@ -20,10 +20,11 @@ from fastapi_keyauth import (
 from fastapi_keyauth.limiter import LimitCheck, SingleNodeLimiter
 from fastapi_keyauth.limiter.redis.base import START_TRIES
 from fastapi_keyauth.settings.check_warnings import CheckWarning
+from tests.helpers.cutting_proxy import cutting_proxy
 from tests.helpers.fakes import listening
 from tests.helpers.keys import authenticate, make_key
 from tests.helpers.redis_outage import build
-from tests.helpers.servers import RedisServer, Server
+from tests.helpers.servers import PASSWORD, RedisServer, Server
 from tests.helpers.waiting import until
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -200,6 +201,24 @@ async def test_a_server_that_rejects_the_connection_stops_the_start_with_one_sen
         async with KeyAuth(KeyAuthSettings(_env_file=None, database_url=database_url, redis_url=url)):
             pass
     assert "hunter2" not in str(failure.value)
+
+
+@pytest.mark.parametrize("is_cluster", [False, True], ids=["single server", "cluster"])
+async def test_a_permission_that_charges_need_is_missed_at_startup(
+    database_url: str, redis: RedisServer, is_cluster: bool
+) -> None:
+    async with (
+        Redis.from_url(redis.url) as admin,
+        cutting_proxy(redis.url.replace(f":{PASSWORD}@", "api:hunter2@"), is_cluster=is_cluster) as proxy,
+    ):
+        for command in ("hmget", "hset", "get", "set", "expire", "ttl"):
+            await admin.execute_command(
+                "ACL", "SETUSER", "api", "reset", "on", ">hunter2", "~*", "+@all", f"-{command}"
+            )
+            await admin.flushdb()
+            with pytest.raises(SetupError, match="rejects the connection"):
+                async with KeyAuth(KeyAuthSettings(_env_file=None, database_url=database_url, redis_url=proxy.url)):
+                    pass
 
 
 @pytest.mark.parametrize("kind", ["redis", "rediss", "redis+cluster"])

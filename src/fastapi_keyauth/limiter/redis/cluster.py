@@ -16,6 +16,7 @@ from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Verdict, ceil
 from fastapi_keyauth.limiter.redis.base import RedisLimiterBase
 from fastapi_keyauth.limiter.redis.encoding import owner_tag
 from fastapi_keyauth.limiter.redis.errors import unavailable
+from fastapi_keyauth.limiter.redis.probe import PROBE
 from fastapi_keyauth.limiter.redis.scripts import LuaScript, ScriptArgs
 from fastapi_keyauth.limiter.redis.server_info import ServerInfo, check_server, read_server_info
 from fastapi_keyauth.limiter.redis.slots import SlotRouter
@@ -68,8 +69,8 @@ class ClusterLimiter(RedisLimiterBase):
     async def _probe_one(self, name: str) -> None:
         await self._router.call(self._changing, ([name], ["-", 1]))
         await self._router.call(self._blocked, self._block_args(name))
-        _, args = self._prepare([LimitCheck("probe", None)])
-        await self._router.call(self._take, ([name, name, name], args))
+        _, args = self._prepare([PROBE._replace(bucket=None)])
+        await self._router.call(self._take, ([name, name, f"{name}:owner", f"{name}:charge"], args))
 
     @override
     async def check(self, question: LimitCheck) -> Decision:

@@ -9,9 +9,6 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from typing_extensions import override
 
-from fastapi_keyauth.domain.limit_sets import ONE_REQUEST, limit_set
-from fastapi_keyauth.domain.limits import hour_limit
-from fastapi_keyauth.domain.units import MAX_UNITS
 from fastapi_keyauth.domain.usage import UsageOf
 from fastapi_keyauth.errors import LimiterUnavailable
 from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Unsettled, Verdict
@@ -19,6 +16,7 @@ from fastapi_keyauth.limiter.redis.base import RedisLimiterBase
 from fastapi_keyauth.limiter.redis.batcher import Batcher, Resolve
 from fastapi_keyauth.limiter.redis.clients import ClientFactory
 from fastapi_keyauth.limiter.redis.connection import Connection
+from fastapi_keyauth.limiter.redis.probe import PROBE
 from fastapi_keyauth.limiter.redis.scripts import LuaScript, ScriptArgs, ScriptCaller
 from fastapi_keyauth.limiter.redis.server_info import ServerInfo, check_server, read_server_info
 from fastapi_keyauth.settings.check_warnings import CheckWarning
@@ -27,11 +25,6 @@ from fastapi_keyauth.settings.redis_urls import Address
 SETTLED_S = 5.0
 """Seconds after which all workers use a primary that Sentinels promoted: workers check every second, and Sentinels
 notify each other within two."""
-_PROBE = LimitCheck(
-    "probe", "probes", limit_set((hour_limit(MAX_UNITS),), ()), ONE_REQUEST, age_s=0.0, is_fresh=True, owner_id=""
-)
-"""Like the check of a request: it needs the same permissions, and its key and its address are in different slots, which
-a node of a cluster rejects."""
 
 
 class SingleNodeLimiter(RedisLimiterBase):
@@ -94,7 +87,7 @@ class SingleNodeLimiter(RedisLimiterBase):
         if self.fails_over:
             await self._follow_primary()
         await self._changing.run(lambda: ([f"{self._namespace}:probe"], ["-", 1]))
-        await self._checks.submit(_PROBE)
+        await self._checks.submit(PROBE)
 
     async def _follow_primary(self) -> None:
         """Reconnect if Sentinels have replaced the server. It may still run, and act as the primary for seconds."""
@@ -105,7 +98,7 @@ class SingleNodeLimiter(RedisLimiterBase):
 
     @override
     def _on_error(self, question: LimitCheck, error: LimiterUnavailable) -> Decision:
-        if question is _PROBE:
+        if question is PROBE:
             raise error
         return super()._on_error(question, error)
 
