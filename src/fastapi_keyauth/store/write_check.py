@@ -16,6 +16,7 @@ TABLE_PRIVILEGES: Mapping[str, tuple[str, ...]] = {
     "keyauth_changes": _NO_UPDATE,
     "keyauth_events": _NO_DELETE,
     "keyauth_keys": _NO_DELETE,
+    "keyauth_notices": _NO_UPDATE,
     "keyauth_origins": _NO_UPDATE,
     "keyauth_owners": _ALL,
     "keyauth_secrets": _NO_DELETE,
