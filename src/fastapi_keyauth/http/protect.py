@@ -119,4 +119,5 @@ class ProtectMiddleware:
         if not exemptions.is_empty and exemptions.covers(path_in_app(scope)):
             return True
         # CORSMiddleware answers every preflight itself, so none reaches a route without a key.
-        return read_preflight(scope) is not None and has_cors_middleware(scope.get("app"))
+        is_preflight = scope.get("method") == "OPTIONS" and read_preflight(scope) is not None
+        return is_preflight and has_cors_middleware(scope.get("app"))
