@@ -81,8 +81,8 @@ def test_every_line_that_is_logged_is_in_the_table_and_has_its_field(call: Call)
 @pytest.mark.parametrize("row", LINES, ids=lambda row: row["line"])
 def test_every_line_in_the_table_is_logged(row: ProblemType) -> None:
     assert any(is_of(row, call) for call in CALLS)
-    assert row["means"]
-    assert row["do"]
+    assert row["meaning"]
+    assert row["action"]
 
 
 def test_every_warning_of_the_start_is_in_the_table_word_for_word() -> None:
@@ -101,9 +101,9 @@ def test_every_kind_of_event_and_every_field_is_named() -> None:
 
 def test_the_bounds_of_the_hook_are_the_real_ones() -> None:
     text = " ".join(PAGE.read_text("utf-8").split())
-    assert f"When {hook.MAX_WAITING} events wait" in text
-    assert f"At a stop the hook has {hook.CLOSE_WAIT_S:g} seconds" in text
-    assert f"One line every {seldom.EVERY_S:g} seconds at most" in text
+    assert f"When {hook.MAX_WAITING} events are waiting" in text
+    assert f"At shutdown, the hook has {hook.CLOSE_WAIT_S:g} seconds" in text
+    assert f"At most one line every {seldom.EVERY_S:g} seconds" in text
 
 
 class NotingMeter(NoOpMeter):
