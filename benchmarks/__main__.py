@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks import growth, inside, limits, report, restart
+from benchmarks import growth, in_flight, inside, limits, report, restart
 from benchmarks.compare import Comparison
 from benchmarks.load import LoadError, find_wrk
 from benchmarks.machine import describe
@@ -33,6 +33,7 @@ PARTS = {
     "limits": "growth of the list of limits",
     "inside": "inside one process",
     "restart": "after a restart",
+    "in_flight": "open streams",
 }
 
 
@@ -87,6 +88,8 @@ def measure(parts: Collection[str], rounds: int, results: dict[str, Any]) -> dic
                 results["caches"] = [asdict(row) for row in growth.by_cache(folder)]
             elif part == "limits":
                 results["limits"] = [asdict(row) for row in asyncio.run(limits.by_limits(folder, url, rounds))]
+            elif part == "in_flight":
+                results["in_flight"] = asdict(in_flight.measure(folder, url))
             elif part == "restart":
                 results["restart"] = asdict(restart.measure(folder, url))
             else:

@@ -197,6 +197,7 @@ def _inside(results: Results) -> str:
         ("threads that hash", str(hashing["threads"])),
         ("memory that 200 waiting hashes add to the process (allowed)", _growth(hashing)),
         *_restart(results),
+        *_in_flight(results),
         ("bytes in Redis for an active key", f"{results['redis_bytes']:.0f}"),
         ("Python calls of this package for a warm request, dependency", _hops(hops["dependency"])),
         ("Python calls of this package for a warm request, middleware", _hops(hops["middleware"])),
@@ -211,6 +212,29 @@ def _restart(results: Results) -> list[tuple[str, str]]:
     return [
         ("CPU of a restarted worker until 1,000 known keys are admitted", f"{seen['argon2_s']:.0f} s"),
         ("the same with `ticket_key`", f"{seen['tickets_s']:.1f} s"),
+    ]
+
+
+def _in_flight(results: Results) -> list[tuple[str, str]]:
+    if "in_flight" not in results:  # not measured yet
+        return []
+    seen = results["in_flight"]
+    keys, one_key, unchecked = seen["keys"], seen["one_key"], seen["unchecked"]
+    idle = unchecked["cpu_ms_per_s"]
+    return [
+        (
+            "CPU to check 5,000 open streams of one key again, in each second",
+            f"{max(0.0, one_key['cpu_ms_per_s'] - idle):.0f} ms",
+        ),
+        (
+            "the same with 5,000 keys",
+            f"{max(0.0, keys['cpu_ms_per_s'] - idle):.0f} ms",
+        ),
+        (
+            "memory that this adds to a stream",
+            f"{max(0.0, one_key['bytes_each'] - unchecked['bytes_each']):.0f} bytes",
+        ),
+        ("5,000 streams of one key, from its revocation until all have ended", f"{seen['ended_s']:.1f} s"),
     ]
 
 
