@@ -11,6 +11,7 @@ from fastapi_keyauth.domain.owners import Erasure, KeyCounts, Owner
 from fastapi_keyauth.domain.principals import KeyPrincipal, SessionPrincipal
 from fastapi_keyauth.domain.redaction import redact, redact_event
 from fastapi_keyauth.domain.tokens import TOKEN_PATTERN, token_pattern
+from fastapi_keyauth.domain.usage import UsageBatch, UsageBatchItem, UsageItem, UsageReport
 from fastapi_keyauth.errors import (
     AddressBlocked,
     AddressNotAllowed,
@@ -138,7 +139,11 @@ __all__ = [
     "Telemetry",
     "TemporarilyUnavailable",
     "TooManyKeys",
+    "UsageBatch",
+    "UsageBatchItem",
     "UsageHour",
+    "UsageItem",
+    "UsageReport",
     "redact",
     "redact_event",
     "token_pattern",

@@ -91,8 +91,8 @@ class DayCloser:
         if day >= due or not await self._renew(day):
             return
         try:
-            if self._limiter.counts_usage:
-                await self._move_counts(day)
+            if self._limiter.counts_usage and not await self._move_counts(day):
+                return  # another worker goes on, or has closed the day
         except LimiterUnavailable as error:
             self._report_delay(date_of(day), error)
             await self._release(day)
@@ -102,13 +102,18 @@ class DayCloser:
             day += 1
         self._open = await self._days.find_open()
 
-    async def _move_counts(self, day: int) -> None:
-        """Write what Redis has counted of every key: workers that were killed may have left something unread."""
+    async def _move_counts(self, day: int) -> bool:
+        """Write what Redis has counted of every key: workers that were killed may have left something unread.
+
+        Returns:
+            Whether all was written. False: the lease was lost.
+        """
         async for page in self._pages():
             # Hours before this day are in closed days.
             await self._move(page, day * HOURS_OF_DAY)
             if not await self._renew(day):
-                raise StoreUnavailable  # another worker has taken over, or has closed the day
+                return False
+        return True
 
     async def move_counts_of(self, owner_id: str) -> None:
         """Write what Redis has counted of the keys of an owner that is about to be erased, as far as it responds.

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Table, delete, func, select, tuple_
 from fastapi_keyauth.concurrency.uncancellable import uncancellable
 from fastapi_keyauth.store.database import Database
 from fastapi_keyauth.store.tables import SessionRow, UsageRow, WriterRow, table
-from fastapi_keyauth.store.usage import hours, is_hour_of, read_open_hour
+from fastapi_keyauth.store.usage_hours import hours, is_hour_of, read_open_hour
 
 _sessions = table(SessionRow)
 _old_hours = table(UsageRow)

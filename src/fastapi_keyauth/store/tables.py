@@ -208,7 +208,7 @@ class ChangeRow(_Base, table=True):
 
 
 class UsageRow(_Base, table=True):
-    """Requests of a key in one clock hour, as workers of version 0.1 count them; see ``UsageStore.carry_over``."""
+    """Requests of a key in one clock hour, as workers of version 0.1 count them; see ``store/usage_hours.py``."""
 
     __tablename__ = "keyauth_usage"
     __table_args__ = (Index("ix_keyauth_usage_hour", "hour"),)

@@ -12,7 +12,7 @@ from fastapi_keyauth.domain.usage import HOURS_OF_DAY, UsageBatch, UsageBatchIte
 from fastapi_keyauth.store.database import Database
 from fastapi_keyauth.store.mapping import is_of_product, keys
 from fastapi_keyauth.store.tables import UsageDayRow, table
-from fastapi_keyauth.store.usage import carry_over, closings, hours, is_hour_of, lock_days, total
+from fastapi_keyauth.store.usage_hours import carry_over, closings, hours, is_hour_of, lock_days, total
 
 logger = logging.getLogger("fastapi_keyauth")
 

@@ -8,8 +8,8 @@ from sqlalchemy import ColumnElement, Select, select, union_all
 from fastapi_keyauth.domain.usage import HOURS_OF_DAY, DayRange
 from fastapi_keyauth.store.database import Database
 from fastapi_keyauth.store.mapping import is_of_product, keys
-from fastapi_keyauth.store.usage import hours, is_hour_of, total
 from fastapi_keyauth.store.usage_days import days
+from fastapi_keyauth.store.usage_hours import hours, is_hour_of, total
 
 Group = Literal["day", "key_id", "unit"]
 

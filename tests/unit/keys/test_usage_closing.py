@@ -145,7 +145,7 @@ async def test_counts_of_closed_days_leave_redis_and_count_once(start: Any, cloc
     clock.now += timedelta(hours=1)
     await use(auth, created)
     await auth._parts.usage.flush()
-    fields = await server.hkeys(f"keyauth:ka:{{{created.key.id}}}")  # type: ignore[misc]  # redis-py's hint is of both
+    fields = await server.hkeys(f"keyauth:ka:{{{created.key.id}}}")
     assert len([field for field in fields if field[:1] == b"u" and field != b"ub"]) == 2
     assert await server.ttl(f"keyauth:ka:{{{created.key.id}}}") > 3 * 86_400 - 60
     assert [await bill(auth, TODAY + timedelta(days=day)) for day in range(3)] == [(2, True)] * 3
