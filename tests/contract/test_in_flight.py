@@ -126,6 +126,26 @@ async def test_all_requests_of_a_key_end_in_time_and_those_of_other_keys_go_on(r
         await until(lambda: running.record.released == ["held"] * 4)
 
 
+async def test_request_whose_key_was_read_before_a_revocation_ends_too(
+    run: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row says that the key is active, and the generation that its charge returns is that of the revocation."""
+    async with run() as running:
+        key = await running.key()
+        store = running.auth._parts.store
+        find = store.find_for_token
+
+        async def find_and_revoke(*token: str) -> Any:
+            found = await find(*token)
+            monkeypatch.setattr(store, "find_for_token", find)
+            await _revoke(running, key)
+            return found
+
+        monkeypatch.setattr(store, "find_for_token", find_and_revoke)
+        task = await running.clients.open("/events", {"api-key": key.token})
+        assert (await ends(task)).code == "revoked_api_key"
+
+
 async def test_requests_end_when_their_key_expires(run: Open) -> None:
     async with run() as running:
         key = await running.key(expires_at=running.clock.moment(60))

@@ -283,6 +283,8 @@ class Authenticator:
                     charge=context.charge,
                 )
             )
+            # The row is older than the charge: a change in between gave out the generation that the charge returned.
+            seen = seen._replace(generation=verified.generation)
         principal = self._conclude(context, key, finding, seen)
         self._counters.admitted_by_row += 1
         return principal
