@@ -346,3 +346,30 @@ async def test_members_revoke_keys_where_they_may_write_and_read_owners_where_th
             answer = await scene.send("POST", f"/api-keys/owners/{owner}/revoke-keys", **ada)
             assert answer.status_code == revoke, owner
         assert (await scene.get("/api-keys/owners/p", **ada)).json()["keys"] == ZERO | {"revoked": 1}
+
+
+async def test_member_revokes_with_a_key_only_those_created_keys_that_it_may_change(open_scene: OpenScene) -> None:
+    mapping = {"ada": {"p": ["keys:read", "keys:write"], "q": ["keys:read"]}}
+    async with open_scene(owners_of=owners_of(mapping)) as scene:
+        leaked = await scene.key(owner_id="p", scopes=["*", "keys:write", "admin"])
+        path = f"/api-keys/{leaked.id}?include_created=true"
+        created = [
+            (await scene.send("POST", "/api-keys", json={"name": "n", "owner_id": owner}, token=leaked.token)).json()
+            for owner in ("p", "q")
+        ]
+        assert (await scene.send("DELETE", path, bearer=await scene.session("ada"))).status_code == 204
+        codes = [code_of(await scene.get(token=key["token"])) for key in created]
+        assert codes == ["revoked_api_key", None]
+
+
+async def test_member_who_may_not_read_an_owners_keys_reads_neither_key_nor_usage_nor_history(
+    open_scene: OpenScene,
+) -> None:
+    async with open_scene(owners_of=owners_of({"ada": {"p": ["keys:write"]}})) as scene:
+        ada: dict[str, Any] = {"bearer": await scene.session("ada")}
+        key = await scene.key(owner_id="p")
+        for path in ("", "/usage", "/events"):
+            assert (await scene.get(f"/api-keys/{key.id}{path}", **ada)).status_code == 404, path
+        for path in ("?owner_id=p", "/audit?owner_id=p", "/usage?owner_id=p"):
+            assert (await scene.get(f"/api-keys{path}", **ada)).status_code == 403, path
+        assert (await scene.send("PATCH", f"/api-keys/{key.id}", json={"name": "n"}, **ada)).status_code == 200

@@ -105,7 +105,7 @@ class Caller:
 
     @property
     def visible_owner_ids(self) -> Collection[str] | None:
-        """The owners whose keys the caller may see. None: all."""
+        """The owners whose keys exist for the caller, whatever it may do with them. None: all."""
         return None if self.is_admin else self.owners
 
     @property
@@ -158,11 +158,13 @@ class Caller:
         Raises:
             InsufficientScope: As for ``choose_owner``.
         """
-        if owner_id is not None:
-            return self.choose_owners(owner_id)
+        return self.find_owners(KEYS_READ) if owner_id is None else self.choose_owners(owner_id)
+
+    def find_owners(self, permission: str) -> Collection[str] | None:
+        """Return the owners for which the caller has a permission. None: all."""
         if self.is_admin:
             return None
-        return [owner for owner, permissions in self.owners.items() if KEYS_READ in permissions]
+        return [owner for owner, permissions in self.owners.items() if permission in permissions]
 
     def check_admin(self) -> None:
         """Check that the caller holds ``admin``.

@@ -18,6 +18,10 @@ class ChangeAuthority(Authority, Protocol):
     def owner_ids(self) -> Collection[str] | None:
         """The owners whose keys it may see. None: all."""
 
+    @property
+    def changeable_owner_ids(self) -> Collection[str] | None:
+        """The owners whose keys it may change. None: all."""
+
     async def renew(self) -> None:
         """Read again, just before the transaction, what only the application knows.
 
@@ -35,6 +39,7 @@ class TrustedCode:
 
     key_id = None
     owner_ids = None
+    changeable_owner_ids = None
     turn = None
 
     def __init__(self, name: str = CODE) -> None:

@@ -258,7 +258,7 @@ class KeyManagement:
                 if change.key.status != "revoked":
                     await change.update({"revoked_at": now}, "revoked", authority.actor(reason), {})
                 if include_created:
-                    await change.revoke_created(authority.actor(reason), authority.owner_ids)
+                    await change.revoke_created(authority.actor(reason), authority.changeable_owner_ids)
             return change
 
         async def publish(change: KeyChange) -> Key:

@@ -161,7 +161,7 @@ def _build_data_router(
         hours: Annotated[int, Query(ge=1, le=MAX_USAGE_HOURS)] = 24,
     ) -> UsageOfKeysOut:
         """Return the usage of a page of keys, in one SQL statement."""
-        first_hour, found = await queries.usage_of_many(ids, hours, caller.visible_owner_ids)
+        first_hour, found = await queries.usage_of_many(ids, hours, caller.find_owners(KEYS_READ), _user_of(caller))
         return UsageOfKeysOut(
             first_hour=first_hour,
             items=[
@@ -173,7 +173,7 @@ def _build_data_router(
     @router.get("/limits/{id}")
     async def read_limits_of_key(id: _KeyId, caller: reader) -> list[LimitStateOut]:
         """Return the limits of a key and of its owner, and what is left of them. Charges nothing."""
-        key = await queries.get(id, caller.visible_owner_ids, _user_of(caller))
+        key = await queries.get(id, caller.find_owners(KEYS_READ), _user_of(caller))
         return [LimitStateOut.model_validate(state) for state in await owners.find_limit_states(key)]
 
     return router

@@ -14,7 +14,7 @@ from fastapi_keyauth.auth.sessions import SessionGate
 from fastapi_keyauth.domain.keys import Actor, KeySnapshot
 from fastapi_keyauth.domain.limits import LimitRules
 from fastapi_keyauth.domain.permissions import Caller
-from fastapi_keyauth.domain.principals import ADMIN, KEYS_WRITE, KeyPrincipal, SessionPrincipal
+from fastapi_keyauth.domain.principals import ADMIN, KEYS_READ, KEYS_WRITE, KeyPrincipal, SessionPrincipal
 from fastapi_keyauth.domain.tokens import hash_session_token
 from fastapi_keyauth.errors import InsufficientScope, InvalidSession, RevokedApiKey
 from fastapi_keyauth.http.dependencies import RequireManager
@@ -118,6 +118,16 @@ class RequestAuthority:
     def owner_ids(self) -> Collection[str] | None:
         """The owners whose keys the caller may see. None: all."""
         return self.caller.visible_owner_ids
+
+    @property
+    def readable_owner_ids(self) -> Collection[str] | None:
+        """The owners whose keys the caller may read. None: all."""
+        return self.caller.find_owners(KEYS_READ)
+
+    @property
+    def changeable_owner_ids(self) -> Collection[str] | None:
+        """The owners whose keys the caller may change. None: all."""
+        return self.caller.find_owners(KEYS_WRITE)
 
     def actor(self, reason: str | None = None) -> Actor:
         """Return the caller, for the history."""

@@ -135,7 +135,7 @@ def build_keys_router(
     @router.get("/{id}", responses=_NOT_FOUND, response_model=KeyOut)
     async def read_key(id: str, by: reader) -> Key:
         """Return one key."""
-        return await queries.get(id, by.owner_ids, by.turn)
+        return await queries.get(id, by.readable_owner_ids, by.turn)
 
     @router.patch("/{id}", responses=_NOT_FOUND | _CONFLICT, response_model=KeyOut)
     async def change_key(id: str, patch: KeyPatch, by: writer) -> Key:
@@ -187,12 +187,13 @@ def build_keys_router(
     @router.get("/{id}/usage", responses=_NOT_FOUND)
     async def read_usage(id: str, by: reader, hours: Annotated[int, Query(ge=1, le=MAX_USAGE_HOURS)] = 24) -> UsageOut:
         """Return the usage in each of the last hours, oldest first."""
-        found = await queries.usage(id, hours, by.owner_ids, by.turn)
+        found = await queries.usage(id, hours, by.readable_owner_ids, by.turn)
         return UsageOut(items=[UsageHourOut.model_validate(hour) for hour in found])
 
     @router.get("/{id}/events", responses=_NOT_FOUND, response_model=EventPageOut)
     async def list_events(id: str, by: reader, cursor: _Cursor = None, limit: _Limit = 50) -> EventPage:
         """Return the key's history: what was done, by whom, from where, when and why; newest first."""
-        return await queries.events(id, cursor, limit, by.owner_ids, by.turn, shows_admin_addresses=by.caller.is_admin)
+        owners = by.readable_owner_ids
+        return await queries.events(id, cursor, limit, owners, by.turn, shows_admin_addresses=by.caller.is_admin)
 
     return router
