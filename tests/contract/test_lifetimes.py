@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from fastapi_keyauth import AuthEvent, InvalidField, KeyAuth, KeyAuthSettings
+from fastapi_keyauth.store import lifetimes
 from tests.conftest import Stack
 from tests.helpers.stage import Clock, OpenScene, code_of
 
@@ -179,6 +180,24 @@ async def test_events_about_the_end_of_a_key_are_sent_once_over_all_workers(stac
     assert await act() == [("expiring", 7)]
     clock.advance(90 * DAY_S)
     assert await act() == [], "an end of long ago is no news, and an ended key is not disabled"
+
+
+async def test_short_lived_keys_do_not_keep_the_end_of_others_from_being_announced(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A round reads only some keys, and those that live no longer than the notice are not announced."""
+    monkeypatch.setattr(lifetimes, "BATCH", 2)
+    clock = Clock()
+    seen: list[AuthEvent] = []
+    settings = KeyAuthSettings(_env_file=None, **{**stack.settings, "argon2_time_cost": 1, "argon2_memory_kib": 8})
+    async with KeyAuth(settings, clock=clock, on_event=seen.append) as auth:
+        for _ in range(3):
+            await auth.keys.create(owner_id="a", name="k", expires_at=clock.moment(3 * DAY_S))
+        times = {"created_at": clock.moment(-30 * DAY_S), "expires_at": clock.moment(3 * DAY_S)}
+        (other,) = (await auth.keys.import_keys([{"owner_id": "b", "name": "k", "hash": "0" * 64, **times}])).key_ids
+        for _ in range(3):
+            await auth._parts.lifetimes.act()
+    assert [(event.key_id, event.days) for event in seen if event.kind == "expiring"] == [(other, 7)]
 
 
 async def test_unused_is_sent_once(stack: Stack) -> None:

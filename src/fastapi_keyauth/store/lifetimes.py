@@ -29,12 +29,14 @@ class Ending(NamedTuple):
 
     Attributes:
         days: One of ``EXPIRING_DAYS``; 0: it has ended.
+        is_announced: Whether an event says so. If not, it is only claimed, so that the next round finds other keys.
     """
 
     key_id: str
     owner_id: str
     expires_at: datetime
     days: int
+    is_announced: bool
 
 
 class LifetimeStore:
@@ -71,7 +73,7 @@ class LifetimeStore:
             return list((await connection.execute(statement)).scalars())
 
     async def find_endings(self, now: datetime) -> list[Ending]:
-        """Return keys that have ended or end soon, and whose event was not sent."""
+        """Return keys that have ended or end soon, and whose event was not claimed."""
         found = []
         async with self._database.read() as connection:
             for days in (0, *EXPIRING_DAYS):
@@ -94,20 +96,21 @@ class LifetimeStore:
                     end = self._policy.end(row.expires_at, row.created_at, row.policy)
                     # By its row and by the policy it may end at different times, of which the first one counts. A key
                     # that lives no longer than the notice would be announced at its creation.
-                    if end is not None and since < end <= until and end - row.created_at > timedelta(days=days):
-                        found.append(Ending(row.id, row.owner_id, end, days))
+                    if end is not None:
+                        is_announced = since < end <= until and end - row.created_at > timedelta(days=days)
+                        found.append(Ending(row.id, row.owner_id, end, days, is_announced))
         return found
 
     @uncancellable
     async def claim(self, endings: list[Ending], now: datetime) -> list[Ending]:
-        """Return those whose events this process is the first to send."""
+        """Claim them all. Return those whose events this process is to send."""
         insert = sqlite.insert if self._database.is_sqlite else postgresql.insert
         claimed = []
         async with self._database.write() as connection:
             for ending in sorted(endings):  # in one order, so that workers do not deadlock
                 row = {"key_id": ending.key_id, "notice": _name(ending.days), "at": now}
                 statement = insert(_notices).values(row).on_conflict_do_nothing()
-                if (await connection.execute(statement)).rowcount:
+                if (await connection.execute(statement)).rowcount and ending.is_announced:
                     claimed.append(ending)
         return claimed
 
