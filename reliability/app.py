@@ -84,6 +84,6 @@ async def open_to_all() -> dict[str, str]:
 
 
 @api.post("/log-in/{user_id}")
-async def log_in(user_id: str) -> dict[str, str]:
+async def log_in(user_id: str, scopes: str = "*") -> dict[str, str]:
     """Create a session for that user, without a password."""
-    return {"session_token": await auth.sessions.create(user_id)}
+    return {"session_token": await auth.sessions.create(user_id, scopes=scopes.split())}

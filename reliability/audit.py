@@ -10,7 +10,7 @@ import asyncpg
 from sqlalchemy.engine import make_url
 
 from reliability.campaign import RECOVER_LIMIT_S, REDIS_LIMIT_S
-from reliability.ledger import ADMITTED_DEAD, ERROR, HUNG, ODD, REFUSED_LIVE
+from reliability.ledger import ADMITTED_DEAD, ADMITTED_SUSPENDED, ERROR, HUNG, ODD, REFUSED_LIVE
 from reliability.line import Line
 from reliability.load import ask_with
 from reliability.party import Party
@@ -55,16 +55,31 @@ async def audit(
     await party.close()
     ledger, violations = party.ledger, party.ledger.total.violations
     capped = [key for key in ledger.keys.values() if key.limit is not None]
+    over_cap = sum(map(ledger.over_limit, capped))
+    over = sum(map(ledger.over_limit, ledger.owners))
     clean = [unanswered(party, end) for end in ended if end.is_clean]
     return [
         Check(
             "the cap is never exceeded",
-            f"{len(capped)} keys with a cap, {sum(key.is_full for key in capped)} used up; {ledger.over_cap()} over it",
-            ledger.over_cap() == 0,
+            f"{len(capped)} keys with a cap, {sum(key.is_full for key in capped)} used up; {over_cap} over it",
+            over_cap == 0,
+        ),
+        Check(
+            "the limit of an owner is never exceeded",
+            f"{len(ledger.owners)} owners with a limit, {sum(owner.is_full for owner in ledger.owners)} used up by "
+            f"{sum(len(owner.credentials) for owner in ledger.owners)} keys; {over} over it",
+            over == 0,
+        ),
+        Check(
+            "a suspended owner's keys are refused from the answer on",
+            f"{sum(owner.suspensions for owner in ledger.owners)} suspensions; "
+            f"{violations[ADMITTED_SUSPENDED]} requests admitted",
+            violations[ADMITTED_SUSPENDED] == 0,
         ),
         Check(
             "no unit is given out twice" + (", or once more by each worker" if ledger.policy == "local" else ""),
-            f"{sum(sum(key.units.values()) for key in capped)} units, {ledger.units_given_twice()} too often",
+            f"{sum(sum(record.units.values()) for record in (*capped, *ledger.owners))} units, "
+            f"{ledger.units_given_twice()} too often",
             ledger.units_given_twice() == 0,
         ),
         Check("every key answered with 201 exists", f"{len(ledger.keys)} keys, {missing} missing", missing == 0),
@@ -170,7 +185,7 @@ async def _ask_for_the_good(party: Party) -> tuple[int, int]:
     for credential in credentials:
         await ask_with(line, ledger, credential)
     for key in ledger.keys.values():
-        answer = await line.ask("GET", f"/api-keys/{key.id}", session=party.session)
+        answer = await line.ask("GET", f"/api-keys/{key.id}", session=party.manager.admin_session)
         missing += answer is None or answer.status != 200
     await line.close()
     return len(credentials), missing

@@ -121,7 +121,7 @@ async def run(
             ]
             async with AsyncExitStack() as loads:
                 for each in parties:
-                    await each.get_ready(pace.keys)
+                    await each.get_ready(pace.keys, pace.cap)
                     await loads.enter_async_context(each.load.running())
                 for fault in faults:
                     for _ in range(times):

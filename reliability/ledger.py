@@ -13,18 +13,20 @@ from tests.helpers.fleet import Answer, Outcome
 
 HOUR_S = 3600
 REFUSED_KEY = {(401, "revoked_api_key"), (401, "disabled_api_key"), (401, "expired_api_key")}
+SUSPENDED: Outcome = (401, "owner_suspended")
 
 # Kinds of violations.
 ERROR = "server error"
 ADMITTED_DEAD = "admitted after it was taken away"
+ADMITTED_SUSPENDED = "admitted after its owner was suspended"
 REFUSED_LIVE = "refused though it is good"
 ODD = "an answer that fits nothing"
 HUNG = "no answer at all"
 
 
-@dataclass(slots=True)
-class KeyRecord:
-    """A key that was acknowledged with 201, and observations of its use."""
+@dataclass(slots=True, eq=False)
+class Record:
+    """Observations of the use of a key, or of all keys of an owner. ``limit``: requests per hour."""
 
     id: str
     limit: int | None
@@ -36,6 +38,26 @@ class KeyRecord:
     workers: set[int] = field(default_factory=set)
     is_full: bool = False
     """Whether its hourly limit was reached."""
+
+
+@dataclass(slots=True, eq=False)
+class OwnerRecord(Record):
+    """An owner with a limit, and its keys, which have none.
+
+    ``sure_from``: time from which it is certainly not suspended; ``dead_from``: from which it certainly is.
+    """
+
+    credentials: list[Credential] = field(default_factory=list)
+    sure_from: float = math.inf
+    dead_from: float = math.inf
+    suspensions: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class KeyRecord(Record):
+    """A key that was acknowledged with 201. ``owner``: None unless the owner has a limit."""
+
+    owner: OwnerRecord | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -95,6 +117,7 @@ class Ledger:
         self.policy = policy
         self.may_refuse = may_refuse
         self.keys: dict[str, KeyRecord] = {}
+        self.owners: list[OwnerRecord] = []
         self.live: list[Credential] = []
         self.capped: list[Credential] = []
         self.dead: list[Credential] = []
@@ -117,11 +140,16 @@ class Ledger:
         finally:
             self._open.remove(tally)
 
-    def made(self, key_id: str, token: str, limit: int | None, at: float) -> Credential:
+    def made(
+        self, key_id: str, token: str, limit: int | None, at: float, owner: OwnerRecord | None = None
+    ) -> Credential:
         """Record a key that was acknowledged with 201."""
-        record = self.keys[key_id] = KeyRecord(key_id, limit, at)
+        record = self.keys[key_id] = KeyRecord(key_id, limit, at, owner=owner)
         credential = Credential(token, record, sure_from=at)
-        (self.live if limit is None else self.capped).append(credential)
+        if owner is not None:
+            owner.credentials.append(credential)
+        else:
+            (self.live if limit is None else self.capped).append(credential)
         return credential
 
     def lost(self) -> None:
@@ -159,9 +187,13 @@ class Ledger:
                 self._violate(
                     REFUSED_LIVE, f"{outcome} {answer.began_at - credential.sure_from:.3f} s after it was sure"
                 )
+        elif outcome == SUSPENDED and credential.key.owner is not None:
+            if answer.began_at > credential.key.owner.sure_from:
+                self._violate(REFUSED_LIVE, f"{outcome} after its owner was resumed")
         elif outcome == (429, "rate_limit_exceeded"):
-            credential.key.is_full = True
-            if credential.key.limit is None:
+            limited = credential.key.owner or credential.key
+            limited.is_full = True
+            if limited.limit is None:
                 self._violate(REFUSED_LIVE, str(outcome))
         elif answer.status == 503:
             if not self.may_refuse:
@@ -186,24 +218,37 @@ class Ledger:
         # The window's end, on the hour; without an hourly limit no end is reported.
         hour = round(ends_at / HOUR_S) - 1 if said else int(ends_at / HOUR_S)
         key.admitted[hour] += 1
+        limited: Record = key
+        if key.owner is not None:
+            limited = key.owner
+            limited.workers.add(answer.worker)
+            limited.admitted[hour] += 1
+            late_s = answer.began_at - key.owner.dead_from
+            if late_s > 0:
+                self._violate(ADMITTED_SUSPENDED, f"{late_s:.3f} s after it was to hold")
         if said:
-            key.units[hour, int(said["r"])] += 1
+            limited.units[hour, int(said["r"])] += 1
 
     def over_cap(self) -> int:
-        """Return the number of requests admitted beyond the promised limit, over all keys and hours."""
-        over = 0
-        for key in self.keys.values():
-            if key.limit is None:
-                continue
-            lives = self._lives(key)
-            over += sum(max(0, count - key.limit * lives) for count in key.admitted.values())
-        return over
+        """Return the number of requests admitted beyond the promised limit, over all keys, owners and hours."""
+        return sum(map(self.over_limit, (*self.keys.values(), *self.owners)))
+
+    def over_limit(self, record: Record) -> int:
+        """Return the number of requests admitted beyond the promised limit of a key or owner, over all hours."""
+        if record.limit is None:
+            return 0
+        most = record.limit * self._lives(record)
+        return sum(max(0, count - most) for count in record.admitted.values())
 
     def units_given_twice(self) -> int:
-        """Return the number of units used more often than promised."""
-        return sum(max(0, times - self._lives(key)) for key in self.keys.values() for times in key.units.values())
+        """Return the number of units of keys and owners used more often than promised."""
+        return sum(
+            max(0, times - self._lives(record))
+            for record in (*self.keys.values(), *self.owners)
+            for times in record.units.values()
+        )
 
-    def _lives(self, key: KeyRecord) -> int:
+    def _lives(self, key: Record) -> int:
         """Return how often the same unit may be used.
 
         Once, once more each time that Redis lost its data, and in an outage under the policy ``local`` once by each

@@ -12,11 +12,11 @@ from reliability.ledger import Credential, Ledger
 from reliability.line import Line
 from tests.helpers.fleet import Outcome
 
-GOOD, CAPPED, ENDED, GUESS, NOTHING = "good", "capped", "ended", "guess", "nothing"
-MIX = {GOOD: 50, CAPPED: 25, ENDED: 20, GUESS: 3, NOTHING: 2}
+GOOD, CAPPED, PROJECT, ENDED, GUESS, NOTHING = "good", "capped", "project", "ended", "guess", "nothing"
+MIX = {GOOD: 40, CAPPED: 20, PROJECT: 15, ENDED: 20, GUESS: 3, NOTHING: 2}
 """Percentages of the mix."""
 _AT_ONCE = 3
-"""Number of keys with an hourly limit that are used up concurrently: the newest."""
+"""Number of keys, and of owners, with an hourly limit that are used up concurrently: the newest."""
 _ATTACKERS = 40
 """Number of addresses that guesses come from; requests with valid keys never come from them."""
 
@@ -71,6 +71,10 @@ class Load:
                 ledger.expect(answer, MISSING, "a request without a key")
         elif kind == GUESS:
             await self._guess()
+        elif kind == PROJECT:
+            if ledger.owners:
+                owner = self._chance.choice(ledger.owners[-_AT_ONCE:])
+                await ask_with(line, ledger, self._chance.choice(owner.credentials))
         elif credentials := {GOOD: ledger.live, CAPPED: ledger.capped[-_AT_ONCE:], ENDED: ledger.dead}[kind]:
             # Half of the time one of the newest keys: the latest changes matter most.
             newest = credentials[-8:] if self._chance.random() < 0.5 else credentials

@@ -6,11 +6,12 @@ import math
 import random
 from typing import Any
 
-from reliability.ledger import Credential, Ledger
+from reliability.ledger import Credential, Ledger, OwnerRecord
 from reliability.line import Line
 from tests.helpers.fleet import Answer
 
 OWNER = "reliability"
+KEYS_OF_PROJECT = 3
 
 
 class Manager:
@@ -27,16 +28,73 @@ class Manager:
         self._ledger = ledger
         self._chance = chance
         self._session = ""
+        self.admin_session = ""
+        self._projects = 0
+        self.changing: set[OwnerRecord] = set()
+        """Owners that are being suspended or resumed."""
         self.made_late = 0
         """Keys that were requested but not created, because the service was unavailable."""
 
     async def log_in(self) -> str:
-        """Start the session. Required once, before all other calls."""
-        answer = await self._lines[0].ask("POST", f"/log-in/{OWNER}")
+        """Start the sessions of the user and of an administrator. Required once, before all other calls.
+
+        Return the user's.
+        """
+        self._session = await self._start_session(OWNER)
+        self.admin_session = await self._start_session("root?scopes=*%20admin")
+        return self._session
+
+    async def _start_session(self, user: str) -> str:
+        answer = await self._lines[0].ask("POST", f"/log-in/{user}")
         if answer is None or answer.status != 200:
             raise RuntimeError(f"no session: {answer}")
-        self._session = str(answer.body["session_token"])
-        return self._session
+        return str(answer.body["session_token"])
+
+    async def make_project(self, limit: int) -> OwnerRecord | None:
+        """Create an owner with an hourly limit, and its keys. Return None if that is not possible now."""
+        self._projects += 1
+        owner_id = f"project-{self._projects}"
+        limits = [{"name": "all", "limit": limit, "per": "hour"}]
+        answer = await self._send("PUT", f"/owners/{owner_id}", {"limits": limits}, as_admin=True)
+        if answer is None or answer.status == 503:
+            self.made_late += 1
+            return None
+        self._ledger.expect(answer, {(200, None)}, "limit an owner")
+        if answer.status != 200:
+            return None
+        owner = OwnerRecord(owner_id, limit, answer.ended_at, sure_from=answer.ended_at)
+        for _ in range(KEYS_OF_PROJECT):
+            answer = await self._send("POST", "", {"name": "key", "owner_id": owner_id}, as_admin=True)
+            if answer is not None and answer.status == 201:
+                self._ledger.made(answer.body["id"], answer.body["token"], None, answer.ended_at, owner)
+        if owner.credentials:
+            self._ledger.owners.append(owner)
+        return owner
+
+    async def suspend(self, owner: OwnerRecord) -> None:
+        """Suspend an owner. If that is not acknowledged, its state is unknown."""
+        owner.sure_from = owner.dead_from = math.inf
+        answer = await self._send("POST", f"/owners/{owner.id}/suspend", {}, as_admin=True)
+        if answer is not None:
+            self._ledger.expect(answer, {(200, None)}, "suspend")
+        owner.dead_from = _holds_from(answer, 200)
+        owner.suspensions += owner.dead_from < math.inf
+
+    async def suspend_or_resume(self, owner: OwnerRecord) -> None:
+        """Suspend an owner, or resume it if it is suspended. No other change of this owner may run meanwhile."""
+        self.changing.add(owner)
+        try:
+            await (self.resume if owner.dead_from < math.inf else self.suspend)(owner)
+        finally:
+            self.changing.discard(owner)
+
+    async def resume(self, owner: OwnerRecord) -> None:
+        """Resume an owner; see :meth:`suspend`."""
+        owner.sure_from = owner.dead_from = math.inf
+        answer = await self._send("POST", f"/owners/{owner.id}/resume", {}, as_admin=True)
+        if answer is not None:
+            self._ledger.expect(answer, {(200, None)}, "resume")
+        owner.sure_from = _holds_from(answer, 200)
 
     async def make(self, limit: int | None = None) -> Credential | None:
         """Create a key. Return None if that is not possible now."""
@@ -115,11 +173,12 @@ class Manager:
         (self._ledger.dead if holds_from < math.inf else self._ledger.unsure).append(credential)
         return holds_from < math.inf
 
-    async def _send(self, method: str, below: str, body: Any = None) -> Answer | None:
+    async def _send(self, method: str, below: str, body: Any = None, *, as_admin: bool = False) -> Answer | None:
         line = self._chance.choice(self._lines)
         self._lines.remove(line)  # One request at a time on each line.
         try:
-            return await line.ask(method, f"/api-keys{below}", session=self._session, body=body)
+            session = self.admin_session if as_admin else self._session
+            return await line.ask(method, f"/api-keys{below}", session=session, body=body)
         finally:
             self._lines.append(line)
 

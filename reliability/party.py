@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from reliability.ledger import Credential, Ledger, Struck, Tally
@@ -20,6 +22,8 @@ from reliability.site import Site
 
 MANAGING = 6
 """Number of lines for changes to keys."""
+OWNERS = 2
+"""Number of owners with a limit at the start."""
 _LAST_WORDS = 4000
 
 
@@ -42,11 +46,13 @@ class Party:
     calm: Tally = field(default_factory=Tally)
     doomed: list[Credential] = field(default_factory=list)
 
-    async def get_ready(self, keys: int) -> None:
-        """Log in, create the first keys, and check that every worker is healthy."""
+    async def get_ready(self, keys: int, cap: int) -> None:
+        """Log in, create the first keys and owners with a limit, and check that every worker is healthy."""
         self.session = await self.manager.log_in()
         for _ in range(keys):
             await self.manager.make()
+        for _ in range(OWNERS):
+            await self.manager.make_project(cap)
         await self.recovered_at()
 
     async def recovered_at(self) -> float:
@@ -54,9 +60,10 @@ class Party:
         return await self.site.recovered_at(self.manager, self.session)
 
     async def prepare(self, cap: int) -> None:
-        """Create a limited key, which the load uses up, and the two keys to end."""
+        """Create a limited key and a limited owner, which the load uses up, and the two keys to end."""
         with self.ledger.tally() as calm:
             await self.manager.make(cap)
+            await self.manager.make_project(cap)
             made = [await self.manager.make(), await self.manager.make()]
             self.doomed = [credential for credential in made if credential is not None]
             for credential in self.doomed:
@@ -82,8 +89,9 @@ class Party:
         await self.site.close()
 
     async def ask_for_the_dead(self) -> int:
-        """Use every ended credential at every worker. Return their number."""
-        dead = list(self.ledger.dead)
+        """Use every ended credential, and those of suspended owners, at every worker. Return their number."""
+        suspended = [owner.credentials for owner in self.ledger.owners if owner.dead_from < math.inf]
+        dead = [*self.ledger.dead, *chain.from_iterable(suspended)]
         for credential in dead:
             await self.site.ask_every_worker(credential)
         return len(dead)

@@ -29,6 +29,7 @@ CHANGING = 2
 CHANGE_EVERY_S = 0.25
 """Number of tasks that change keys, and the interval of each."""
 FEW_KEYS = 20
+RECENT_OWNERS = 4
 
 Card = Fault | str
 """A fault of a server, or the end of a worker."""
@@ -177,7 +178,7 @@ async def run_half(
     hands = Hands()
     try:
         with party(policy, workers, folder, env, pace=pace, may_refuse=True, chance=chance) as each:
-            await each.get_ready(pace.keys)
+            await each.get_ready(pace.keys, pace.cap)
             if cards is None:
                 cards = all_cards(RedisFaults(redis, keeps_data=policy == "deny"), postgres_faults(postgres), chance)
             storm = Storm(each, cards, hands, chance, pace)
@@ -210,7 +211,7 @@ async def run_half(
 
 
 async def _change_on_and_on(each: Party, chance: random.Random, pace: Pace, is_over: asyncio.Event) -> None:
-    """Create, revoke, disable, enable and rotate keys until the run is over."""
+    """Create, revoke, disable, enable and rotate keys, suspend and resume owners until the run is over."""
     while not is_over.is_set():
         await asyncio.sleep(chance.uniform(0, 2 * CHANGE_EVERY_S))
         await _change(each, chance, pace.cap)
@@ -219,8 +220,14 @@ async def _change_on_and_on(each: Party, chance: random.Random, pace: Pace, is_o
 async def _change(each: Party, chance: random.Random, cap: int) -> None:
     ledger, manager = each.ledger, each.manager
     disabled = [credential for credential in ledger.dead if credential.can_revive]
-    kind = chance.choices(["make", "cap", "revoke", "disable", "enable", "rotate"], [40, 8, 18, 12, 12, 10])[0]
-    if kind == "enable" and disabled:
+    kinds = {"make": 30, "cap": 8, "project": 4, "suspend": 14, "revoke": 14, "disable": 10, "enable": 10, "rotate": 10}
+    kind = chance.choices(list(kinds), list(kinds.values()))[0]
+    owners = [owner for owner in ledger.owners[-RECENT_OWNERS:] if owner not in manager.changing]
+    if kind == "project":
+        await manager.make_project(cap)
+    elif kind == "suspend" and owners:
+        await manager.suspend_or_resume(chance.choice(owners))
+    elif kind == "enable" and disabled:
         await manager.enable(chance.choice(disabled))
     elif kind == "cap":
         await manager.make(cap)
