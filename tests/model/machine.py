@@ -276,6 +276,7 @@ class KeysInUse(BesideTheModel):
                 assert self.world.run(self.auth(worker).blocks.clear(address)) == was_blocked
                 self.model.attempts.pop(str(bucket_of(address)), None)
         elif what == "Redis" and self.stage.redis_url is not None:
+            self.world.write_usage()  # Redis loses what was not written yet
             self.world.empty_redis()
             self.model.empty_redis()
         elif what == "a worker" and self._restarts < MAX_RESTARTS:
