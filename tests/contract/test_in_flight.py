@@ -16,6 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection
 
 from fastapi_keyauth import CreatedKey, KeyAuth, SessionPrincipal
+from fastapi_keyauth.auth import sessions
 from tests.helpers.long_running import Clients, Record, build_long_app, ends
 from tests.helpers.served import served
 from tests.helpers.stage import Clock, MakeAuth
@@ -240,6 +241,33 @@ async def test_sessions_of_a_resolver_are_resolved_again(run: Open, make_auth: M
         is_broken = False
         del valid["token-a"]
         assert (await ends(task)).code == "invalid_session"
+        assert not kept.done()
+
+
+async def test_a_resolver_that_hangs_keeps_no_other_request_from_ending(
+    run: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "MAX_RESOLVED", 1)
+    monkeypatch.setattr(sessions, "RESOLVED_WITHIN_S", 2.0)
+    valid, hangs = {"token-a", "token-b"}, False
+
+    async def resolve(token: str, connection: HTTPConnection) -> SessionPrincipal | None:
+        if hangs and token == "token-a":
+            await asyncio.Event().wait()
+        return SessionPrincipal(token) if token in valid else None
+
+    async with run(requirement=lambda auth: auth.require_key_or_session, session_resolver=resolve) as running:
+        key = await running.key()
+        kept, other = [
+            await running.clients.open("/events", {"authorization": f"Bearer {token}"}) for token in sorted(valid)
+        ]
+        task = await running.clients.open("/events", {"api-key": key.token})
+        hangs = True
+        await _revoke(running, key)
+        assert (await ends(task)).code == "revoked_api_key"
+        monkeypatch.setattr(sessions, "RESOLVED_WITHIN_S", 0.01)
+        valid.remove("token-b")
+        assert (await ends(other)).code == "invalid_session"
         assert not kept.done()
 
 

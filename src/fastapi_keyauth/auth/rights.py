@@ -5,11 +5,10 @@ read again only if the limiter says that the key or its owner has changed. Sessi
 time, all in one query.
 """
 
-import asyncio
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -113,27 +112,35 @@ class RightsCheck:
         """Have every row read again, because the database was unavailable, or was restored or replaced."""
         self._distrusted_at = time.monotonic()
 
-    async def find_lost(self, running: Iterable[Request], at: float) -> list[tuple[Request, KeyAuthError]]:
-        """Return the requests that would be refused now, each with the reason.
+    async def find_lost_keys(self, running: Iterable[Request], at: float) -> dict[Request, KeyAuthError]:
+        """Return the requests that would be refused now because of key or owner, each with the reason.
 
         Args:
             running: The running requests.
             at: The time, on the monotonic clock.
         """
         by_secret: dict[int, list[Request]] = {}
-        by_session: dict[str, list[Request]] = {}
-        for request in running:
+        for request in _bound(running):
             context = request.context
-            if context.terms is not None and context.terms.outlives_rights:
-                continue
             if context.key is not None and isinstance(context.key_outcome, KeyPrincipal):
                 by_secret.setdefault(context.key.secret_id, []).append(request)
+        return await self._check_keys(by_secret, at)
+
+    async def find_lost_sessions(self, running: Iterable[Request], at: float) -> dict[Request, KeyAuthError]:
+        """Return the requests that would be refused now because of their session, each with the reason.
+
+        It may take as long as the application's session resolver.
+
+        Args:
+            running: The running requests.
+            at: The time, on the monotonic clock.
+        """
+        by_session: dict[str, list[Request]] = {}
+        for request in _bound(running):
+            context = request.context
             if context.credentials.session is not None and isinstance(context.session_outcome, SessionPrincipal):
                 by_session.setdefault(context.credentials.session, []).append(request)
-        of_keys, of_sessions = await asyncio.gather(
-            self._check_keys(by_secret, at), self._check_sessions(by_session, at)
-        )
-        return list((of_sessions | of_keys).items())
+        return await self._check_sessions(by_session, at)
 
     async def _check_keys(self, by_secret: dict[int, list[Request]], at: float) -> dict[Request, KeyAuthError]:
         holders = {secret_id: _holder(requests[0].context) for secret_id, requests in by_secret.items()}
@@ -237,6 +244,11 @@ class RightsCheck:
             return {}
         since = self._confirmed_at.get(part, -math.inf)
         return {one: error for one in requests if at - max(since, one.began_at) >= self._max_unchecked_s}
+
+
+def _bound(running: Iterable[Request]) -> Iterator[Request]:
+    """Yield the requests that end with the rights of their credentials."""
+    return (request for request in running if not (request.context.terms or NO_TERMS).outlives_rights)
 
 
 def _holder(context: AuthContext) -> tuple[str, str]:

@@ -21,6 +21,8 @@ SessionResolver = Callable[[str, HTTPConnection], Awaitable[SessionPrincipal | N
 
 MAX_RESOLVED = 8
 """Sessions of running requests that a resolver is asked about concurrently."""
+RESOLVED_WITHIN_S = 5.0
+"""Seconds that a resolver may take for the session of a running request. Requests that begin wait without a bound."""
 MAX_SESSION_TOKEN_LENGTH = 16_384  # a JWT with many claims; longer values are not handed to a parser
 
 
@@ -171,12 +173,13 @@ class SessionGate:
     ) -> SessionPrincipal | InvalidSession | TemporarilyUnavailable:
         async with places:
             try:
-                return await self.authenticate(token, connection)
+                async with asyncio.timeout(RESOLVED_WITHIN_S):
+                    return await self.authenticate(token, connection)
             except (InvalidSession, TemporarilyUnavailable) as error:
                 return error
             except HTTPException as error:  # how a resolver may refuse a session
                 return InvalidSession() if error.status_code in (401, 403) else StoreUnavailable()
-            except Exception as error:  # the application's: one that fails says nothing about the session
+            except Exception as error:  # the application's: one that fails or hangs says nothing about the session
                 logger.warning(
                     "the session resolver failed for a running request (%s)",
                     type(error).__name__,

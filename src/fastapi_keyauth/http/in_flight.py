@@ -8,8 +8,10 @@ requests alone never checks any, and whatever the number of open requests, each 
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Mapping
 
 from fastapi_keyauth.auth.rights import RightsCheck
+from fastapi_keyauth.errors import KeyAuthError
 from fastapi_keyauth.http.open_request import OpenRequest
 from fastapi_keyauth.settings.settings import KeyAuthSettings
 
@@ -45,6 +47,7 @@ class InFlight:
         self._checked_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._check: asyncio.Task[None] | None = None
+        self._session_check: asyncio.Task[None] | None = None
 
     @classmethod
     def of(cls, settings: KeyAuthSettings, rights: RightsCheck) -> "InFlight | None":
@@ -64,10 +67,11 @@ class InFlight:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._check is not None:
-            self._check.cancel()
-            await asyncio.gather(self._check, return_exceptions=True)
-            self._check = None
+        checks = [check for check in (self._check, self._session_check) if check is not None]
+        self._check = self._session_check = None
+        for check in checks:
+            check.cancel()
+        await asyncio.gather(*checks, return_exceptions=True)
 
     def watch(self) -> None:
         """Watch the open requests, of which the first has just begun."""
@@ -92,14 +96,22 @@ class InFlight:
             self._check = self.loop.create_task(self._check_rights(), name="keyauth-in-flight")
 
     async def _check_rights(self) -> None:
-        self._checked_at = time.monotonic()
+        at = self._checked_at = time.monotonic()
+        running = [request for request in self.open if not request.is_complete and request.ending is None]
+        await self._end_lost(self._rights.find_lost_keys(running, at))
+        # In a task of its own: a session resolver that takes long, or hangs, must not delay the checks of keys.
+        if self._session_check is None or self._session_check.done():
+            self._session_check = asyncio.create_task(
+                self._end_lost(self._rights.find_lost_sessions(running, at)), name="keyauth-in-flight-sessions"
+            )
+        self._watch()
+
+    async def _end_lost(self, finding: Awaitable[Mapping[OpenRequest, KeyAuthError]]) -> None:
         try:
-            running = [request for request in self.open if not request.is_complete and request.ending is None]
-            lost = await self._rights.find_lost(running, self._checked_at)
-            for number, (request, error) in enumerate(lost, 1):
-                request.end(error)
+            for number, (request, error) in enumerate((await finding).items(), 1):
+                if request in self.open:  # its task may be doing something else by now
+                    request.end(error)
                 if number % ENDED_IN_A_ROW == 0:
                     await asyncio.sleep(0)
         except Exception:  # the next check must still run; the log has the error
             logger.exception("checking requests in flight failed; retrying", extra={"keyauth_event": "check_failed"})
-        self._watch()

@@ -38,7 +38,9 @@ async def _begin(auth: KeyAuth, token: str, began_at: float = 1.0) -> Request:
 
 
 async def _lost(auth: KeyAuth, requests: list[Request], at: float = 2.0) -> dict[Request, type[KeyAuthError]]:
-    return {request: type(error) for request, error in await auth._parts.rights.find_lost(requests, at)}
+    rights = auth._parts.rights
+    lost = await rights.find_lost_sessions(requests, at) | await rights.find_lost_keys(requests, at)
+    return {request: type(error) for request, error in lost.items()}
 
 
 class Reads:
