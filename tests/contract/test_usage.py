@@ -204,6 +204,12 @@ async def test_hours_beyond_those_that_are_kept_are_invalid(open_scene: OpenScen
         assert (await scene.get(f"/api-keys/{key.id}/usage?hours=48", bearer=session)).status_code == 200
 
 
+async def test_report_of_the_last_month_that_a_date_can_have_is_empty(open_scene: OpenScene) -> None:
+    async with open_scene() as scene:
+        for by in ("day", "month", "key", "unit"):
+            assert await report(scene, "from=9999-12-01&to=9999-12-31", by) == []
+
+
 async def test_callers_see_the_usage_of_keys_that_they_may_read(open_scene: OpenScene) -> None:
     async with open_scene() as scene:
         mine, other = await scene.key(owner_id="ada"), await scene.key(owner_id="bob")

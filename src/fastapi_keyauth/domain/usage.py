@@ -192,7 +192,9 @@ def month_of(day: date) -> str:
 
 
 def end_of_month(day: date) -> date:
-    """Return the first day of the next month."""
+    """Return the first day of the next month, or the last possible date."""
+    if (day.year, day.month) == (date.max.year, date.max.month):
+        return date.max
     return date(day.year + day.month // 12, day.month % 12 + 1, 1)
 
 
