@@ -36,8 +36,8 @@ def campaign(struck: Results) -> str:
         "503",
         "other errors",
         "wrongly admitted",
-        "slowest answer s (in the worker)",
-        "well again s, median",
+        "slowest response s (in the worker)",
+        "recovery s, median",
         "worst",
     )
     rows = [
@@ -60,14 +60,14 @@ def campaign(struck: Results) -> str:
         [
             (text, *(f"{side[name]:,}" for side in struck["sides"]))
             for text, name in (
-                ("keys revoked or disabled amid a fault, asked for at every worker to the end", "ended_keys"),
-                ("keys with a cap", "capped_keys"),
-                ("of them used up", "full_keys"),
-                ("requests admitted over a cap", "over_cap"),
-                ("units given out too often", "units_given_twice"),
+                ("keys revoked or disabled during a fault, then sent to every worker until the end", "ended_keys"),
+                ("keys with a rate limit", "capped_keys"),
+                ("of these, used up", "full_keys"),
+                ("requests admitted over a limit", "over_cap"),
+                ("units granted too often", "units_given_twice"),
             )
         ]
-        + [("slowest answer s (in the worker) while nothing was broken", *map(_calm, struck["sides"]))],
+        + [("slowest response s (in the worker) without a fault", *map(_calm, struck["sides"]))],
     )
     return f"{_table(head, rows)}\n{ends}"
 
@@ -91,17 +91,17 @@ def _half(half: Results) -> str:
         )
         for row in sorted(half["faults"], key=lambda row: str(row["fault"]))
     ]
-    faults.append(("nothing is broken", "", "", "", _calm(half), "", ""))
-    head = ("fault", "times", "503", "no answer", "slowest answer s (in the worker)", "well again s, median", "worst")
+    faults.append(("no fault", "", "", "", _calm(half), "", ""))
+    head = ("fault", "times", "503", "no response", "slowest response s (in the worker)", "recovery s, median", "worst")
     memory = [
         (f"worker {number}", *(f"{value:.0f}" for value in steps))
         for number, steps in enumerate(half["memory_mib"], start=1)
     ]
-    steps = ("memory in MiB", "at first", "a quarter", "half", "three quarters", "at last")
+    steps = ("memory in MiB", "start", "25 %", "50 %", "75 %", "end")
     return (
         f"### Policy `{half['policy']}`\n\n{half['seconds']} seconds, {half['requests']:,} requests, {half['keys']:,} "
         f"keys.\n\n{_table(('promise', 'seen', ''), checks)}\n{_table(head, faults)}\n{_table(steps, memory)}"
-        f"\nThe client itself woke up {half['lag_s']:.2f} s late at worst; its answers look later by so much.\n"
+        f"\nThe client itself was delayed by at most {half['lag_s']:.2f} s, which its response times include.\n"
     )
 
 
