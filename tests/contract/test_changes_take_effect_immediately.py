@@ -35,7 +35,9 @@ from tests.helpers.waiting import until
 from tests.helpers.workers import Workers
 
 WRITTEN_WITHIN_S = 10.0
-pytestmark = pytest.mark.timeout(240)  # four workers, and some thousands of requests, on a busy machine too
+pytestmark = pytest.mark.timeout(
+    turns(1200, 240)
+)  # four workers, and some thousands of requests, on a busy machine too
 
 ADMITTED: Outcome = (200, None)
 
