@@ -91,6 +91,23 @@ async def test_a_call_that_waited_grants_no_limit_that_its_key_has_lost(
         assert len((await scene.auth.keys.list()).items) == 1
 
 
+async def test_a_call_that_waited_exempts_no_key_once_its_own_has_lost_admin(
+    open_scene: OpenScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_scene(max_key_ttl_s=7200) as scene:
+        scopes = ["items:read", "keys:write"]
+        stolen = await scene.key(scopes=[*scopes, "admin"], exempt_from_policy=True)
+        waiting = Waiting(monkeypatch)
+        body = {"name": "late", "scopes": ["items:read"], "exempt_from_policy": True}
+        sent = asyncio.create_task(scene.send("POST", "/api-keys", json=body, token=stolen.token))
+        await waiting.reached.wait()
+        await scene.auth.keys.update(stolen.id, scopes=scopes)
+        waiting.go_on.set()
+        answer = await sent
+        assert (answer.status_code, code_of(answer)) == (403, "insufficient_scope")
+        assert len((await scene.auth.keys.list()).items) == 1
+
+
 @pytest.mark.parametrize("is_own", [True, False], ids=["of the plugin", "of a resolver"])
 @pytest.mark.parametrize("call", CALLS)
 async def test_a_call_that_waited_is_refused_if_its_session_has_ended(

@@ -256,10 +256,8 @@ class Caller:
 
         Raises:
             InvalidField: If the request must name an owner or scopes, or the policy does not permit the expiry.
-            InsufficientScope: If the caller may not create keys for the owner, or exempt them from the policy.
+            InsufficientScope: If the caller may not create keys for the owner.
         """
-        if new.exempt_from_policy:
-            self.check_admin()
         inherited = None if self.is_admin else self.bounds
         expires_at = new.find_expiry(now, policy)
         if inherited is not None and inherited.expires_at is not None and not new.has_expiry:
@@ -292,6 +290,8 @@ class Caller:
             InsufficientScope: If the caller may not create it.
         """
         self._check_owner(new.owner_id or "", KEYS_WRITE)
+        if new.exempt_from_policy:
+            self.check_admin()
         self.check_scopes(new.scopes or ())
         if new.limits is None:
             self.limit_bounds.check_hourly(new.hourly_limit)
