@@ -9,9 +9,11 @@ from sqlalchemy import select
 
 from fastapi_keyauth import InvalidField, SessionPrincipal
 from fastapi_keyauth.http.routers.callers import RequestAuthority
+from fastapi_keyauth.keys.turns import PLACES
 from fastapi_keyauth.store.tables import metadata
 from tests.helpers.keys import Gate, store_of
 from tests.helpers.stage import ELSEWHERE, OpenScene, Scene, code_of
+from tests.helpers.waiting import until
 
 ADMIN = ["*", "admin"]
 ZERO = {"active": 0, "disabled": 0, "expired": 0, "revoked": 0}
@@ -373,3 +375,23 @@ async def test_member_who_may_not_read_an_owners_keys_reads_neither_key_nor_usag
         for path in ("?owner_id=p", "/audit?owner_id=p", "/usage?owner_id=p"):
             assert (await scene.get(f"/api-keys{path}", **ada)).status_code == 403, path
         assert (await scene.send("PATCH", f"/api-keys/{key.id}", json={"name": "n"}, **ada)).status_code == 200
+
+
+async def test_reads_of_owners_wait_for_their_turn(open_scene: OpenScene) -> None:
+    """They cost no unit, and a crowd of them must not take the connections that revocations need."""
+    async with open_scene() as scene:
+        key, session = await scene.key(scopes=["keys:read"]), await scene.session()
+        calls: list[tuple[str, dict[str, Any]]] = [
+            ("", {"bearer": session}),
+            ("/current", {"token": key.token}),
+            ("/owner-1", {"token": key.token}),
+        ]
+        places = scene.auth._parts.owners._turns._places
+        for _ in range(PLACES):
+            await places.acquire("others")
+        reads = [asyncio.create_task(scene.get(f"/api-keys/owners{path}", **caller)) for path, caller in calls]
+        await until(lambda: places._by_lane.total() == len(reads) or any(read.done() for read in reads))
+        assert not any(read.done() for read in reads)
+        for _ in range(PLACES):
+            places.release()
+        assert [(await read).status_code for read in reads] == [200] * len(reads)

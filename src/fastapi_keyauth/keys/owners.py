@@ -84,7 +84,7 @@ class Owners:
         """Return the same owners, with another actor in the history of what is done to their keys."""
         return Owners(*self._parts, TrustedCode(actor))
 
-    def on_behalf_of(self, authority: ChangeAuthority, check: Callable[[], None]) -> "Owners":
+    def on_behalf_of(self, authority: ChangeAuthority, check: Callable[[], None] = allow) -> "Owners":
         """Return the same owners for the caller of a route."""
         return Owners(*self._parts, authority, check)
 
@@ -96,7 +96,8 @@ class Owners:
             LimiterUnavailable: If Redis is unavailable and ``on_limiter_outage`` is ``deny``.
         """
         check_owner_id(owner_id, "owner_id")
-        found, counts = await self._store.find(owner_id, self._now())
+        async with self._turns.place(self._authority.turn):
+            found, counts = await self._store.find(owner_id, self._now())
         states = await self._read_states("", limit_set((), found.limits), owner_id)
         states = tuple(state._replace(name=limit.name) for state, limit in zip(states, found.limits, strict=True))
         return Owner(owner_id, found.name, found.suspended_at, found.reason, states, counts)
@@ -120,7 +121,8 @@ class Owners:
 
     async def names(self, owner_ids: Collection[str]) -> dict[str, str | None]:
         """Return the names of those owners for whom something was set."""
-        return await self._store.find_names(owner_ids)
+        async with self._turns.place(self._authority.turn):
+            return await self._store.find_names(owner_ids)
 
     async def set(
         self,

@@ -130,19 +130,22 @@ def build_owners_router(
         session: Annotated[SessionPrincipal, Depends(require_session)], request: Request
     ) -> OwnersOut:
         """List the owners that the session may act for."""
-        caller = (await callers.find(session, request)).caller
-        names = await owners.names(caller.owners)
+        by = await callers.find(session, request)
+        names = await owners.on_behalf_of(by).names(by.caller.owners)
         return OwnersOut(
             items=[
                 OwnPermissionsOut(owner_id=owner_id, name=names.get(owner_id), permissions=sorted(permissions))
-                for owner_id, permissions in sorted(caller.owners.items())
+                for owner_id, permissions in sorted(by.caller.owners.items())
             ]
         )
 
     @router.get("/owners/current")
-    async def read_current_owner(key: Annotated[KeyPrincipal, Depends(require_free_key)]) -> CurrentOwnerOut:
+    async def read_current_owner(
+        key: Annotated[KeyPrincipal, Depends(require_free_key)], request: Request
+    ) -> CurrentOwnerOut:
         """Return the limits of the calling key's owner, and what is left of them. Charges nothing."""
-        owner = await owners.get(key.owner_id)
+        by = await callers.find(key, request)
+        owner = await owners.on_behalf_of(by).get(key.owner_id)
         limits = [LimitStateOut.model_validate(limit) for limit in owner.limits]
         return CurrentOwnerOut(owner_id=owner.owner_id, limits=limits)
 
@@ -171,7 +174,7 @@ def build_owners_router(
     async def read_owner(owner_id: str, by: reader) -> Owner:
         """Return one owner."""
         by.caller.check_permission(owner_id, KEYS_READ)
-        return await owners.get(owner_id)
+        return await owners.on_behalf_of(by).get(owner_id)
 
     @router.put("/owners/{owner_id:path}", response_model=OwnerOut)
     async def set_owner(owner_id: str, fields: OwnerFields, by: admin) -> Owner:
