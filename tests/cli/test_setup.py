@@ -77,7 +77,7 @@ def test_a_correct_setup_passes_the_check(redis_url: str) -> None:
     report = read("check")
     assert report["ok"] is True
     names = [finding["name"] for finding in report["findings"]]
-    assert names == ["source", "settings", "versions", "database", "tables", "redis", "hashing"]
+    assert names == ["source", "settings", "versions", "database", "tables", "redis", "leases", "hashing"]
     levels = {finding["name"]: finding["level"] for finding in report["findings"]}
     assert levels.pop("source") == "warning"  # no --app
     assert levels.pop("settings") == "warning"  # this hashing costs nothing

@@ -180,7 +180,8 @@ async def test_a_failover_under_load_admits_nothing_wrong(
                 await here.keys.revoke(revoked.key.id)
                 assert [await outcome(auth, revoked.token) for auth in (here, there)] == ["RevokedApiKey"] * 2
                 await until(lambda: load.seen["RateLimitExceeded"] > 0)
-    assert 300 >= counts[limited.token] >= 300 - 4  # what was cut off may have been counted, and perhaps twice
+    # Calls that were cut off may have been counted, and perhaps twice; and each worker may have lost a lease.
+    assert 300 >= counts[limited.token] >= 300 - 4 - 2 * (300 // 16)
     assert how == "killed" or not load.seen["LimiterUnavailable"]
     assert set(load.seen) <= {"admitted", "LimiterUnavailable", "RateLimitExceeded", "RevokedApiKey"}
     assert load.slowest_s < HANGS_S

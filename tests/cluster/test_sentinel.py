@@ -99,9 +99,10 @@ async def test_workers_follow_a_failover_and_admit_nothing_wrong(
             await _revoke(here, revoked.key.id)
             assert [await outcome(auth, revoked.token) for auth in (here, there)] == ["RevokedApiKey"] * 2
             await until(lambda: load.seen["RateLimitExceeded"] > 0)
-        # What was cut off may have been counted, and perhaps twice. A primary that is replaced while it lives goes on
-        # counting for a moment, and its successor does not hear of that: see docs/deployment.md.
-        assert units >= 300 - 4
+        # Calls that were cut off may have been counted, and perhaps twice; and each worker may have lost a lease. A
+        # primary that is replaced while it runs continues to count for a moment, and its successor does not learn of
+        # that: see docs/deployment.md.
+        assert units >= 300 - 4 - 2 * (300 // 16)
         assert how == "requested" or units <= 300
     assert set(load.seen) <= {"admitted", "LimiterUnavailable", "RateLimitExceeded", "RevokedApiKey"}
     assert load.slowest_s < HANGS_S

@@ -326,9 +326,9 @@ async def test_clients_that_disconnect_lose_only_their_own_unit(fleet: Fleet, ow
     async def is_counted() -> bool:
         """Return whether the workers have written all that the limiter has counted, including this request."""
         look = await fleet.manage(0, *use(key["token"]))
-        used = limit - look.body["remaining"]
-        assert 300 < used <= 300 + gone + next(looks)
+        used, most = limit - look.body["remaining"], 300 + gone + next(looks)
         hours = (await fleet.manage(0, "GET", f"/api-keys/{key['id']}/usage?hours=1", owner)).body["items"]
-        return bool(used == hours[0]["admitted"])
+        assert hours[0]["admitted"] <= most
+        return bool(300 < used == hours[0]["admitted"])  # more is used while other workers have leases
 
     await until(is_counted)

@@ -137,7 +137,7 @@ class Authority:
             return Decision(Verdict.WAITING, generation, wait_ms, hour)
         for room, cost in zip(rooms, costs, strict=True):
             room.counter.charge(cost)
-        self.usage[question.key_id] = self.usage.get(question.key_id, 0) + 1
+        self.count(question.key_id, dict(question.cost or ()).get("requests", 0))
         states = states_of(rooms, costs, is_charged=True)
         wait_s = states[1] if states else ceil_s((hour + 1) * HOUR_MS - now_ms)
         return Decision(Verdict.ADMITTED, generation, wait_s, hour, states=states)
@@ -203,7 +203,11 @@ class Authority:
                 out.units = max(0, out.units - lease.grant.units * cost)
         holder = self.holders.get(ask.key_id)
         if holder is not None and holder.leases is not None and holder.leases.birth == key_birth:
-            self.usage[ask.key_id] = self.usage.get(ask.key_id, 0) + lease.grant.units - left
+            self.count(ask.key_id, (lease.grant.units - left) * dict(ask.cost).get("requests", 0))
+
+    def count(self, key_id: str, requests: int) -> None:
+        """Add to the usage of a key."""
+        self.usage[key_id] = self.usage.get(key_id, 0) + requests
 
     def bump(self, name: str, now_ms: int) -> int:
         """Replace a generation. Return the milliseconds until the latest lease that is known ends."""

@@ -80,6 +80,12 @@ def measured_from_the_answer() -> AbstractContextManager[Any]:
     return mock.patch.object(LeaseBook, "receive", late)
 
 
+def believing_addresses_for_ever() -> AbstractContextManager[Any]:
+    """Admit from every address, whatever is known of it."""
+    admit = LeaseBook.admit
+    return mock.patch.object(LeaseBook, "admit", lambda self, question: admit(self, question._replace(bucket=None)))
+
+
 MUTATIONS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "a change does not wait": lambda: mock.patch.object(world_module, "outlast_s", return_value=0.0),
     "a change waits without the share for its clock": lambda: mock.patch.object(
@@ -89,6 +95,7 @@ MUTATIONS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
         "fastapi_keyauth.limiter.leases.book.LEASE_SHARE", 1.0
     ),
     "a lease is measured from the answer": measured_from_the_answer,
+    "an address is believed for ever": believing_addresses_for_ever,
     "units are not returned": lambda: mock.patch.object(Authority, "give_back", return_value=None),
     "a lease crosses the end of a window": lambda: mock.patch.object(
         Authority, "lasts_ms", lambda _self, lease_ms, *_: lease_ms
@@ -99,7 +106,8 @@ MUTATIONS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_simulation_notices_broken_code(mutation: str) -> None:
     with MUTATIONS[mutation]():
-        assert breaks_a_promise(crowd_in_the_next_window()) or find_violation(range(400))
+        directed = [crowd_in_the_next_window(), *map(change_at_a_grant, range(100))]
+        assert any(map(breaks_a_promise, directed)) or find_violation(range(400))
 
 
 def crowd_in_the_next_window() -> Schedule:
@@ -110,6 +118,18 @@ def crowd_in_the_next_window() -> Schedule:
         Action(305, "burst", (0, 0, None, ONE_REQUEST, 120, 0.2)),
     )
     return Schedule(1, actions, (limits,), workers=2, delay_ms=1, starts_at_ms=10**12 - 300, is_calm=True)
+
+
+def change_at_a_grant(seed: int) -> Schedule:
+    """A key is changed as soon as a lease of it was granted. The seed decides how wrong clocks are."""
+    actions = (Action(0, "ambush", ("change", 0)), Action(1, "burst", (0, 0, None, ONE_REQUEST, 6, 2)))
+    return Schedule(
+        seed, actions, (LimitSet([], []),), workers=1, delay_ms=(0.01, 100)[seed % 2], starts_at_ms=10**12, is_calm=True
+    )
+
+
+def test_change_at_a_grant_outlasts_the_lease() -> None:
+    assert not any(map(breaks_a_promise, map(change_at_a_grant, range(100))))
 
 
 def test_no_lease_crosses_the_end_of_a_window() -> None:

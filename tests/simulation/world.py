@@ -150,7 +150,7 @@ class Worker:
     def send(self, plan: Plan, batch: list[tuple[Request, LimitCheck]]) -> None:
         """Send a call."""
         plan.mark_sent(self.clock(), self.epoch)
-        returns = [(lease, lease.left) for lease in plan.returns if lease.ask.epoch == plan.epoch]
+        returns = [(lease, lease.left) for lease in plan.returned]
         prefix = f"{self.epoch}:"
         asks = [copy.copy(ask) for ask in plan.asks]
         for ask in asks:

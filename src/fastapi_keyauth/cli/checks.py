@@ -136,6 +136,16 @@ async def check_redis(settings: KeyAuthSettings) -> AsyncIterator[Finding]:
     yield finding
     for warning in warnings:
         yield Finding("redis", "warning", warning.sentence)
+    yield Finding("leases", "ok", _describe_leases(settings.lease_ms))
+
+
+def _describe_leases(lease_ms: int) -> str:
+    if not lease_ms:
+        return "lease_ms is 0: every request with a key asks Redis. Workers and scripts must agree on that."
+    return (
+        f"lease_ms is {lease_ms}: workers admit busy keys for up to {lease_ms} ms without asking Redis, and "
+        "revocations are answered that much later. Workers and scripts must agree on it."
+    )
 
 
 async def _inspect(server: RedisLimiterBase) -> Finding:

@@ -5,8 +5,9 @@ Redis and deletes the row. If Redis is unreachable, or the worker is killed in b
 worker that polls announces it.
 """
 
+import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 
 from fastapi_keyauth.concurrency.log_throttle import LogThrottle
@@ -90,21 +91,13 @@ class Outbox:
         Raises:
             ChangePending: If some could not be announced. All were tried.
         """
-        late: ChangePending | None = None
-        for owner_id, row_id in pending.items():
-            try:
-                await self.publish("", owner_id, row_id)
-            except ChangePending as error:
-                late = error
-        if late is not None:
-            raise late
+        # Concurrently, since each may have to wait for leases to end.
+        await _gather(self.publish("", owner_id, row_id) for owner_id, row_id in pending.items())
 
     async def drain(self) -> None:
         """Announce pending changes, also those of other workers. Repeating one is harmless: the row is read again."""
         try:
-            for changed in list(self._unannounced):
-                await self._bump(*changed)
-                self._unannounced.discard(changed)
+            await _gather(self._announce_late(*changed) for changed in list(self._unannounced))
             if not self._is_shared:
                 await self._store.find(1)  # an outage is noticed without any request
                 await self._forget_when_due(self._now())
@@ -113,12 +106,15 @@ class Outbox:
             while not is_last:  # all of them, or the last would take effect later than ``HOLDS_WITHIN_S``
                 changes = await self._store.find(_BATCH)
                 is_last = len(changes) < _BATCH
-                for key_id, owner_id in {(key_id, owner_id) for _, key_id, owner_id in changes}:
-                    await self._bump(key_id, owner_id)
+                await _gather(self._bump(*changed) for changed in {changed[1:] for changed in changes})
                 if changes:
                     await self._store.delete([row_id for row_id, _, _ in changes])
         except (LimiterUnavailable, StoreUnavailable):
             return  # both are logged where they happen, and the rows are still there
+
+    async def _announce_late(self, key_id: str, owner_id: str) -> None:
+        await self._bump(key_id, owner_id)
+        self._unannounced.discard((key_id, owner_id))
 
     async def _bump(self, key_id: str, owner_id: str) -> None:
         if key_id:
@@ -130,3 +126,10 @@ class Outbox:
         if now >= self._forget_at:
             await self._store.delete_before(now - KEEP)
             self._forget_at = now + FORGET_EVERY
+
+
+async def _gather(announcements: Iterable[Awaitable[None]]) -> None:
+    """Wait for all of them, then raise the first error."""
+    for outcome in await asyncio.gather(*announcements, return_exceptions=True):
+        if outcome is not None:
+            raise outcome

@@ -13,6 +13,7 @@ from fastapi_keyauth.limiter.redis.cluster import ClusterLimiter
 from fastapi_keyauth.limiter.redis.single import SingleNodeLimiter
 from fastapi_keyauth.settings.redis_urls import parse_redis_url
 from fastapi_keyauth.settings.settings import KeyAuthSettings
+from fastapi_keyauth.telemetry.counters import Counters
 from fastapi_keyauth.telemetry.observer import Observer
 
 Clock = Callable[[], float]
@@ -34,18 +35,21 @@ def build_limiter(settings: KeyAuthSettings, clock: Clock | None, observer: Obse
     local_clock = time.time if clock is None else clock
     if settings.redis_url is None:
         return MemoryLimiter(policy, settings.max_staleness_s, local_clock)
-    primary = build_redis_limiter(settings, clock, observer.metrics.answered)
+    primary = build_redis_limiter(settings, clock, observer.metrics.answered, observer.metrics.counters)
     fallback = MemoryLimiter(policy, 0, local_clock) if settings.on_limiter_outage == "local" else None
     return FailoverLimiter(primary, fallback, observer, settings.silenced_checks)
 
 
-def build_redis_limiter(settings: KeyAuthSettings, clock: Clock | None, answered: Answered) -> RedisLimiterBase:
+def build_redis_limiter(
+    settings: KeyAuthSettings, clock: Clock | None, answered: Answered, counters: Counters | None = None
+) -> RedisLimiterBase:
     """Build a limiter in Redis alone, without a fallback. It is not connected yet.
 
     Args:
         settings: The settings; ``redis_url`` must be set.
         clock: Seconds since 1970, in place of Redis's own clock; for tests.
         answered: Called after each call to Redis.
+        counters: Where leases are counted.
 
     Raises:
         SetupError: If ``redis_url`` is missing or invalid.
@@ -55,5 +59,13 @@ def build_redis_limiter(settings: KeyAuthSettings, clock: Clock | None, answered
     kind = ClusterLimiter if parse_redis_url(settings.redis_url).kind == "cluster" else SingleNodeLimiter
     namespace = f"keyauth:{settings.key_prefix}"
     return kind(
-        settings.redis_url, Policy.of(settings), namespace, settings.redis_timeout_s, clock, answered, settings.units
+        settings.redis_url,
+        Policy.of(settings),
+        namespace,
+        settings.redis_timeout_s,
+        clock,
+        answered,
+        settings.units,
+        settings.lease_ms,
+        counters,
     )

@@ -25,7 +25,8 @@ class Counters:
         lease_used: Requests that they admitted, each without asking Redis.
         lease_returned: Requests that they did not admit and that were returned.
         lease_forfeited: The same, but not returned: the call failed, or Redis was replaced.
-        lease_calls: Calls that did nothing but return leases.
+        lease_trips_saved: Calls to Redis that leases saved: one for each request that they admitted, minus one
+            for each lease, which may have to be returned by a call of its own.
     """
 
     __slots__ = (
@@ -33,9 +34,9 @@ class Counters:
         "admitted_from_memory",
         "ended",
         "events_dropped",
-        "lease_calls",
         "lease_forfeited",
         "lease_returned",
+        "lease_trips_saved",
         "lease_units",
         "lease_used",
         "leases_granted",
@@ -63,7 +64,7 @@ class Counters:
         self.lease_used = 0
         self.lease_returned = 0
         self.lease_forfeited = 0
-        self.lease_calls = 0
+        self.lease_trips_saved = 0
 
 
 class Metrics:

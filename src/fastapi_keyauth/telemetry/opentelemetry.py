@@ -83,6 +83,9 @@ class Board:
             _current_outages,
             create=meter.create_observable_up_down_counter,
         )
+        observe("keyauth.leases", "{lease}", "Leases of units that were granted.", _leases)
+        observe("keyauth.lease.units", "{request}", "Requests that leases allow, by what became of them.", _lease_units)
+        observe("keyauth.lease.trips_saved", "{call}", "Calls to Redis that leases made unnecessary.", _saved_trips)
         observe("keyauth.events.dropped", "{event}", "Events that on_event was too slow for.", _dropped)
 
     def counts_of(self, prefix: str) -> Counters:
@@ -125,6 +128,22 @@ def _current_outages(counters: Counters) -> Iterator[_Reading]:
     # Both parts, also without any outage: an alarm needs a zero to return to.
     for part in ("redis", "database"):
         yield counters.outages.get(part, 0) - counters.recoveries.get(part, 0), {"keyauth.part": part}
+
+
+def _leases(counters: Counters) -> Iterator[_Reading]:
+    yield counters.leases_granted, {}
+
+
+def _lease_units(counters: Counters) -> Iterator[_Reading]:
+    outcome = "keyauth.lease.outcome"
+    yield counters.lease_units, {outcome: "leased"}
+    yield counters.lease_used, {outcome: "used"}
+    yield counters.lease_returned, {outcome: "returned"}
+    yield counters.lease_forfeited, {outcome: "forfeited"}
+
+
+def _saved_trips(counters: Counters) -> Iterator[_Reading]:
+    yield counters.lease_trips_saved, {}
 
 
 def _dropped(counters: Counters) -> Iterator[_Reading]:

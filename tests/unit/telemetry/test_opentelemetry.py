@@ -67,6 +67,22 @@ async def test_requests_are_counted_by_outcome_and_the_cache_by_result(
     assert seen["keyauth.cache.lookups"] == {"ka hit": 1, "ka miss": 1, "ka stale": 2}
     assert seen["keyauth.hash.duration"] == {"ka create": 1, "ka verify": 1}
     assert seen["keyauth.events.dropped"] == {"ka": 0}
+    assert seen["keyauth.leases"] == {"ka": 0}
+
+
+async def test_leases_are_counted_by_what_became_of_them(
+    stack: Stack, lab: Lab, start_valkey: Callable[..., Server]
+) -> None:
+    async with build(stack, lab, redis_url=start_valkey().url, redis_timeout_s=5, lease_ms=100) as auth:
+        made = await make_key(auth)
+        for _ in range(40):
+            await authenticate(auth, made.token)
+    seen = lab.read()
+    units = seen["keyauth.lease.units"]
+    assert units["ka used"] > 20
+    assert units["ka leased"] == units["ka used"] + units["ka returned"] + units["ka forfeited"]
+    assert units["ka used"] - seen["keyauth.leases"]["ka"] <= seen["keyauth.lease.trips_saved"]["ka"] < units["ka used"]
+    assert seen["keyauth.limiter.call.duration"]["ka"] < 30
 
 
 async def test_calls_to_redis_are_timed_and_outages_counted(

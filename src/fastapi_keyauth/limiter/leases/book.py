@@ -36,14 +36,19 @@ class LeaseBook:
         self._demand = Demand(lease_ms / 1000)
         self._unblocked_until: BoundedDict[str, float] = BoundedDict(MAX_ADDRESSES)
 
+    @property
+    def has_leases(self) -> bool:
+        """Whether a lease is alive."""
+        return bool(self._live)
+
     def admit(self, question: LimitCheck) -> Decision | None:
         """Admit a request from a lease, or return None: the limiter has to be asked.
 
         Args:
-            question: The question about a request whose row was cached, with a cost.
+            question: The question about a request.
         """
         lease = self._live.get((question.key_id, question.cost))  # type: ignore[arg-type]  # no lease has the cost None
-        if lease is None:
+        if lease is None or question.is_fresh or not _is_plain(question):
             return None
         now = self._clock()
         if now >= lease.ends_at or lease.generation != question.generation:
@@ -65,6 +70,7 @@ class LeaseBook:
                 lease.grant.hour,
                 math.inf,  # every change replaces the generation, and waits until this lease is over
                 self._states(lease, left),
+                (),  # counted as usage when the lease is returned
             ),
         )
         if not left:
@@ -85,7 +91,7 @@ class LeaseBook:
     def correct(self, question: LimitCheck, decision: Decision) -> Decision:
         """Return an answer of the limiter with what this worker still holds for the key and its cost."""
         lease = self._live.get((question.key_id, question.cost))  # type: ignore[arg-type]  # as in ``admit``
-        if lease is None or lease.limits is not question.limits or len(decision.states) < 3 * len(lease.costs):
+        if lease is None or lease.limits is not question.limits or decision.verdict is not ADMITTED:
             return decision
         states = list(decision.states)
         for position, cost in enumerate(lease.costs):
@@ -101,14 +107,18 @@ class LeaseBook:
         """
         now = self._clock()
         self._demand.turn(now)
+        asked: dict[LeaseName, LimitCheck] = {}
         for question in questions:
-            if question.cost is not None and question.age_s is not None:
-                self._demand.add((question.key_id, question.cost))
-        asks: dict[LeaseName, LeaseAsk] = {}
-        for key_id, _, limits, cost, generation, age_s, is_fresh, owner_id, _ in questions:
-            if cost is None or age_s is None or is_fresh or owner_id is None:
+            if question.cost is None or question.age_s is None or question.owner_id is None:
                 continue
-            name = (key_id, cost)
+            # A row that was read for its request proves nothing for another one, and its request was counted before.
+            if question.is_fresh or not _is_plain(question):
+                continue
+            name = (question.key_id, question.cost)
+            self._demand.add(name)
+            asked[name] = question
+        asks: dict[LeaseName, LeaseAsk] = {}
+        for name, (key_id, _, limits, cost, generation, _, _, owner_id, _) in asked.items():
             lease = self._live.get(name)
             if lease is not None and now < lease.ends_at and lease.generation == generation:
                 continue
@@ -116,7 +126,7 @@ class LeaseBook:
                 self._end(lease, now)
             units = self._demand.units_to_ask(name)
             if units and name not in self._asking:
-                asks[name] = LeaseAsk(key_id, owner_id, limits, cost, generation, units)
+                asks[name] = LeaseAsk(key_id, owner_id or "", limits, cost or (), generation, units)
         self._asking.update(asks)
         if owners is None:
             over, self._over = self._over, []
@@ -135,7 +145,7 @@ class LeaseBook:
         """
         now = self._clock()
         for lease in plan.returns:
-            self._count_return(lease, is_returned=lease.ask.epoch == plan.epoch)
+            self._count_return(lease, is_returned=lease in plan.returned)
         for ask, grant in zip(plan.asks, grants, strict=True):
             name = (ask.key_id, ask.cost)
             self._asking.discard(name)
@@ -203,12 +213,19 @@ class LeaseBook:
 
     def _end(self, lease: Lease, now: float) -> None:
         del self._live[lease.name]
+        self._counters.lease_trips_saved += max(0, lease.used - 1)
         self._over.append(lease)
         elapsed = max(min(now, lease.ends_at) - lease.began_at, MIN_ELAPSED_S)
-        self._demand.add(lease.name, int(lease.used * max(1.0, self.lease_ms / 1000 / elapsed)))
+        self._demand.note(lease.name, int(lease.used * max(1.0, self.lease_ms / 1000 / elapsed)))
 
     def _count_return(self, lease: Lease, *, is_returned: bool) -> None:
         if is_returned:
             self._counters.lease_returned += lease.left
         else:
             self._counters.lease_forfeited += lease.left
+
+
+def _is_plain(question: LimitCheck) -> bool:
+    """Return whether a request is charged for good: a reservation must be known to the limiter, to be settled."""
+    charge = question.charge
+    return charge is None or (charge.actual is None and not charge.is_hold)

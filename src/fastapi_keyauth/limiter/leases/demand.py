@@ -33,9 +33,13 @@ class Demand:
             self._denied.clear()
             self._began_at = now
 
-    def add(self, name: LeaseName, requests: int = 1) -> None:
-        """Count requests in this period."""
-        self._now[name] = self._now.get(name, 0) + requests
+    def add(self, name: LeaseName) -> None:
+        """Count a request that was not admitted from a lease."""
+        self._now[name] = self._now.get(name, 0) + 1
+
+    def note(self, name: LeaseName, requests: int) -> None:
+        """Note that a lease admitted as many requests as this in a period."""
+        self._now[name] = max(requests, self._now.get(name, 0))
 
     def deny(self, name: LeaseName) -> None:
         """Note that a lease was denied: another one would be in this period, too."""

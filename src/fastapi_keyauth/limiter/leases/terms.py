@@ -21,6 +21,8 @@ class LeaseAsk:
         cost: What each request costs.
         generation: The generation of the row that the lease is for.
         units: Requests to be admitted at most.
+        returned: Those of ``returns`` that the call returns.
+        counted: Those of which the call only says what was used: the server may not know them.
         sent_at: On the lease clock, the moment before the question was sent, for the last time if it was sent twice.
         epoch: The epoch of the limiter in which it was sent.
     """
@@ -98,17 +100,25 @@ class Plan:
         returns: Leases that are over.
         asks: Leases that are wanted.
         sent_at: On the lease clock, the moment before the call was sent.
-        epoch: The epoch of the limiter in which it was sent. Unused units of leases of another epoch are not returned:
-            a server that was replaced, or lost its memory, does not know them.
+        epoch: The epoch of the limiter in which it was sent; -1: not yet. Leases of another epoch are not returned: the
+            server may have been replaced.
     """
 
     returns: list[Lease] = field(default_factory=list)
     asks: list[LeaseAsk] = field(default_factory=list)
+    returned: list[Lease] = field(default_factory=list)
+    counted: list[Lease] = field(default_factory=list)
     sent_at: float = 0.0
-    epoch: int = 0
+    epoch: int = -1
 
     def mark_sent(self, now: float, epoch: int) -> None:
         """Note that the call is about to be sent, perhaps for the second time."""
+        if self.epoch < 0:
+            self.returned = [lease for lease in self.returns if lease.ask.epoch == epoch]
+            self.counted = [lease for lease in self.returns if lease.ask.epoch != epoch and lease.used]
+        elif self.epoch != epoch:
+            # The connection was lost. The first call may have been carried out, so nothing of it is repeated.
+            self.returned, self.counted = [], []
         self.sent_at, self.epoch = now, epoch
         for ask in self.asks:
             ask.sent_at, ask.epoch = now, epoch

@@ -1,5 +1,6 @@
 """Base of the limiters on Redis: key names, script arguments, replies, generations and recent blocks."""
 
+import asyncio
 import itertools
 import math
 import secrets
@@ -12,18 +13,23 @@ from redis.asyncio import Redis
 from typing_extensions import override
 
 from fastapi_keyauth.concurrency.bounded_dict import BoundedDict
-from fastapi_keyauth.domain.limit_sets import ONE_REQUEST, Cost, LimitSet
+from fastapi_keyauth.domain.limit_sets import ONE_REQUEST
 from fastapi_keyauth.domain.usage import UsageCount, UsageOf
 from fastapi_keyauth.errors import LimiterUnavailable, SetupError
+from fastapi_keyauth.limiter.leases.clock import outlast_s
+from fastapi_keyauth.limiter.leases.terms import Plan
 from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Limiter, Policy, Verdict, ceil_s, usage_of
 from fastapi_keyauth.limiter.redis.batcher import Answered
 from fastapi_keyauth.limiter.redis.blocks import RedisBlocks
 from fastapi_keyauth.limiter.redis.clients import ClientFactory
 from fastapi_keyauth.limiter.redis.encoding import LimitEncoder, decode_usage, encode_usage, owner_tag
+from fastapi_keyauth.limiter.redis.leasing import Leasing
 from fastapi_keyauth.limiter.redis.scripts import ScriptArgs
 from fastapi_keyauth.limiter.redis.server_info import ServerInfo
+from fastapi_keyauth.limiter.redis.take_args import GRANT, HOURLY, RETURN, TakeArgs
 from fastapi_keyauth.settings.redis_urls import RedisUrl, parse_redis_url
 from fastapi_keyauth.settings.urls import masked_url
+from fastapi_keyauth.telemetry.counters import Counters
 
 KEEP_S = 7200
 """Minimum number of seconds that the hash of a key or owner is kept, also after the end of each of its windows."""
@@ -53,6 +59,8 @@ class RedisLimiterBase(Limiter):
         clock: Returns seconds since 1970 and replaces Redis's clock, for tests.
         answered: Called after each call that carried checks of requests.
         units: The setting ``units``.
+        lease_ms: See the setting.
+        counters: Where leases are counted.
 
     Attributes:
         on_outage: Decides in place of Redis if a call fails. None: ``check`` raises. A callback, since an ``except``
@@ -76,6 +84,8 @@ class RedisLimiterBase(Limiter):
         clock: Callable[[], float] | None = None,
         answered: Answered | None = None,
         units: Sequence[str] = (),
+        lease_ms: int = 0,
+        counters: Counters | None = None,
     ) -> None:
         self.where = masked_url(url)
         try:
@@ -88,6 +98,8 @@ class RedisLimiterBase(Limiter):
         self._clock = clock
         self._answered = answered
         self._other_units = " ".join(units)
+        self._lease_ms = lease_ms
+        self._counters = counters or Counters()
         self._epoch = 0
         self._limits = LimitEncoder()
         self._known_blocks: BoundedDict[str, tuple[float, float]] = BoundedDict(_MAX_KNOWN_BLOCKS)
@@ -99,12 +111,28 @@ class RedisLimiterBase(Limiter):
         # Not in __init__: workers forked from one process must not create the same generations.
         self._nonce = secrets.token_hex(8)
         self._numbers = itertools.count()
+        self._leases = Leasing(self._lease_ms, self._clock, self._counters, self._send_returns)
 
     def invalidate_generations(self) -> None:
         """Invalidate all cached rows, since the server may have rejected changes, or lost them in a failover or
         restart.
         """
         self._epoch += 1
+        self._leases.end_all()
+
+    @override
+    def try_decide(self, question: LimitCheck) -> Decision | None:
+        return self._leases.admit(question)
+
+    @abstractmethod
+    def _send_returns(self, plan: Plan) -> "asyncio.Future[Any] | None":
+        """Make a call that does nothing but return leases. Return a future that never raises; None: nothing is sent."""
+
+    async def _return_leases(self) -> None:
+        """End all leases, and wait until they are returned."""
+        sent = self._send_returns(self._leases.end())
+        if sent is not None:
+            await sent
 
     @override
     async def start(self) -> None:
@@ -138,8 +166,12 @@ class RedisLimiterBase(Limiter):
         blocked_s = self.known_block_s(bucket)
         if blocked_s is None:
             blocked_ms = await self._record_failure(bucket)
-            if blocked_ms <= 0:
-                return 0 if blocked_ms else None
+            if blocked_ms == 0:
+                return None
+            if blocked_ms < 0:
+                self._leases.forget_address(bucket)
+                await self._outlast_leases()
+                return 0
             blocked_s = ceil_s(blocked_ms)
             self._cache_block(bucket, blocked_s)
         return blocked_s
@@ -150,14 +182,24 @@ class RedisLimiterBase(Limiter):
 
     @override
     async def bump_generation(self, key_id: str, owner_id: str = "") -> None:
-        await self._bump(self._holder_names(key_id, owner_id)[0])
+        await self._outlast_leases(await self._bump(self._holder_names(key_id, owner_id)[0]))
 
     @override
     async def bump_owner_generation(self, owner_id: str) -> None:
-        await self._bump(self._holder_names("", owner_id)[1])
+        await self._outlast_leases(await self._bump(self._holder_names("", owner_id)[1]))
+
+    async def _outlast_leases(self, recorded_ms: int = 0) -> None:
+        """Wait until no lease is alive, on any worker, that was granted before now.
+
+        Args:
+            recorded_ms: Milliseconds until the latest lease ends that Redis knows of. Another process may have a larger
+                ``lease_ms``; a server that has lost its memory knows nothing.
+        """
+        await asyncio.sleep(outlast_s(self._lease_ms, recorded_ms))
 
     @override
     async def read_usage(self, wanted: Sequence[UsageOf], forget_before: int) -> list[UsageCount]:
+        await self._return_leases()  # so that what this worker admitted is counted
         found: list[UsageCount] = []
         for start in range(0, len(wanted), MAX_USAGE_KEYS):
             some = wanted[start : start + MAX_USAGE_KEYS]
@@ -177,8 +219,8 @@ class RedisLimiterBase(Limiter):
         return names, [forget_before, self._other_units, *hours]
 
     @abstractmethod
-    async def _bump(self, name: str) -> None:
-        """Replace the generation in the hash of a key or of an owner."""
+    async def _bump(self, name: str) -> int:
+        """Replace the generation in the hash of a key or of an owner. Return the reply of ``lua/changed.lua``."""
 
     @override
     async def read_ticket(self, key_id: str, secret_id: int) -> str | None:
@@ -237,21 +279,31 @@ class RedisLimiterBase(Limiter):
             raise error
         return self.on_outage(question, error)
 
-    def _prepare(self, questions: Sequence[LimitCheck]) -> ScriptArgs:
-        """Return the keys and arguments of ``lua/take.lua``."""
-        names: list[str] = []
-        # Different in each call of each worker. It need not be secret.
+    def _prepare(self, questions: Sequence[LimitCheck], plan: Plan) -> ScriptArgs:
+        """Return the keys and arguments of ``lua/take.lua``. Call it immediately before they are sent.
+
+        Args:
+            questions: The questions.
+            plan: What the call says about leases: returns come before the questions, and grants after them.
+        """
+        # The first word is different in each call of each worker. It need not be secret.
         fresh = f"{self._nonce}{next(self._numbers):x}"
         head = (self._now_ms(), fresh, "r" if self.signs else "", KEEP_S, self._policy.block_for_ms)
-        now_ms = int((self._clock or time.time)() * 1000)
-        all_limits: list[str | bytes | int] = []
-        positions: dict[tuple[LimitSet, Cost], int] = {}
-        args: list[str | bytes | int] = []
+        args = TakeArgs(head, self._limits, int((self._clock or time.time)() * 1000))
         epoch = f"{self._epoch}:"
         length = len(epoch)
+        self._leases.mark_sent(plan, self._epoch)
+        for lease in plan.returned:
+            ask = lease.ask
+            names = self._holder_names(ask.key_id, ask.owner_id)
+            args.add_lease(names, lease.grant.stamp, ask.limits, ask.cost, RETURN, lease.used, lease.left)
+        for lease in plan.counted:
+            ask = lease.ask
+            names = self._holder_names(ask.key_id, ask.owner_id)
+            args.add_lease(names, str(lease.grant.hour), ask.limits, ask.cost, RETURN, lease.used, 0)
         for key_id, bucket, limits, cost, generation, age_s, is_fresh, owner_id, charge in questions:
             key, owner = self._holder_names(key_id, owner_id)
-            names += (key if bucket is None else f"{self._namespace}:{{{bucket}}}", key, owner)
+            args.names += (key if bucket is None else f"{self._namespace}:{{{bucket}}}", key, owner)
             # A generation of another epoch is invalid. "-" differs from every generation.
             proof = generation[length:] if generation[:length] == epoch else "-"
             how = (2 if is_fresh else 0 if age_s is None else 1) + (0 if cost is None else 3)
@@ -260,20 +312,27 @@ class RedisLimiterBase(Limiter):
             sent: str | int = ""
             if cost is ONE_REQUEST and charge is None and limits.one_hour:
                 sent = limits.one_hour
-                how += 24
+                how += HOURLY
             elif cost is not None:
-                sent = positions.get((limits, cost), 0)
-                if not sent:
-                    sent = positions[limits, cost] = len(head) + 2 + len(all_limits)
-                    all_limits += self._limits.encode(limits, cost, now_ms).args
-            args += (proof or "-", sent, how)
+                sent = args.place(limits, cost)
+            args.args += (proof or "-", sent, how)
             if charge is not None:
-                args[-1] = how + 12
-                names.append(f"{owner}:{charge.id}")
+                args.args[-1] = how + 12
+                args.names.append(f"{owner}:{charge.id}")
                 actual = None if charge.actual is None else limits.costs(charge.actual)
                 settled = "" if actual is None else " ".join(map(str, actual))
-                args += (charge.keep_s * 1000, settled, encode_usage(usage_of(cost or (), charge)))
-        return names, [*head, len(all_limits), *all_limits, *args]
+                args.args += (charge.keep_s * 1000, settled, encode_usage(usage_of(cost or (), charge)))
+        for ask in plan.asks:
+            names = self._holder_names(ask.key_id, ask.owner_id)
+            proof = ask.generation[length:] if ask.generation[:length] == epoch else "-"
+            args.add_lease(names, proof, ask.limits, ask.cost, GRANT, ask.units, self._lease_ms)
+        return args.finish()
+
+    def _receive(self, questions: Sequence[LimitCheck], plan: Plan, reply: Sequence[Any]) -> list[Decision]:
+        """Return the decisions in a reply of ``lua/take.lua``, and take the leases in it."""
+        first, last = 5 * (len(plan.returned) + len(plan.counted)), len(reply) - 5 * len(plan.asks)
+        decisions = self._decide(questions, reply[first:last])
+        return self._leases.receive(questions, decisions, plan, reply[last:], self._epoch)
 
     def _holder_names(self, key_id: str, owner_id: str | None) -> tuple[str, str]:
         """Return the names of the hashes of a key and of its owner."""
@@ -317,7 +376,7 @@ class RedisLimiterBase(Limiter):
 
     def _prepare_change(self, name: str) -> ScriptArgs:
         """Return keys and arguments of ``lua/changed.lua``, for the hash of a key or of an owner."""
-        return [name], [secrets.token_hex(8), KEEP_S]
+        return [name], [self._now_ms(), secrets.token_hex(8), KEEP_S]
 
     def _prepare_generations(self, holders: Sequence[tuple[str, str]]) -> ScriptArgs:
         """Return keys and arguments of ``lua/generations.lua``."""

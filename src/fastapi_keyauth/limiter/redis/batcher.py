@@ -10,6 +10,8 @@ from fastapi_keyauth.errors import LimiterUnavailable
 MAX_BATCH = 512
 """Maximum number of questions in one script call: they take the server some milliseconds at most. With fewer, a crowd
 would wait for several calls if each takes long."""
+MAX_POSTPONED = 10
+"""Number of times that one question is postponed at most. Once is enough, unless servers or clocks fail meanwhile."""
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
@@ -29,6 +31,7 @@ class Batcher(Generic[Question, Answer]):
             was submitted, on the event loop's clock.
         on_error: Answers a question of a batch that failed. None: the question fails.
         answered: Called after each batch.
+        answer_early: Answers a question that waits behind a batch that was just answered. None: it has to be sent.
     """
 
     def __init__(
@@ -36,15 +39,19 @@ class Batcher(Generic[Question, Answer]):
         send: Callable[[list[Question], Resolve[Answer], float], None],
         on_error: Callable[[Question, LimiterUnavailable], Answer] | None = None,
         answered: Answered | None = None,
+        answer_early: Callable[[Question], Answer | None] | None = None,
     ) -> None:
         self._send = send
         self._on_error = on_error
         self._answered = answered
+        self._answer_early = answer_early
         self._sent_at = 0.0
         self._questions: list[Question] = []
         self._futures: list[asyncio.Future[Answer]] = []
         self._sent: list[Question] = []
         self._in_flight: list[asyncio.Future[Answer]] = []
+        self._postponed: dict[asyncio.Future[Answer], int] = {}
+        """Futures of questions that were postponed and not answered since, and how often."""
         self._waiting_since = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -59,6 +66,10 @@ class Batcher(Generic[Question, Answer]):
             # Cached: in Python 3.11, get_running_loop() makes a system call for the process id.
             loop = self._loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
+        self._add(question, future, loop)
+        return future
+
+    def _add(self, question: Question, future: "asyncio.Future[Answer]", loop: asyncio.AbstractEventLoop) -> None:
         if not self._futures:
             # Once for each batch. Questions beyond MAX_BATCH keep the time of the first one: too early, never late.
             self._waiting_since = loop.time()
@@ -68,7 +79,32 @@ class Batcher(Generic[Question, Answer]):
             # Not at the end of this turn of the event loop, together with others: that makes fewer calls, but no more
             # requests per second, since the process then waits for Redis with nothing else to do.
             self._flush()
-        return future
+
+    def postpone(self, position: int, seconds: float) -> None:
+        """Send a question once more later. Call it before the answers to its batch are resolved: its own is ignored.
+
+        Args:
+            position: Its position in the batch that was just answered.
+            seconds: When to send it, from now on.
+        """
+        question, future = self._sent[position], self._in_flight[position]
+        if future.done():
+            return
+        loop = future.get_loop()
+        times = self._postponed.get(future, 0)
+        if times == MAX_POSTPONED:
+            future.set_exception(LimiterUnavailable("a question was postponed too often"))
+            return
+        if not times:
+            future.add_done_callback(self._postponed.pop)
+        self._postponed[future] = times + 1
+        self._in_flight[position] = ignored = loop.create_future()
+        ignored.cancel()
+        loop.call_later(seconds, self._add_again, question, future, loop)
+
+    def _add_again(self, question: Question, future: "asyncio.Future[Answer]", loop: asyncio.AbstractEventLoop) -> None:
+        if not future.done():
+            self._add(question, future, loop)
 
     def _flush(self) -> None:
         self._sent, self._questions = self._questions[:MAX_BATCH], self._questions[MAX_BATCH:]
@@ -88,6 +124,8 @@ class Batcher(Generic[Question, Answer]):
             for future, answer in zip(futures, answers, strict=True):
                 if not future.done():
                     future.set_result(answer)
+            if self._futures and self._answer_early is not None:
+                self._answer_waiting(self._answer_early)
             if self._futures:
                 self._flush()
             return
@@ -106,7 +144,21 @@ class Batcher(Generic[Question, Answer]):
             except LimiterUnavailable as final:
                 future.set_exception(final)
 
+    def _answer_waiting(self, answer_early: Callable[[Question], Answer | None]) -> None:
+        """Answer what can be answered without being sent."""
+        waiting = list(zip(self._questions, self._futures, strict=True))
+        self._questions, self._futures = [], []
+        for question, future in waiting:
+            answer = None if future.done() else answer_early(question)
+            if answer is not None:
+                future.set_result(answer)
+            else:
+                self._questions.append(question)
+                self._futures.append(future)
+
     async def close(self) -> None:
         """Wait for all answers."""
-        while waiting := [future for future in self._in_flight + self._futures if not future.done()]:
+        while waiting := [
+            future for future in (*self._in_flight, *self._futures, *self._postponed) if not future.done()
+        ]:
             await asyncio.wait(waiting)

@@ -1,9 +1,11 @@
 """The limiter on a cluster of Redis or Valkey, version 6.2 or later."""
 
 import asyncio
+import contextlib
 import itertools
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, ClassVar, TypeVar
 
@@ -12,8 +14,10 @@ from typing_extensions import override
 from fastapi_keyauth.concurrency.stall_tolerant_timeout import stall_tolerant_timeout
 from fastapi_keyauth.domain.usage import UsageOf
 from fastapi_keyauth.errors import LimiterUnavailable
+from fastapi_keyauth.limiter.leases.terms import Lease, Plan
 from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Verdict, ceil_s
 from fastapi_keyauth.limiter.redis.base import RedisLimiterBase
+from fastapi_keyauth.limiter.redis.batcher import MAX_POSTPONED
 from fastapi_keyauth.limiter.redis.encoding import owner_tag
 from fastapi_keyauth.limiter.redis.errors import unavailable
 from fastapi_keyauth.limiter.redis.probe import PROBE
@@ -43,7 +47,7 @@ class ClusterLimiter(RedisLimiterBase):
         self._take = LuaScript("take_others", "take")
         self._blocked = LuaScript("blocked")
         self._failing = LuaScript("fail")
-        self._changing = LuaScript("changed", uses_time=False)
+        self._changing = LuaScript("changed")
         self._usage = LuaScript("usage", uses_time=False)
         self._generations = LuaScript("generations", uses_time=False)
         self._unblocking = LuaScript("unblock")
@@ -51,6 +55,7 @@ class ClusterLimiter(RedisLimiterBase):
 
     @override
     async def close(self) -> None:
+        await self._return_leases()
         await self._router.close()
 
     @override
@@ -67,13 +72,21 @@ class ClusterLimiter(RedisLimiterBase):
                 raise problem
 
     async def _probe_one(self, name: str) -> None:
-        await self._router.call(self._changing, ([name], ["-", 1]))
+        await self._router.call(self._changing, ([name], ["", "-", 1]))
         await self._router.call(self._blocked, self._block_args(name))
-        _, args = self._prepare([PROBE._replace(bucket=None)])
+        _, args = self._prepare([PROBE._replace(bucket=None)], Plan())
         await self._router.call(self._take, ([name, name, f"{name}:owner", f"{name}:charge"], args))
 
     @override
     async def check(self, question: LimitCheck) -> Decision:
+        for _ in range(1 + MAX_POSTPONED):
+            decision = await self._check_once(question)
+            if decision.verdict is not Verdict.WAITING:
+                return decision
+            await asyncio.sleep(decision.wait_s / 1000)
+        raise LimiterUnavailable("a question was postponed too often")
+
+    async def _check_once(self, question: LimitCheck) -> Decision:
         began_at = 0.0 if self._answered is None else time.perf_counter()
         problem: str | None = None
         try:
@@ -86,17 +99,47 @@ class ClusterLimiter(RedisLimiterBase):
                 self._answered(1, time.perf_counter() - began_at, problem)
 
     async def _check_in_order(self, question: LimitCheck) -> Decision:
+        sent_at = self._leases.now()
         if question.bucket is not None:
             blocked_ms = await self._router.call(self._blocked, self._block_args(self._name(question.bucket)))
             if blocked_ms:
                 blocked_s = ceil_s(blocked_ms)
                 self._cache_block(question.bucket, blocked_s)
                 return Decision(Verdict.BLOCKED, wait_s=blocked_s)
-            question = question._replace(bucket=None)
         if question.owner_id is None and question.age_s is None:
             return Decision(Verdict.STALE, share_s=math.inf)  # the slot depends on the owner, whom only the row names
-        (decision,) = self._decide([question], await self._router.call(self._take, self._prepare([question])))
+        questions = [question._replace(bucket=None)]
+        (decision,) = await self._take_leasing(questions, self._leases.plan(questions, (question.owner_id or "",)))
+        self._leases.note_unblocked(question, decision, sent_at)
         return decision
+
+    async def _take_leasing(self, questions: list[LimitCheck], plan: Plan) -> list[Decision]:
+        """Make a call about one owner. If its connection is lost, it is repeated without leases."""
+        prepared = self._prepare(questions, plan)
+        again = self._prepare(questions, Plan()) if plan.returns or plan.asks else prepared
+        try:
+            reply = await self._router.call(self._take, prepared, again)
+        except BaseException:  # also if the request was cancelled: the call may have been carried out
+            self._leases.fail(plan)
+            raise
+        if len(reply) != 5 * (len(plan.returned) + len(plan.counted) + len(questions) + len(plan.asks)):  # repeated
+            self._leases.fail(plan)
+            return self._decide(questions, reply)
+        return self._receive(questions, plan, reply)
+
+    @override
+    def _send_returns(self, plan: Plan) -> "asyncio.Future[Any] | None":
+        by_owner: defaultdict[str, list[Lease]] = defaultdict(list)
+        for lease in plan.returns:
+            by_owner[lease.ask.owner_id].append(lease)
+        if not by_owner:
+            return None
+        self._returning = asyncio.gather(*(self._return(Plan(leases)) for leases in by_owner.values()))
+        return self._returning
+
+    async def _return(self, plan: Plan) -> None:
+        with contextlib.suppress(LimiterUnavailable):  # requests and probes notice an outage
+            await self._in_time(self._take_leasing([], plan))
 
     def _block_args(self, name: str) -> ScriptArgs:
         """Return keys and arguments of ``lua/blocked.lua``."""
@@ -111,8 +154,9 @@ class ClusterLimiter(RedisLimiterBase):
         return int(blocked_ms)
 
     @override
-    async def _bump(self, name: str) -> None:
-        await self._in_time(self._router.call(self._changing, self._prepare_change(name)))
+    async def _bump(self, name: str) -> int:
+        recorded_ms: int = await self._in_time(self._router.call(self._changing, self._prepare_change(name)))
+        return recorded_ms
 
     @override
     async def _exchange_ticket(self, prepared: ScriptArgs) -> Any:

@@ -11,11 +11,12 @@ from typing_extensions import override
 
 from fastapi_keyauth.domain.usage import UsageOf
 from fastapi_keyauth.errors import LimiterUnavailable
+from fastapi_keyauth.limiter.leases.terms import Plan
 from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Unsettled, Verdict
 from fastapi_keyauth.limiter.redis.base import RedisLimiterBase
 from fastapi_keyauth.limiter.redis.batcher import Batcher, Resolve
 from fastapi_keyauth.limiter.redis.clients import ClientFactory
-from fastapi_keyauth.limiter.redis.connection import Connection
+from fastapi_keyauth.limiter.redis.connection import Connection, settle_future
 from fastapi_keyauth.limiter.redis.probe import PROBE
 from fastapi_keyauth.limiter.redis.scripts import LuaScript, ScriptArgs, ScriptCaller
 from fastapi_keyauth.limiter.redis.server_info import ServerInfo, check_server, read_server_info
@@ -46,9 +47,11 @@ class SingleNodeLimiter(RedisLimiterBase):
         self._usage = ScriptCaller(self._control, LuaScript("usage", uses_time=False), self._timeout_s)
         self._generations = ScriptCaller(self._units, LuaScript("generations", uses_time=False), self._timeout_s)
         self._failing = ScriptCaller(self._control, LuaScript("fail"), self._timeout_s)
-        self._changing = ScriptCaller(self._control, LuaScript("changed", uses_time=False), self._timeout_s)
+        self._changing = ScriptCaller(self._control, LuaScript("changed"), self._timeout_s)
         self._tickets = ScriptCaller(self._control, LuaScript("ticket", uses_time=False), self._timeout_s)
-        self._checks: Batcher[LimitCheck, Decision] = Batcher(self._send_checks, self._on_error, self._answered)
+        self._checks: Batcher[LimitCheck, Decision] = Batcher(
+            self._send_checks, self._on_error, self._answered, self.try_decide
+        )
         self._failures: Batcher[str, int] = Batcher(self._send_failures)
 
     async def _connected(self, connection: AbstractConnection) -> None:
@@ -75,6 +78,7 @@ class SingleNodeLimiter(RedisLimiterBase):
     @override
     async def close(self) -> None:
         await self._checks.close()
+        await self._return_leases()
         await self._failures.close()
         self._units.close()
         self._control.close()
@@ -86,7 +90,7 @@ class SingleNodeLimiter(RedisLimiterBase):
         """Check both connections: one by a change, the one that requests use by a check."""
         if self.fails_over:
             await self._follow_primary()
-        await self._changing.run(lambda: ([f"{self._namespace}:probe"], ["-", 1]))
+        await self._changing.run(lambda: ([f"{self._namespace}:probe"], ["", "-", 1]))
         await self._checks.submit(PROBE)
 
     async def _follow_primary(self) -> None:
@@ -111,7 +115,7 @@ class SingleNodeLimiter(RedisLimiterBase):
         return self._failures.submit(bucket)
 
     @override
-    async def _bump(self, name: str) -> None:
+    async def _bump(self, name: str) -> int:
         server: Address | None = None
 
         def build() -> ScriptArgs:
@@ -119,11 +123,12 @@ class SingleNodeLimiter(RedisLimiterBase):
             server = self._control.address
             return self._prepare_change(name)
 
-        await self._changing.run(build)
+        recorded_ms: int = await self._changing.run(build)
         # A server that is replaced while it runs accepts changes that its successor never receives. A worker that
         # already uses the successor may have read the key's row before the change.
         if self.fails_over and not await self._clients.is_settled(server, SETTLED_S):
             raise Unsettled("the primary has just been replaced, or no Sentinel responds")
+        return recorded_ms
 
     @override
     async def _exchange_ticket(self, prepared: ScriptArgs) -> Any:
@@ -160,18 +165,43 @@ class SingleNodeLimiter(RedisLimiterBase):
             return await read_server_info(client, self._timeout_s)
 
     def _send_checks(self, questions: list[LimitCheck], resolve: Resolve[Decision], since: float) -> None:
+        plan = self._leases.plan(questions)
+
         def received(reply: Any) -> None:
             if isinstance(reply, LimiterUnavailable):
+                self._leases.fail(plan)
                 resolve(reply)
                 return
-            decisions = self._decide(questions, reply)
-            if Verdict.BLOCKED in reply[::5]:
-                for question, decision in zip(questions, decisions, strict=True):
-                    if decision.verdict is Verdict.BLOCKED and question.bucket is not None:
-                        self._cache_block(question.bucket, decision.wait_s)
+            decisions = self._receive(questions, plan, reply)
+            if Verdict.BLOCKED in reply[::5] or Verdict.WAITING in reply[::5]:
+                self._act_on(questions, decisions)
             resolve(decisions)
 
-        self._take.call(lambda: self._prepare(questions), received, since, is_alone=True)
+        self._take.call(lambda: self._prepare(questions, plan), received, since, is_alone=True)
+
+    def _act_on(self, questions: list[LimitCheck], decisions: list[Decision]) -> None:
+        """Cache blocks, and postpone questions that wait for leases."""
+        for position, (question, decision) in enumerate(zip(questions, decisions, strict=True)):
+            if decision.verdict is Verdict.BLOCKED and question.bucket is not None:
+                self._cache_block(question.bucket, decision.wait_s)
+            elif decision.verdict is Verdict.WAITING:
+                self._checks.postpone(position, decision.wait_s / 1000)
+
+    @override
+    def _send_returns(self, plan: Plan) -> "asyncio.Future[Any] | None":
+        if not plan.returns:
+            return None
+        sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def received(reply: Any) -> None:
+            if isinstance(reply, LimiterUnavailable):
+                self._leases.fail(plan)
+            else:
+                self._receive((), plan, reply)
+            settle_future(sent, None)
+
+        self._take.call(lambda: self._prepare((), plan), received)
+        return sent
 
     def _send_failures(self, buckets: list[str], resolve: Resolve[int], since: float) -> None:
         self._failing.call(lambda: self._prepare_failures(buckets), resolve, since)

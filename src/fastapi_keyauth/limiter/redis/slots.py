@@ -56,7 +56,7 @@ class SlotRouter:
         self._problem = ""
         self._is_closed = False
 
-    async def call(self, script: LuaScript, prepared: ScriptArgs) -> Any:
+    async def call(self, script: LuaScript, prepared: ScriptArgs, again: ScriptArgs | None = None) -> Any:
         """Call a script on the node that has the slot of its first key, and return its answer.
 
         A call that loses its connection is sent once more. If the first one was carried out after all, its units count
@@ -65,6 +65,7 @@ class SlotRouter:
         Args:
             script: The script.
             prepared: Keys, all in one slot, and arguments.
+            again: The same after a lost connection, if they differ.
 
         Raises:
             LimiterUnavailable: If a node does not respond in time, or cannot run the script.
@@ -85,6 +86,8 @@ class SlotRouter:
                 losses += 1
                 if losses > 1:
                     raise LimiterUnavailable(*error.args) from None
+                if again is not None:
+                    prepared, packed = again, script.pack(again)
                 address, is_asking = None, False
                 await self.refresh()
                 address = self._map[slot]

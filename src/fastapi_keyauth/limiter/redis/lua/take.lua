@@ -10,6 +10,8 @@
 --       Of a key whose one limit is per hour of requests: h number of the window, n units in it, p units in the one before.
 --       Of all others: l the number of counters (one byte), name and number of the window of each (HEAD), units of each
 --       (USED); m units of each in the window before (USED), then counters of former limits (HEAD, USED, USED).
+--       x latest end of a lease, in ms since 1970; e what is out on lease (MessagePack): a word that no other hash has,
+--       ms since 1970 until which nothing more is leased; then of each counter its name, the window, and units
 -- ARGV  [1] read by now.lua
 --       [2] a new generation, for keys and owners without one
 --       [3] r if this server signs generations
@@ -25,12 +27,19 @@
 --       the row (0: the asker has none, 1: remembered, 2: read for this request), 3 to charge, 6 to check for a block,
 --       12 for a charge that has a name: then also ms for which it is kept; '' to charge it, or what was used of each
 --       limit, to settle it; and the usage; 24 to charge one request to the only limit, of an hour, whose number replaces the
---       position
--- Gives per question five items: verdict (0 admitted, 1 limited, 2 blocked, 3 stale), generation, hour, wait in whole
+--       position.
+--       Returns and grants of leases are questions, too, with 24 for such a limit and
+--       49 to return a lease: what was answered to its grant, or the hour in which it was used, to count only that; limits;
+--          number; requests that it admitted; and that it did not admit
+--       48 to grant one: generation of the row; limits; number; requests; ms that it lasts at most
+-- Gives per question five items: verdict (0 admitted, 1 limited, 2 blocked, 3 stale, 4 ask again when
+--       units come back that are out on lease; the wait is then in ms), generation, hour, wait in whole
 --       seconds, at least 1, and a list with three integers per limit: units left, seconds until the window ends or the
 --       cost fits, end of the window in s since 1970; then the positions, from 0, of the limits without room.
 --       A list with one integer per limit has the units left (if limited: before the cost, and below 0 for a debt). Then
 --       the windows are those of the question, and the wait is replaced by s since 1970.
+--       For a grant: requests (0: no lease), what to return it with, hour, wait, a list with three integers per limit and
+--       the ms that it lasts.
 --
 -- The questions here are those that charge fixed windows which have begun, and in which nothing stands out. All others go
 -- to take_others.lua. This part has no functions: each is created again in each call, which takes as long as half a
@@ -43,7 +52,7 @@ if ARGV[3] == 'r' then
   signature = '@' .. string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
 end
 
-local LIMIT, HEAD, USED = 'c8I4I4I1I6', 'c8i5', 'I4'
+local LIMIT, HEAD, USED, GRACE = 'c8I4I4I1I6', 'c8i5', 'I4', 50
 local KEYS, ARGV, call, floor, ceil = KEYS, ARGV, redis.call, math.floor, math.ceil
 local longest_block, hour = tonumber(ARGV[5]), floor(now / 3600000)
 local hour_ends_s = (hour + 1) * 3600
@@ -57,9 +66,10 @@ local hour_left_s = hour_ends_s - now_s
 -- owners: name of an owner without limits to g
 -- blocks: name of an address to ms that it is still blocked
 -- specs: position of limits in ARGV to the items of their third argument; false if take_others.lua must answer
+-- leased: name of a key or owner without room to whether units may come back that are out on lease
 -- unlimited: names of keys that were admitted without any limit or usage
-local reply, size, hours, lists, owners, blocks, specs, unlimited = {}, 0, {}, {}, {}, {}, {}, nil
-local k, a, last, answer_other, finish = 1, 7 + ARGV[6], #ARGV, nil, nil
+local reply, size, hours, lists, owners, blocks, specs, leased, unlimited = {}, 0, {}, {}, {}, {}, {}, {}, nil
+local k, a, last, answer_other, lease, finish = 1, 7 + ARGV[6], #ARGV, nil, nil, nil
 local usage_field = 'u' .. hour
 
 while a <= last do
@@ -138,6 +148,8 @@ while a <= last do
       local free = ARGV[a + 1] - key[3]
       wait = hour_left_s
       if free < 1 then
+        if leased[name] == nil then leased[name] = (call('HGET', name, 'x') or 0) + GRACE > now end
+        if leased[name] then break end
         verdict, states = 1, {free < 0 and 0 or free, wait, hour_ends_s, 0}
       elseif not key[4] then
         break
@@ -193,6 +205,14 @@ while a <= last do
           if i > of_key then units, at = owner_units, at - of_key end
           units[at], states[i] = units[at] - cost, states[i] + cost
         end
+        if leased[name] == nil then leased[name] = (call('HGET', name, 'x') or 0) + GRACE > now end
+        if leased[owner_name] == nil then
+          leased[owner_name] = of_owner > 0 and (call('HGET', owner_name, 'x') or 0) + GRACE > now
+        end
+        if leased[name] or leased[owner_name] then
+          verdict = nil
+          break
+        end
       else
         if key_units then key_units[of_key + 2] = limits[5] end
         if owner_units then owner_units[of_owner + 2] = limits[7] end
@@ -213,10 +233,14 @@ while a <= last do
     k, a = k + 3, a + 3
   else
     if not answer_other then
-      answer_other, finish = answer_others(LIMIT, HEAD, USED, now, usage_field, signature, reply, hours, lists)
+      answer_other, lease, finish =
+        answer_others(LIMIT, HEAD, USED, GRACE, now, usage_field, signature, reply, hours, lists)
     end
     how = tonumber(how)
-    if how % 24 >= 12 then
+    if how >= 48 then
+      lease(k, a, how)
+      k, a = k + 3, a + 5
+    elseif how % 24 >= 12 then
       answer_other(k, a, how, KEYS[k + 3], ARGV[a + 3], ARGV[a + 4], ARGV[a + 5])
       k, a = k + 4, a + 6
     else

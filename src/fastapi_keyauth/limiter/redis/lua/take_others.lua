@@ -1,9 +1,10 @@
 -- Prepended to take.lua, which describes KEYS, ARGV and the reply. Answers the questions that stand out: limits that
 -- slide, a window that begins, a key without a generation, a charge with a name. Only a batch with such a question pays
 -- for these functions, which are created again in each call.
-local function answer_others(LIMIT, HEAD, USED, now, usage_field, signature, reply, hours, lists)
+local function answer_others(LIMIT, HEAD, USED, GRACE, now, usage_field, signature, reply, hours, lists)
   local HOUR, DAY, STEP, TICKS, MAX_USED, MAX_COUNTERS = 3600000, 86400000, 10000, 3600000, 2000000000, 32
   local call, floor, ceil, min, max = redis.call, math.floor, math.ceil, math.min, math.max
+  local HOLD, MAX_LEASE, MIN_LEASE, LEASE_SHARE = 100, 1000, 10, 16
   local KEEP_USAGE = 259200  -- three days, in seconds: for as long the database may be unavailable
   local LIMIT_SIZE, FORMER = struct.size('<' .. LIMIT), HEAD .. USED .. USED
   local hour, keep, longest_block = floor(now / HOUR), tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -65,7 +66,7 @@ local function answer_others(LIMIT, HEAD, USED, now, usage_field, signature, rep
     local sent = hourly and {'the-hour', hourly, 1, 4, HOUR} or {struct.unpack('<' .. string.rep(LIMIT, count), spec)}
     for i = 1, #sent - 4, 5 do
       local id, kind = sent[i], sent[i + 3]
-      local one = {limit = sent[i + 1], cost = sent[i + 2], length = sent[i + 4]}
+      local one = {id = id, limit = sent[i + 1], cost = sent[i + 2], length = sent[i + 4]}
       one.is_sliding, one.is_of_owner, one.is_hour = kind % 2 == 1, kind % 4 >= 2, kind >= 4
       one.index, one.current_length, one.ends = window_of(one.length)
       one.left = one.ends - now
@@ -245,21 +246,83 @@ local function answer_others(LIMIT, HEAD, USED, now, usage_field, signature, rep
     return known or actual ~= '', false
   end
 
-  -- Add to the usage of a key: a number of requests, or names and numbers of several units.
-  local function count(name, key, usage)
+  -- Add to the usage of a key in an hour: a number of requests, or names and numbers of several units.
+  local function count(name, key, hour_field, usage, times)
     if tonumber(usage) then usage = 'requests ' .. usage end
     for unit, units in string.gmatch(usage, '(%S+) (%d+)') do
       if units ~= '0' then
-        local field = unit == 'requests' and usage_field or usage_field .. ':' .. unit
+        local field = unit == 'requests' and hour_field or hour_field .. ':' .. unit
         local before = key.usage[field] or call('HGET', name, field)
         if not before then
           -- The first units of an hour.
           before, key.begins_usage = 0, true
           ttls[name] = max(ttls[name] or 0, KEEP_USAGE)
         end
-        key.usage[field] = before + units
+        key.usage[field] = before + units * times
       end
     end
+  end
+
+  -- What a key or owner knows of its leases. Units out on leases that are over are forfeited.
+  local function load_leases(name, holder)
+    if holder.leases ~= nil then return end
+    local read = call('HMGET', name, 'x', 'e')
+    local ends = tonumber(read[1]) or 0
+    if ends > now + MAX_LEASE then ends = 0 end -- set by a clock that was ahead
+    holder.lease_ends, holder.leases = ends, read[2] and cmsgpack.unpack(read[2]) or false
+    if holder.leases and now >= ends + GRACE then holder.leases = {holder.leases[1], holder.leases[2]} end
+  end
+
+  -- Whether a question waits for units to come back.
+  local function is_held(holder)
+    local hold = holder.leases and holder.leases[2] or 0
+    return now < hold and hold <= now + MAX_LEASE + GRACE + HOLD
+  end
+
+  -- Position of the units of a counter that are out on lease, if its window is not before this one.
+  local function find_out(limit, holder, window)
+    local leases = holder.leases
+    for i = 3, leases and #leases or 0, 3 do
+      if leases[i] == limit.id then return leases[i + 1] >= window and i + 2 or nil end
+    end
+  end
+
+  -- ms until units come back that a question needs, and keep them from being leased again meanwhile; nil if what is
+  -- out is not enough.
+  local function wait_for_leases(limits, exhausted, key_name, key, owner_name, owner)
+    local wait = 0
+    for i = 1, #exhausted do
+      local n = exhausted[i] + 1
+      local limit, list, at = limits[n], lists[n], positions[n]
+      local name, holder = key_name, key
+      if limit.is_of_owner then name, holder = owner_name, owner end
+      load_leases(name, holder)
+      local out = find_out(limit, holder, list[at + 1] - (limit.is_sliding and 1 or 0))
+      if not out or free[n] + holder.leases[out] < limit.cost then return nil end
+      wait = max(wait, holder.lease_ends + GRACE - now)
+    end
+    for i = 1, #exhausted do
+      local holder = limits[exhausted[i] + 1].is_of_owner and owner or key
+      holder.leases[2], holder.leases_changed = now + wait + HOLD, true
+    end
+    return wait
+  end
+
+  -- Units that are left of a limit, whose window ends in so many ms.
+  local function room_of(limit, list, at, left_ms)
+    local room = limit.limit - list[at + 2]
+    if limit.is_sliding and list[at + 3] > 0 then
+      local tick, ticks = ticks_of(limit.length)
+      room = room - ceil_div(list[at + 3] * ceil(left_ms / tick), ticks)
+    end
+    return room
+  end
+
+  -- Seconds until the window of a counter ends, and when, in s since 1970.
+  local function end_of(limit, list, at, left_ms)
+    if list[at + 1] == limit.index then return limit.left_s, limit.ends_s end
+    local _, _, ends = window_of(limit.length, list[at + 1])
+    return max(1, ceil(left_ms / 1000)), floor(ends / 1000)
   end
 
   local function use(limits, key_name, key, owner_name, owner, generation, usage, record, keep_ms, actual)
@@ -270,15 +333,8 @@ local function answer_others(LIMIT, HEAD, USED, now, usage_field, signature, rep
     for i = 1, n do
       local limit, list, at = limits[i], lists[i], positions[i]
       local left_ms, cost = left[i], is_done and 0 or limit.cost
-      local left_s, ends_s, room = limit.left_s, limit.ends_s, limit.limit - list[at + 2]
-      if list[at + 1] ~= limit.index then
-        local _, _, ends = window_of(limit.length, list[at + 1])
-        left_s, ends_s = max(1, ceil(left_ms / 1000)), floor(ends / 1000)
-      end
-      if limit.is_sliding and list[at + 3] > 0 then
-        local tick, ticks = ticks_of(limit.length)
-        room = room - ceil_div(list[at + 3] * ceil(left_ms / tick), ticks)
-      end
+      local left_s, ends_s = end_of(limit, list, at, left_ms)
+      local room = room_of(limit, list, at, left_ms)
       if room < cost and not is_done then
         left_s = max(1, ceil(wait_for(limit, list, at, left_ms) / 1000))
         wait = max(wait, left_s)
@@ -289,6 +345,8 @@ local function answer_others(LIMIT, HEAD, USED, now, usage_field, signature, rep
       states[3 * i - 2], states[3 * i - 1], states[3 * i] = max(0, room - cost), left_s, ends_s
     end
     if exhausted then
+      local wait_ms = wait_for_leases(limits, exhausted, key_name, key, owner_name, owner)
+      if wait_ms then return answer(4, generation, wait_ms) end
       for i = 1, n do states[3 * i - 2] = max(0, free[i]) end
       for i = 1, #exhausted do states[3 * n + i] = exhausted[i] end
       return answer(1, generation, wait, states)
@@ -304,7 +362,7 @@ local function answer_others(LIMIT, HEAD, USED, now, usage_field, signature, rep
         if cost > 0 then add(i, limits[i], cost, key, owner) end
       end
     end
-    if is_settled or not is_done then count(key_name, key, usage) end
+    if is_settled or not is_done then count(key_name, key, usage_field, usage, 1) end
     -- A write in any case, so that a server that may not write (demoted, or cut off from its replicas) admits nothing.
     if not key.hour_changed and not key.list_changed then refresh(key_name, 0) end
     answer(0, generation, states[2] or hour_left_s, states)
@@ -331,6 +389,20 @@ local function answer_others(LIMIT, HEAD, USED, now, usage_field, signature, rep
     refresh(name, 0)
   end
 
+  local function generation_of(key, owner)
+    if not key.generation or not owner or not owner.generation then return '' end
+    return key.generation .. '.' .. owner.generation .. signature
+  end
+
+  local function limits_at(a, how)
+    local hourly = how % 48 >= 24 and tonumber(ARGV[a + 1])
+    return limits_of(hourly and ARGV[a + 1] or ARGV[ARGV[a + 1] + 0], hourly)
+  end
+
+  local function usage_at(a, how)
+    return how % 48 >= 24 and '1' or ARGV[ARGV[a + 1] + 3]
+  end
+
   local function question(k, a, how, record, keep_ms, actual, usage)
     if how % 12 >= 6 then
       local ms = blocked_ms(KEYS[k])
@@ -345,16 +417,109 @@ local function answer_others(LIMIT, HEAD, USED, now, usage_field, signature, rep
       if not owner.generation then create(owner_name, owner) end
       key.owner_name = owner_name
     end
-    local generation = ''
-    if key.generation and owner and owner.generation then
-      generation = key.generation .. '.' .. owner.generation .. signature
-    end
+    local generation = generation_of(key, owner)
     if how % 3 ~= 2 and (generation == '' or generation ~= ARGV[a]) then return answer(3, generation, 1) end
     if how % 6 < 3 then return answer(0, generation, hour_left_s) end
-    local hourly = how >= 24 and tonumber(ARGV[a + 1])
-    local limits = limits_of(hourly and ARGV[a + 1] or ARGV[ARGV[a + 1] + 0], hourly)
-    usage = usage or hourly and '1' or ARGV[ARGV[a + 1] + 3]
-    use(limits, key_name, key, owner_name, owner, generation, usage, record, keep_ms, actual)
+    usage = usage or usage_at(a, how)
+    use(limits_at(a, how), key_name, key, owner_name, owner, generation, usage, record, keep_ms, actual)
+  end
+
+  -- Units out on lease of a counter: those of an earlier window are over.
+  local function add_out(limit, holder, window, units)
+    local leases = holder.leases
+    local at = find_out(limit, holder, limit.is_sliding and -1 or window)
+    if not at then
+      at = #leases + 3
+      for i = 3, #leases, 3 do
+        if leases[i] == limit.id then at = i + 2 end
+      end
+      leases[at] = 0
+    end
+    leases[at - 2], leases[at - 1], leases[at] = limit.id, window, leases[at] + units
+  end
+
+  -- Take units from all counters as if their requests had been admitted, for a lease of the key's row with this
+  -- generation. It ends before any of the windows does, and gets a part of what is left.
+  local function grant(k, a, how)
+    local key_name, owner_name = KEYS[k + 1], KEYS[k + 2]
+    local key, owner = load(key_name), load(owner_name)
+    local units, lasts = tonumber(ARGV[a + 3]), min(tonumber(ARGV[a + 4]), (hour + 1) * HOUR - now)
+    load_leases(key_name, key)
+    load_leases(owner_name, owner)
+    if generation_of(key, owner) ~= ARGV[a] or is_held(key) or is_held(owner) then return answer(0, '', 0) end
+    local limits = limits_at(a, how)
+    find_counters(limits, key_name, key, owner_name, owner)
+    for i = 1, #limits do
+      local limit = limits[i]
+      free[i], lasts = room_of(limit, lists[i], positions[i], left[i]), min(lasts, left[i])
+      if limit.cost > 0 then units = min(units, floor(max(0, free[i]) / (LEASE_SHARE * limit.cost))) end
+    end
+    if units < 1 or lasts < MIN_LEASE then return answer(0, '', 0) end
+    for _, holder in ipairs({key, owner}) do
+      if now >= holder.lease_ends + GRACE then holder.lease_ends = 0 end
+      holder.leases = holder.leases or {ARGV[2], 0}
+      holder.lease_ends, holder.leases_changed = max(holder.lease_ends, now + lasts), true
+    end
+    local states, windows = {}, {}
+    for i = 1, #limits do
+      local limit, list, at = limits[i], lists[i], positions[i]
+      local left_s, ends_s = end_of(limit, list, at, left[i])
+      add(i, limit, units * limit.cost, key, owner)
+      add_out(limit, limit.is_of_owner and owner or key, list[at + 1], units * limit.cost)
+      windows[i] = list[at + 1]
+      states[3 * i - 2], states[3 * i - 1], states[3 * i] = max(0, free[i] - units * limit.cost), left_s, ends_s
+    end
+    states[#states + 1] = lasts
+    local stamp = string.format('%s %.0f %s %s ', signature, now + lasts, key.leases[1], owner.leases[1])
+    answer(units, stamp .. table.concat(windows, ' '), states[2] and #limits > 0 and states[2] or hour_left_s, states)
+  end
+
+  -- Take back a lease: units that it did not use return to the windows that they came from. A hash that was lost since,
+  -- or is on another server, does not know it.
+  local function give_back(k, a, how)
+    local key_name, owner_name, used, unused = KEYS[k + 1], KEYS[k + 2], ARGV[a + 3] + 0, ARGV[a + 4] + 0
+    local used_in = tonumber(ARGV[a])
+    if used_in then
+      local key = load(key_name)
+      if key.generation then count(key_name, key, 'u' .. ARGV[a], usage_at(a, how), used) end
+      return answer(1, '', 0)
+    end
+    local signed, ends, key_birth, owner_birth, windows = string.match(ARGV[a], '^(%S*) (%d+) (%S+) (%S+) (.*)$')
+    if signed ~= signature then return answer(0, '', 0) end
+    local key, owner = load(key_name), load(owner_name)
+    load_leases(key_name, key)
+    load_leases(owner_name, owner)
+    local knows_key = key.leases and key.leases[1] == key_birth
+    local knows_owner = owner.leases and owner.leases[1] == owner_birth
+    if not knows_key and not knows_owner then return answer(0, '', 0) end
+    local limits, next_window = limits_at(a, how), string.gmatch(windows, '%d+')
+    find_counters(limits, key_name, key, owner_name, owner)
+    for i = 1, #limits do
+      local limit, list, at, window = limits[i], lists[i], positions[i], tonumber(next_window())
+      local holder, is_known = key, knows_key
+      if limit.is_of_owner then holder, is_known = owner, knows_owner end
+      if is_known then
+        if list[at + 1] == window then
+          list[at + 2] = max(0, list[at + 2] - unused * limit.cost)
+        elseif list[at + 1] == window + 1 then
+          list[at + 3] = max(0, list[at + 3] - unused * limit.cost)
+        end
+        mark(holder, list)
+        local out = now < ends + GRACE and find_out(limit, holder, limit.is_sliding and -1 or window)
+        if out and (limit.is_sliding or holder.leases[out - 1] == window) then
+          holder.leases[out], holder.leases_changed = max(0, holder.leases[out] - (used + unused) * limit.cost), true
+        end
+      end
+    end
+    if knows_key then
+      -- A lease ends with the hour at the latest.
+      count(key_name, key, string.format('u%.0f', floor((ends - 1) / HOUR)), usage_at(a, how), used)
+    end
+    answer(1, '', 0)
+  end
+
+  local function lease(k, a, how)
+    if how % 2 == 1 then give_back(k, a, how) else grant(k, a, how) end
   end
 
   -- The fields l and m.
@@ -388,6 +553,10 @@ local function answer_others(LIMIT, HEAD, USED, now, usage_field, signature, rep
     end
     for field, number in pairs(holder.usage) do values[n + 1], values[n + 2], n = field, number, n + 2 end
     if holder.begins_usage and not call('HGET', name, 'ub') then values[n + 1], values[n + 2], n = 'ub', ARGV[2], n + 2 end
+    if holder.leases_changed then
+      values[n + 1], values[n + 2], values[n + 3], values[n + 4], n =
+        'x', string.format('%.0f', holder.lease_ends), 'e', cmsgpack.pack(holder.leases), n + 4
+    end
     if n > 0 then call('HSET', name, unpack(values)) end
   end
 
@@ -398,5 +567,5 @@ local function answer_others(LIMIT, HEAD, USED, now, usage_field, signature, rep
     for name, ttl in pairs(ttls) do call('EXPIRE', name, max(ttl, call('TTL', name))) end
   end
 
-  return question, finish
+  return question, lease, finish
 end

@@ -1,0 +1,129 @@
+"""The leases of a worker, between its limiter on Redis and the book of leases: a clock, a timer, and replies."""
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from fastapi_keyauth.limiter.leases.book import LeaseBook
+from fastapi_keyauth.limiter.leases.clock import SteppedClock, lease_clock
+from fastapi_keyauth.limiter.leases.terms import Grant, Plan
+from fastapi_keyauth.limiter.protocol import Decision, LimitCheck
+from fastapi_keyauth.telemetry.counters import Counters
+
+RETURN_EVERY_S = 0.01
+"""Seconds between two calls that do nothing but return leases at least. Redis expects units back within 50 ms."""
+
+
+class Leasing:
+    """The leases of one worker. Use it from one event loop.
+
+    Args:
+        lease_ms: See the setting. 0: there are no leases.
+        clock: Seconds since 1970, in place of the clock of Redis; for tests.
+        counters: Where leases are counted.
+        send_returns: Makes a call that returns leases.
+    """
+
+    def __init__(
+        self,
+        lease_ms: int,
+        clock: Callable[[], float] | None,
+        counters: Counters,
+        send_returns: Callable[[Plan], object],
+    ) -> None:
+        self._now = lease_clock() if clock is None else SteppedClock(clock, lease_clock())
+        self._book = LeaseBook(lease_ms, self._now, counters) if lease_ms else None
+        self._send_returns = send_returns
+        self._timer: asyncio.TimerHandle | None = None
+
+    def admit(self, question: LimitCheck) -> Decision | None:
+        """Admit a request from a lease, or return None."""
+        return None if self._book is None else self._book.admit(question)
+
+    def plan(self, questions: Sequence[LimitCheck], owners: Collection[str] | None = None) -> Plan:
+        """Return what the next call says about leases; see ``LeaseBook.plan``."""
+        return Plan() if self._book is None else self._book.plan(questions, owners)
+
+    def now(self) -> float:
+        """Return the time on the lease clock, in seconds."""
+        return self._now()
+
+    def mark_sent(self, plan: Plan, epoch: int) -> None:
+        """Note that a call is about to be sent."""
+        if self._book is not None:
+            plan.mark_sent(self._now(), epoch)
+
+    def receive(
+        self, questions: Sequence[LimitCheck], decisions: list[Decision], plan: Plan, grants: Sequence[Any], epoch: int
+    ) -> list[Decision]:
+        """Take the answer to a call, and return the decisions, with what this worker holds.
+
+        Args:
+            questions: The questions.
+            decisions: The answers, which were given before leases were granted.
+            plan: What the call said about leases.
+            grants: The items of ``lua/take.lua`` about grants.
+            epoch: The epoch of the limiter now.
+        """
+        book = self._book
+        if book is None:
+            return decisions
+        if book.has_leases:
+            decisions = [book.correct(*pair) for pair in zip(questions, decisions, strict=True)]
+        if plan.asks or plan.returns:
+            book.receive(plan, read_grants(grants), epoch)
+        if book.has_leases:
+            book.note_unblocked(questions, decisions, plan.sent_at)
+            self._set_timer(book)
+        return decisions
+
+    def note_unblocked(self, question: LimitCheck, decision: Decision, sent_at: float) -> None:
+        """Note that an address was not blocked at a moment on the lease clock."""
+        if self._book is not None:
+            self._book.note_unblocked((question,), (decision,), sent_at)
+
+    def fail(self, plan: Plan) -> None:
+        """Note that a call failed."""
+        if self._book is not None:
+            self._book.fail(plan)
+
+    def forget_address(self, bucket: str) -> None:
+        """Forget that an address was not blocked."""
+        if self._book is not None:
+            self._book.forget_address(bucket)
+
+    def end_all(self) -> None:
+        """End all leases."""
+        if self._book is not None:
+            self._book.end_all()
+
+    def end(self) -> Plan:
+        """End all leases, and return what to say about them."""
+        self.end_all()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        return self.plan(())
+
+    def _set_timer(self, book: LeaseBook) -> None:
+        if self._timer is None:
+            next_end_s = book.next_end_s()
+            if next_end_s is not None:
+                loop = asyncio.get_running_loop()
+                self._timer = loop.call_later(max(next_end_s, RETURN_EVERY_S), self._return_due, book)
+
+    def _return_due(self, book: LeaseBook) -> None:
+        self._timer = None
+        if book.end_due():
+            self._send_returns(book.plan(()))
+        self._set_timer(book)
+
+
+def read_grants(items: Sequence[Any]) -> list[Grant]:
+    """Return the grants in the reply of ``lua/take.lua``."""
+    fields = iter(items)
+    return [_read_grant(*item) for item in zip(*[fields] * 5, strict=True)]
+
+
+def _read_grant(units: int, stamp: str, hour: int, wait_s: int, states: list[int]) -> Grant:
+    return Grant(units, states.pop(), hour, wait_s, states, stamp) if units else Grant(0)
