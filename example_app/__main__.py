@@ -1,6 +1,6 @@
 """``python -m example_app``, or ``make demo``: create demo data, print a walkthrough and serve.
 
-One process on SQLite by itself. On PostgreSQL and Redis, and then with several workers, by
+By default, it runs one process on SQLite. To run several workers on PostgreSQL and Redis, use
 ``KEYAUTH_DATABASE_URL=postgresql://... KEYAUTH_REDIS_URL=redis://... python -m example_app --workers 4``.
 """
 
@@ -22,8 +22,8 @@ HOST = "127.0.0.1"
 def main() -> None:
     """Run the demo. Exit with status 2 and a one-line error if it cannot start."""
     parser = argparse.ArgumentParser(prog="python -m example_app", description="The example of fastapi-keyauth.")
-    parser.add_argument("--port", type=int, default=8000, help="port on 127.0.0.1 (default: 8000; 0: any free one)")
-    parser.add_argument("--workers", type=int, default=1, help="worker processes; several want KEYAUTH_REDIS_URL")
+    parser.add_argument("--port", type=int, default=8000, help="port on 127.0.0.1 (default: 8000; 0: any free port)")
+    parser.add_argument("--workers", type=int, default=1, help="number of workers; several require KEYAUTH_REDIS_URL")
     options = parser.parse_args()
     # SetupError reports a failed start, once. While serving, the log goes where uvicorn's log goes.
     logging.getLogger("fastapi_keyauth").addHandler(logging.NullHandler())
@@ -56,14 +56,14 @@ def prepare(port: int, workers: int) -> int:
     from example_app.demo import seed, walkthrough  # noqa: PLC0415
 
     if workers < 1:
-        raise SetupError("At least one worker is needed: --workers 1.")
+        raise SetupError("--workers must be at least 1.")
     if workers > 1 and auth.settings.redis_url is None:
-        raise SetupError("Several workers count together only in Redis: set KEYAUTH_REDIS_URL.")
+        raise SetupError("Several workers can share counters only through Redis: set KEYAUTH_REDIS_URL.")
     try:
         with socket.create_server((HOST, port)) as probe:
             port = probe.getsockname()[1]
     except (OSError, OverflowError):
-        raise SetupError(f"Port {port} cannot be had: choose another one with --port.") from None
+        raise SetupError(f"Port {port} is not available: choose another one with --port.") from None
     print(walkthrough(f"http://{HOST}:{port}", asyncio.run(seed())), flush=True)
     return port
 

@@ -16,7 +16,7 @@ from example_app.passwords import hash_password, verify_password
 
 router = APIRouter(tags=["Account"])
 
-BROKEN: dict[int | str, dict[str, Any]] = {400: {"description": "The body cannot be read: it is no text in UTF-8"}}
+BROKEN: dict[int | str, dict[str, Any]] = {400: {"description": "The body is not valid UTF-8"}}
 
 # No white space and no control characters. They are listed explicitly because regular expression dialects differ, and
 # clients read this pattern from the OpenAPI document with their own dialect.
@@ -53,7 +53,7 @@ class LoggedIn(BaseModel):
     session_token: str
 
 
-@router.post("/signup", status_code=201, responses=BROKEN | {409: {"description": "The email address has an account"}})
+@router.post("/signup", status_code=201, responses=BROKEN | {409: {"description": "The email address is in use"}})
 async def sign_up(new: SignUp, database: Database) -> Account:
     """Create an account."""
     user = User(email=new.email, password_hash=await hash_password(new.password))
@@ -61,7 +61,7 @@ async def sign_up(new: SignUp, database: Database) -> Account:
     try:
         await database.commit()
     except IntegrityError:
-        raise HTTPException(409, "This email address has an account already.") from None
+        raise HTTPException(409, "An account with this email address already exists.") from None
     return Account(id=user.id, email=user.email)
 
 

@@ -1,20 +1,21 @@
 """API keys and sessions of this product: the one KeyAuth instance that every route uses."""
 
 from fastapi_keyauth import DashboardOptions, KeyAuth, KeyAuthSettings
+from fastapi_keyauth.settings.values import DatabaseUrl
 
 
 class Settings(KeyAuthSettings):
     """Settings of the product. Variables ``KEYAUTH_*`` and a ``.env`` file override these defaults."""
 
-    database_url: str = "sqlite+aiosqlite:///./demo.db"
+    database_url: DatabaseUrl = "sqlite+aiosqlite:///./demo.db"
 
 
 auth = KeyAuth(
     Settings(
         scopes={
-            "completions:write": "Ask the model",
+            "completions:write": "Call the model",
             "notes:read": "Read the notes of the key's owner",
-            "notes:write": "Add notes (wants a session, too)",
+            "notes:write": "Add notes (also requires a session)",
         }
     ),
     dashboard=DashboardOptions(

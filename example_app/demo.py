@@ -15,7 +15,7 @@ from fastapi_keyauth import ChangePending
 
 EMAIL = "demo@example.com"
 TINY_LIMIT = 3
-_NAME = "made by make demo"
+_NAME = "created by make demo"
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ fastapi-keyauth example
   address   {url}
   key page  {url}/settings/api-keys
   docs      {url}/docs
-  log-in    {EMAIL}  {seeds.password}
+  login     {EMAIL}  {seeds.password}
   key       {seeds.key}
-  tiny key  {seeds.tiny_key}  ({TINY_LIMIT} requests an hour)
+  tiny key  {seeds.tiny_key}  ({TINY_LIMIT} requests per hour)
 
-Paste this into another terminal, a line at a time or all at once:
+Paste this into another terminal, line by line or as a whole:
 
 URL={url}
 KEY={seeds.key}
@@ -80,7 +80,7 @@ curl -iw '\\n' $URL/v1/models
 SESSION=$(curl -s $URL/login -H 'content-type: application/json' \\
   -d '{{"email": "{EMAIL}", "password": "{seeds.password}"}}' | sed -E 's/.*"session_token":"([^"]+)".*/\\1/')
 
-# 403, notes want the session as well
+# 403, adding a note also requires the session
 curl -iw '\\n' $URL/v1/notes -H "api-key: $KEY" -H 'content-type: application/json' -d '{{"text": "Hello"}}'
 
 # 201, key and session
@@ -91,13 +91,13 @@ curl -iw '\\n' $URL/v1/notes -H "api-key: $KEY" -H "Authorization: Bearer $SESSI
 for n in {numbers}; do curl -si $URL/v1/models -H "api-key: $TINY_KEY" | head -n 1; done
 curl -iw '\\n' $URL/v1/models -H "api-key: $TINY_KEY"
 
-# make a key that may only ask the model and lives for an hour
+# create a key that may only call the model and expires in an hour
 CREATED=$(curl -s $URL/api-keys -H "Authorization: Bearer $SESSION" -H 'content-type: application/json' \\
   -d '{{"name": "local-dev", "scopes": ["completions:write"], "expires_in_s": 3600}}')
 NEW_ID=$(echo "$CREATED" | sed -E 's/.*"id":"([^"]+)".*/\\1/')
 NEW_KEY=$(echo "$CREATED" | sed -E 's/.*"token":"([^"]+)".*/\\1/')
 
-# 200, a streamed answer
+# 200, a streamed response
 curl -iw '\\n' $URL/v1/completions -H "Authorization: Bearer $NEW_KEY" \\
   -H 'content-type: application/json' -d '{{"prompt": "Polly wants a cracker"}}'
 

@@ -1,11 +1,11 @@
-"""Push closed days of usage to a billing system, each item once. Run it as often as you like, for instance hourly.
+"""Push closed days of usage to a billing system, each item only once. Run it as often as you like.
 
     USAGE_URL=https://api.example/api-keys/usage/batches USAGE_KEY=ka_live_... \
     BILLING_URL=https://billing.example/usage BILLING_TOKEN=... python -m example_app.export_usage
 
 ``USAGE_KEY`` is an API key with the scope ``admin``. Each item is sent as JSON with its id as ``Idempotency-Key``, so
-the billing system recognizes an item that is sent again because its first response was lost. The id of the last item
-that was acknowledged is kept in the file ``EXPORT_STATE`` (``usage-export.txt``); the next run goes on after it.
+the billing system recognizes an item that is sent again because its first response was lost. The id of the last
+acknowledged item is stored in the file ``EXPORT_STATE`` (``usage-export.txt``); the next run continues after it.
 """
 
 import os
@@ -23,7 +23,7 @@ TIMEOUT_S = 10.0
 
 
 class NotAccepted(Exception):
-    """The other side does not accept what is sent; trying again would not help."""
+    """The other side rejects a request, and a retry would not help."""
 
 
 class Export:
@@ -32,7 +32,7 @@ class Export:
     Args:
         usage_url: URL of ``/usage/batches``.
         usage_key: API key with the scope ``admin``.
-        billing_url: Where each item is sent.
+        billing_url: URL to which each item is sent.
         billing_token: Bearer token for it.
         state: File with the id of the last item that was acknowledged.
         timeout_s: Seconds to wait for a response.
@@ -58,10 +58,10 @@ class Export:
         self._pause = pause
 
     def run(self) -> int:
-        """Send everything that is closed and not yet acknowledged. Return the number of items.
+        """Send all closed items that are not acknowledged yet. Return the number of items.
 
         Raises:
-            NotAccepted: If one side does not accept a request. What was acknowledged before stays acknowledged.
+            NotAccepted: If one side rejects a request. Items that were acknowledged before stay acknowledged.
         """
         count = 0
         with httpx.Client(timeout=self._timeout_s) as client:
@@ -90,7 +90,7 @@ class Export:
                 self._pause(FIRST_PAUSE_S * 2 ** (number - 1))
             try:
                 response = client.request(method, url, headers=headers, **rest)
-            except httpx.TransportError as error:  # lost or late: it may have been received, and is sent again
+            except httpx.TransportError as error:  # lost or late: it may have been received, so it is sent again
                 problem = type(error).__name__
                 continue
             if response.is_success:
@@ -101,7 +101,7 @@ class Export:
         raise NotAccepted(f"{method} {url}: {problem}")
 
     def _acknowledge(self, item_id: int) -> None:
-        """Replace the file in one step, so that a crash leaves the old number or the new one."""
+        """Replace the file in one step, so that a crash leaves either the old or the new number."""
         new = self._state.with_suffix(".new")
         new.write_text(str(item_id))
         new.replace(self._state)

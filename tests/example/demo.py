@@ -37,8 +37,8 @@ class Demo:
             self.page = self._printed(r"key page +(\S+)")
             self.key = self._printed(r"key +(ka_\S+)")
             self.tiny_key = self._printed(r"tiny key +(ka_\S+)")
-            self.email = self._printed(r"log-in +(\S+)")
-            self.password = self._printed(r"log-in +\S+ +(\S+)")
+            self.email = self._printed(r"login +(\S+)")
+            self.password = self._printed(r"login +\S+ +(\S+)")
             self.script = self._printed(r"(URL=[\s\S]*?)Stop the server")
         except BaseException:
             kill_tree(self.process)
@@ -59,7 +59,7 @@ class Demo:
         if comes_up(self.process, self._is_ready, timeout_s=START_DEADLINE_S):
             return True
         kill_tree(self.process)
-        if not re.search(r"cannot be had|address already in use", self.log()):
+        if not re.search(r"is not available|address already in use", self.log()):
             raise RuntimeError(f"the demo does not start:\n{self.log()}")
         return False
 

@@ -112,7 +112,7 @@ def test_websocket_requires_a_key(demo: Demo) -> None:
     address = f"ws{demo.url.removeprefix('http')}/v1/echo"
     with connect(address, additional_headers={"api-key": demo.key}, proxy=None) as websocket:
         websocket.send("hello")
-        assert websocket.recv(timeout=10) == "made by make demo: hello"
+        assert websocket.recv(timeout=10) == "created by make demo: hello"
     with pytest.raises(InvalidStatus) as refused, connect(address, proxy=None):
         pass
     assert refused.value.response.status_code == 401
@@ -120,8 +120,8 @@ def test_websocket_requires_a_key(demo: Demo) -> None:
 
 
 WHY_NOT: list[tuple[str, dict[str, str], str]] = [
-    ("--workers 4", {}, "Several workers count together only in Redis: set KEYAUTH_REDIS_URL."),
-    ("--workers 0", {}, "At least one worker is needed: --workers 1."),
+    ("--workers 4", {}, "Several workers can share counters only through Redis: set KEYAUTH_REDIS_URL."),
+    ("--workers 0", {}, "--workers must be at least 1."),
     ("", {"KEYAUTH_BLOCK_FOR_S": "-1"}, "Setting block_for_s (KEYAUTH_BLOCK_FOR_S) is invalid: "),
     ("", {"KEYAUTH_DATABASE_URL": "sqlite:////no/such/folder/x.db"}, "The database at sqlite"),
     ("", {"KEYAUTH_DATABASE_URL": "postgresql://u:hush@127.0.0.1:1/x"}, "The database at postgresql"),
@@ -160,7 +160,7 @@ def test_a_failed_start_is_explained_in_one_sentence(
 
 @pytest.mark.parametrize(
     ("options", "env", "sentence"),
-    [WHY_NOT[-1], ("--port 65536", {}, "Port 65536 cannot be had: choose another one with --port.")],
+    [WHY_NOT[-1], ("--port 65536", {}, "Port 65536 is not available: choose another one with --port.")],
 )
 def test_a_process_that_cannot_start_prints_only_that_sentence(
     tmp_path: Path, servers: Servers, options: str, env: dict[str, str], sentence: str
@@ -176,7 +176,7 @@ def test_a_port_in_use_is_reported_before_anything_is_created(
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         code = start_here("--port", str(port))
-    assert (code, capfd.readouterr().err) == (2, f"Port {port} cannot be had: choose another one with --port.\n")
+    assert (code, capfd.readouterr().err) == (2, f"Port {port} is not available: choose another one with --port.\n")
     assert list(tmp_path.iterdir()) == []
 
 
