@@ -17,6 +17,7 @@ from sqlalchemy import text
 from fastapi_keyauth import AuthEvent, KeyAuth, KeyAuthSettings, errors
 from fastapi_keyauth.auth.credentials import Credentials
 from fastapi_keyauth.auth.request_context import AuthContext
+from fastapi_keyauth.auth.verifier import Location
 from fastapi_keyauth.domain.keys import KeySnapshot
 from fastapi_keyauth.domain.redaction import redact
 from fastapi_keyauth.domain.tokens import TokenParser
@@ -232,8 +233,9 @@ def test_no_error_shows_a_secret(stack: Any, error: errors.KeyAuthError) -> None
 
 def test_no_object_of_the_request_path_shows_a_secret(stack: Any) -> None:
     token = forge()
-    credentials = Credentials(token, None, False, token)
-    for thing in (credentials, AuthContext(credentials, None, None), TokenParser("ka").parse(token), TokenParser("ka")):
+    credentials, parsed = Credentials(token, None, False, token), TokenParser("ka").parse(token)
+    context, location = AuthContext(credentials, None, None), Location(token, b"digest", parsed)
+    for thing in (credentials, context, parsed, location, TokenParser("ka")):
         assert secret_of(token)[:WINDOW] not in repr(thing) + str(thing)
 
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+from typing_extensions import override
+
 from fastapi_keyauth.auth.hashing import Hasher
 from fastapi_keyauth.auth.imported_verifier import ImportedVerifier
 from fastapi_keyauth.auth.key_cache import KeyCache, VerifiedKey
@@ -36,6 +38,10 @@ class Location(NamedTuple):
     def key_id(self) -> str | None:
         """The key's id, if the text contains it."""
         return None if self.token is None else self.token.key_id
+
+    @override
+    def __repr__(self) -> str:
+        return f"Location(key_id={self.key_id!r})"  # the text is a secret
 
 
 class Verifier:
