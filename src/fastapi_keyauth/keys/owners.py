@@ -102,13 +102,18 @@ class Owners:
         states = tuple(state._replace(name=limit.name) for state, limit in zip(states, found.limits, strict=True))
         return Owner(owner_id, found.name, found.suspended_at, found.reason, states, counts)
 
-    async def find_limit_states(self, key: Key) -> tuple[LimitState, ...]:
+    async def find_limit_states(self, key: Key, turn: str | None = None) -> tuple[LimitState, ...]:
         """Return every limit of a key and of its owner, and what is left of each. Charges nothing.
+
+        Args:
+            key: The key.
+            turn: Owner whose turn the read takes. None: the application.
 
         Raises:
             LimiterUnavailable: If Redis is unavailable and ``on_limiter_outage`` is ``deny``.
         """
-        owner, _ = await self._store.find(key.owner_id, self._now())
+        async with self._turns.place(turn):
+            owner, _ = await self._store.find(key.owner_id, self._now())
         return await self._read_states(key.id, limit_set(key.limits, owner.limits), key.owner_id)
 
     async def _read_states(self, key_id: str, limits: LimitSet, owner_id: str) -> tuple[LimitState, ...]:

@@ -173,8 +173,9 @@ def _build_data_router(
     @router.get("/limits/{id}")
     async def read_limits_of_key(id: _KeyId, caller: reader) -> list[LimitStateOut]:
         """Return the limits of a key and of its owner, and what is left of them. Charges nothing."""
-        key = await queries.get(id, caller.find_owners(KEYS_READ), _user_of(caller))
-        return [LimitStateOut.model_validate(state) for state in await owners.find_limit_states(key)]
+        turn = _user_of(caller)
+        key = await queries.get(id, caller.find_owners(KEYS_READ), turn)
+        return [LimitStateOut.model_validate(state) for state in await owners.find_limit_states(key, turn)]
 
     return router
 
