@@ -60,8 +60,8 @@ async def audit(
     clean = [unanswered(party, end) for end in ended if end.is_clean]
     return [
         Check(
-            "the cap is never exceeded",
-            f"{len(capped)} keys with a cap, {sum(key.is_full for key in capped)} used up; {over_cap} over it",
+            "rate limits are never exceeded",
+            f"{len(capped)} keys with a limit, {sum(key.is_full for key in capped)} used up; {over_cap} units over it",
             over_cap == 0,
         ),
         Check(
@@ -71,35 +71,35 @@ async def audit(
             over == 0,
         ),
         Check(
-            "a suspended owner's keys are refused from the answer on",
+            "a suspended owner's keys are refused once the suspension is answered",
             f"{sum(owner.suspensions for owner in ledger.owners)} suspensions; "
             f"{violations[ADMITTED_SUSPENDED]} requests admitted",
             violations[ADMITTED_SUSPENDED] == 0,
         ),
         Check(
-            "no unit is given out twice" + (", or once more by each worker" if ledger.policy == "local" else ""),
+            "no unit is granted twice" + (", or once more by each worker" if ledger.policy == "local" else ""),
             f"{sum(sum(record.units.values()) for record in (*capped, *ledger.owners))} units, "
             f"{ledger.units_given_twice()} too often",
             ledger.units_given_twice() == 0,
         ),
         Check("every key answered with 201 exists", f"{len(ledger.keys)} keys, {missing} missing", missing == 0),
         Check(
-            "every one that nobody ended works, always",
-            f"{good} at the end; {violations[REFUSED_LIVE]} requests refused",
+            "every active key is always admitted",
+            f"{good} keys at the end; {violations[REFUSED_LIVE]} requests refused",
             violations[REFUSED_LIVE] == 0,
         ),
         Check(
-            "revoked, disabled and replaced ones are refused by every worker from the answer on",
-            f"{dead} ended; {violations[ADMITTED_DEAD]} requests admitted",
+            "all workers refuse revoked, disabled and replaced secrets once the change is answered",
+            f"{dead} secrets; {violations[ADMITTED_DEAD]} requests admitted",
             violations[ADMITTED_DEAD] == 0,
         ),
         Check("no 500", f"{violations[ERROR]} of {ledger.total.requests}", violations[ERROR] == 0),
-        Check("no answer that fits nothing", f"{violations[ODD]}", violations[ODD] == 0),
+        Check("no undocumented response", f"{violations[ODD]}", violations[ODD] == 0),
         Check("every request is answered", f"{violations[HUNG]} hung", violations[HUNG] == 0),
         _calm(party),
         *_times(party),
         Check(
-            "a worker that is stopped answers all that it took in",
+            "a stopped worker answers all requests that it has accepted",
             f"{len(clean)} stopped, {sum(clean)} requests lost",
             not any(clean),
         ),
@@ -107,7 +107,7 @@ async def audit(
         _memory(watch),
         await _usage(party, ended, postgres),
         Check(
-            "nothing unforeseen in the workers' log",
+            "no unexpected errors in the workers' logs",
             f"{party.site.group.log().count('Traceback')} tracebacks",
             "Traceback" not in party.site.group.log(),
         ),
@@ -118,7 +118,7 @@ def _calm(party: Party) -> Check:
     """Check for 503 responses while nothing was broken, or after recovery."""
     amid = sum(struck.tally.unavailable for seen in party.seen.values() for struck in seen)
     calm = party.ledger.total.unavailable - amid
-    return Check("no 503 while nothing is broken", f"{calm}, beside {amid} amid faults", calm == 0)
+    return Check("no 503 without a fault", f"{calm}; {amid} during faults", calm == 0)
 
 
 def _times(party: Party) -> list[Check]:
@@ -129,13 +129,13 @@ def _times(party: Party) -> list[Check]:
     recovery = max((struck.recovery_s for struck in alone), default=0.0)
     return [
         Check(
-            f"Redis away: no answer later than {REDIS_LIMIT_S:g} s",
-            f"slowest {slowest:.2f} s, of which {inside:.2f} s in the worker",
+            f"no response takes longer than {REDIS_LIMIT_S:g} s during a Redis outage",
+            f"slowest: {slowest:.2f} s, of which {inside:.2f} s in the worker",
             slowest <= REDIS_LIMIT_S,
         ),
         Check(
-            f"Redis back: well again within {RECOVER_LIMIT_S:g} s",
-            f"{recovery:.2f} s at worst",
+            f"recovery from a Redis outage within {RECOVER_LIMIT_S:g} s",
+            f"slowest: {recovery:.2f} s",
             recovery <= RECOVER_LIMIT_S,
         ),
     ]
@@ -149,7 +149,7 @@ def _connections(party: Party, watch: Watch, redis: Server) -> Check:
     count, most = redis_connections(redis.url), REDIS_EACH * party.site.count
     growth = max((files[-1] - files[0] for files in watch.files.values()), default=0)
     return Check(
-        "no connection or file is leaked",
+        "no leaked connections to Redis or open files",
         f"{count} connections to Redis at the end (at most {most}), {growth:+d} open files in a worker",
         count <= most and growth <= FILES,
     )
@@ -162,14 +162,18 @@ async def _database_connections(url: str, workers: int) -> Check:
     finally:
         await connection.close()
     most = workers * POSTGRES_EACH
-    return Check("nor to the database", f"{count - 1} connections at the end (at most {most})", count - 1 <= most)
+    return Check(
+        "no leaked connections to the database",
+        f"{count - 1} connections at the end (at most {most})",
+        count - 1 <= most,
+    )
 
 
 def _memory(watch: Watch) -> Check:
     growths = [samples[-1] - samples[len(samples) // 2] for samples in watch.memory_mib.values()]
     most = max(growths, default=0.0)
     return Check(
-        "memory is flat", f"{most:+.1f} MiB in the second half of the time, in the worst worker", most <= GROWTH_MIB
+        "memory is constant", f"{most:+.1f} MiB in the second half of the run, in the worst worker", most <= GROWTH_MIB
     )
 
 
@@ -207,8 +211,8 @@ async def _usage(party: Party, ended: Sequence[Ended], postgres: Server) -> Chec
     )
     lost, least, most = ledger.total.lost, admitted - may_lose, admitted + ledger.total.lost
     return Check(
-        "usage in the database is what was admitted",
-        f"{admitted} admitted, {written} written; {len(killed)} killed workers may have taken {may_lose} with them, "
-        f"and {lost} requests had no answer",
+        "usage in the database matches the admitted requests",
+        f"{admitted} admitted, {written} written; {len(killed)} killed workers may have lost {may_lose}, "
+        f"and {lost} requests had no response",
         least <= written <= most,
     )

@@ -68,7 +68,7 @@ class RedisFaults:
 
     def with_a_worker(self) -> Fault:
         """Return a fault in which a worker is killed, so that its replacement starts without Redis."""
-        return replace(self._killed(), name="a worker killed amid an outage", ends_worker=True)
+        return replace(self._killed(), name="a worker killed during an outage", ends_worker=True)
 
     def _killed(self) -> Fault:
         return Fault("Redis killed", self._server.kill, self._server.restart, loses_data=not self.keeps_data)
