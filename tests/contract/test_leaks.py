@@ -233,7 +233,8 @@ def test_no_error_shows_a_secret(stack: Any, error: errors.KeyAuthError) -> None
 
 def test_no_object_of_the_request_path_shows_a_secret(stack: Any) -> None:
     token = forge()
-    credentials, parsed = Credentials(token, None, False, token), TokenParser("ka").parse(token)
+    credentials, parsed = Credentials(token), TokenParser("ka").parse(token)
+    credentials.session = token
     context, location = AuthContext(credentials, None, None), Location(token, b"digest", parsed)
     for thing in (credentials, context, parsed, location, TokenParser("ka")):
         assert secret_of(token)[:WINDOW] not in repr(thing) + str(thing)

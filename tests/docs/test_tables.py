@@ -126,7 +126,7 @@ def test_the_bodies_shown_are_the_real_ones() -> None:
     """Each row of the table of problems once, word for word."""
     assert {type(error) for error in EXAMPLES} == set(TABLE)
     problems = ProblemRenderer(defaults())
-    visit = AuthContext(Credentials(None, None, False, None, False), None, None)
+    visit = AuthContext(Credentials(), None, None)
     real = [json.loads(bytes(problems.response(error, visit).body)) for error in EXAMPLES]
     shown_bodies = [json.loads(block.source) for block in find_blocks(ERRORS_PAGE, "json")]
     assert sorted(shown_bodies, key=str) == sorted(real, key=str)

@@ -36,7 +36,7 @@ def worker(folder: Path, redis_url: str, **settings: Any) -> KeyAuth:
 
 async def outcome(auth: KeyAuth, token: str, address: str = "x") -> str:
     """Send one request with this token and return its outcome."""
-    visit = AuthContext(Credentials(token, None, False, None, False), ClientAddress(address, address, None), None)
+    visit = AuthContext(Credentials(token), ClientAddress(address, address, None), None)
     try:
         await auth._parts.request_handler.authenticator.authenticate_key(visit)
     except KeyAuthError as error:

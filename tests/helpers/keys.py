@@ -15,7 +15,7 @@ from fastapi_keyauth.store import KeyStore
 
 async def authenticate(auth: KeyAuth, token: str) -> KeyPrincipal:
     """Authenticate one request with this token, without HTTP."""
-    credentials = Credentials(token, None, False, None, False)
+    credentials = Credentials(token)
     return await auth._parts.request_handler.authenticator.authenticate_key(
         AuthContext(credentials, ClientAddress("x", "x", None), None)
     )

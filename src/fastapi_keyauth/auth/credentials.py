@@ -22,21 +22,14 @@ class Credentials:
         session_is_unusable: Whether several were sent, or an API token that is not accepted as Bearer value.
     """
 
-    __slots__ = ("session", "session_is_unusable", "token", "token_is_bearer", "token_problem")
+    # Attributes of the class are the values of most requests, which send a token in its header and no more.
+    token_problem: str | None = None
+    token_is_bearer: bool = False
+    session: str | None = None
+    session_is_unusable: bool = False
 
-    def __init__(
-        self,
-        token: str | None = None,
-        token_problem: str | None = None,
-        token_is_bearer: bool = False,
-        session: str | None = None,
-        session_is_unusable: bool = False,
-    ) -> None:
+    def __init__(self, token: str | None = None) -> None:
         self.token = token
-        self.token_problem = token_problem
-        self.token_is_bearer = token_is_bearer
-        self.session = session
-        self.session_is_unusable = session_is_unusable
 
     @property
     def has_token(self) -> bool:
@@ -73,15 +66,13 @@ class CredentialReader:
         starts = tuple(prefix for prefix in settings.imported_prefixes if prefix != "*")
         return cls(settings.header_name, settings.key_prefix, settings.accept_bearer_keys, starts)
 
-    def read(self, headers: Headers, by_name: Mapping[bytes, bytes] | None = None) -> Credentials:
+    def read(self, headers: Headers, by_name: Mapping[bytes, bytes]) -> Credentials:
         """Return the credentials of a request. An empty header, sent by a client with an unset variable, is missing.
 
         Args:
             headers: All headers.
-            by_name: The headers as a mapping, if the caller has one already.
+            by_name: The headers as a mapping, which the caller has already.
         """
-        if by_name is None:
-            by_name = dict(headers)
         if len(by_name) != len(headers) or b"authorization" in by_name:
             return self._read_all(headers)
         # Most requests: no header occurs twice, and the key's header is the only one that matters.
@@ -104,13 +95,12 @@ class CredentialReader:
         token, problem = self._one_token(in_header, as_bearer)
         # A key that is not accepted as Bearer value is not a session either: a resolver may send it elsewhere.
         is_unusable = len(sessions) > 1 or (bool(keys) and not self._accepts_bearer)
-        return Credentials(
-            token=token,
-            token_problem=problem,
-            token_is_bearer=bool(as_bearer),
-            session=sessions[0] if sessions and not is_unusable else None,
-            session_is_unusable=is_unusable,
-        )
+        found = Credentials(token)
+        found.token_problem = problem
+        found.token_is_bearer = bool(as_bearer)
+        found.session = sessions[0] if sessions and not is_unusable else None
+        found.session_is_unusable = is_unusable
+        return found
 
     def _one_token(self, in_header: list[str], as_bearer: list[str]) -> tuple[str | None, str | None]:
         if not any(in_header):

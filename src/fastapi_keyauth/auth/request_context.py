@@ -47,33 +47,19 @@ class AuthContext:
         terms: On what terms it may go on running. None: its credentials stay valid.
     """
 
-    __slots__ = (
-        "address",
-        "charge",
-        "cost",
-        "credentials",
-        "decision",
-        "has_cost",
-        "key",
-        "key_outcome",
-        "origin",
-        "session_outcome",
-        "takes_key",
-        "takes_session",
-        "terms",
-    )
+    # Attributes of the class are the values at the beginning: most requests set few of them, and each costs time.
+    key: KeySnapshot | None = None
+    decision: Decision | None = None
+    cost: Cost = ONE_REQUEST
+    has_cost: bool = False
+    charge: Charge | None = None
+    takes_key: bool = False
+    takes_session: bool = False
+    key_outcome: KeyPrincipal | KeyAuthError | None = None
+    session_outcome: SessionPrincipal | KeyAuthError | None = None
+    terms: Terms | None = None
 
     def __init__(self, credentials: Credentials, address: ClientAddress | None, origin: str | None) -> None:
         self.credentials = credentials
         self.address = address
         self.origin = origin
-        self.key: KeySnapshot | None = None
-        self.decision: Decision | None = None
-        self.cost: Cost = ONE_REQUEST
-        self.has_cost = False
-        self.charge: Charge | None = None
-        self.takes_key = False
-        self.takes_session = False
-        self.key_outcome: KeyPrincipal | KeyAuthError | None = None
-        self.session_outcome: SessionPrincipal | KeyAuthError | None = None
-        self.terms: Terms | None = None

@@ -1,11 +1,11 @@
 """Principals: the callers that dependencies return, and their scopes."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi_keyauth.domain.keys import KeySnapshot
 from fastapi_keyauth.domain.limit_sets import NO_LIMITS, LimitSet, LimitState
@@ -26,8 +26,15 @@ def holds(held: frozenset[str], scope: str) -> bool:
     return scope in held or (ALL in held and not is_reserved(scope))
 
 
+class _OfKey:
+    """The key of a principal of ``principal_of``. Not a field, so copies and representations do not contain it."""
+
+    __slots__ = ("_key",)
+    _key: KeySnapshot
+
+
 @dataclass(frozen=True, slots=True)
-class KeyPrincipal:
+class KeyPrincipal(_OfKey):
     """The API key that a request was admitted with.
 
     Attributes:
@@ -66,8 +73,42 @@ class KeyPrincipal:
         """Return whether this key holds ``scope``."""
         return holds(self.scopes, scope)
 
+    if not TYPE_CHECKING:  # for type checkers, a principal has the fields above and no others
 
-class _Draft:
+        def __getattr__(self, name: str) -> Any:
+            """Compute a field that ``principal_of`` left empty. Python calls it only if the field has no value."""
+            compute = _WHEN_READ.get(name)
+            if compute is None:
+                raise AttributeError(f"'KeyPrincipal' object has no attribute {name!r}")
+            value = compute(self._key, self._states)
+            object.__setattr__(self, name, value)
+            return value
+
+
+def _remaining(key: KeySnapshot, states: Sequence[int]) -> int | None:
+    tightest = key.limits.find_tightest(states)
+    return None if tightest is None else states[3 * tightest]
+
+
+def _reset_at(key: KeySnapshot, states: Sequence[int]) -> datetime | None:
+    tightest = key.limits.find_tightest(states)
+    return None if tightest is None else _utc(states[3 * tightest + 2])
+
+
+_WHEN_READ: dict[str, Callable[[KeySnapshot, Sequence[int]], Any]] = {
+    "name": lambda key, _states: key.name,
+    "environment": lambda key, _states: key.environment,
+    "metadata": lambda key, _states: json.loads(key.metadata_json) if key.metadata_json else {},
+    "expires_at": lambda key, _states: key.expires_at,
+    "hourly_limit": lambda key, _states: key.hourly_limit,
+    "remaining": _remaining,
+    "reset_at": _reset_at,
+    "_limits": lambda key, _states: key.limits,
+}
+"""Fields that are computed when they are first read: most routes read few of them."""
+
+
+class _Draft(_OfKey):
     """A ``KeyPrincipal`` that is not frozen yet."""
 
     __slots__ = KeyPrincipal.__slots__
@@ -80,22 +121,13 @@ def principal_of(key: KeySnapshot, states: Sequence[int]) -> KeyPrincipal:
         key: The key.
         states: What was left of its limits after the request; see ``Decision``.
     """
-    limits = key.limits
-    tightest = 0 if limits.only else limits.find_tightest(states)
     # A frozen dataclass sets each of its fields by a call, which takes five times as long. Python allows an object to
     # change to a class with the same slots.
     draft: Any = _Draft()
     draft.id = key.id
-    draft.name = key.name
     draft.owner_id = key.owner_id
-    draft.environment = key.environment
     draft.scopes = key.scopes
-    draft.metadata = json.loads(key.metadata_json) if key.metadata_json else {}
-    draft.expires_at = key.expires_at
-    draft.hourly_limit = key.hourly_limit
-    draft.remaining = None if tightest is None else states[3 * tightest]
-    draft.reset_at = None if tightest is None else _utc(states[3 * tightest + 2])
-    draft._limits = limits
+    draft._key = key
     draft._states = states
     draft.__class__ = KeyPrincipal
     principal: KeyPrincipal = draft

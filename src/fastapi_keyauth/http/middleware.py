@@ -40,14 +40,15 @@ class KeyAuthMiddleware:
             await self._app(scope, receive, send)
             return
         context = handler.open_context(scope)
-        preflight = read_preflight(scope)
-        ours = None if preflight is None else await handler.cors.answer_preflight(preflight)
-        if preflight is not None and ours is not None:
-            await self._answer(ours, preflight, scope, receive, send)
-            return
-        # A preflight that is not ours to answer stays the application's: the 405 of a route that takes a key must not
-        # say whether a key lists the origin.
-        origin = context.origin if preflight is None else None
+        origin = context.origin
+        if origin is not None and (preflight := read_preflight(scope)) is not None:
+            ours = await handler.cors.answer_preflight(preflight)
+            if ours is not None:
+                await self._answer(ours, preflight, scope, receive, send)
+                return
+            # A preflight that is not ours to answer stays the application's: the 405 of a route that takes a key must
+            # not say whether a key lists the origin.
+            origin = None
         in_flight = self._in_flight
         if in_flight is None:
             request = OpenRequest(self._app, handler, context, scope, receive, send, origin)

@@ -53,22 +53,12 @@ class OpenRequest:
         ending: Tells the client that the request was ended. None: the request goes on.
     """
 
-    __slots__ = (
-        "_app",
-        "_cancelling",
-        "_handler",
-        "_origin",
-        "_receive",
-        "_send",
-        "_started",
-        "_tail",
-        "began_at",
-        "context",
-        "ending",
-        "is_complete",
-        "scope",
-        "task",
-    )
+    # Attributes of the class are the values at the beginning, as in ``AuthContext``.
+    is_complete: bool = False
+    ending: asyncio.Task[None] | None = None
+    _started: RawHeaders | None = None
+    _tail: bytes = b""
+    _cancelling: int = 0
 
     def __init__(
         self,
@@ -86,15 +76,11 @@ class OpenRequest:
         self.scope = scope
         self.began_at = began_at
         self.task = task
-        self.is_complete = False
-        self.ending: asyncio.Task[None] | None = None
         self._app = app
         self._handler = handler
         self._receive = receive
         self._send = send
         self._origin = origin
-        self._started: RawHeaders | None = None
-        self._tail = b""
 
     def send(self, message: Message) -> Awaitable[None]:
         """Send a message of the application, with our headers added to the start of a response."""

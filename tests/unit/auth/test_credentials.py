@@ -12,7 +12,8 @@ Lines = list[tuple[str, str]]
 
 def read(lines: Lines, **settings: object) -> Credentials:
     reader = CredentialReader.of(KeyAuthSettings(_env_file=None, **settings))
-    return reader.read([(name.encode(), value.encode("latin-1")) for name, value in lines])
+    headers = [(name.encode(), value.encode("latin-1")) for name, value in lines]
+    return reader.read(headers, dict(headers))
 
 
 def bearers(*values: str) -> Lines:

@@ -31,7 +31,7 @@ class Request:
 
 async def _begin(auth: KeyAuth, token: str, began_at: float = 1.0) -> Request:
     # The first request with a key reads a row without a generation, which proves nothing about the row.
-    contexts = [AuthContext(Credentials(token, None, False, None, False), None, None) for _ in range(2)]
+    contexts = [AuthContext(Credentials(token), None, None) for _ in range(2)]
     for context in contexts:
         await auth._parts.authenticator.authenticate_key(context)
     return Request(contexts[-1], began_at)
@@ -247,7 +247,9 @@ async def test_sessions_that_cannot_be_read(
 async def _begin_with_session(auth: KeyAuth, token: str, began_at: float = 1.0) -> Request:
     from starlette.requests import HTTPConnection
 
-    context = AuthContext(Credentials(None, None, False, token, False), None, None)
+    credentials = Credentials()
+    credentials.session = token
+    context = AuthContext(credentials, None, None)
     request = Request(context, began_at)
     await auth._parts.authenticator.authenticate_session(context, HTTPConnection(request.scope), None)
     return request

@@ -119,7 +119,7 @@ header_lines = st.lists(
 @fuzzed(100)
 @given(lines=header_lines)
 def test_one_token_and_one_session_are_read_or_none(lines: list[tuple[bytes, bytes]]) -> None:
-    read = READER.read(lines)
+    read = READER.read(lines, dict(lines))
     keys, sessions = plainly_read(lines)
     assert read.token is None or keys == {read.token}
     assert read.session is None or sessions == {read.session}

@@ -1,3 +1,4 @@
+import copy
 from dataclasses import FrozenInstanceError, fields, replace
 from datetime import UTC, datetime
 
@@ -27,8 +28,16 @@ def test_a_prepared_principal_equals_one_that_is_built_field_by_field() -> None:
     assert hash(replace(principal, metadata=())) == hash(replace(built, metadata=()))  # type: ignore[arg-type]
     assert all(getattr(principal, field.name) == getattr(built, field.name) for field in fields(built))
     assert type(principal) is KeyPrincipal
+    assert copy.deepcopy(principal_of(snapshot(limits, '{"plan": "gold"}'), (3, 60, END_S))) == built
     with pytest.raises(FrozenInstanceError):
         principal.id = "other"  # type: ignore[misc]
+
+
+def test_fields_that_are_computed_when_they_are_read_are_computed_once() -> None:
+    principal = principal_of(snapshot(metadata_json='{"plan": "gold"}'), ())
+    assert principal.metadata is principal.metadata
+    assert principal_of(snapshot(metadata_json='{"plan": "gold"}'), ()).metadata is not principal.metadata
+    assert not hasattr(principal, "plan")
 
 
 def test_a_principal_without_a_limit_of_requests_has_nothing_remaining() -> None:
