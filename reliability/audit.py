@@ -23,6 +23,8 @@ GROWTH_MIB = 8.0
 REDIS_EACH = 8
 POSTGRES_EACH = 5  # Number of connections that SQLAlchemy's pool keeps.
 FILES = 8
+RESTART_S = 3.0
+"""Seconds that a restart of Redis takes on a busy machine, at whose beginning the memory is lost."""
 UNWRITTEN_S = 2.5
 """Seconds of counts that a killed worker may lose: two between writes, and the duration of a write."""
 
@@ -207,12 +209,23 @@ async def _usage(party: Party, ended: Sequence[Ended], postgres: Server) -> Chec
     admitted = sum(key.admitted.total() for key in ledger.keys.values())
     killed = [end for end in ended if not end.is_clean]
     may_lose = sum(
-        sum(end.at - UNWRITTEN_S < at <= end.at + UNWRITTEN_S for at in ledger.admitted_at[end.pid]) for end in killed
+        _may_be_unwritten(at, [end.at for end in killed if end.pid == pid], ledger.data_lost_at)
+        for pid, times in ledger.admitted_at.items()
+        for at in times
     )
-    lost, least, most = ledger.total.lost, admitted - may_lose, admitted + ledger.total.lost
+    lost = ledger.total.lost
+    # Redis may have counted a request that was answered with 503, because its response came too late.
+    least, most = admitted - may_lose, admitted + lost + ledger.total.unavailable
     return Check(
         "usage in the database matches the admitted requests",
-        f"{admitted} admitted, {written} written; {len(killed)} killed workers may have lost {may_lose}, "
-        f"and {lost} requests had no response",
+        f"{admitted} admitted, {written} written; {len(killed)} killed workers and {len(ledger.data_lost_at)} losses of"
+        f" Redis's memory may have lost {may_lose}, and {lost} requests had no response",
         least <= written <= most,
+    )
+
+
+def _may_be_unwritten(at: float, killed_at: Sequence[float], data_lost_at: Sequence[float]) -> bool:
+    """Return whether an admission may be missing, because its worker was killed or Redis lost its memory."""
+    return any(end - UNWRITTEN_S < at <= end + UNWRITTEN_S for end in killed_at) or any(
+        lost - UNWRITTEN_S - RESTART_S < at <= lost for lost in data_lost_at
     )
