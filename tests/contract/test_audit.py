@@ -66,6 +66,16 @@ async def test_creator_who_left_is_found(make_auth: Callable[..., KeyAuth]) -> N
         assert (found, kept.key.id in found) == ([left.key.id], False)
 
 
+async def test_creator_whom_the_application_does_not_know_is_found(make_auth: Callable[..., KeyAuth]) -> None:
+    async def owners_of(user: SessionPrincipal) -> Mapping[str, Collection[str]]:
+        raise KeyError(user.user_id)
+
+    async with make_auth(owners_of=owners_of) as auth:
+        await auth.keys.acting_as("user:gone").create(owner_id="project", name="k")
+        (found,) = [item for item in await auth.keys.audit() if item.finding == "creator_not_member"]
+        assert "unknown" in found.detail
+
+
 async def test_route_shows_each_caller_its_own_keys_page_by_page(open_scene: OpenScene) -> None:
     async with open_scene() as scene:
         mine = [(await scene.key()).id for _ in range(3)]

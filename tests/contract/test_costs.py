@@ -3,9 +3,10 @@
 from typing import Annotated, Any
 
 import pytest
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
+from fastapi.security import SecurityScopes
 
-from fastapi_keyauth import KeyPrincipal, SessionPrincipal
+from fastapi_keyauth import KeyPrincipal, RateLimitExceeded, SessionPrincipal
 from tests.helpers.stage import OpenScene, code_of, remaining_of
 
 IMAGES = {"name": "images", "limit": 6, "per": "day", "unit": "images"}
@@ -31,6 +32,27 @@ async def test_a_route_charges_its_cost(open_scene: OpenScene) -> None:
         refused = await scene.get("/search", token=key.token)
         assert (refused.status_code, remaining_of(refused)) == (429, 4)
         assert "its limit of 10 requests per hour has only 4 left" in refused.json()["detail"]
+
+
+async def test_refused_difference_is_refused_again_if_a_handler_catches_it(open_scene: OpenScene) -> None:
+    async with open_scene() as scene:
+        auth = scene.auth
+        dear = auth.require(cost=5)
+
+        @scene.app.get("/stubborn")
+        async def stubborn(request: Request, key: Annotated[KeyPrincipal, Depends(auth.require_key)]) -> list[str]:
+            outcomes = []
+            for _ in range(2):
+                try:
+                    await dear(request, SecurityScopes())
+                    outcomes.append("admitted")
+                except RateLimitExceeded:
+                    outcomes.append("refused")
+            return outcomes
+
+        key = await scene.key(hourly_limit=4)
+        assert (await scene.get("/stubborn", token=key.token)).json() == ["refused", "refused"]
+        assert remaining_of(await scene.get(token=key.token)) == 2
 
 
 async def test_several_requirements_charge_the_highest_cost_of_each_unit_once(open_scene: OpenScene) -> None:

@@ -147,10 +147,15 @@ class Authenticator:
                 difference.
             LimiterUnavailable: If the limiter is unavailable.
         """
+        before, decision = context.cost, None
         question = raise_cost(context, cost)
         if question is None or context.key is None:
             return
-        decision = await self.limiter.check(question)
+        try:
+            decision = await self.limiter.check(question)
+        finally:
+            if decision is None or decision.verdict is LIMITED:
+                context.cost = before  # a handler that catches the refusal and asks again must not be admitted
         # The row is as old as at the first charge, so its generation stays.
         generation = "" if context.decision is None else context.decision.generation
         context.decision = decision._replace(generation=generation)

@@ -78,14 +78,26 @@ class KeyAudit:
         """Return sentences about keys whose creators may no longer act for their owners, by key."""
         if self._owners_of is None:
             return {}
-        owners: dict[str, Collection[str]] = {}
+        owners: dict[str, Collection[str] | None] = {}
         found = {}
         for key in keys:
             creator = key.created_by or ""
             if creator.startswith(_USER):
                 user_id = creator.removeprefix(_USER)
                 if user_id not in owners:
-                    owners[user_id] = await self._owners_of(SessionPrincipal(user_id))
-                if key.owner_id not in owners[user_id]:
+                    owners[user_id] = await self._owners_of_user(user_id)
+                may_act_for = owners[user_id]
+                if may_act_for is None:
+                    found[key.id] = (
+                        f"Whether its creator, {creator}, may act for its owner is unknown: owners_of failed."
+                    )
+                elif key.owner_id not in may_act_for:
                     found[key.id] = f"Its creator, {creator}, may no longer act for its owner."
         return found
+
+    async def _owners_of_user(self, user_id: str) -> Collection[str] | None:
+        """Return the owners that a user may act for. None if the application cannot say."""
+        try:
+            return None if self._owners_of is None else await self._owners_of(SessionPrincipal(user_id))
+        except Exception:  # the application's own code, which may not expect a user who was deleted
+            return None

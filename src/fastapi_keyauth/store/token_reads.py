@@ -70,6 +70,9 @@ class TokenReads:
 
     def _start(self) -> None:
         """Start a statement for those that wait, if one may run."""
+        if len(self._running) >= MAX_RUNNING:
+            loop = asyncio.get_running_loop()
+            self._running = {task for task in self._running if task.get_loop() is loop}  # others never end
         if len(self._running) < MAX_RUNNING and self._waiting:
             batch, self._waiting = self._waiting[:MAX_TOKENS], self._waiting[MAX_TOKENS:]
             task = asyncio.create_task(self._read(batch), name="keyauth-read-tokens")
@@ -81,7 +84,9 @@ class TokenReads:
         self._start()
 
     async def _read(self, batch: list[_Question]) -> None:
-        wanted = [question for question in batch if not question.future.done()]  # the others' clients have left
+        loop = asyncio.get_running_loop()
+        # The clients of the others have left, or their event loop has ended.
+        wanted = [one for one in batch if not one.future.done() and one.future.get_loop() is loop]
         if not wanted:
             return
         try:

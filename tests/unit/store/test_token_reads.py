@@ -103,3 +103,21 @@ async def test_outage_raises_a_separate_error_for_every_waiting_request(
         assert len({id(error) for error in errors}) == len(errors)
         database.error = None
         assert await store_of(auth).find_for_token(*questions[0])
+
+
+def test_reads_that_another_event_loop_left_behind_hold_no_place(make_auth: MakeAuth) -> None:
+    auth = make_auth()
+    reads = store_of(auth)._token_reads
+
+    async def leave_behind() -> None:
+        async with auth:
+            await auth.keys.create(owner_id="a", name="k")
+            forever = asyncio.get_running_loop().create_future()
+            reads._running = {asyncio.ensure_future(asyncio.shield(forever)) for _ in range(MAX_RUNNING)}  # type: ignore[misc]  # any tasks
+
+    async def read() -> list[Any]:
+        async with auth:
+            return await asyncio.wait_for(store_of(auth).find_for_token("unknownunkno", "00000000"), 60)
+
+    asyncio.run(leave_behind())
+    assert asyncio.run(read()) == []

@@ -102,11 +102,12 @@ def encode_usage(cost: Cost) -> str:
 
 
 def decode_usage(key_id: str, reply: Sequence[str]) -> Iterator[UsageCount]:
-    """Yield what ``lua/usage.lua`` returned of a key."""
+    """Yield what ``lua/usage.lua`` returned of a key. A field that somebody else wrote is left out."""
     source, fields = reply[:1], iter(reply[1:])
     for name, units in zip(fields, fields, strict=True):
         hour, _, unit = name[1:].partition(":")
-        yield UsageCount(key_id, int(hour), unit or REQUESTS, source[0], int(float(units)))
+        if hour.isdecimal() and units.isdecimal():
+            yield UsageCount(key_id, int(hour), unit or REQUESTS, source[0], int(units))
 
 
 def _script_args(

@@ -5,6 +5,7 @@
 --       [2] units besides requests, separated by spaces
 --       then per key: the hour to read, or '' for all hours
 -- Gives per key a list: the name of its memory, then fields and numbers. Empty if nothing was counted.
+local MAX_FIELDS = 1000
 local call, forget_before, reply = redis.call, tonumber(ARGV[1]), {}
 
 local function read_hour(name, hour)
@@ -19,6 +20,14 @@ local function read_hour(name, hour)
   return found
 end
 
+-- Call a command for some fields at a time: Lua passes a few thousand arguments at most.
+local function in_parts(command, name, fields, take)
+  for first = 1, #fields, MAX_FIELDS do
+    local result = call(command, name, unpack(fields, first, math.min(first + MAX_FIELDS - 1, #fields)))
+    if take then take(first, result) end
+  end
+end
+
 local function read_all(name)
   local source, found, fields, over = call('HGET', name, 'ub'), {}, {}, {}
   if not source then return found end
@@ -31,9 +40,13 @@ local function read_all(name)
     end
   end
   if #fields == 0 then return found end
-  local values = call('HMGET', name, unpack(fields))
-  for i = 1, #fields do found[2 * i], found[2 * i + 1] = fields[i], values[i] end
-  if #over > 0 then call('HDEL', name, unpack(over)) end
+  in_parts('HMGET', name, fields, function(first, values)
+    for i = 1, #values do
+      local at = 2 * (first + i - 1)
+      found[at], found[at + 1] = fields[first + i - 1], values[i]
+    end
+  end)
+  in_parts('HDEL', name, over)
   return found
 end
 
