@@ -201,8 +201,7 @@ class Authority:
             out = holder.leases.out.get(limit.counter_id)
             if out is not None and now_ms < int(end_ms) + GRACE_MS and (out.number == number or limit.is_sliding):
                 out.units = max(0, out.units - lease.grant.units * cost)
-        holder = self.holders.get(ask.key_id)
-        if holder is not None and holder.leases is not None and holder.leases.birth == key_birth:
+        if left < lease.grant.units:
             self.count(ask.key_id, (lease.grant.units - left) * dict(ask.cost).get("requests", 0))
 
     def count(self, key_id: str, requests: int) -> None:

@@ -166,6 +166,9 @@ async def test_nothing_returns_to_a_server_that_was_emptied(url: str) -> None:
     await both.give_back(lease, 19)
     after = await both.take(limits, ONE_REQUEST)
     assert after.states[0] == before.states[0] - 1
+    await both.give_back(lease, 17)
+    counted = await both.redis.read_usage([UsageOf("k", "o", None)], 0)
+    assert [one.units for one in counted] == [10 + 1 + 2]  # what was admitted counts as usage all the same
     await both.redis.close()
 
 

@@ -125,14 +125,13 @@ class RedisLimiterBase(Limiter):
         return self._leases.admit(question)
 
     @abstractmethod
-    def _send_returns(self, plan: Plan) -> "asyncio.Future[Any] | None":
-        """Make a call that does nothing but return leases. Return a future that never raises; None: nothing is sent."""
+    def _send_returns(self, plan: Plan) -> None:
+        """Make a call that does nothing but return leases, if there are any."""
 
     async def _return_leases(self) -> None:
         """End all leases, and wait until they are returned."""
-        sent = self._send_returns(self._leases.end())
-        if sent is not None:
-            await sent
+        self._send_returns(self._leases.end())
+        await self._leases.returned()
 
     @override
     async def start(self) -> None:

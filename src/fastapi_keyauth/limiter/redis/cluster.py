@@ -1,7 +1,6 @@
 """The limiter on a cluster of Redis or Valkey, version 6.2 or later."""
 
 import asyncio
-import contextlib
 import itertools
 import math
 import time
@@ -51,6 +50,7 @@ class ClusterLimiter(RedisLimiterBase):
         self._usage = LuaScript("usage", uses_time=False)
         self._generations = LuaScript("generations", uses_time=False)
         self._unblocking = LuaScript("unblock")
+        self._tasks: set[asyncio.Task[None]] = set()
         self._tickets = LuaScript("ticket", uses_time=False)
 
     @override
@@ -128,18 +128,20 @@ class ClusterLimiter(RedisLimiterBase):
         return self._receive(questions, plan, reply)
 
     @override
-    def _send_returns(self, plan: Plan) -> "asyncio.Future[Any] | None":
+    def _send_returns(self, plan: Plan) -> None:
+        if plan.returns:
+            task = asyncio.create_task(self._return(plan), name="keyauth-return-leases")
+            self._tasks.add(task)  # the event loop keeps no reference
+            task.add_done_callback(self._tasks.discard)
+
+    async def _return(self, plan: Plan) -> None:
+        """Return leases, those of each owner by a call to its slot."""
         by_owner: defaultdict[str, list[Lease]] = defaultdict(list)
         for lease in plan.returns:
             by_owner[lease.ask.owner_id].append(lease)
-        if not by_owner:
-            return None
-        self._returning = asyncio.gather(*(self._return(Plan(leases)) for leases in by_owner.values()))
-        return self._returning
-
-    async def _return(self, plan: Plan) -> None:
-        with contextlib.suppress(LimiterUnavailable):  # requests and probes notice an outage
-            await self._in_time(self._take_leasing([], plan))
+        calls = (self._in_time(self._take_leasing([], Plan(leases))) for leases in by_owner.values())
+        await asyncio.gather(*calls, return_exceptions=True)  # requests and probes notice an outage
+        self._leases.settle(plan)
 
     def _block_args(self, name: str) -> ScriptArgs:
         """Return keys and arguments of ``lua/blocked.lua``."""

@@ -35,6 +35,8 @@ class Leasing:
         self._book = LeaseBook(lease_ms, self._now, counters) if lease_ms else None
         self._send_returns = send_returns
         self._timer: asyncio.TimerHandle | None = None
+        self._returning: dict[int, asyncio.Future[None]] = {}
+        """Calls in flight that return leases, by the identity of their plan."""
 
     def admit(self, question: LimitCheck) -> Decision | None:
         """Admit a request from a lease, or return None."""
@@ -42,7 +44,23 @@ class Leasing:
 
     def plan(self, questions: Sequence[LimitCheck], owners: Collection[str] | None = None) -> Plan:
         """Return what the next call says about leases; see ``LeaseBook.plan``."""
-        return Plan() if self._book is None else self._book.plan(questions, owners)
+        if self._book is None:
+            return Plan()
+        plan = self._book.plan(questions, owners)
+        if plan.returns:
+            self._returning[id(plan)] = asyncio.get_running_loop().create_future()
+        return plan
+
+    def settle(self, plan: Plan) -> None:
+        """Note that the call with a plan has ended."""
+        returning = self._returning.pop(id(plan), None)
+        if returning is not None:
+            returning.set_result(None)
+
+    async def returned(self) -> None:
+        """Wait until no call is in flight that returns leases."""
+        if self._returning:
+            await asyncio.wait(list(self._returning.values()))
 
     def now(self) -> float:
         """Return the time on the lease clock, in seconds."""
@@ -68,6 +86,7 @@ class Leasing:
         book = self._book
         if book is None:
             return decisions
+        self.settle(plan)
         if book.has_leases:
             decisions = [book.correct(*pair) for pair in zip(questions, decisions, strict=True)]
         if plan.asks or plan.returns:
@@ -84,6 +103,7 @@ class Leasing:
 
     def fail(self, plan: Plan) -> None:
         """Note that a call failed."""
+        self.settle(plan)
         if self._book is not None:
             self._book.fail(plan)
 

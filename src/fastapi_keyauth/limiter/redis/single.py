@@ -16,7 +16,7 @@ from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Unsettled, Ve
 from fastapi_keyauth.limiter.redis.base import RedisLimiterBase
 from fastapi_keyauth.limiter.redis.batcher import Batcher, Resolve
 from fastapi_keyauth.limiter.redis.clients import ClientFactory
-from fastapi_keyauth.limiter.redis.connection import Connection, settle_future
+from fastapi_keyauth.limiter.redis.connection import Connection
 from fastapi_keyauth.limiter.redis.probe import PROBE
 from fastapi_keyauth.limiter.redis.scripts import LuaScript, ScriptArgs, ScriptCaller
 from fastapi_keyauth.limiter.redis.server_info import ServerInfo, check_server, read_server_info
@@ -188,20 +188,15 @@ class SingleNodeLimiter(RedisLimiterBase):
                 self._checks.postpone(position, decision.wait_s / 1000)
 
     @override
-    def _send_returns(self, plan: Plan) -> "asyncio.Future[Any] | None":
-        if not plan.returns:
-            return None
-        sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
+    def _send_returns(self, plan: Plan) -> None:
         def received(reply: Any) -> None:
             if isinstance(reply, LimiterUnavailable):
                 self._leases.fail(plan)
             else:
                 self._receive((), plan, reply)
-            settle_future(sent, None)
 
-        self._take.call(lambda: self._prepare((), plan), received)
-        return sent
+        if plan.returns:
+            self._take.call(lambda: self._prepare((), plan), received)
 
     def _send_failures(self, buckets: list[str], resolve: Resolve[int], since: float) -> None:
         self._failing.call(lambda: self._prepare_failures(buckets), resolve, since)

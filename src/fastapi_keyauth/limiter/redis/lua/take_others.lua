@@ -478,15 +478,15 @@ local function answer_others(LIMIT, HEAD, USED, GRACE, now, usage_field, signatu
   -- or is on another server, does not know it.
   local function give_back(k, a, how)
     local key_name, owner_name, used, unused = KEYS[k + 1], KEYS[k + 2], ARGV[a + 3] + 0, ARGV[a + 4] + 0
-    local used_in = tonumber(ARGV[a])
-    if used_in then
-      local key = load(key_name)
-      if key.generation then count(key_name, key, 'u' .. ARGV[a], usage_at(a, how), used) end
-      return answer(1, '', 0)
-    end
     local signed, ends, key_birth, owner_birth, windows = string.match(ARGV[a], '^(%S*) (%d+) (%S+) (%S+) (.*)$')
-    if signed ~= signature then return answer(0, '', 0) end
-    local key, owner = load(key_name), load(owner_name)
+    local key = load(key_name)
+    if used > 0 then
+      -- Whatever this server knows, the requests were admitted. A lease ends with the hour at the latest.
+      local used_in = ends and string.format('%.0f', floor((ends - 1) / HOUR)) or ARGV[a]
+      count(key_name, key, 'u' .. used_in, usage_at(a, how), used)
+    end
+    if not ends or signed ~= signature then return answer(0, '', 0) end
+    local owner = load(owner_name)
     load_leases(key_name, key)
     load_leases(owner_name, owner)
     local knows_key = key.leases and key.leases[1] == key_birth
@@ -510,10 +510,6 @@ local function answer_others(LIMIT, HEAD, USED, GRACE, now, usage_field, signatu
           holder.leases[out], holder.leases_changed = max(0, holder.leases[out] - (used + unused) * limit.cost), true
         end
       end
-    end
-    if knows_key then
-      -- A lease ends with the hour at the latest.
-      count(key_name, key, string.format('u%.0f', floor((ends - 1) / HOUR)), usage_at(a, how), used)
     end
     answer(1, '', 0)
   end
