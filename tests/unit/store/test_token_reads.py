@@ -113,7 +113,7 @@ def test_reads_that_another_event_loop_left_behind_hold_no_place(make_auth: Make
         async with auth:
             await auth.keys.create(owner_id="a", name="k")
             forever = asyncio.get_running_loop().create_future()
-            reads._running = {asyncio.ensure_future(asyncio.shield(forever)) for _ in range(MAX_RUNNING)}  # type: ignore[misc]  # any tasks
+            reads._running = {asyncio.ensure_future(asyncio.shield(forever)) for _ in range(MAX_RUNNING)}
 
     async def read() -> list[Any]:
         async with auth:
