@@ -3,15 +3,16 @@
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from weakref import WeakValueDictionary
 
 from typing_extensions import override
 
 from fastapi_keyauth.concurrency.bounded_dict import BoundedDict
 from fastapi_keyauth.domain.limit_sets import ONE_REQUEST, Cost, LimitSet
-from fastapi_keyauth.domain.limits import MAX_LIMITS, Limit
 from fastapi_keyauth.domain.units import HOUR_MS, HOUR_S
 from fastapi_keyauth.domain.usage import UsageCount, UsageOf
-from fastapi_keyauth.limiter.counters import Counter, Room, states_of
+from fastapi_keyauth.limiter.counters import Room, states_of
+from fastapi_keyauth.limiter.holders import KeyHolder, OwnerHolder
 from fastapi_keyauth.limiter.protocol import (
     ADMITTED,
     BLOCKED,
@@ -32,40 +33,8 @@ MAX_ADDRESSES = 100_000
 """Maximum number of addresses with failed attempts."""
 MAX_KEYS = 1_000_000
 """Maximum number of keys with counters."""
-MAX_OWNERS = 1_000_000
-"""Maximum number of owners with counters."""
 MAX_CHARGES = 100_000
 """Maximum number of named charges: reservations, and recent costs above 1."""
-MAX_COUNTERS = 4 * MAX_LIMITS
-"""Maximum number of counters of one key or owner, including those of former limits."""
-
-
-class _Holder:
-    """The generation of a key or of an owner, and the counters of its limits."""
-
-    __slots__ = ("counters", "generation", "owner_id")
-
-    def __init__(self, owner_id: str = "") -> None:
-        self.generation = secrets.token_hex(8)
-        self.owner_id = owner_id
-        self.counters: dict[str, Counter] = {}
-
-    def rooms(self, limits: Sequence[Limit], now_ms: int) -> list[Room]:
-        """Return the room that each limit has now."""
-        rooms = []
-        for limit in limits:
-            counter = self.counters.get(limit.counter_id)
-            if counter is None:
-                if len(self.counters) >= MAX_COUNTERS:  # counters of replaced limits must not accumulate
-                    self._forget_one_except(limits)
-                counter = self.counters[limit.counter_id] = Counter()
-            rooms.append(Room(limit, counter, now_ms))
-        return rooms
-
-    def _forget_one_except(self, limits: Sequence[Limit]) -> None:
-        """Delete the oldest counter that belongs to none of these limits. There are more counters than limits."""
-        kept = {limit.counter_id for limit in limits}
-        del self.counters[next(name for name in self.counters if name not in kept)]
 
 
 class _Attempts:
@@ -93,8 +62,8 @@ class MemoryLimiter(Limiter):
         self._policy = policy
         self._max_age_s = max_age_s
         self._clock = clock
-        self._keys: BoundedDict[str, _Holder] = BoundedDict(MAX_KEYS)
-        self._owners: BoundedDict[str, _Holder] = BoundedDict(MAX_OWNERS)
+        self._keys: BoundedDict[str, KeyHolder] = BoundedDict(MAX_KEYS)
+        self._owners: WeakValueDictionary[str, OwnerHolder] = WeakValueDictionary()
         self._charges: BoundedDict[str, tuple[int, tuple[int, ...] | None]] = BoundedDict(MAX_CHARGES)
         """Name to expiry (ms since 1970) and charged windows. The windows are None once the charge is settled."""
         self._attempts: BoundedDict[str, _Attempts] = BoundedDict(MAX_ADDRESSES)
@@ -114,21 +83,26 @@ class MemoryLimiter(Limiter):
     @override
     def try_decide(self, question: LimitCheck) -> Decision:
         """Decide. It never awaits, so comparing and counting are atomic."""
-        now_ms = int(self._clock() * 1000)
-        hour = now_ms // HOUR_MS
+        now = self._clock()
+        now_s = int(now)
+        hour = now_s // HOUR_S
         key_id, bucket, limits, cost, known_generation, age_s, is_fresh, owner_id, charge = question
         if bucket is not None and bucket in self._attempts:
-            blocked_ms = self._blocked_ms(bucket, now_ms)
+            blocked_ms = self._blocked_ms(bucket, int(now * 1000))
             if blocked_ms:
                 return Decision(BLOCKED, wait_s=ceil_s(blocked_ms), hour=hour)
-        key, owner = self._find_holders(key_id, owner_id, has_row=age_s is not None)
-        if key is None or owner is None:
+        key = self._keys.get(key_id)
+        if age_s is not None:
+            if key is None or key.owner.id != owner_id:
+                key = self._add(key_id, owner_id or "")
+            self._keys.move_to_end(key_id)
+        elif key is None:
             return Decision(STALE, hour=hour, share_s=self._max_age_s)
-        generation = f"{key.generation}.{owner.generation}"
+        generation = f"{key.generation}.{key.owner.generation}"
         if not is_fresh and (generation != known_generation or age_s is None or age_s >= self._max_age_s):
             return Decision(STALE, generation, hour=hour, share_s=self._max_age_s)
         if cost is None:
-            return Decision(ADMITTED, generation, ceil_s((hour + 1) * HOUR_MS - now_ms), hour)
+            return Decision(ADMITTED, generation, (hour + 1) * HOUR_S - now_s, hour)
         if limits.one_hour and cost == ONE_REQUEST and charge is None:
             # Fast path for the most frequent check: one request against an hourly limit, in the current hour.
             counter = key.counters.get("")
@@ -137,34 +111,27 @@ class MemoryLimiter(Limiter):
                 if remaining >= 0:
                     counter.used += 1
                     end_s = (hour + 1) * HOUR_S
-                    wait_s = end_s - now_ms // 1000  # whole seconds, rounded up
+                    wait_s = end_s - now_s
                     # Like Decision(...), but without a call of its Python-level __new__ for each request.
                     states = (remaining, wait_s, end_s)
                     return tuple.__new__(Decision, (ADMITTED, generation, wait_s, hour, 0.0, states, ONE_REQUEST))
-        return self._charge(question, key, owner, generation, now_ms)
+        return self._charge(question, key, generation, int(now * 1000))
 
-    def _find_holders(
-        self, key_id: str, owner_id: str | None, *, has_row: bool
-    ) -> tuple[_Holder | None, _Holder | None]:
-        """Return the key and its owner; create them if the question has the row."""
-        keys, owners = self._keys, self._owners
-        key = keys.get(key_id)
-        if not has_row:
-            return key, None if key is None else owners.get(key.owner_id)
-        owner_id = owner_id or ""
-        owner = owners.get(owner_id)
-        if key is None:
-            key = keys[key_id] = _Holder(owner_id)
+    def _add(self, key_id: str, owner_id: str) -> KeyHolder:
+        """Return the key of this owner. Create what is missing."""
+        owner = self._owners.get(owner_id)
         if owner is None:
-            owner = owners[owner_id] = _Holder()
-        keys.move_to_end(key_id)
-        owners.move_to_end(owner_id)
-        return key, owner
+            owner = self._owners[owner_id] = OwnerHolder(owner_id)
+        key = self._keys.get(key_id)
+        if key is None:
+            key = self._keys[key_id] = KeyHolder(owner)
+        key.owner = owner
+        return key
 
-    def _charge(self, question: LimitCheck, key: _Holder, owner: _Holder, generation: str, now_ms: int) -> Decision:
+    def _charge(self, question: LimitCheck, key: KeyHolder, generation: str, now_ms: int) -> Decision:
         """Charge all limits, or none of them if one has no room."""
         hour = now_ms // HOUR_MS
-        rooms = key.rooms(question.limits.key, now_ms) + owner.rooms(question.limits.owner, now_ms)
+        rooms = key.rooms(question.limits.key, now_ms) + key.owner.rooms(question.limits.owner, now_ms)
         costs = question.limits.costs(question.cost or ())
         usage = usage_of(question.cost or (), question.charge)
         settled = None
@@ -266,8 +233,9 @@ class MemoryLimiter(Limiter):
         return [self._generation_of(key_id, owner_id) for key_id, owner_id in holders]
 
     def _generation_of(self, key_id: str, owner_id: str) -> str:
-        key, owner = self._keys.get(key_id), self._owners.get(owner_id)
-        return "" if key is None or owner is None else f"{key.generation}.{owner.generation}"
+        key = self._keys.get(key_id)
+        is_known = key is not None and key.owner.id == owner_id
+        return f"{key.generation}.{key.owner.generation}" if key is not None and is_known else ""
 
     @override
     async def read_usage(self, wanted: Sequence[UsageOf], forget_before: int) -> list[UsageCount]:

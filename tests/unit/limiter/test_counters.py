@@ -22,7 +22,7 @@ from fastapi_keyauth.domain.units import MAX_UNITS
 from fastapi_keyauth.domain.usage import UsageOf
 from fastapi_keyauth.domain.windows import MAX_WINDOW_S, month, window_at
 from fastapi_keyauth.limiter import Decision, Limiter, MemoryLimiter, SingleNodeLimiter, Verdict
-from fastapi_keyauth.limiter.memory import MAX_COUNTERS
+from fastapi_keyauth.limiter.holders import MAX_COUNTERS
 from fastapi_keyauth.limiter.protocol import Charge, LimitCheck, Policy
 from tests.helpers.fuzzing import fuzzed
 from tests.helpers.limits import resolved
