@@ -111,19 +111,21 @@ class Authenticator:
         if token is None:
             return self._complete(context, self._refuse_unreadable(context))
         try:
-            bucket = self._bucket_of(context)
+            address = context.address
+            bucket = None if address is None or self._block_spares_valid_keys else address.bucket
             if bucket is not None:
                 blocked_s = self.limiter.known_block_s(bucket)
                 if blocked_s is not None:
                     raise AddressBlocked(blocked_s)
             digest = token_digest(token)
-            verified = self._verifier.find_verified(digest)
+            verifier = self._verifier
+            verified = verifier.find_verified(digest)
             if verified is None:
                 return self._complete(context, self._admit_unseen(context, token, digest))
             context.key = key = verified.key
             finding = self.find_fault(key, context) if verified.has_conditions else None
             cost = context.cost if finding is None else None
-            age_s = self._verifier.age_s(verified)
+            age_s = verifier.monotonic() - verified.read_at
             # As LimitCheck(...) does it, without the function of Python's around it.
             question = tuple.__new__(
                 LimitCheck,
@@ -330,14 +332,15 @@ class Authenticator:
         self, context: AuthContext, key: KeySnapshot, finding: KeyRefusal | None, decision: Decision
     ) -> KeyPrincipal:
         """Refuse because of a block, the finding, or a limit; or admit."""
-        if decision.verdict is BLOCKED:
+        verdict = decision.verdict
+        if verdict is BLOCKED:
             context.key = None  # its secret was not checked, so the response must not depend on the key
             raise AddressBlocked(decision.wait_s)
         if finding is not None:
             self._usage.refused(key, decision.hour)
             raise finding
         context.decision = decision
-        if decision.verdict is LIMITED:
+        if verdict is LIMITED:
             self._usage.refused(key, decision.hour)
             raise refuse_limited(key, decision)
         self._usage.admitted(key, decision.hour, decision.usage)

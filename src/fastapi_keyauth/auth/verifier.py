@@ -56,6 +56,9 @@ class Verifier:
         monotonic: Returns seconds of a monotonic clock.
         imported: Verifies tokens of imported keys. None if the settings accept none.
         tickets: Verification tickets. None: Argon2 verifies every secret that is new to this process.
+
+    Attributes:
+        monotonic: The clock of ``VerifiedKey.read_at``.
     """
 
     def __init__(
@@ -75,7 +78,7 @@ class Verifier:
         self._tickets = tickets
         self.key_cache = key_cache
         self._metrics = metrics
-        self._monotonic = monotonic
+        self.monotonic = monotonic
         self.imported = imported
         self._reads: SingleFlight[tuple[bytes, str, float], VerifiedKey | None] = SingleFlight(
             "keyauth-read", monotonic
@@ -102,10 +105,6 @@ class Verifier:
             forms = ImportedForms(settings.imported_prefixes, settings.key_prefix)
             imported = ImportedVerifier(store, hasher, key_cache, metrics, monotonic, forms, tickets)
         return cls(parser, store, hasher, key_cache, metrics, monotonic, imported, tickets)
-
-    def age_s(self, verified: VerifiedKey) -> float:
-        """Return the seconds since the row was read."""
-        return self._monotonic() - verified.read_at
 
     def locate(self, text: str, digest: bytes) -> Location:
         """Find the key that a text names, as far as its form shows. No I/O.
@@ -170,7 +169,7 @@ class Verifier:
             await self._tickets.close()
 
     async def _read(self, token: ParsedToken, digest: bytes, generation: str) -> VerifiedKey | None:
-        read_at = self._monotonic()
+        read_at = self.monotonic()
         tag = secret_tag(token.secret)
         try:
             with self._metrics.span("keyauth.read_key", token.key_id):

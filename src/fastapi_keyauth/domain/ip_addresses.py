@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
+from fastapi_keyauth.concurrency.bounded_dict import BoundedDict
+
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
 
@@ -14,6 +16,8 @@ _FORWARDED_FOR = b"x-forwarded-for"
 MAX_NETWORK_LENGTH = 64
 _MAX_FORWARDED = 64  # entries that are read, from the right; more proxies than that are an attack
 _MAX_HOST_LENGTH = 255  # of a name; a server that takes the peer from a header may give thousands, to be cached
+MAX_PEERS = 4096
+"""Maximum number of peers whose address is cached."""
 _CARRIERS_OF_IPV4 = tuple(
     IPv6Network(prefix)
     for prefix in (
@@ -119,7 +123,7 @@ class AddressResolver:
     def __init__(self, trusted_proxies: Sequence[str], ipv6_prefix_length: int) -> None:
         self._trusted = tuple(parse_network(text) for text in trusted_proxies)
         self._ipv6_prefix_length = ipv6_prefix_length
-        self._of_host = lru_cache(maxsize=4096)(self._describe_host)
+        self._peers: BoundedDict[str, ClientAddress] = BoundedDict(MAX_PEERS)
 
     def resolve(self, client: tuple[str, int] | None, headers: Sequence[tuple[bytes, bytes]]) -> ClientAddress | None:
         """Return the client's address, or None if the server gave no peer (a Unix socket).
@@ -130,9 +134,7 @@ class AddressResolver:
         if client is None:
             return None
         host = client[0]
-        if not 0 < len(host) <= _MAX_HOST_LENGTH:
-            return None
-        peer = self._of_host(host)
+        peer = self._peers.get(host) or self._add_peer(host)
         if not self._trusted or peer is None or peer.ip is None or not is_in(peer.ip, self._trusted):
             return peer
         lines = [value.decode("latin-1") for name, value in headers if name == _FORWARDED_FOR]
@@ -146,6 +148,13 @@ class AddressResolver:
             if not is_in(ip, self._trusted):
                 break
         return peer if furthest is None else self.describe(furthest)
+
+    def _add_peer(self, host: str) -> ClientAddress | None:
+        """Return the address of a peer, and cache it. None if it is not an address or a name."""
+        peer = self._describe_host(host) if 0 < len(host) <= _MAX_HOST_LENGTH else None
+        if peer is not None:
+            self._peers[host] = peer
+        return peer
 
     def _describe_host(self, host: str) -> ClientAddress | None:
         ip = parse_ip(host)

@@ -66,16 +66,21 @@ class _Requirement(SecurityBase, Generic[Principal]):
             Refusal: If the request is refused.
             TemporarilyUnavailable: If the store or the limiter is unavailable.
         """
-        context = self.handler.get_context(connection)
-        context.takes_key = self.takes_key or context.takes_key
-        context.takes_session = self.takes_session or context.takes_session
-        required = [*self.required_scopes, *scopes.scopes]
+        handler = self.handler
+        context = handler.get_context(connection)
+        if self.takes_key:
+            context.takes_key = True
+        if self.takes_session:
+            context.takes_session = True
+        required = self.required_scopes
+        if scopes.scopes:
+            required = (*required, *scopes.scopes)
         if required:
-            self._note_terms(context, tuple(required))
+            self._note_terms(context, required)
         key: KeyPrincipal | None = None
         try:
             if self.takes_key and (self.requires_key or context.credentials.has_token):
-                if self.handler.costs.has_any or self.cost != ONE_REQUEST:
+                if handler.costs.has_any or self.cost != ONE_REQUEST:
                     await self._raise_cost(context, connection.scope)
                 outcome = self._authenticator.start(context)
                 key = outcome if isinstance(outcome, KeyPrincipal) else await outcome
@@ -84,7 +89,7 @@ class _Requirement(SecurityBase, Generic[Principal]):
             if required and key is not None:
                 self._authenticator.check_scopes(required, key)
         except KeyAuthError as error:
-            self.handler.bind(error, context, connection.scope)
+            handler.bind(error, context, connection.scope)
             raise
         return key  # type: ignore[return-value]  # what the subclass says: None only if it does not require a key
 
@@ -101,7 +106,7 @@ class _Requirement(SecurityBase, Generic[Principal]):
             await self._authenticator.raise_cost(context, self.handler.costs.find(scope, self.cost))
 
     async def _with_session(
-        self, context: AuthContext, connection: HTTPConnection, key: KeyPrincipal | None, scopes: list[str]
+        self, context: AuthContext, connection: HTTPConnection, key: KeyPrincipal | None, scopes: tuple[str, ...]
     ) -> Principal:
         """Return the principal of a route that accepts sessions. The key was admitted; None: it has none."""
         raise NotImplementedError
@@ -148,7 +153,7 @@ class RequireSession(_Requirement[SessionPrincipal]):
 
     @override
     async def _with_session(
-        self, context: AuthContext, connection: HTTPConnection, key: KeyPrincipal | None, scopes: list[str]
+        self, context: AuthContext, connection: HTTPConnection, key: KeyPrincipal | None, scopes: tuple[str, ...]
     ) -> SessionPrincipal:
         principal = await self._authenticator.authenticate_session(context, connection, None)
         self._authenticator.check_scopes(scopes, principal)
@@ -170,7 +175,7 @@ class RequireKeyAndSession(_Requirement[SessionPrincipal]):
 
     @override
     async def _with_session(
-        self, context: AuthContext, connection: HTTPConnection, key: KeyPrincipal | None, scopes: list[str]
+        self, context: AuthContext, connection: HTTPConnection, key: KeyPrincipal | None, scopes: tuple[str, ...]
     ) -> SessionPrincipal:
         principal = await self._authenticator.authenticate_session(context, connection, key)
         # The response is the same whether the key or the session lacks the scope.
@@ -198,7 +203,7 @@ class RequireKeyOrSession(_Requirement[KeyPrincipal | SessionPrincipal]):
 
     @override
     async def _with_session(
-        self, context: AuthContext, connection: HTTPConnection, key: KeyPrincipal | None, scopes: list[str]
+        self, context: AuthContext, connection: HTTPConnection, key: KeyPrincipal | None, scopes: tuple[str, ...]
     ) -> KeyPrincipal | SessionPrincipal:
         principal: KeyPrincipal | SessionPrincipal
         if key is not None:
@@ -223,7 +228,7 @@ class RequireManager(_Requirement[KeyPrincipal | SessionPrincipal]):
 
     @override
     async def _with_session(
-        self, context: AuthContext, connection: HTTPConnection, key: KeyPrincipal | None, scopes: list[str]
+        self, context: AuthContext, connection: HTTPConnection, key: KeyPrincipal | None, scopes: tuple[str, ...]
     ) -> KeyPrincipal | SessionPrincipal:
         if connection.scope.get("method") not in ("GET", "HEAD"):
             context.terms = Terms(outlives_rights=True)

@@ -88,12 +88,12 @@ class OpenRequest:
             raise RequestEnded("the credentials of this request are no longer valid")
         kind = message["type"]
         if kind == "http.response.body":
-            if not message.get("more_body", False):
+            if not message.get("more_body"):
                 self.is_complete = True
             elif message.get("body"):
                 self._tail = message["body"][-_LONGEST_BLANK_LINE:]
         elif kind in _STARTS:
-            headers = list(message.get("headers", ()))
+            headers = [*message.get("headers", ())]
             add_rate_limit_headers(headers, self.context, self._handler.rate_limit_headers)
             message = {**message, "headers": headers}
             if self._origin is not None and self._handler.takes_key(self.context, self.scope):

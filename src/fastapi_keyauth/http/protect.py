@@ -78,35 +78,38 @@ class ProtectMiddleware:
     def __init__(self, app: ASGIApp, handler: RequestHandler, exemptions: Exemptions) -> None:
         self._app = app
         self._handler = handler
-        self._exemptions = exemptions
+        self._exempt = None if exemptions.is_empty else exemptions
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Run as an ASGI application: return that of the application inside, or a refusal."""
-        if scope["type"] not in ("http", "websocket") or self._is_exempt(scope):
+        exempt = self._exempt
+        if (
+            scope["type"] not in ("http", "websocket")
+            or (exempt is not None and exempt.covers(path_in_app(scope)))
+            or (scope.get("method") == "OPTIONS" and _is_answered_by_host(scope))
+        ):
             return self._app(scope, receive, send)
-        context = self._handler.begin(scope)
+        handler = self._handler
+        context = handler.begin(scope)
         context.takes_key = True
         try:
-            outcome = self._handler.authenticator.start(context)
+            outcome = handler.authenticator.start(context)
         except KeyAuthError as error:
             return self._refuse(error, context, scope, receive, send)
         if isinstance(outcome, KeyPrincipal):
-            return self._admit(outcome, scope, receive, send)
+            scope.setdefault("state", {})["key"] = outcome
+            return self._app(scope, receive, send)
         return self._complete(outcome, context, scope, receive, send)
 
     async def _complete(
         self, checks: Awaitable[KeyPrincipal], context: AuthContext, scope: Scope, receive: Receive, send: Send
     ) -> None:
         try:
-            principal = await checks
+            scope.setdefault("state", {})["key"] = await checks
         except KeyAuthError as error:
             await self._refuse(error, context, scope, receive, send)
             return
-        await self._admit(principal, scope, receive, send)
-
-    def _admit(self, principal: KeyPrincipal, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        scope.setdefault("state", {})["key"] = principal
-        return self._app(scope, receive, send)
+        await self._app(scope, receive, send)
 
     def _refuse(
         self, error: KeyAuthError, context: AuthContext, scope: Scope, receive: Receive, send: Send
@@ -114,10 +117,7 @@ class ProtectMiddleware:
         refusal = partial(self._handler.refuse, error, context)
         return with_host_cors(self._app, refusal)(scope, receive, send)
 
-    def _is_exempt(self, scope: Scope) -> bool:
-        exemptions = self._exemptions
-        if not exemptions.is_empty and exemptions.covers(path_in_app(scope)):
-            return True
-        # CORSMiddleware answers every preflight itself, so none reaches a route without a key.
-        is_preflight = scope.get("method") == "OPTIONS" and read_preflight(scope) is not None
-        return is_preflight and has_cors_middleware(scope.get("app"))
+
+def _is_answered_by_host(scope: Scope) -> bool:
+    """Return whether a request is a preflight that ``CORSMiddleware`` answers itself, so that it reaches no route."""
+    return read_preflight(scope) is not None and has_cors_middleware(scope.get("app"))

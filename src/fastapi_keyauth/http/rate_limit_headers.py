@@ -24,9 +24,8 @@ def add_rate_limit_headers(headers: RawHeaders, context: AuthContext, mode: Rate
     limits, states = key.limits, decision.states
     if mode in ("ietf", "both"):
         template = _template(limits)
-        headers.append((b"ratelimit-policy", template.policy(states)))
         numbers = (states[0], states[1]) if limits.only else _remaining_and_reset(states, template.length)
-        headers.append((b"ratelimit", template.state % numbers))
+        headers += (template.policy or template.policy_of_month(states), (b"ratelimit", template.state % numbers))
     if mode in ("legacy", "both"):
         tightest = limits.find_tightest(states)
         if tightest is not None:
@@ -39,27 +38,29 @@ class _Template:
     """What is the same in the headers of all requests with the same limits.
 
     Attributes:
+        policy: The header ``RateLimit-Policy``. None: it depends on the month.
         state: The value of ``RateLimit``, with places for two numbers of each limit.
         length: How many states the limits have.
     """
 
-    __slots__ = ("_limits", "_month_end_at", "_month_end_s", "_policy", "length", "state")
+    __slots__ = ("_limits", "_month_end_at", "_month_end_s", "_policy_of_month", "length", "policy", "state")
 
     def __init__(self, limits: LimitSet) -> None:
         self._limits = limits
         self.state = b", ".join(b'"%b";r=%%d;t=%%d' % name.encode() for name in limits.names)
         self.length = 3 * len(limits.all)
         months = [position for position, limit in enumerate(limits.all) if not limit.window_ms]
-        self._month_end_at = 3 * months[0] + 2 if months else None
+        self.policy = None if months else _policy(limits, ())
+        self._month_end_at = 3 * months[0] + 2 if months else 0
         self._month_end_s = 0
-        self._policy = b"" if months else _policy(limits, ())
+        self._policy_of_month: tuple[bytes, bytes] = (b"", b"")
 
-    def policy(self, states: Sequence[int]) -> bytes:
-        """Return the value of ``RateLimit-Policy``. It changes if a month begins, which has another length."""
-        at = self._month_end_at
-        if at is not None and states[at] != self._month_end_s:
-            self._policy, self._month_end_s = _policy(self._limits, states), states[at]
-        return self._policy
+    def policy_of_month(self, states: Sequence[int]) -> tuple[bytes, bytes]:
+        """Return the header ``RateLimit-Policy``. It changes if a month begins, which has another length."""
+        month_end_s = states[self._month_end_at]
+        if month_end_s != self._month_end_s:
+            self._policy_of_month, self._month_end_s = _policy(self._limits, states), month_end_s
+        return self._policy_of_month
 
 
 @lru_cache(maxsize=1024)
@@ -67,13 +68,13 @@ def _template(limits: LimitSet) -> _Template:
     return _Template(limits)
 
 
-def _policy(limits: LimitSet, states: Sequence[int]) -> bytes:
+def _policy(limits: LimitSet, states: Sequence[int]) -> tuple[bytes, bytes]:
     items = []
     for position, (name, limit) in enumerate(zip(limits.names, limits.all, strict=True)):
         window_ms = limit.window_ms or window_at(0, states[3 * position + 2] * 1000 - 1).length_ms
         unit = "" if limit.unit == REQUESTS else f';qu="{limit.unit}"'
         items.append(f'"{name}";q={limit.limit}{unit};w={window_ms // 1000}')
-    return ", ".join(items).encode()
+    return b"ratelimit-policy", ", ".join(items).encode()
 
 
 def _remaining_and_reset(states: Sequence[int], length: int) -> tuple[int, ...]:

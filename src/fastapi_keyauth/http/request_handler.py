@@ -74,8 +74,8 @@ class RequestHandler:
         by_name = dict(headers)
         credentials = self._credentials.read(headers, by_name)
         address = self._addresses.resolve(scope.get("client"), headers)
-        origin = find_header(headers, b"origin") if b"origin" in by_name else None
-        context = AuthContext(credentials, address, origin.decode("latin-1") if origin else None)
+        origin = _read_origin(headers) if b"origin" in by_name else None
+        context = AuthContext(credentials, address, origin)
         scope[self.scope_key] = context
         scope[CURRENT] = self
         return context
@@ -119,12 +119,15 @@ class RequestHandler:
             RuntimeError: If KeyAuth is not installed on the application.
         """
         scope = connection.scope
-        if self.scope_key not in scope or scope.get("app") not in self.installed_on:
+        context: AuthContext | None = scope.get(self.scope_key)
+        if context is None or scope.get("app") not in self.installed_on:
             # Also if the app is mounted in one that has KeyAuth: nothing would turn its refusals into responses.
             raise RuntimeError(
                 "KeyAuth is not installed on this app. Call auth.install(app) once, right after creating it."
             )
-        return self.begin(scope)
+        self._event_loop.check()
+        scope[CURRENT] = self
+        return context
 
     def bind(self, error: KeyAuthError, context: AuthContext, scope: Scope) -> None:
         """Make ``error.problem()`` return what ``respond`` would send."""
@@ -209,6 +212,11 @@ class RequestHandler:
         else:
             await receive()  # websocket.connect; nothing may be sent before it
             await send({"type": "websocket.close", "code": WS_POLICY_VIOLATION, "reason": ""})
+
+
+def _read_origin(headers: Headers) -> str | None:
+    origin = find_header(headers, b"origin")
+    return origin.decode("latin-1") if origin else None
 
 
 async def handle_error(connection: HTTPConnection, error: KeyAuthError) -> Response | None:

@@ -35,7 +35,7 @@ OVERFLOWS_EVERY_S = 60.0
 
 _Id = TypeVar("_Id", int, str)
 Rows = dict[tuple[str, int, int], list[float]]
-"""(key id, secret id, hours since 1970) -> [admitted, refused, last admitted, last seen], times in s since 1970."""
+"""(key id, secret id, hours since 1970) -> [admitted, refused, last admitted, last refused], times in s since 1970."""
 Units = dict[tuple[str, int, str], int]
 """(key id, hours since 1970, unit) -> units, other than one request each, which are in ``Rows``."""
 ReadCounts = Callable[[Sequence[UsageOf], int], Awaitable[list[UsageCount]]]
@@ -91,7 +91,7 @@ class UsageRecorder:
             row[0] += 1
         elif usage:
             self._add(key.id, hour, usage)
-        row[2] = row[3] = self._clock()
+        row[2] = self._clock()
 
     def refused(self, key: KeySnapshot, hour: int) -> None:
         """Count a refused request with a correct secret. The secret is in use all the same: a client has it."""
@@ -222,7 +222,7 @@ class UsageRecorder:
 def _sum_up(batch: _Batch) -> Usage:
     """Return units and refused requests by key and hour, and the last use of each key and each secret."""
     usage = Usage(units=dict(batch.units))
-    for (key_id, secret_id, hour), (admitted, refused, admitted_at, seen_at) in batch.rows.items():
+    for (key_id, secret_id, hour), (admitted, refused, admitted_at, refused_at) in batch.rows.items():
         if admitted:
             name = (key_id, hour, REQUESTS)
             usage.units[name] = usage.units.get(name, 0) + int(admitted)
@@ -230,7 +230,7 @@ def _sum_up(batch: _Batch) -> Usage:
             usage.refused[key_id, hour] = usage.refused.get((key_id, hour), 0) + int(refused)
         if admitted_at:
             _move(usage.keys_used, key_id, admitted_at)
-        _move(usage.secrets_used, secret_id, seen_at)
+        _move(usage.secrets_used, secret_id, max(admitted_at, refused_at))
     return usage
 
 

@@ -31,6 +31,7 @@ SMALL = 20
 FLOOD = 150
 TINY = {
     "fastapi_keyauth.auth.key_cache.MAX_NEGATIVE": SMALL,
+    "fastapi_keyauth.domain.ip_addresses.MAX_PEERS": SMALL,
     "fastapi_keyauth.limiter.memory.MAX_ADDRESSES": SMALL,
     "fastapi_keyauth.limiter.memory.MAX_KEYS": SMALL,
     "fastapi_keyauth.limiter.redis.base._MAX_KNOWN_BLOCKS": SMALL,
@@ -178,7 +179,7 @@ def test_known_blocks_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_peer_longer_than_any_name_is_ignored_and_not_cached() -> None:
     resolver = AddressResolver([], 64)
     assert resolver.resolve(("a" * 300, 1), []) is None
-    assert resolver._of_host.cache_info().currsize == 0
+    assert not resolver._peers
 
 
 def test_every_cache_of_a_function_has_a_size() -> None:
