@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fastapi_keyauth import KeyAuth, KeyAuthSettings
+from fastapi_keyauth import KeyAuth, KeyAuthSettings, SetupError
 from tests.helpers.contract_app import build_app
 from tests.helpers.stage import MakeAuth, MakeClient, OpenScene, code_of
 
@@ -265,3 +265,20 @@ async def test_keys_work_at_any_cost_that_argon2_takes(open_scene: OpenScene) ->
         key = await scene.key()
         assert await scene.spend(key.token) == [200]
         assert code_of(await scene.get(token=key.token + "0")) == "malformed_api_key"
+
+
+class _House(KeyAuthSettings):
+    """Settings of an application that declares some again, for other defaults."""
+
+    database_url: str = "postgresql://ada:secret@db.example/house"
+    key_prefix: str = "house"
+    block_after_failures: int = 5
+
+
+def test_settings_that_a_subclass_declares_again_are_checked_and_masked() -> None:
+    settings = _House()
+    assert settings.database_url == "postgresql+asyncpg://ada:secret@db.example/house"
+    assert "secret" not in repr(settings)
+    for name, value in (("database_url", "mysql://x"), ("key_prefix", "ks"), ("block_after_failures", 0)):
+        with pytest.raises(SetupError, match=name):
+            _House(**{name: value})

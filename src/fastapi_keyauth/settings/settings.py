@@ -1,9 +1,9 @@
 """All settings, each with its unit and the reason for its default."""
 
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import AwareDatetime, Field, PrivateAttr, TypeAdapter, ValidationError, model_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
 
 from fastapi_keyauth.domain.lifetimes import KeyPolicy
@@ -190,6 +190,20 @@ class KeyAuthSettings(BaseSettings):
             raise SetupError(f"A setting cannot be read: {type(error).__name__} in the environment.") from None
         env_file = given.get("_env_file", type(self).model_config.get("env_file"))
         self._in_dotenv = frozenset(DotEnvSettingsSource(type(self), env_file).env_vars)
+
+    @model_validator(mode="after")
+    def _check_declared_again(self) -> "KeyAuthSettings":
+        """Check settings that a subclass declares again, usually to give another default, as they are checked here."""
+        for name, here in KeyAuthSettings.model_fields.items():
+            there = type(self).model_fields[name]
+            if (there.annotation, there.metadata) != (here.annotation, here.metadata):
+                kind: Any = Annotated[here.annotation, *here.metadata]
+                try:
+                    value = TypeAdapter(kind).validate_python(getattr(self, name))
+                except ValidationError as error:
+                    raise ValueError(f"{name} is invalid: {explain(error.errors(include_input=False)[0])}") from None
+                object.__setattr__(self, name, value)  # it is frozen
+        return self
 
     @model_validator(mode="after")
     def _check_limits(self) -> "KeyAuthSettings":
