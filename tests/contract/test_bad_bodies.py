@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.helpers.fuzzing import fuzzed
 from tests.helpers.stage import OpenScene, Scene
+from tests.helpers.thorough import IS_THOROUGH
 from tests.helpers.tokens import secret_of
 
 SOUND_STATUSES = {200, 201, 204, 401, 403, 404, 409, 422}
@@ -111,11 +112,13 @@ def refuse_constant(name: str) -> Any:
 @pytest.mark.parametrize(("method", "path"), TARGETS)
 async def test_a_hostile_body_gets_a_documented_response(open_scene: OpenScene, method: str, path: str) -> None:
     async with open_scene(max_keys_per_owner=1000) as scene:
-        session = await scene.session()
+        session, key = await scene.session(), await scene.key()
+        last = list(HOSTILE_BODIES)[-1]
         for name, body in HOSTILE_BODIES.items():
-            key = await scene.key()
             answer = await scene.send(method, path.format(id=key.id), bearer=session, content=body)
             assert_sound(answer, name)
+            if not (answer.is_success or name == last or IS_THOROUGH):
+                continue  # A refused body creates and changes nothing that could be read.
             # The newest come first: the key, and the one that was made of the body.
             for reading in ("/api-keys?limit=2", f"/api-keys/{key.id}", f"/api-keys/{key.id}/events"):
                 read = await scene.get(reading, bearer=session)
@@ -126,6 +129,7 @@ async def test_a_hostile_body_gets_a_documented_response(open_scene: OpenScene, 
                 used = await scene.get(token=token)
                 assert used.status_code in (200, 401), name
                 assert secret_of(token) not in used.text, name
+            key = await scene.key()
 
 
 @pytest.mark.parametrize(("method", "path"), TARGETS)
@@ -184,7 +188,7 @@ owner_numbers = count()
 named_bodies = bodies.map(lambda body: {"name": "n", **body})
 
 
-@fuzzed(40)
+@fuzzed(20)
 @given(body=bodies | named_bodies | any_json, scopes=st.sampled_from(["*", "admin"]))
 async def test_any_json_body_gets_a_documented_response(patient_scene: Scene, body: Any, scopes: str) -> None:
     owner_id = f"hostile-{next(owner_numbers)}"

@@ -16,13 +16,14 @@ from fastapi_keyauth.domain.limits import Limit
 from fastapi_keyauth.limiter.leases.book import LeaseBook
 from fastapi_keyauth.limiter.leases.terms import Grant, Plan
 from tests.helpers.fuzzing import IS_LONG, TIMES
+from tests.helpers.thorough import turns
 from tests.simulation import world as world_module
 from tests.simulation.authority import Authority, Holder
 from tests.simulation.schedules import make_schedule, shrink
 from tests.simulation.world import Action, Schedule, Violation, World
 
 CHUNKS = 8
-SCHEDULES = 33_334 * max(1, TIMES) // CHUNKS if IS_LONG else 100
+SCHEDULES = 33_334 * max(1, TIMES) // CHUNKS if IS_LONG else turns(thorough=100, brief=50)
 """In each chunk: 10^6 in all with `make fuzz`."""
 
 
