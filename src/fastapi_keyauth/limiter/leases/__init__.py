@@ -1,5 +1,6 @@
-"""Leases: units that a worker takes in advance, so that it admits a busy key's requests without asking Redis.
+"""Leases: units that a worker takes in advance, so that it can admit requests with a busy key without calling Redis.
 
-No I/O: ``book.py`` keeps the leases of one worker, ``terms.py`` has what is asked, granted and returned, and
-``clock.py`` the clock and the durations. ``docs/design.md`` explains why a lease weakens no promise.
+No I/O. ``book.py`` decides by the leases of one worker, ``demand.py`` measures how busy keys are, ``terms.py`` has the
+types that pass between a worker and the limiter, and ``clock.py`` has the clock and the durations. ``docs/design.md``
+explains why leases weaken no guarantee.
 """

@@ -1,4 +1,4 @@
-"""The leases of one worker. No I/O, and no time but that of the clock that is passed in."""
+"""The leases of one worker. No I/O; the clock is passed in."""
 
 import math
 from collections.abc import Callable, Collection, Sequence
@@ -11,18 +11,18 @@ from fastapi_keyauth.limiter.protocol import ADMITTED, BLOCKED, Decision, LimitC
 from fastapi_keyauth.telemetry.counters import Counters
 
 MAX_ADDRESSES = 10_000
-"""Addresses of which a worker knows that they are not blocked for the moment."""
+"""Maximum number of addresses that a worker caches as not blocked."""
 MIN_ELAPSED_S = 0.001
-"""Seconds that a lease is taken to have lasted at least, to compute how busy its key is."""
+"""Minimum duration of a lease in seconds, for computing how busy its key is."""
 
 
 class LeaseBook:
-    """Decides by leases what can be decided by them, says when to ask for one, and what to return.
+    """Admits requests from leases, and plans which leases to request and which to return.
 
     Args:
         lease_ms: Maximum duration of a lease.
         clock: The lease clock, in seconds.
-        counters: Where leases are counted.
+        counters: Counters of leases.
     """
 
     def __init__(self, lease_ms: int, clock: Callable[[], float], counters: Counters) -> None:
@@ -30,19 +30,19 @@ class LeaseBook:
         self._clock = clock
         self._counters = counters
         self._live: dict[LeaseName, Lease] = {}
-        self._over: list[Lease] = []
-        """Leases to be returned."""
+        self._ended: list[Lease] = []
+        """Leases that have ended and are not returned yet."""
         self._asking: set[LeaseName] = set()
         self._demand = Demand(lease_ms / 1000)
         self._unblocked_until: BoundedDict[str, float] = BoundedDict(MAX_ADDRESSES)
 
     @property
     def has_leases(self) -> bool:
-        """Whether a lease is alive."""
+        """Whether this worker has a lease."""
         return bool(self._live)
 
     def admit(self, question: LimitCheck) -> Decision | None:
-        """Admit a request from a lease, or return None: the limiter has to be asked.
+        """Admit a request from a lease. Return None if the limiter must decide.
 
         Args:
             question: The question about a request.
@@ -68,7 +68,7 @@ class LeaseBook:
                 lease.generation,
                 lease.grant.wait_s,
                 lease.grant.hour,
-                math.inf,  # every change replaces the generation, and waits until this lease is over
+                math.inf,  # every change replaces the generation, and waits until this lease has ended
                 self._states(lease, left),
                 (),  # counted as usage when the lease is returned
             ),
@@ -89,7 +89,7 @@ class LeaseBook:
         return found
 
     def correct(self, question: LimitCheck, decision: Decision) -> Decision:
-        """Return an answer of the limiter with what this worker still holds for the key and its cost."""
+        """Return a decision of the limiter, with the units that this worker's lease still has added."""
         lease = self._live.get((question.key_id, question.cost))  # type: ignore[arg-type]  # as in ``admit``
         if lease is None or lease.limits is not question.limits or decision.verdict is not ADMITTED:
             return decision
@@ -99,19 +99,19 @@ class LeaseBook:
         return decision._replace(states=states)
 
     def plan(self, questions: Sequence[LimitCheck], owners: Collection[str] | None = None) -> Plan:
-        """Return what the next call should say about leases.
+        """Return the leases that the next call requests and returns.
 
         Args:
             questions: The questions of the call.
-            owners: Return leases of these owners only. None: of all.
+            owners: Return only leases of these owners. None: all leases.
         """
         now = self._clock()
-        self._demand.turn(now)
+        self._demand.advance(now)
         asked: dict[LeaseName, LimitCheck] = {}
         for question in questions:
             if question.cost is None or question.age_s is None or question.owner_id is None:
                 continue
-            # A row that was read for its request proves nothing for another one, and its request was counted before.
+            # A row that was read for one request cannot admit others, and an earlier call has counted that request.
             if question.is_fresh or not _is_plain(question):
                 continue
             name = (question.key_id, question.cost)
@@ -129,19 +129,19 @@ class LeaseBook:
                 asks[name] = LeaseAsk(key_id, owner_id or "", limits, cost or (), generation, units)
         self._asking.update(asks)
         if owners is None:
-            over, self._over = self._over, []
+            returns, self._ended = self._ended, []
         else:
-            over = [lease for lease in self._over if lease.ask.owner_id in owners]
-            self._over = [lease for lease in self._over if lease.ask.owner_id not in owners]
-        return Plan(over, list(asks.values()))
+            returns = [lease for lease in self._ended if lease.ask.owner_id in owners]
+            self._ended = [lease for lease in self._ended if lease.ask.owner_id not in owners]
+        return Plan(returns, list(asks.values()))
 
     def receive(self, plan: Plan, grants: Sequence[Grant], epoch: int) -> None:
-        """Take the answers to the asks of a plan.
+        """Store the leases that were granted, and count those that were returned.
 
         Args:
             plan: The plan.
-            grants: One for each ask, in order.
-            epoch: The epoch of the limiter now.
+            grants: One for each of ``plan.asks``, in order.
+            epoch: The current epoch of the limiter.
         """
         now = self._clock()
         for lease in plan.returns:
@@ -158,21 +158,21 @@ class LeaseBook:
             if ask.epoch == epoch and now < lease.ends_at and name not in self._live:
                 self._live[name] = lease
             else:
-                self._over.append(lease)
+                self._ended.append(lease)
 
     def fail(self, plan: Plan) -> None:
-        """Note that a call failed. It may have been carried out, so nothing of it is said again."""
+        """Record that a call failed. It may have been executed, so nothing in it is sent again."""
         self._asking.difference_update((ask.key_id, ask.cost) for ask in plan.asks)
         for lease in plan.returns:
             self._count_return(lease, is_returned=False)
 
     def note_unblocked(self, questions: Sequence[LimitCheck], decisions: Sequence[Decision], sent_at: float) -> None:
-        """Note that the addresses of requests with leased keys were not blocked.
+        """Cache that the addresses of requests with leased keys were not blocked.
 
         Args:
             questions: The questions of a call.
             decisions: The answers.
-            sent_at: On the lease clock, the moment before the call was sent.
+            sent_at: Time on the lease clock, just before the call was sent.
         """
         if not self._live:
             return
@@ -186,26 +186,26 @@ class LeaseBook:
                 self._unblocked_until[question.bucket] = max(until, self._unblocked_until.get(question.bucket, until))
 
     def forget_address(self, bucket: str) -> None:
-        """Forget that an address was not blocked."""
+        """Remove an address from those cached as not blocked."""
         self._unblocked_until.pop(bucket, None)
 
     def end_all(self) -> None:
-        """End all leases: the epoch is over, or the worker stops."""
+        """End all leases before their time is over."""
         now = self._clock()
         self._unblocked_until.clear()
         for lease in list(self._live.values()):
             self._end(lease, now)
 
     def end_due(self) -> bool:
-        """End the leases whose time is over. Return whether there is something to return."""
+        """End the leases whose time is over. Return whether any leases must be returned."""
         now = self._clock()
         for lease in [lease for lease in self._live.values() if lease.ends_at <= now]:
             self._end(lease, now)
-        return bool(self._over)
+        return bool(self._ended)
 
     def next_end_s(self) -> float | None:
-        """Return the seconds until there is something to return. None: there are no leases."""
-        if self._over:
+        """Return the seconds until a lease must be returned. None if there are no leases."""
+        if self._ended:
             return 0.0
         if not self._live:
             return None
@@ -214,7 +214,7 @@ class LeaseBook:
     def _end(self, lease: Lease, now: float) -> None:
         del self._live[lease.name]
         self._counters.lease_trips_saved += max(0, lease.used - 1)
-        self._over.append(lease)
+        self._ended.append(lease)
         elapsed = max(min(now, lease.ends_at) - lease.began_at, MIN_ELAPSED_S)
         self._demand.note(lease.name, int(lease.used * max(1.0, self.lease_ms / 1000 / elapsed)))
 
@@ -226,6 +226,6 @@ class LeaseBook:
 
 
 def _is_plain(question: LimitCheck) -> bool:
-    """Return whether a request is charged for good: a reservation must be known to the limiter, to be settled."""
+    """Return whether a charge is final. A reservation is not: the limiter must know it in order to settle it."""
     charge = question.charge
     return charge is None or (charge.actual is None and not charge.is_hold)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 MAX_LEASE_MS = 1000
-"""Maximum of the setting ``lease_ms``. A recorded end that is further ahead was set by a wrong clock."""
+"""Maximum of the setting ``lease_ms``. A recorded end that is later than that was set by a wrong clock."""
 LEASE_SHARE = 0.98
 """Share of a granted duration that its holder uses, so that a lease ends in time on a clock that is 2 % slow."""
 WAIT_SHARE = 1.02
@@ -16,8 +16,8 @@ GRACE_MS = 50
 def lease_clock() -> Callable[[], float]:
     """Return a clock in seconds that never goes back, and that does not stop while the machine sleeps.
 
-    ``time.monotonic`` stops then on Linux and macOS: a machine that wakes up would admit requests from leases that
-    ended while it slept.
+    On Linux and macOS, ``time.monotonic`` stops during sleep: a machine that wakes up would admit requests from leases
+    that ended while it slept.
     """
     for name in ("CLOCK_BOOTTIME", "CLOCK_MONOTONIC"):  # Linux; macOS, where this one includes sleep
         clock_id = getattr(time, name, None)
@@ -27,7 +27,7 @@ def lease_clock() -> Callable[[], float]:
 
 
 class SteppedClock:
-    """A lease clock for tests that replace the limiter's clock: it advances with both, and never goes back.
+    """A lease clock for tests that replace the limiter's clock: it advances with both clocks, and never goes back.
 
     Args:
         clock: Seconds since 1970, in place of the clock of Redis.
@@ -41,7 +41,7 @@ class SteppedClock:
         self._stepped_s = 0.0
 
     def __call__(self) -> float:
-        """Return the sum of the times that have passed on both clocks. A step back counts like a step forward."""
+        """Return the total time that has passed on both clocks. A step back counts like a step forward."""
         now = self._clock()
         self._stepped_s += abs(now - self._last)
         self._last = now
@@ -49,11 +49,11 @@ class SteppedClock:
 
 
 def outlast_s(lease_ms: int, recorded_ms: int = 0) -> float:
-    """Return the seconds that a change must wait before it is answered, so that no lease is alive by then.
+    """Return the seconds that a change must wait before it is answered, so that all leases have ended by then.
 
     Args:
         lease_ms: The setting of this process.
-        recorded_ms: Milliseconds until the latest lease that Redis knows of ends. It may be longer if another process
-            has another setting, and 0 if Redis has lost its memory.
+        recorded_ms: Milliseconds until the end of the latest lease that Redis has recorded. It is longer than
+            ``lease_ms`` if another process has a larger setting, and 0 if Redis has lost its memory.
     """
     return max(lease_ms, min(recorded_ms, MAX_LEASE_MS)) * WAIT_SHARE / 1000

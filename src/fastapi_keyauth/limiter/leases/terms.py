@@ -1,4 +1,4 @@
-"""What is asked, granted and returned. All numbers of units are in requests of one cost."""
+"""The types that pass between a worker and the limiter. The units of a lease are requests of one cost."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,23 +7,21 @@ from typing import NamedTuple
 from fastapi_keyauth.domain.limit_sets import Cost, LimitSet
 
 LeaseName = tuple[str, Cost]
-"""A key's id and the cost of a request: a worker has one lease for each at most."""
+"""The id of a key, and the cost of a request. A worker has at most one lease for each pair."""
 
 
 @dataclass(slots=True)
 class LeaseAsk:
-    """A question for a lease.
+    """A request for a lease.
 
     Attributes:
         key_id: The key.
         owner_id: Its owner.
         limits: Their limits.
-        cost: What each request costs.
+        cost: The cost of each request.
         generation: The generation of the row that the lease is for.
-        units: Requests to be admitted at most.
-        returned: Those of ``returns`` that the call returns.
-        counted: Those of which the call only says what was used: the server may not know them.
-        sent_at: On the lease clock, the moment before the question was sent, for the last time if it was sent twice.
+        units: Maximum number of requests that the lease would admit.
+        sent_at: Time on the lease clock, just before it was sent. If it was sent twice, before the second time.
         epoch: The epoch of the limiter in which it was sent.
     """
 
@@ -61,12 +59,12 @@ class Lease:
     """A lease that was granted.
 
     Attributes:
-        ask: The question.
+        ask: The request for it.
         grant: The answer.
-        costs: What a request costs of each limit.
+        costs: The units that a request costs, for each limit.
         began_at: When it was received, on the lease clock.
-        ends_at: From then on it admits nothing, on the lease clock.
-        left: Requests that it still admits.
+        ends_at: When it ends, on the lease clock.
+        left: Number of requests that it still admits.
     """
 
     __slots__ = ("ask", "began_at", "costs", "ends_at", "generation", "grant", "left", "limits")
@@ -88,20 +86,22 @@ class Lease:
 
     @property
     def used(self) -> int:
-        """Requests that it has admitted."""
+        """Number of requests that it has admitted."""
         return self.grant.units - self.left
 
 
 @dataclass(slots=True)
 class Plan:
-    """What one call to the limiter says about leases, beside its questions.
+    """The part of a call to the limiter that concerns leases.
 
     Attributes:
-        returns: Leases that are over.
-        asks: Leases that are wanted.
-        sent_at: On the lease clock, the moment before the call was sent.
-        epoch: The epoch of the limiter in which it was sent; -1: not yet. Leases of another epoch are not returned: the
-            server may have been replaced.
+        returns: Leases that have ended.
+        asks: Leases that are requested.
+        returned: Those of ``returns`` whose unused units the call returns.
+        counted: Those of ``returns`` of which the call only reports the used units. They are of another epoch: the
+            server may have been replaced, and not know them.
+        sent_at: Time on the lease clock, just before the call was sent.
+        epoch: The epoch of the limiter in which it was sent. -1: not sent yet.
     """
 
     returns: list[Lease] = field(default_factory=list)
@@ -112,12 +112,12 @@ class Plan:
     epoch: int = -1
 
     def mark_sent(self, now: float, epoch: int) -> None:
-        """Note that the call is about to be sent, perhaps for the second time."""
+        """Record that the call is about to be sent, perhaps for the second time."""
         if self.epoch < 0:
             self.returned = [lease for lease in self.returns if lease.ask.epoch == epoch]
             self.counted = [lease for lease in self.returns if lease.ask.epoch != epoch and lease.used]
         elif self.epoch != epoch:
-            # The connection was lost. The first call may have been carried out, so nothing of it is repeated.
+            # The connection was lost. The first call may have been executed, so nothing in it is repeated.
             self.returned, self.counted = [], []
         self.sent_at, self.epoch = now, epoch
         for ask in self.asks:
