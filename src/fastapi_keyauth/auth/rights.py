@@ -1,8 +1,8 @@
 """Rights of running requests: whether they would be refused now because of key, owner, session or scopes.
 
-It repeats those checks of ``authenticator.py`` whose outcome a change can reverse: 5, 6, 9 and 10. What a key may do is
-read again only if the limiter says that the key or its owner has changed. Sessions have no such sign and are read each
-time, all in one query.
+It repeats those checks of ``authenticator.py`` whose outcome a change can reverse: 4, 5, 6, 9 and 10. The row of a key
+is read again only if the limiter reports that the key or its owner has changed. Changes to sessions are not reported,
+so sessions are read each time, all in one query.
 """
 
 import itertools
@@ -33,7 +33,7 @@ from fastapi_keyauth.store import KeyStore
 
 
 class Running(Protocol):
-    """A running request, as far as its rights matter."""
+    """The attributes of a running request that decide on its rights."""
 
     context: AuthContext
     scope: Scope
@@ -109,7 +109,7 @@ class RightsCheck:
         return cls(authenticator, store, sessions, now, max(0.0, max_age_s - period_s), max_unchecked_s)
 
     def distrust_rows(self) -> None:
-        """Have every row read again, because the database was unavailable, or was restored or replaced."""
+        """Distrust every row read until now, because the database was unavailable, restored or replaced."""
         self._distrusted_at = time.monotonic()
 
     async def find_lost_keys(self, running: Iterable[Request], at: float) -> dict[Request, KeyAuthError]:
@@ -157,7 +157,7 @@ class RightsCheck:
             if len(current) < len(requests):
                 proven = set(current)
                 doubtful[secret_id] = [request for request in requests if request not in proven]
-            # Their rows are those that admitted them, and equal. Without conditions, time changes nothing either.
+            # All have the same row, which is current. A row without conditions gives the same result at any time.
             if current and (row := current[0].context.key) is not None and row.has_conditions:
                 for request in current:
                     self._judge(request, row, lost)
@@ -181,14 +181,14 @@ class RightsCheck:
         return is_same and self._max_age_s == math.inf and request.began_at > self._distrusted_at
 
     async def _read_rows(self, wanted: Mapping[int, str], at: float) -> TemporarilyUnavailable | None:
-        """Keep proofs of only the wanted rows, and read those that are not current.
+        """Read the wanted rows that have no current proof, and drop the proofs of all other rows.
 
         Args:
-            wanted: Ids of secrets, with the generations of their keys.
+            wanted: Generations of the keys, by id of their secret.
             at: The time, on the monotonic clock.
 
         Returns:
-            Why rows could not be read. They have no proof then.
+            The error if the rows could not be read. They have no proof then.
         """
         current = {each: proof for each, proof in self._proofs.items() if self._is_current(proof, wanted.get(each), at)}
         missing = [secret_id for secret_id in wanted if secret_id not in current]
@@ -207,7 +207,7 @@ class RightsCheck:
         return is_same and proof.read_at > self._distrusted_at and at - proof.read_at < self._max_age_s
 
     def _judge(self, request: Request, row: KeySnapshot | None, lost: dict[Request, KeyAuthError]) -> None:
-        """Note the finding of checks 4, 5, 6 and 10 on a request, if there is one."""
+        """Add a request to ``lost`` if checks 4, 5, 6 or 10 would refuse it."""
         context = request.context
         if row is None:
             lost[request] = InvalidApiKey(None if context.key is None else context.key.id)
@@ -239,7 +239,7 @@ class RightsCheck:
     def _give_up(
         self, part: str, requests: Iterable[Request], error: TemporarilyUnavailable, at: float
     ) -> dict[Request, KeyAuthError]:
-        """Return the requests that could not be checked for too long, because a part does not respond."""
+        """Return the requests that were not checked for too long, because a part does not respond."""
         if self._max_unchecked_s is None:
             return {}
         since = self._confirmed_at.get(part, -math.inf)
@@ -247,7 +247,7 @@ class RightsCheck:
 
 
 def _bound(running: Iterable[Request]) -> Iterator[Request]:
-    """Yield the requests that end with the rights of their credentials."""
+    """Yield the requests that must end when their credentials lose their rights."""
     return (request for request in running if not (request.context.terms or NO_TERMS).outlives_rights)
 
 
@@ -257,7 +257,7 @@ def _holder(context: AuthContext) -> tuple[str, str]:
 
 
 def _find_session_fault(context: AuthContext, outcome: SessionPrincipal | KeyAuthError) -> KeyAuthError | None:
-    """Return the finding of checks 9 and 10 on a request's session as it is now."""
+    """Return the finding of checks 9 and 10 on the current state of a request's session, or None."""
     before = context.session_outcome
     if isinstance(outcome, KeyAuthError):
         return outcome

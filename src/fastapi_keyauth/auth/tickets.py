@@ -1,8 +1,8 @@
-"""Verification tickets, by which workers share through Redis that a secret has passed Argon2.
+"""Verification tickets: proofs in Redis, shared by all workers, that a secret has passed Argon2.
 
-A ticket proves to a worker that knows ``ticket_key`` that a secret matches a stored hash. A worker that meets a token
-for the first time, after a deployment for instance, compares the ticket and need not run Argon2. Whether the key is
-active is another question, which the row answers as always.
+A ticket proves to a worker that knows ``ticket_key`` that a secret matches a stored hash. A worker that receives a
+token for the first time, such as after a deployment, compares the ticket and need not run Argon2. Whether the key is
+active is decided by its row, as always.
 """
 
 import hashlib
@@ -35,12 +35,12 @@ class Tickets:
 
     A ticket is ``HMAC-SHA-256(HMAC-SHA-256(ticket_key, PHC string), secret)``. Those who read Redis see 256 bits under
     a key that they do not know. Those who write Redis cannot create one, even with a copy of the database, since the
-    ticket key is in neither. The PHC string changes with the secret and with its hash, so a ticket ends with either.
+    ticket key is in neither. The PHC string changes with the secret and with its hash, and invalidates the ticket.
 
     Args:
         ticket_keys: The keys. The first one signs; all of them are accepted, so that a key can be replaced.
-        store: Stores tickets.
-        counters: Counts the tickets that replaced a run of Argon2.
+        store: Store of the tickets.
+        counters: Counters of tickets that replaced a run of Argon2.
     """
 
     def __init__(self, ticket_keys: Sequence[str], store: TicketStore, counters: Counters) -> None:
@@ -67,7 +67,7 @@ class Tickets:
         try:
             ticket = await self._store.read_ticket(key.id, key.secret_id)
         except LimiterUnavailable:
-            return False  # an outage is logged where it is noticed, and Argon2 decides
+            return False  # logged where it happens; Argon2 decides
         if ticket is None:
             return False
         sent = ticket.encode()

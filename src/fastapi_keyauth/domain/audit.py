@@ -1,4 +1,4 @@
-"""Findings of an audit of keys: what a security review would ask about."""
+"""Findings of an audit of keys: weaknesses that a security review would report."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +22,9 @@ FindingKind = Literal[
 ]
 """Kinds of findings. ``creator_not_member``: the session that created the key may no longer act for its owner."""
 UNUSED_DAYS = 90
+"""Days without use after which a key is reported."""
 OLD_SECRET_DAYS = 365
+"""Age in days from which a secret is reported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class AuditFinding:
 
 @dataclass(frozen=True, slots=True)
 class AuditPage:
-    """Findings, by key, those of the newest key first; it can be iterated. Added in 0.2.
+    """An iterable page of findings, grouped by key, the newest key first. Added in 0.2.
 
     Attributes:
         items: The findings.
@@ -62,7 +64,7 @@ class AuditPage:
 
 
 def find_problems(key: Key, now: datetime, *, owner_has_limits: bool) -> Iterator[tuple[FindingKind, str]]:
-    """Yield what is to be said about a key by itself: the kind of the finding and a sentence.
+    """Yield the findings about one key: the kind of each, and a sentence.
 
     Args:
         key: The key.

@@ -7,7 +7,7 @@ from typing import Literal
 from fastapi_keyauth.errors import InvalidField
 
 Mark = Literal["applies", "exempt"]
-"""What a key's row says about the policy. None: the key was created while no policy was set."""
+"""Whether the policy applies to a key, as its row stores it. None: the key was created while no policy was set."""
 APPLIES: Mark = "applies"
 EXEMPT: Mark = "exempt"
 
@@ -30,7 +30,7 @@ class KeyPolicy:
 
     @property
     def is_set(self) -> bool:
-        """Whether there is any rule."""
+        """Whether any rule is set."""
         return (self.default_ttl, self.max_ttl, self.unused_after) != (None, None, None)
 
     def mark(self, is_exempt: bool) -> Mark | None:
@@ -47,7 +47,7 @@ class KeyPolicy:
         """Return the expiry of a key that is created now.
 
         Args:
-            expires_at: The expiry that was asked for. None: none was.
+            expires_at: The requested expiry. None: not specified.
             now: The current time, UTC.
             is_exempt: Whether the key is exempt from the policy.
             field: Name of the field that an error names.
@@ -72,7 +72,7 @@ class KeyPolicy:
         self._check_maximum(expires_at, created_at, "its creation", "expires_at")
 
     def shorten(self, expires_at: datetime | None, created_at: datetime) -> datetime | None:
-        """Return the expiry of a key that the policy applies to: at the latest the maximum after its creation."""
+        """Return the expiry of a key that the policy applies to, limited to the maximum lifetime."""
         if self.max_ttl is None:
             return expires_at
         end = created_at + self.max_ttl
@@ -87,7 +87,7 @@ class KeyPolicy:
             return expires_at
         return self.shorten(expires_at, created_at)
 
-    def _check_maximum(self, expires_at: datetime | None, start: datetime, of_what: str, field: str) -> None:
+    def _check_maximum(self, expires_at: datetime | None, start: datetime, start_name: str, field: str) -> None:
         if self.max_ttl is not None and (expires_at is None or expires_at > start + self.max_ttl):
             most = int(self.max_ttl.total_seconds())
-            raise InvalidField(field, f"must be at most max_key_ttl_s ({most} seconds) after {of_what}")
+            raise InvalidField(field, f"must be at most max_key_ttl_s ({most} seconds) after {start_name}")

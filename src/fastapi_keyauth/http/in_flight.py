@@ -1,8 +1,8 @@
-"""The requests that are open, and the watch that ends those whose credentials lost their rights.
+"""The open requests, and the periodic check that ends those whose credentials lost their rights.
 
-A request costs an entry in a dictionary. Rights are only checked while a request is open that has not been checked for
-``CHECK_AFTER`` of the promised time, and then those of all open requests together. So an application with short
-requests alone never checks any, and whatever the number of open requests, each worker makes one check in that time.
+Each request costs an entry in a dictionary. A check begins when the oldest open request was not checked for
+``CHECK_AFTER`` of the promised time, and covers all open requests. An application with only short requests therefore
+never checks any, and each worker makes at most one check in that time, however many requests are open.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ CHECK_AFTER = 0.8
 """Share of ``end_in_flight_within_s`` after which an open request is checked again. The rest is left for reading what
 changed, and for ending requests."""
 ENDED_IN_A_ROW = 50
-"""Requests that are ended before others get a turn of the event loop."""
+"""Number of requests that are ended before other tasks get a turn of the event loop."""
 
 
 class InFlight:
@@ -35,7 +35,7 @@ class InFlight:
         open: The open requests, in the order in which they began. The middleware adds and removes them, since a method
             for it would cost every request a call.
         loop: The event loop between ``start`` and ``close``.
-        is_watching: Whether open requests will be looked at. If not, a new one must call ``watch``.
+        is_watching: Whether a check of the open requests is scheduled. If not, a new request must call ``watch``.
     """
 
     def __init__(self, rights: RightsCheck, within_s: float) -> None:
@@ -51,7 +51,7 @@ class InFlight:
 
     @classmethod
     def of(cls, settings: KeyAuthSettings, rights: RightsCheck) -> "InFlight | None":
-        """Create it for the settings. None: requests in flight continue, whatever happens to their credentials."""
+        """Create it for the settings. None if requests in flight continue, whatever happens to their credentials."""
         within_s = settings.end_in_flight_within_s
         return None if within_s is None else cls(rights, within_s)
 
@@ -75,15 +75,15 @@ class InFlight:
 
     def watch(self) -> None:
         """Watch the open requests, of which the first has just begun."""
-        self._watch_in(self._period_s)
+        self._schedule(self._period_s)
 
-    def _watch_in(self, seconds: float) -> None:
+    def _schedule(self, seconds: float) -> None:
         if self.loop is not None:
             self.is_watching = True
-            self._timer = self.loop.call_later(seconds, self._watch)
+            self._timer = self.loop.call_later(seconds, self._check_if_due)
 
-    def _watch(self) -> None:
-        """Check if it is time to, or set the next timer. Without open requests there is none."""
+    def _check_if_due(self) -> None:
+        """Start a check if one is due, or schedule it. Stop watching if no request is open."""
         self._timer = None
         oldest = next(iter(self.open), None)
         if oldest is None or self.loop is None:
@@ -91,7 +91,7 @@ class InFlight:
             return
         left_s = max(oldest.began_at, self._checked_at) + self._period_s - time.monotonic()
         if left_s > 0:
-            self._watch_in(left_s)
+            self._schedule(left_s)
         else:
             self._check = self.loop.create_task(self._check_rights(), name="keyauth-in-flight")
 
@@ -104,7 +104,7 @@ class InFlight:
             self._session_check = asyncio.create_task(
                 self._end_lost(self._rights.find_lost_sessions(running, at)), name="keyauth-in-flight-sessions"
             )
-        self._watch()
+        self._check_if_due()
 
     async def _end_lost(self, finding: Awaitable[Mapping[OpenRequest, KeyAuthError]]) -> None:
         try:

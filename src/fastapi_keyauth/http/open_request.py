@@ -28,7 +28,7 @@ _LONGEST_BLANK_LINE = 4
 
 
 class RequestEnded(OSError):
-    """A message of an application whose request was ended. For the application, the client has disconnected."""
+    """Raised by ``send`` after a request was ended. To the application, the client has disconnected."""
 
 
 class OpenRequest:
@@ -103,7 +103,7 @@ class OpenRequest:
             self._started = []
         elif kind in _ENDS:
             self.is_complete = True
-        return self._send(message)  # without a coroutine of our own around it, for every part of a stream
+        return self._send(message)  # not awaited: that would cost one more coroutine for every part of a stream
 
     async def _send_cross_origin(self, message: Message, origin: str) -> None:
         if not is_inside_credentials(self._receive, self._send):
@@ -135,7 +135,7 @@ class OpenRequest:
             error: What the application raised, or None if it returned.
 
         Returns:
-            Whether there is nothing to raise: the request was ended, and the error says no more than that.
+            Whether there is nothing to raise: the request was ended, and the error is only a consequence.
         """
         if self.ending is None or self.task is None:
             return False
@@ -149,7 +149,7 @@ class OpenRequest:
             async with asyncio.timeout(SEND_WITHIN_S):
                 is_answered = await self._answer(error, code)
         except (TimeoutError, OSError):
-            pass  # the client does not read, or has gone
+            pass  # the client does not read, or has disconnected
         if not is_answered and self.scope["type"] == "http":
             await disconnect(self.scope, self._receive)
 
@@ -157,10 +157,10 @@ class OpenRequest:
         """Send the last message. Return whether the response is complete with it."""
         if self._started is None:
             refusal = partial(self._handler.refuse, error, self.context)
-            again = OpenRequest(
+            refused = OpenRequest(
                 refusal, self._handler, self.context, self.scope, self._receive, self._send, self._origin
             )
-            await with_host_cors(self._app, refusal)(self.scope, _receive_nothing(self.scope), again.send)
+            await with_host_cors(self._app, refusal)(self.scope, _receive_nothing(self.scope), refused.send)
             return True
         if self.scope["type"] == "websocket":
             await self._send({"type": "websocket.close", "code": WS_POLICY_VIOLATION, "reason": code})
@@ -171,7 +171,7 @@ class OpenRequest:
         return False
 
     def _is_between_events(self) -> bool:
-        """Return whether the response is an event stream, and no event of it is half sent."""
+        """Return whether the response is an event stream, and its last event is complete."""
         headers = {name.lower(): value for name, value in self._started or ()}
         is_plain = headers.get(b"content-type", b"").lower().startswith(_EVENT_STREAM)
         if not is_plain or b"content-encoding" in headers or b"content-length" in headers:
@@ -180,7 +180,7 @@ class OpenRequest:
 
 
 def _receive_nothing(scope: Scope) -> Receive:
-    """Return a ``receive`` for the refusal: what the client sends belongs to the application that was cancelled."""
+    """Return a ``receive`` for the refusal. The client's own messages belong to the application that was cancelled."""
     message: Message = {"type": "websocket.connect"}
     if scope["type"] == "http":
         message = {"type": "http.request", "body": b"", "more_body": False}
@@ -192,7 +192,7 @@ def _receive_nothing(scope: Scope) -> Receive:
 
 
 def _is_by_ending(error: BaseException) -> bool:
-    """Return whether an error is what an application raises because its request was ended."""
+    """Return whether an application raised this error because its request was ended."""
     if isinstance(error, BaseExceptionGroup):
         return all(map(_is_by_ending, error.exceptions))
     return isinstance(error, asyncio.CancelledError | RequestEnded | ClientDisconnect | WebSocketDisconnect)

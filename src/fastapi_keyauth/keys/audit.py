@@ -14,12 +14,12 @@ _USER = "user:"
 
 
 class KeyAudit:
-    """Finds what a security review would ask about.
+    """Finds weaknesses that a security review would report.
 
     Args:
         queries: Reads keys.
         owners: Reads the limits of owners.
-        owners_of: See ``KeyAuth``. None: nothing is said about creators.
+        owners_of: See ``KeyAuth``. None: creators are not checked.
         now: Returns the current time, UTC.
     """
 
@@ -52,13 +52,13 @@ class KeyAudit:
         page = await self._queries.list(owner_ids, "active", cursor=cursor, limit=limit, turn=turn)
         now = self._now()
         limited = await self._owners.find_limited({key.owner_id for key in page if not key.limits})
-        strangers = await self._find_strangers(page.items)
+        former_members = await self._find_former_members(page.items)
         found = [
             AuditFinding(kind, key.id, key.owner_id, detail)
             for key in page
             for kind, detail in (
                 *find_problems(key, now, owner_has_limits=key.owner_id in limited),
-                *((("creator_not_member", strangers[key.id]),) if key.id in strangers else ()),
+                *((("creator_not_member", former_members[key.id]),) if key.id in former_members else ()),
             )
         ]
         return AuditPage(found, page.next_cursor)
@@ -74,8 +74,8 @@ class KeyAudit:
             if cursor is None:
                 return AuditPage(found, None)
 
-    async def _find_strangers(self, keys: list[Key]) -> dict[str, str]:
-        """Return sentences about keys whose creators may no longer act for their owners, by key."""
+    async def _find_former_members(self, keys: list[Key]) -> dict[str, str]:
+        """Return the detail of each key whose creator may no longer act for its owner, by key id."""
         if self._owners_of is None:
             return {}
         owners: dict[str, Collection[str] | None] = {}

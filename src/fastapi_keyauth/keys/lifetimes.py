@@ -1,4 +1,4 @@
-"""What the policy for lifetimes does by itself: it disables unused keys, and announces the end of keys."""
+"""Periodic actions of the lifetime policy: disabling unused keys, and announcing the end of keys."""
 
 import time
 from collections.abc import Callable
@@ -14,9 +14,9 @@ from fastapi_keyauth.store.lifetimes import LifetimeStore
 from fastapi_keyauth.telemetry.observer import Observer
 
 EVERY_S = 5.0
-"""Seconds between two rounds. What is due is acted on within 10 s."""
+"""Seconds between two rounds. Keys that are due are handled within 10 s."""
 ACTOR = "policy"
-"""Actor of what the policy does, in the history of keys."""
+"""Actor of these changes in the history of keys."""
 
 
 class _InUse(Exception):
@@ -24,7 +24,7 @@ class _InUse(Exception):
 
 
 class Lifetimes:
-    """Acts on what is due, in each process; what several processes find, one of them acts on.
+    """Disables unused keys and announces the end of keys. Every process runs it; one of them handles each key.
 
     Args:
         policy: The policy.
@@ -56,7 +56,7 @@ class Lifetimes:
         self._due_at = 0.0
 
     async def act_when_due(self) -> None:
-        """Act on what is due, unless the last round was a moment ago."""
+        """Call ``act``, unless the last round began less than ``EVERY_S`` ago."""
         now = self._monotonic()
         if now >= self._due_at:
             self._due_at = now + EVERY_S

@@ -1,4 +1,4 @@
-"""The schedule for closing days: what Redis has counted is moved to the database, then the day becomes final."""
+"""Closing of days: the counts in Redis are written to the database, then the day becomes final."""
 
 import asyncio
 import logging
@@ -18,22 +18,23 @@ CLOSE_AFTER_S = 300
 """Seconds from the end of a day until it may be closed. By then every worker has written what it counted itself, and
 clocks that differ agree that the day is over."""
 PAGE = 500
-"""Keys whose counts are moved together."""
+"""Number of keys whose counts are written together."""
 LEASE = timedelta(seconds=30)
-"""How long a worker that prepares a closing keeps the others from doing so. A killed one is replaced after that."""
+"""Time for which a worker that prepares a closing excludes the others. It renews the lease; if it is killed, another
+worker takes over when the lease ends."""
 DELAYS_EVERY_S = 600.0
 """Seconds between log lines about a day that cannot be closed yet."""
 
 
 class DayCloser:
-    """Closes each day once, whichever worker comes first; see the module.
+    """Closes each day once, on whichever worker begins first.
 
-    A day stays open while the database or Redis is unavailable: nobody knows then what was admitted.
+    A day stays open while the database or Redis is unavailable, because the admitted units are unknown then.
 
     Args:
-        days: Closes days.
+        days: Store of closed days.
         usage: Writes counts.
-        limiter: Has counted what was admitted.
+        limiter: The limiter that counted the admitted units.
         now: The time, UTC, which decides when a day is over.
         lease_now: The time, UTC, for leases.
     """
@@ -88,14 +89,14 @@ class DayCloser:
         if self._open is None:
             return  # nothing was counted yet
         day, due = self._open.open_day, self._first_unfinished_day()
-        if day >= due or not await self._renew(day):
+        if day >= due or not await self._hold_lease(day):
             return
         try:
             if self._limiter.counts_usage and not await self._move_counts(day):
                 return  # another worker goes on, or has closed the day
         except LimiterUnavailable as error:
             self._report_delay(date_of(day), error)
-            await self._release(day)
+            await self._release_lease(day)
             return
         while day < due:
             await self._days.close(day)
@@ -103,20 +104,22 @@ class DayCloser:
         self._open = await self._days.find_open()
 
     async def _move_counts(self, day: int) -> bool:
-        """Write what Redis has counted of every key: workers that were killed may have left something unread.
+        """Write the counts of all keys in Redis, since workers that were killed may have left some unread.
 
         Returns:
-            Whether all was written. False: the lease was lost.
+            False if the lease was lost before all counts were written.
         """
         async for page in self._pages():
-            # Hours before this day are in closed days.
+            # Earlier hours are in closed days, so Redis may delete them.
             await self._move(page, day * HOURS_OF_DAY)
-            if not await self._renew(day):
+            if not await self._hold_lease(day):
                 return False
         return True
 
     async def move_counts_of(self, owner_id: str) -> None:
-        """Write what Redis has counted of the keys of an owner that is about to be erased, as far as it responds.
+        """Write the counts in Redis of all keys of an owner that is about to be erased.
+
+        If Redis is unavailable, a log line says that the usage may be incomplete.
 
         On a cluster, the counts of a key are found by the id of its owner.
         """
@@ -145,8 +148,8 @@ class DayCloser:
         if counts:
             await self._usage.set_counts(counts, self._now())
 
-    async def _renew(self, day: int) -> bool:
-        """Take the lease, or keep it. Return whether this worker has it."""
+    async def _hold_lease(self, day: int) -> bool:
+        """Take the lease, or renew it in time. Return whether this worker has it."""
         now = self._lease_now()
         held_until = self._leased_until
         if held_until is not None and now < held_until - LEASE / 2:
@@ -155,8 +158,8 @@ class DayCloser:
         self._leased_until = now + LEASE if is_ours else None
         return is_ours
 
-    async def _release(self, day: int) -> None:
-        """End the lease, so that whoever reaches Redis can go on."""
+    async def _release_lease(self, day: int) -> None:
+        """End the lease, so that a worker that reaches Redis can continue."""
         now = self._lease_now()
         held_until, self._leased_until = self._leased_until, None
         await self._days.lease(day, now, now, held_until)

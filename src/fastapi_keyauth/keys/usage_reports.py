@@ -30,6 +30,7 @@ from fastapi_keyauth.store.usage_days import OpenDays
 KEYS_PER_READ = 200
 """Keys whose usage is summed up in one statement."""
 MAX_AFTER = 2**63 - 1
+"""Maximum id of an item: the largest BIGINT."""
 Day = date | str
 """A date, or a text such as ``2026-11-01``."""
 _DAY = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -42,9 +43,9 @@ class UsageReports:
 
     Args:
         reports: Sums up usage.
-        days: Has the closed days.
-        keys: Has the keys.
-        recorder: Has the usage that is not stored yet.
+        days: Store of closed days.
+        keys: Store of the keys.
+        recorder: Writes the usage that is not stored yet.
         turns: Orders reads that share connections with changes.
         units: The setting ``units``.
         now: The time, UTC.
@@ -76,10 +77,10 @@ class UsageReports:
         owner_id: str | None = None,
         key_id: str | None = None,
     ) -> UsageReport:
-        """Return usage in a range of days (UTC), of all keys, of those of an owner, or of one key.
+        """Return the usage in a range of days (UTC): of all keys, of an owner's keys, or of one key.
 
-        By day and by month, each day or month from the first on which usage was counted until today is an item, also
-        without usage. By key and by unit, items have usage.
+        Reports by day and month have an item for each day or month from the first counted usage until today, even
+        without usage. Reports by key and unit only have items with usage.
 
         An item is closed if its numbers are final: a day once it is closed, a month once all its days are, a key or a
         unit once all days of the range are.
@@ -100,7 +101,7 @@ class UsageReports:
         return UsageReport([item async for item in self.stream(range_, check_by(by), owner_ids, key_id)])
 
     def find_range(self, from_: Day | None, to: Day | None) -> DayRange:
-        """Return a range of days.
+        """Return the range of days from one date to another.
 
         Args:
             from_: The first day. None: the first of this month.
@@ -120,13 +121,13 @@ class UsageReports:
         key_id: str | None = None,
         turn: str | None = None,
     ) -> list[str]:
-        """Return the names of all units that a report may have: requests, those that are declared, others by name."""
+        """Return the units that a report may have: requests, the declared units, then others in alphabetical order."""
         found = [item.unit async for item in self.stream(range_, "unit", owner_ids, key_id, turn)]
         others = sorted(unit for unit in found if unit is not None)
         return list(dict.fromkeys([REQUESTS, *self._units, *others]))
 
     async def batches(self, after: int = 0, limit: int = MAX_BATCH_ITEMS, turn: str | None = None) -> UsageBatch:
-        """Return the next keys on closed days, in the order of their ids, for exports that must not count twice.
+        """Return the next items of closed days, in the order of their ids, for exports that must not count twice.
 
         Args:
             after: The last id that was exported, or 0.
@@ -167,20 +168,27 @@ class UsageReports:
         async with self._turns.place(turn):
             found = await self._days.find_open()
         today = day_number(self._now().date())
-        question = _Question(self, range_, OpenDays(today, 0) if found is None else found, today, turn)
-        read = {"day": question.by_day, "month": question.by_month, "key": question.by_key, "unit": question.by_unit}
+        open_days = OpenDays(today, 0) if found is None else found
+        items = _Items(self._reports, self._turns, range_, open_days, today, turn)
+        read = {"day": items.by_day, "month": items.by_month, "key": items.by_key, "unit": items.by_unit}
         async for item in read[by](owner_ids, None if key_id is None else [key_id]):
             yield item
 
 
-class _Question:
-    """One report, read in parts that take a moment each."""
+class _Items:
+    """The items of one report, read in short statements, each with its own turn."""
 
     def __init__(
-        self, reports: UsageReports, range_: DayRange, open_days: OpenDays, today: int, turn: str | None
+        self,
+        store: UsageReportStore,
+        turns: Turns,
+        range_: DayRange,
+        open_days: OpenDays,
+        today: int,
+        turn: str | None,
     ) -> None:
-        self._store = reports._reports
-        self._turns = reports._turns
+        self._store = store
+        self._turns = turns
         self._range = range_
         self._since, self._open_day = open_days
         self._today = today
@@ -242,7 +250,7 @@ class _Question:
         return found
 
     def _months(self) -> Iterator[DayRange]:
-        """Yield the range in parts of one calendar month at most."""
+        """Yield the range in parts of at most one calendar month."""
         first = self._range.first
         while first < self._range.end:
             end = min(self._range.end, day_number(end_of_month(date_of(first))))
@@ -251,7 +259,7 @@ class _Question:
 
 
 def read_day(value: object, field: str) -> date:
-    """Return a day.
+    """Return a date.
 
     Args:
         value: A date, an aware datetime, or a text such as ``2026-11-01``.
@@ -271,10 +279,10 @@ def read_day(value: object, field: str) -> date:
 
 
 def check_by(by: By) -> By:
-    """Return what a report is grouped by.
+    """Return the grouping of a report if it is valid.
 
     Raises:
-        InvalidField: If it is something else.
+        InvalidField: If it is not one of ``GROUPS``.
     """
     if by not in GROUPS:
         raise InvalidField("by", f"must be one of {', '.join(GROUPS)}")

@@ -1,4 +1,4 @@
-"""Keys that were not used for long, and keys that end: what the policy and the events about them need."""
+"""Queries for unused and expiring keys, for the lifetime policy and its events."""
 
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -17,9 +17,9 @@ _notices = table(NoticeRow)
 
 EXPIRED = "expired"
 EXPIRING_DAYS = (1, 7)
-"""Days before the end of a key, at which an event announces it. The nearest first."""
+"""Days before the end of a key at which an event announces it, in ascending order."""
 LATE = timedelta(days=7)
-"""Time after the end of a key within which an event about it is sent, if no worker ran before."""
+"""Time after the end of a key within which its event may still be sent, if no worker was running."""
 BATCH = 200
 """Maximum number of keys of one round."""
 
@@ -40,7 +40,7 @@ class Ending(NamedTuple):
 
 
 class LifetimeStore:
-    """Finds keys that were not used for long, and claims the events about keys that end.
+    """Finds unused keys, and claims the events about expiring ones.
 
     Args:
         database: The database.
@@ -55,7 +55,7 @@ class LifetimeStore:
         self._is_ours = is_of_product(keys, settings.key_prefix)
 
     async def find_unused(self, since: datetime, now: datetime) -> list[str]:
-        """Return keys that the policy disables: not used, created, imported or enabled again after ``since``."""
+        """Return the ids of keys to disable: neither used, created, imported nor enabled after ``since``."""
         moments = (keys.c.last_used_at, keys.c.created_at, keys.c.imported_at, keys.c.enabled_at)
         statement = (
             select(keys.c.id)
@@ -73,7 +73,7 @@ class LifetimeStore:
             return list((await connection.execute(statement)).scalars())
 
     async def find_endings(self, now: datetime) -> list[Ending]:
-        """Return keys that have ended or end soon, and whose event was not claimed."""
+        """Return keys that have ended or end soon, and whose event is not claimed yet."""
         found = []
         async with self._database.read() as connection:
             for days in (0, *EXPIRING_DAYS):
@@ -94,7 +94,7 @@ class LifetimeStore:
                 )
                 for row in await connection.execute(statement):
                     end = self._policy.end(row.expires_at, row.created_at, row.policy)
-                    # By its row and by the policy it may end at different times, of which the first one counts. A key
+                    # Its row and the policy may give different ends, of which the earlier one counts. A key
                     # that lives no longer than the notice would be announced at its creation.
                     if end is not None:
                         is_announced = since < end <= until and end - row.created_at > timedelta(days=days)
@@ -103,7 +103,7 @@ class LifetimeStore:
 
     @uncancellable
     async def claim(self, endings: list[Ending], now: datetime) -> list[Ending]:
-        """Claim them all. Return those whose events this process is to send."""
+        """Claim the events of keys. Return those that this process must send."""
         insert = sqlite.insert if self._database.is_sqlite else postgresql.insert
         claimed = []
         async with self._database.write() as connection:

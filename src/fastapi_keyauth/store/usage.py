@@ -6,8 +6,8 @@ An hour of a key and unit has one row for each place that counted it, its *sourc
   and workers may write the same row. The source names the memory in which the units were counted.
 - **Additions** come from the memory of a process. They are added once, under the name of their batch.
 
-A closed day never changes. What arrives for one of its hours is written to that hour, which is then only read as an
-hour, and is added to the current hour under the source ``late``, so that no day lacks it.
+A closed day never changes. Units that arrive later for one of its hours are written to that hour, for reports by the
+hour. They are also added to the current hour under the source ``late``, so that a day that is still open includes them.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -30,7 +30,7 @@ _writers = table(WriterRow)
 IN_PROCESS = ""
 """Source of units that a process counted in its memory, and of refused requests."""
 LATE = "late"
-"""Source of units of an earlier hour whose day was closed already."""
+"""Source of units of an earlier hour whose day was already closed."""
 
 
 @dataclass(slots=True)
@@ -64,8 +64,8 @@ class UsageStore:
     async def write(self, usage: Usage, counts: Iterable[UsageCount], writer: str, batch: int, now: datetime) -> int:
         """Write a batch of additions and any counts in one transaction. A batch that was written before is ignored.
 
-        So a batch whose commit succeeded although its answer was lost may be sent again. Rows are written in the order
-        of their keys, so that workers do not deadlock.
+        A batch whose commit succeeded, but whose response was lost, may therefore be sent again. Rows are written in
+        the order of their keys, so that workers do not deadlock.
 
         Args:
             usage: The usage to add.
@@ -75,14 +75,14 @@ class UsageStore:
             now: The time, UTC.
 
         Returns:
-            The first hour since 1970 whose day is not closed. Everything before is in closed days.
+            The first hour since 1970 whose day is not closed.
         """
         counts = sorted(counts)
         found = [hour for _, hour, _ in usage.units] + [hour for _, hour in usage.refused]
         async with self._database.write() as connection:
             open_hour = await self._find_open_hour(connection, [*found, *(count.hour for count in counts)])
             current = max(hour_of(now), open_hour)
-            if (await connection.execute(self._note(writer, batch, now))).rowcount:
+            if (await connection.execute(self._claim_batch(writer, batch, now))).rowcount:
                 await self._add(connection, usage, open_hour, current)
                 await _move_times(connection, usage)
             await self._set(connection, counts, open_hour, current)
@@ -146,7 +146,7 @@ class UsageStore:
         await self._add_late(connection, late, current)
 
     async def _find_units(self, connection: AsyncConnection, count: UsageCount) -> int:
-        """Return what is written of a count, and keep others from writing it meanwhile."""
+        """Return the stored units of a count, and lock its row."""
         row = and_(
             hours.c.key_id == count.key_id,
             hours.c.hour == count.hour,
@@ -192,7 +192,8 @@ class UsageStore:
             "refused": refused,
         }
 
-    def _note(self, writer: str, batch: int, now: datetime) -> Any:
+    def _claim_batch(self, writer: str, batch: int, now: datetime) -> Any:
+        """Return the statement that changes a row unless the batch was written before."""
         statement = insert_into(_writers, self._database).values(id=writer, batch=batch, at=now)
         return statement.on_conflict_do_update(
             index_elements=["id"],
@@ -201,7 +202,7 @@ class UsageStore:
         )
 
     async def of_key(self, key_id: str, first_hour: int, last_hour: int) -> Mapping[int, UsageSum]:
-        """Return hour (since 1970) to the usage of a key, for hours that have any."""
+        """Return the usage of a key by hour (since 1970), for hours that have any."""
         found: dict[int, UsageSum] = {}
         for _, hour, unit, units, refused in await self._read_hours(hours.c.key_id == key_id, first_hour, last_hour):
             found.setdefault(hour, UsageSum()).add(unit, units, refused)
@@ -210,9 +211,9 @@ class UsageStore:
     async def of_keys(
         self, key_ids: Sequence[str], first_hour: int, last_hour: int, owner_ids: Collection[str] | None
     ) -> list[tuple[str, int, int, int]]:
-        """Return (key id, hours since 1970, admitted, refused) of many keys; with ``owner_ids`` only of theirs.
+        """Return (key id, hours since 1970, admitted, refused) of many keys, in units of ``requests``.
 
-        Admitted are units of ``requests``.
+        With ``owner_ids``, only keys of these owners are found.
         """
         visible = select(keys.c.id).where(keys.c.id.in_(key_ids), self._is_our_key)
         if owner_ids is not None:

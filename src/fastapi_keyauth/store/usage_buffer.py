@@ -1,7 +1,7 @@
 """Usage since the last write: nothing is written per request.
 
-What a limiter counts itself (Redis) is read from it, for the keys that were used here since the last write. What it
-does not count is counted here: units that this process admitted by itself, refused requests, and last-used times.
+Units that the limiter counts (Redis) are read from it, for keys that this process has used since the last write. The
+rest is counted here: units that this process admitted by itself, refused requests, and last-used times.
 """
 
 import asyncio
@@ -25,11 +25,13 @@ from fastapi_keyauth.store.usage import Usage, UsageStore
 logger = logging.getLogger("fastapi_keyauth")
 
 FLUSH_WAIT_S = 0.5
+"""Seconds that a report waits for the usage of this process to be written."""
 CLOSE_WAIT_S = 3.0
 """Seconds for the last write when the app stops. A database that hangs must not hold up the stop."""
-MAX_COUNTS = 200_000  # (secret, hour) pairs kept while the database is unavailable
+MAX_COUNTS = 200_000
+"""Maximum number of entries, by hour and secret or unit, that are kept while the database is unavailable."""
 COUNTS_PER_WRITE = 5000
-"""Keys whose counts are read and written together."""
+"""Number of keys whose counts are read and written together."""
 OVERFLOWS_EVERY_S = 60.0
 """Seconds between log lines about counts that were not kept."""
 
@@ -44,7 +46,7 @@ ReadCounts = Callable[[Sequence[UsageOf], int], Awaitable[list[UsageCount]]]
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """What is being written, under a name that stays the same if it is sent again."""
+    """Usage that is being written, under a number that stays the same if it is sent again."""
 
     number: int
     rows: Rows
@@ -67,14 +69,14 @@ class UsageRecorder:
         self._pending: Rows = {}
         self._units: Units = {}
         self._touched: dict[tuple[str, int], str] = {}
-        """Key and hour that were used since they were last read from the limiter, to the key's owner."""
+        """(key id, hour) -> owner id, for keys that were used since their counts were last read from the limiter."""
         self._batch: _Batch | None = None
         """The batch that was sent without a response. It may have been written, so it must not change."""
         self._writer = ""
         self._number = 0
         self._open_hour = 0
         self._read_once: BoundedDict[str, int] = BoundedDict(MAX_COUNTS)
-        """Key to the hour in which all its hours were read."""
+        """Key id -> hour in which all hours of the key were last read."""
         self._lock = asyncio.Lock()
         self._overflows = LogThrottle(OVERFLOWS_EVERY_S)
 
@@ -169,7 +171,7 @@ class UsageRecorder:
                 return  # logged where it happens
 
     async def _write_next(self) -> None:
-        """Write what was counted until now: whoever uses a key from now on touches it again."""
+        """Write what was counted until now. A key that is used meanwhile is read again the next time."""
         self._batch = self._next_batch()
         unread, self._touched = self._touched, {}
         try:

@@ -32,11 +32,11 @@ class OpenDays(NamedTuple):
 
 
 class UsageDayStore:
-    """Closes days, and hands out closed ones.
+    """Closes days, and reads closed ones.
 
     Args:
         database: The database.
-        prefix: The product's key prefix. Products close their days apart.
+        prefix: The product's key prefix. Each product closes its own days.
     """
 
     def __init__(self, database: Database, prefix: str) -> None:
@@ -53,7 +53,7 @@ class UsageDayStore:
 
     @uncancellable
     async def lease(self, open_day: int, now: datetime, until: datetime, held_until: datetime | None = None) -> bool:
-        """Take over the preparation of the next closing, or go on with it.
+        """Take or renew the lease for preparing the next closing.
 
         A lease only saves work: preparing and closing a day twice changes nothing.
 
@@ -64,9 +64,9 @@ class UsageDayStore:
             held_until: The end of the lease that the caller has.
 
         Returns:
-            Whether the caller has it. False: another worker prepares the closing, or the day is closed.
+            Whether the caller has the lease. False: another worker prepares the closing, or the day is closed.
         """
-        # One that ends much later was written by a clock that was ahead.
+        # A lease that ends much later was written by a clock that was ahead.
         is_free = or_(
             closings.c.leased_until.is_(None),
             closings.c.leased_until <= now,
@@ -123,7 +123,7 @@ class UsageDayStore:
         return True
 
     async def find_batch(self, after: int, limit: int) -> UsageBatch:
-        """Return the next keys on closed days that have units.
+        """Return the next items of closed days, without those that have no units.
 
         Args:
             after: The id before the first one.

@@ -17,7 +17,7 @@ closings = table(UsageClosingRow)
 _old_hours = table(UsageRow)
 
 _OLD = "v0.1"
-"""Source of what workers of version 0.1 counted."""
+"""Source of units that workers of version 0.1 counted."""
 _LOCK_SEED = 2
 """Keeps the lock of days apart from the locks of owners."""
 
@@ -28,7 +28,7 @@ def is_hour_of(prefix: str) -> ColumnElement[bool]:
 
 
 def total(column: ColumnElement[int]) -> ColumnElement[int]:
-    """Return a sum as a whole number; PostgreSQL's is a decimal."""
+    """Return a sum as a whole number; PostgreSQL returns a decimal."""
     return cast(func.sum(column), BigInteger)
 
 
@@ -46,9 +46,9 @@ async def lock_days(connection: AsyncConnection, prefix: str, *, shared: bool) -
 
 
 async def read_open_hour(connection: AsyncConnection, prefix: str) -> int | None:
-    """Return the first hour whose day is not closed, and keep it until the transaction ends. None: nothing is counted.
+    """Return the first hour, since 1970, whose day is open. None if nothing was counted yet.
 
-    Hours are counted since 1970.
+    The day stays open until the transaction ends.
     """
     await lock_days(connection, prefix, shared=True)
     found = (await connection.execute(select(closings.c.open_day).where(closings.c.prefix == prefix))).first()
@@ -56,12 +56,12 @@ async def read_open_hour(connection: AsyncConnection, prefix: str) -> int | None
 
 
 async def carry_over(connection: AsyncConnection, database: Database, open_hour: int) -> None:
-    """Set the hours to what workers of version 0.1 counted, which run during an upgrade one by one.
+    """Copy the hours that workers of version 0.1 counted, which still run during a rolling upgrade.
 
     Args:
         connection: A transaction.
         database: Its database.
-        open_hour: Earlier hours stay as they are.
+        open_hour: Earlier hours stay unchanged.
     """
     found: Select[Any] = (
         select(

@@ -15,7 +15,7 @@ Group = Literal["day", "key_id", "unit"]
 
 
 class UsageReportStore:
-    """Reads sums. Each call is one statement over a bounded range.
+    """Sums up usage. Each call is one statement over a bounded range.
 
     Args:
         database: The database.
@@ -79,7 +79,7 @@ class UsageReportStore:
         return found if key_ids is None else found.where(hours.c.key_id.in_(key_ids))
 
     async def find_keys(self, after: str, limit: int, owner_ids: Collection[str] | None) -> Sequence[str]:
-        """Return the next keys in the order of their ids."""
+        """Return the ids of the next keys, in order."""
         statement = select(keys.c.id).where(keys.c.id > after, is_of_product(keys, self._prefix))
         if owner_ids is not None:
             statement = statement.where(keys.c.owner_id.in_(owner_ids))
