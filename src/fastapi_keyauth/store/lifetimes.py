@@ -4,7 +4,6 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, and_, func, not_, or_, select, true
-from sqlalchemy.dialects import postgresql, sqlite
 
 from fastapi_keyauth.concurrency.uncancellable import uncancellable
 from fastapi_keyauth.domain.lifetimes import APPLIES, EXEMPT
@@ -12,6 +11,7 @@ from fastapi_keyauth.settings.settings import KeyAuthSettings
 from fastapi_keyauth.store.database import Database
 from fastapi_keyauth.store.mapping import RowMapper, is_of_product, keys
 from fastapi_keyauth.store.tables import NoticeRow, table
+from fastapi_keyauth.store.upserts import insert_into
 
 _notices = table(NoticeRow)
 
@@ -104,12 +104,11 @@ class LifetimeStore:
     @uncancellable
     async def claim(self, endings: list[Ending], now: datetime) -> list[Ending]:
         """Claim the events of keys. Return those that this process must send."""
-        insert = sqlite.insert if self._database.is_sqlite else postgresql.insert
         claimed = []
         async with self._database.write() as connection:
             for ending in sorted(endings):  # in one order, so that workers do not deadlock
                 row = {"key_id": ending.key_id, "notice": _name(ending.days), "at": now}
-                statement = insert(_notices).values(row).on_conflict_do_nothing()
+                statement = insert_into(_notices, self._database).values(row).on_conflict_do_nothing()
                 if (await connection.execute(statement)).rowcount and ending.is_announced:
                     claimed.append(ending)
         return claimed

@@ -5,8 +5,7 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Table, delete, func, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import ColumnElement, delete, func, or_, select, update
 
 from fastapi_keyauth.concurrency.uncancellable import uncancellable
 from fastapi_keyauth.domain.limits import Limit
@@ -18,6 +17,7 @@ from fastapi_keyauth.store.database import Database
 from fastapi_keyauth.store.mapping import RowMapper, is_of_product, keys, owners
 from fastapi_keyauth.store.revocation import Pending, note_owners, revoke_matching
 from fastapi_keyauth.store.tables import EventRow, OriginRow, SessionRow, table
+from fastapi_keyauth.store.upserts import insert_into
 from fastapi_keyauth.store.usage_days import days
 from fastapi_keyauth.telemetry.observer import Observer
 
@@ -119,7 +119,7 @@ class OwnerStore:
             await authority.confirm(CallerRows(connection, self._mapper, now))
             check()
             await lock_owner(connection, owner_id)
-            statement = self._insert(owners).values(
+            statement = insert_into(owners, self._database).values(
                 prefix=self._mapper.prefix, owner_id=owner_id, created_at=now, updated_at=now, **values
             )
             changed = {name: statement.excluded[name] for name in (*values, "updated_at")}
@@ -210,6 +210,3 @@ class OwnerStore:
         if created_by is not None:
             found &= keys.c.created_by == created_by
         return found
-
-    def _insert(self, target: Table) -> Any:
-        return sqlite.insert(target) if self._database.is_sqlite else postgresql.insert(target)

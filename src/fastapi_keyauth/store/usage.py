@@ -23,7 +23,8 @@ from fastapi_keyauth.domain.usage import HOURS_OF_DAY, UsageCount, UsageSum, hou
 from fastapi_keyauth.store.database import Database
 from fastapi_keyauth.store.mapping import is_of_product, keys, secrets
 from fastapi_keyauth.store.tables import WriterRow, table
-from fastapi_keyauth.store.usage_hours import closings, hours, insert_into, is_hour_of, read_open_hour, total
+from fastapi_keyauth.store.upserts import insert_into
+from fastapi_keyauth.store.usage_hours import closings, hours, is_hour_of, read_open_hour, total
 
 _writers = table(WriterRow)
 

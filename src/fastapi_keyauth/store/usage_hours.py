@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Select, Table, cast, func, literal, or_, select, text
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import BigInteger, ColumnElement, Select, cast, func, literal, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastapi_keyauth.domain.units import REQUESTS
@@ -11,6 +10,7 @@ from fastapi_keyauth.domain.usage import HOURS_OF_DAY
 from fastapi_keyauth.store.database import Database
 from fastapi_keyauth.store.mapping import keys
 from fastapi_keyauth.store.tables import UsageClosingRow, UsageHourRow, UsageRow, table
+from fastapi_keyauth.store.upserts import insert_into
 
 hours = table(UsageHourRow)
 closings = table(UsageClosingRow)
@@ -30,11 +30,6 @@ def is_hour_of(prefix: str) -> ColumnElement[bool]:
 def total(column: ColumnElement[int]) -> ColumnElement[int]:
     """Return a sum as a whole number; PostgreSQL returns a decimal."""
     return cast(func.sum(column), BigInteger)
-
-
-def insert_into(target: Table, database: Database) -> Any:
-    """Return an INSERT that may say what to do about a conflict."""
-    return sqlite.insert(target) if database.is_sqlite else postgresql.insert(target)
 
 
 async def lock_days(connection: AsyncConnection, prefix: str, *, shared: bool) -> None:
