@@ -52,7 +52,7 @@ class KeyAuthError(Exception):
 
     _problem: Callable[["KeyAuthError"], Problem] | None = None
     _is_reported = False
-    """Whether it was reported as the end of a request, and is no refusal of a new one."""
+    """Whether it was reported as the end of a request, not as the refusal of a new one."""
 
     def problem(self) -> Problem:
         """Return the response that the plugin would send, for an exception handler of the application. Added in 0.2.

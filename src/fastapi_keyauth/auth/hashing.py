@@ -180,7 +180,7 @@ class Hasher:
             self._metrics.hashed("create", time.perf_counter() - began)
 
     def close(self) -> None:
-        """End the threads after the running hashes."""
+        """Let the threads end after their running hashes, and cancel the waiting ones."""
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
             self._threads = None

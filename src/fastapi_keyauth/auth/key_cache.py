@@ -88,7 +88,7 @@ class KeyCache:
         return key_id
 
     def has_verified(self, digest: bytes, key: KeySnapshot) -> bool:
-        """Return whether this secret of a key was verified. A row of secrets is never changed, so it still is."""
+        """Return whether this secret was verified before. Rows of secrets never change, so it still is."""
         before = self._verified.get(digest) or self._inactive.get(digest)
         return before is not None and before.key.secret_id == key.secret_id
 

@@ -9,7 +9,7 @@ from fastapi_keyauth.concurrency.single_flight import SingleFlight
 
 
 class SecretCheck:
-    """Verifies secrets by our own hashes, and caches the keys of those that are right.
+    """Verifies secrets by this package's own hashes, and caches the keys of correct ones.
 
     Args:
         hasher: Compares secrets.

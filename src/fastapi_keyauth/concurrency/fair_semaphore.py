@@ -47,7 +47,7 @@ class FairSemaphore:
             lane: The lane to wait in.
 
         Raises:
-            TooManyWaiting: If too many wait already in this lane, of this owner or of all.
+            TooManyWaiting: If too many already wait in this lane, of this owner or in total.
         """
         await self.acquire(owner, lane=lane)
         try:
@@ -63,7 +63,7 @@ class FairSemaphore:
             lane: The lane to wait in.
 
         Raises:
-            TooManyWaiting: If too many wait already in this lane, of this owner or of all.
+            TooManyWaiting: If too many already wait in this lane, of this owner or in total.
         """
         if self._free > 0:  # then there are no waiters
             self._free -= 1

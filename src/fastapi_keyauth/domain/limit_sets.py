@@ -140,7 +140,7 @@ class LimitSet:
 
 @lru_cache(maxsize=4096)
 def limit_set(key: tuple[Limit, ...], owner: tuple[Limit, ...]) -> LimitSet:
-    """Return one object for equal limits: most keys have equal ones."""
+    """Return one shared object for equal limits, since most keys have the same ones."""
     return LimitSet(key, owner)
 
 

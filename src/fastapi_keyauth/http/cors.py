@@ -86,8 +86,8 @@ class CorsRules:
     async def add_headers(self, headers: RawHeaders, origin: str, key: KeySnapshot | None) -> RawHeaders:
         """Return the headers of a response of a route that takes a key, readable by an origin that may use keys.
 
-        What the application's own rules allow is left unchanged. What ours allow is never with credentials: the origin
-        of a key's list is anybody's, and must not read what other users' cookies open.
+        Headers of the application's own CORS rules stay unchanged. Ours never allow credentials: any owner may list any
+        origin, which must not read what other users' cookies give access to.
 
         Args:
             headers: Headers of the application's response.

@@ -15,11 +15,11 @@ class ProxyHeaderCheck:
 
     - uvicorn (``--proxy-headers``, its default) replaces the peer by an entry of ``X-Forwarded-For`` and, if the entry
       has no port, as from nearly all proxies, writes port 0: no connection comes from there. If ``trusted_proxies`` is
-      empty, nobody meant that.
+      empty, that is a mistake.
     - A proxy that terminates TLS says so in ``X-Forwarded-Proto``. A server that ignores it redirects to ``http://``.
 
     Args:
-        is_behind_proxies: Whether ``trusted_proxies`` is set. A server that rewrites by the same ones does no harm.
+        is_behind_proxies: Whether ``trusted_proxies`` is set. Then it does no harm if the server replaces the peer.
         silenced_checks: The setting of this name.
     """
 

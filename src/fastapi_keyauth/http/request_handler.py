@@ -196,7 +196,7 @@ class RequestHandler:
     async def refuse(
         self, error: KeyAuthError, context: AuthContext, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Send the refusal as the application's exception handler does, also if that is a handler of its own.
+        """Send the refusal as the application's exception handler does, even if that is a custom one.
 
         A WebSocket gets an HTTP response if the server supports it, and is closed otherwise.
         """

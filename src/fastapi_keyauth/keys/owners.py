@@ -212,7 +212,7 @@ class Owners:
         return await self._change(commit, is_revocation=True)
 
     async def erase(self, owner_id: str, reason: str | None = None) -> Erasure:
-        """Revoke the keys and sessions of an owner and remove everything personal, for good.
+        """Revoke the keys and sessions of an owner and remove everything personal, permanently.
 
         Names, metadata, addresses, actors and the owner's id are removed or replaced, in the history and in closed days
         too. Usage stays, under the ids of keys that no longer name anybody. Erasing the owner again changes nothing.

@@ -219,7 +219,7 @@ class Keys:
         return await self._management.rotate(id, overlap, self._authority, reason=reason)
 
     async def revoke(self, id: str, reason: str | None = None, *, include_created: bool = False) -> None:
-        """Revoke a key for good, on all workers. Revoking it again changes nothing.
+        """Revoke a key permanently, on all workers. Revoking it again changes nothing.
 
         Args:
             id: The key.

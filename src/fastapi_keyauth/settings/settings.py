@@ -136,7 +136,7 @@ class KeyAuthSettings(BaseSettings):
     """Without Redis: seconds after which a cached row is read again, since another process may have changed it."""
 
     usage_hours_kept: int = Field(192, ge=24, le=87_600)
-    """Hours for which usage is kept by the hour. Closed days are kept for good. Added in 0.2."""
+    """Hours for which usage is kept by the hour. Closed days are kept permanently. Added in 0.2."""
 
     on_limiter_outage: Literal["local", "deny"] = "local"
     """Policy while Redis is unavailable. ``local``: each worker enforces limits on its own and reads every key's row.

@@ -29,7 +29,7 @@ from fastapi_keyauth.store.failures import (
     explain,
     is_mistake,
     is_not_storable,
-    is_slots_full,
+    is_out_of_slots,
     is_stale_statement,
 )
 from fastapi_keyauth.store.health import build_breaker
@@ -289,5 +289,5 @@ class Database:
             self._file.is_replaced()  # opening a missing file would create it
             await self._prober()
         except OUTAGES as error:
-            if not is_slots_full(error):  # the server responds, and the connections of the pool work
+            if not is_out_of_slots(error):  # the server responds, and the connections of the pool work
                 raise

@@ -48,7 +48,7 @@ def is_stale_statement(error: BaseException | None) -> bool:
     return isinstance(error, DBAPIError) and _sqlstate(error) == _STALE_STATEMENT
 
 
-def is_slots_full(error: BaseException) -> bool:
+def is_out_of_slots(error: BaseException) -> bool:
     """Return whether the server responds, but has no room for another connection."""
     return _sqlstate(error) == _SLOTS_FULL
 

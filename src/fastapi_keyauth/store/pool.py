@@ -8,7 +8,7 @@ from time import monotonic
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from fastapi_keyauth.store.engine import POOL_TIMEOUT_S
-from fastapi_keyauth.store.failures import OUTAGES, is_slots_full
+from fastapi_keyauth.store.failures import OUTAGES, is_out_of_slots
 
 SLOT_RETRY_S = 0.1
 """Seconds between attempts to get a connection while the server has no room for another one."""
@@ -27,7 +27,7 @@ async def check_out(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
                 has_begun = True
                 yield connection
         except OUTAGES as error:
-            if has_begun or not is_slots_full(error) or monotonic() > deadline:
+            if has_begun or not is_out_of_slots(error) or monotonic() > deadline:
                 raise
             await asyncio.sleep(SLOT_RETRY_S)
 

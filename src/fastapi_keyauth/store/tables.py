@@ -62,7 +62,7 @@ class KeyRow(_Base, table=True):
         Index("ix_keyauth_keys_created", "created_at", "id"),
         Index("ix_keyauth_keys_created_by", "created_by"),
         Index("ix_keyauth_keys_expires", "expires_at"),
-        # Of keys in use only: those that were disabled for want of use must not be found again and again.
+        # Of keys in use only: those that were disabled because they were unused must not be found again and again.
         Index(
             "ix_keyauth_keys_last_used",
             "last_used_at",
@@ -131,7 +131,7 @@ class OwnerRow(_Base, table=True):
 
 
 class SecretRow(_Base, table=True):
-    """A secret of a key: one, or two while a rotation overlaps. Replaced secrets stay, so that they are recognized."""
+    """A secret of a key. A key has one, or two during a rotation. Replaced ones stay, so that they are recognized."""
 
     __tablename__ = "keyauth_secrets"
     __table_args__ = (

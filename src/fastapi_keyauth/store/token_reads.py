@@ -34,7 +34,7 @@ class TokenReads:
     Args:
         database: The database.
         mapper: Builds the records.
-        lineage: Notices that the database went back.
+        lineage: Detects that the database was restored to an earlier state.
     """
 
     def __init__(self, database: Database, mapper: RowMapper, lineage: Lineage) -> None:
