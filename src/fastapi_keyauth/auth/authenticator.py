@@ -113,18 +113,16 @@ class Authenticator:
         try:
             address = context.address
             bucket = None if address is None or self._block_spares_valid_keys else address.bucket
-            if bucket is not None:
-                blocked_s = self.limiter.known_block_s(bucket)
-                if blocked_s is not None:
-                    raise AddressBlocked(blocked_s)
             digest = token_digest(token)
             verifier = self._verifier
             verified = verifier.find_verified(digest)
             if verified is None:
                 return self._complete(context, self._admit_unseen(context, token, digest))
             context.key = key = verified.key
-            finding = self.find_fault(key, context) if verified.has_conditions else None
-            cost = context.cost if finding is None else None
+            finding, cost = None, context.cost
+            if verified.has_conditions:
+                finding = self.find_fault(key, context)
+                cost = context.cost if finding is None else None
             age_s = verifier.monotonic() - verified.read_at
             # As LimitCheck(...) does it, without the function of Python's around it.
             question = tuple.__new__(
@@ -226,6 +224,7 @@ class Authenticator:
         digest: bytes,
     ) -> KeyPrincipal:
         """Run checks 2 to 7 for a token that was verified before; the key may have changed since its row was read."""
+        self._refuse_known_block(context, question.bucket)
         seen = await self.limiter.check(question)
         if seen.verdict is not STALE:
             principal = self._conclude(context, key, finding, seen)
@@ -242,6 +241,8 @@ class Authenticator:
 
         The block is checked before the database is asked, and the generation is read before the row.
         """
+        bucket = self._bucket_of(context)
+        self._refuse_known_block(context, bucket)
         placeholder = find_placeholder(text)
         if placeholder is not None:
             await self._check_block(context)
@@ -253,7 +254,6 @@ class Authenticator:
             location = self._verifier.locate(text, digest)
         except TokenFormError as error:
             raise MalformedApiKey(str(error), begins_block=await self._count_failure(context)) from None
-        bucket = self._bucket_of(context)
         seen = await self.limiter.check(LimitCheck(location.key_id or ANY_KEY, bucket))
         if seen.verdict is BLOCKED:
             raise AddressBlocked(seen.wait_s)
@@ -307,6 +307,14 @@ class Authenticator:
     def _bucket_of(self, context: AuthContext) -> str | None:
         """Return the name under which blocks of the address are stored, or None if blocks do not apply yet."""
         return None if context.address is None or self._block_spares_valid_keys else context.address.bucket
+
+    def _refuse_known_block(self, context: AuthContext, bucket: str | None) -> None:
+        """Refuse a request from an address of which this process knows that it is blocked, without asking Redis."""
+        if bucket is not None:
+            blocked_s = self.limiter.known_block_s(bucket)
+            if blocked_s is not None:
+                context.key = None  # as in ``_conclude``
+                raise AddressBlocked(blocked_s)
 
     async def _check_block(self, context: AuthContext) -> None:
         """Refuse a request without a valid key if its address is blocked. Count nothing."""

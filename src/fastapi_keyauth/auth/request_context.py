@@ -47,15 +47,22 @@ class AuthContext:
         terms: On what terms it may go on running. None: its credentials stay valid.
     """
 
-    # Attributes of the class are the values at the beginning: most requests set few of them, and each costs time.
-    key: KeySnapshot | None = None
-    decision: Decision | None = None
-    cost: Cost = ONE_REQUEST
+    # What every request sets or reads has a slot, the fastest kind of attribute. What few requests set would cost all
+    # of them time there, so it is an attribute of the class until it is set.
+    __slots__ = (
+        "__dict__",
+        "address",
+        "charge",
+        "cost",
+        "credentials",
+        "decision",
+        "key",
+        "key_outcome",
+        "origin",
+        "takes_key",
+    )
     has_cost: bool = False
-    charge: Charge | None = None
-    takes_key: bool = False
     takes_session: bool = False
-    key_outcome: KeyPrincipal | KeyAuthError | None = None
     session_outcome: SessionPrincipal | KeyAuthError | None = None
     terms: Terms | None = None
 
@@ -63,3 +70,9 @@ class AuthContext:
         self.credentials = credentials
         self.address = address
         self.origin = origin
+        self.key: KeySnapshot | None = None
+        self.decision: Decision | None = None
+        self.cost: Cost = ONE_REQUEST
+        self.charge: Charge | None = None
+        self.takes_key = False
+        self.key_outcome: KeyPrincipal | KeyAuthError | None = None

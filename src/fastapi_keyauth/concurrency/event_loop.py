@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from asyncio import get_running_loop
 
 OTHER_LOOP = (
     "KeyAuth is started in another event loop. Use it in the event loop of the application, or create a KeyAuth of its "
@@ -52,7 +53,7 @@ class EventLoopBinding:
         """
         # Every request comes here: without the call of a function of our own.
         try:
-            loop = asyncio.get_running_loop()
+            loop = get_running_loop()
         except RuntimeError:
             raise RuntimeError(NO_ASYNCIO) from None
         if loop is not self._loop and self._loop is not None:
@@ -61,6 +62,6 @@ class EventLoopBinding:
 
 def _running_loop() -> asyncio.AbstractEventLoop:
     try:
-        return asyncio.get_running_loop()
+        return get_running_loop()
     except RuntimeError:
         raise RuntimeError(NO_ASYNCIO) from None

@@ -80,10 +80,11 @@ class LimitSet:
         all: Both, in this order.
         names: Their names as in headers.
         only: Whether there is one limit, of requests, and no other.
-        one_hour: The number of the one limit, if it is the key's and of a fixed hour; otherwise "".
+        hourly: The number of the one limit, if it is the key's and of a fixed hour; otherwise 0.
+        one_hour: The same as text; otherwise "".
     """
 
-    __slots__ = ("_of_requests", "all", "key", "names", "one_hour", "only", "owner")
+    __slots__ = ("_of_requests", "all", "hourly", "key", "names", "one_hour", "only", "owner")
 
     def __init__(self, key: Sequence[Limit], owner: Sequence[Limit]) -> None:
         self.key = tuple(key)
@@ -95,7 +96,8 @@ class LimitSet:
         )
         self.only = len(self.all) == 1 and self.all[0].unit == REQUESTS
         is_one_hour = self.only and self.key and not self.all[0].counter_id and not self.all[0].is_sliding
-        self.one_hour = str(self.all[0].limit) if is_one_hour else ""
+        self.hourly = self.all[0].limit if is_one_hour else 0
+        self.one_hour = str(self.hourly or "")
 
     def costs(self, cost: Cost) -> tuple[int, ...]:
         """Return what a request costs of each limit."""

@@ -41,6 +41,7 @@ class _Requirement(SecurityBase, Generic[Principal]):
     ) -> None:
         self.required_scopes = tuple(scopes)
         self.cost = cost
+        self._costs_one = cost == ONE_REQUEST
         handler.costs.has_any |= cost not in (ONE_REQUEST, ())
         self.handler = handler
         self._header_name = header_name
@@ -80,7 +81,7 @@ class _Requirement(SecurityBase, Generic[Principal]):
         key: KeyPrincipal | None = None
         try:
             if self.takes_key and (self.requires_key or context.credentials.has_token):
-                if handler.costs.has_any or self.cost != ONE_REQUEST:
+                if handler.costs.has_any or not self._costs_one:
                     await self._raise_cost(context, connection.scope)
                 outcome = self._authenticator.start(context)
                 key = outcome if isinstance(outcome, KeyPrincipal) else await outcome

@@ -53,10 +53,22 @@ class OpenRequest:
         ending: Tells the client that the request was ended. None: the request goes on.
     """
 
-    # Attributes of the class are the values at the beginning, as in ``AuthContext``.
-    is_complete: bool = False
-    ending: asyncio.Task[None] | None = None
-    _started: RawHeaders | None = None
+    # Slots and an attribute of the class, as in ``AuthContext``.
+    __slots__ = (
+        "__dict__",
+        "_app",
+        "_handler",
+        "_origin",
+        "_receive",
+        "_send",
+        "_started",
+        "began_at",
+        "context",
+        "ending",
+        "is_complete",
+        "scope",
+        "task",
+    )
     _tail: bytes = b""
     _cancelling: int = 0
 
@@ -76,11 +88,14 @@ class OpenRequest:
         self.scope = scope
         self.began_at = began_at
         self.task = task
+        self.is_complete = False
+        self.ending: asyncio.Task[None] | None = None
         self._app = app
         self._handler = handler
         self._receive = receive
         self._send = send
         self._origin = origin
+        self._started: RawHeaders | None = None
 
     def send(self, message: Message) -> Awaitable[None]:
         """Send a message of the application, with our headers added to the start of a response."""

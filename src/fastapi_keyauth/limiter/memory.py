@@ -103,13 +103,14 @@ class MemoryLimiter(Limiter):
             return Decision(STALE, generation, hour=hour, share_s=self._max_age_s)
         if cost is None:
             return Decision(ADMITTED, generation, (hour + 1) * HOUR_S - now_s, hour)
-        if limits.one_hour and cost == ONE_REQUEST and charge is None:
+        if limits.hourly and cost == ONE_REQUEST and charge is None:
             # Fast path for the most frequent check: one request against an hourly limit, in the current hour.
             counter = key.counters.get("")
             if counter is not None and counter.number == hour:
-                remaining = limits.all[0].limit - counter.used - 1
+                used = counter.used + 1
+                remaining = limits.hourly - used
                 if remaining >= 0:
-                    counter.used += 1
+                    counter.used = used
                     end_s = (hour + 1) * HOUR_S
                     wait_s = end_s - now_s
                     # Like Decision(...), but without a call of its Python-level __new__ for each request.

@@ -191,6 +191,9 @@ class Limiter(Protocol):
     def known_block_s(self, bucket: str) -> int | None:
         """Return the remaining duration of a block that this process knows, without any I/O.
 
+        The request path calls it before each ``check``, which asks the server. ``try_decide`` considers such blocks
+        itself.
+
         Args:
             bucket: Name under which the address is counted.
 

@@ -122,6 +122,8 @@ class RedisLimiterBase(Limiter):
 
     @override
     def try_decide(self, question: LimitCheck) -> Decision | None:
+        if question.bucket in self._known_blocks:
+            return None  # before ``check``, the caller asks for known blocks
         return self._leases.admit(question)
 
     @abstractmethod
