@@ -3,7 +3,7 @@
 Every change here requires a revision in ``store/migrations/versions``; a test compares the two.
 """
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, cast
 
 from sqlalchemy import (
@@ -11,42 +11,18 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    DateTime,
     Index,
     Integer,
     MetaData,
     String,
     Table,
-    TypeDecorator,
     false,
     text,
 )
-from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
-# SQLite assigns ids only to columns of type INTEGER.
-_Serial = BigInteger().with_variant(Integer(), "sqlite")
-
-
-class UTCDateTime(TypeDecorator[datetime]):
-    """Aware datetimes in UTC. SQLite has no time zones and stores them without one."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Convert a value to UTC."""
-        if value is None:
-            return None
-        value = value.astimezone(UTC)
-        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Return an aware datetime."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+from fastapi_keyauth.store.column_types import Serial, UTCDateTime
 
 
 class _Base(SQLModel, registry=registry(metadata=MetaData())):
@@ -146,7 +122,7 @@ class SecretRow(_Base, table=True):
         ),
     )
 
-    id: int | None = Field(default=None, sa_column=Column(_Serial, primary_key=True, autoincrement=True))
+    id: int | None = Field(default=None, sa_column=Column(Serial, primary_key=True, autoincrement=True))
     key_id: str = Field(sa_column=Column(String(12), nullable=False))
     tag: str = Field(sa_column=Column(String(8), nullable=False))
     hash: str = Field(sa_column=Column(String(255), nullable=False))
@@ -179,7 +155,7 @@ class EventRow(_Base, table=True):
     __tablename__ = "keyauth_events"
     __table_args__ = (Index("ix_keyauth_events_key", "key_id", "id"),)
 
-    id: int | None = Field(default=None, sa_column=Column(_Serial, primary_key=True, autoincrement=True))
+    id: int | None = Field(default=None, sa_column=Column(Serial, primary_key=True, autoincrement=True))
     key_id: str = Field(sa_column=Column(String(12), nullable=False))
     """The key; "" for a change of an owner."""
     event: str = Field(sa_column=Column(String(16), nullable=False))
@@ -197,7 +173,7 @@ class ChangeRow(_Base, table=True):
 
     __tablename__ = "keyauth_changes"
 
-    id: int | None = Field(default=None, sa_column=Column(_Serial, primary_key=True, autoincrement=True))
+    id: int | None = Field(default=None, sa_column=Column(Serial, primary_key=True, autoincrement=True))
     key_id: str = Field(sa_column=Column(String(12), nullable=False))
     """The key; "" for a change of the owner, which concerns all its keys."""
     owner_id: str | None = Field(default=None, sa_column=Column(String(255)))
@@ -248,7 +224,7 @@ class UsageDayRow(_Base, table=True):
         Index("ix_keyauth_usage_days_owner", "owner_id", "day"),
     )
 
-    id: int | None = Field(default=None, sa_column=Column(_Serial, primary_key=True, autoincrement=True))
+    id: int | None = Field(default=None, sa_column=Column(Serial, primary_key=True, autoincrement=True))
     prefix: str = Field(sa_column=Column(String(16), nullable=False))
     day: int = Field(sa_column=Column(Integer, nullable=False))
     """Days since 1970-01-01."""
