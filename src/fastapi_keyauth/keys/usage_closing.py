@@ -99,7 +99,7 @@ class DayCloser:
             await self._release_lease(day)
             return
         while day < due:
-            await self._days.close(day)
+            await self._days.close_day(day)
             day += 1
         self._open = await self._days.find_open()
 

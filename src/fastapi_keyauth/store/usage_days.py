@@ -88,7 +88,7 @@ class UsageDayStore:
             return [UsageOf(*row) for row in await connection.execute(statement)]
 
     @uncancellable
-    async def close(self, day: int) -> bool:
+    async def close_day(self, day: int) -> bool:
         """Close a day in one transaction, unless another worker has closed it.
 
         Args:

@@ -42,7 +42,7 @@ class Ledger:
 
     async def close(self, *which: int) -> None:
         for day in which:
-            assert await self.days.close(day)
+            assert await self.days.close_day(day)
 
     async def of_hour(self, hour: int = HOUR) -> tuple[int, int]:
         found = (await self.hours.of_key(self.key_id, hour, hour)).get(hour)
@@ -89,7 +89,7 @@ async def test_a_closed_day_is_what_its_hours_were(ledger: Ledger) -> None:
 
 async def test_two_workers_close_a_day_once(ledger: Ledger) -> None:
     await ledger.count(7)
-    assert sorted(await asyncio.gather(*(ledger.days.close(DAY) for _ in range(4)))) == [False, False, False, True]
+    assert sorted(await asyncio.gather(*(ledger.days.close_day(DAY) for _ in range(4)))) == [False, False, False, True]
     assert await ledger.of_day(DAY) == {"requests": 7}
 
 
@@ -124,8 +124,8 @@ async def test_usage_and_a_closing_that_happen_together_lose_nothing(ledger: Led
         for _ in range(5):
             await ledger.add(units=1, now=NEXT_DAY)
 
-    await asyncio.gather(add(), ledger.days.close(DAY))
-    await ledger.days.close(DAY + 1)
+    await asyncio.gather(add(), ledger.days.close_day(DAY))
+    await ledger.days.close_day(DAY + 1)
     on_both = [await ledger.of_day(day) for day in (DAY, DAY + 1)]
     assert sum(units.get("requests", 0) for units in on_both) == 5
 
@@ -144,7 +144,7 @@ async def test_products_close_their_days_apart(ledger: Ledger) -> None:
     await ledger.count(7)
     other = UsageDayStore(ledger.database, "other")
     await UsageStore(ledger.database, "other", 192).set_counts([UsageCount("none", HOUR, "requests", "r", 1)], NOON)
-    assert await other.close(DAY)
+    assert await other.close_day(DAY)
     assert await ledger.of_day(DAY) == {}
     await ledger.close(DAY)
     assert await ledger.of_day(DAY) == {"requests": 7}
@@ -160,7 +160,7 @@ async def test_batches_are_handed_out_in_the_order_of_ids_that_stay(ledger: Ledg
     second = await ledger.days.find_batch(first.next_after or 0, 10)
     assert [(item.day, item.units) for item in (*first, *second)] == [(date_of(DAY), 1), (date_of(DAY + 1), 2)]
     assert (await ledger.days.find_batch(second.next_after or 0, 10)).next_after is None
-    await ledger.days.close(DAY + 2)
+    await ledger.days.close_day(DAY + 2)
     assert (await ledger.days.find_batch(0, 10)).items[:2] == [*first, *second]
 
 
