@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Annotated
 
-from fastapi import Request, Security
+from fastapi import Depends, Request, Security
 from starlette.requests import HTTPConnection
 
 from fastapi_keyauth.auth.authenticator import Authenticator
@@ -78,6 +78,21 @@ class Callers:
             return await self.find(principal, request)
 
         return find
+
+    def admin(self, manager: RequireManager) -> Callable[["RequestAuthority"], Awaitable["RequestAuthority"]]:
+        """Return a dependency on the authority of an administrator.
+
+        Args:
+            manager: Authenticates the caller.
+        """
+
+        async def find_admin(
+            by: Annotated[RequestAuthority, Depends(self.having(ADMIN, manager))],
+        ) -> RequestAuthority:
+            by.caller.check_admin()
+            return by
+
+        return find_admin
 
     async def describe(self, principal: Principal, key: KeySnapshot | None) -> Caller:
         """Return the caller that a principal is, as the application sees it now."""

@@ -99,12 +99,6 @@ def build_owners_router(
 
     require_free_key = require_key.at_cost(())
 
-    async def find_admin(
-        by: Annotated[RequestAuthority, Depends(callers.having(ADMIN, manager))],
-    ) -> RequestAuthority:
-        by.caller.check_admin()
-        return by
-
     async def authenticate(request: Request) -> object:
         path = request.scope["path"]
         if request.method == "GET" and path.endswith("/owners/current"):
@@ -115,7 +109,7 @@ def build_owners_router(
 
     reader = Annotated[RequestAuthority, Depends(callers.having(KEYS_READ, manager))]
     writer = Annotated[RequestAuthority, Depends(callers.having(KEYS_WRITE, manager))]
-    admin = Annotated[RequestAuthority, Depends(find_admin)]
+    admin = Annotated[RequestAuthority, Depends(callers.admin(manager))]
     why = Annotated[ReasonIn | None, Body()]
     router = APIRouter(route_class=strict_json_route(authenticate), tags=["API keys"])
 

@@ -77,12 +77,6 @@ _REPORT: dict[int | str, dict[str, Any]] = {
 def build_usage_router(usage: UsageReports, manager: RequireManager, callers: Callers) -> APIRouter:
     """Build the routes at and below ``/usage``."""
 
-    async def find_admin(
-        by: Annotated[RequestAuthority, Depends(callers.having(ADMIN, manager))],
-    ) -> RequestAuthority:
-        by.caller.check_admin()
-        return by
-
     async def authenticate(request: Request) -> object:
         scope = ADMIN if request.scope["path"].endswith("/batches") else KEYS_READ
         return await manager(request, SecurityScopes([scope]))
@@ -122,7 +116,7 @@ def build_usage_router(usage: UsageReports, manager: RequireManager, callers: Ca
 
     @router.get("/usage/batches", response_model=UsageBatchOut)
     async def list_usage_batches(
-        caller: Annotated[RequestAuthority, Depends(find_admin)],
+        caller: Annotated[RequestAuthority, Depends(callers.admin(manager))],
         after: Annotated[int, Query(ge=0, le=MAX_AFTER, description="The last id that was exported.")] = 0,
         limit: Annotated[int, Query(ge=1, le=MAX_BATCH_ITEMS, description="Items in the batch.")] = MAX_BATCH_ITEMS,
     ) -> UsageBatch:
