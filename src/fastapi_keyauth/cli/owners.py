@@ -97,7 +97,7 @@ def erase(
     reason: Reason = None,
     as_json: Json = False,
 ) -> None:
-    """Revoke an owner's keys and sessions and remove everything personal, for good."""
+    """Revoke an owner's keys and sessions and remove everything personal, permanently."""
     if not confirmed:
         typer.confirm(
             f"Revoke all keys and sessions of {owner_id!r} and erase everything personal?", abort=True, err=True

@@ -67,7 +67,7 @@ def _print(by: By, units: list[str], items: list[UsageItem]) -> None:
 
 
 def _write_exactly(text: str) -> None:
-    """Write lines that end as CSV demands, also where the console translates the ends of lines."""
+    """Write lines with the line ends that CSV requires, even if the console would translate them."""
     sys.stdout.flush()
     sys.stdout.buffer.write(text.encode())
     sys.stdout.buffer.flush()

@@ -22,7 +22,7 @@ logger = logging.getLogger("fastapi_keyauth")
 PROBE_EVERY_S = 0.5
 """Seconds between probes while the breaker is open."""
 PROBE_LOG_EVERY_S = 60.0
-"""Seconds between log lines about probes that fail for a reason that somebody has to remove."""
+"""Seconds between log lines about probes that fail for a reason that does not go away by itself."""
 
 
 class CircuitBreaker:
@@ -205,7 +205,7 @@ class CircuitBreaker:
 
     @staticmethod
     def _clearest_error(error: BaseException, found: BaseException) -> BaseException:
-        """Return the probe's error, since that of a call that was cut off says little, unless it is a timeout."""
+        """Return the probe's error, which says more than that of a call that was cut off, unless it is a timeout."""
         return error if isinstance(found, TimeoutError) else found
 
     def _log_failure(self, error: BaseException) -> None:

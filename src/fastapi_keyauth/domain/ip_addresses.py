@@ -1,4 +1,4 @@
-"""From a connection to one client address: the peer, or what trusted proxies say about it."""
+"""The client address of a connection: the peer, or the address that trusted proxies report."""
 
 import re
 from collections.abc import Sequence

@@ -64,7 +64,7 @@ class Leaks:
     async def report(
         self, token: str, source: str = "code", url: str | None = None, *, revoke: bool = True
     ) -> LeakOutcome:
-        """Report a token that somebody found.
+        """Report a token that was leaked.
 
         Its key is revoked immediately and permanently, unless the secret was inactive already: a secret that a rotation
         replaced says nothing about the current one. The history of the key records the leak in any case (``leaked``).

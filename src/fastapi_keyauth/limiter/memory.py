@@ -222,7 +222,7 @@ class MemoryLimiter(Limiter):
 
     @override
     async def read_ticket(self, key_id: str, secret_id: int) -> str | None:
-        """Return None: the process itself remembers what it verified."""
+        """Return None: the process itself caches what it has verified."""
         return None
 
     @override

@@ -1,4 +1,4 @@
-"""The file of an SQLite database, which somebody may delete or replace while it is open.
+"""The file of an SQLite database, which may be deleted or replaced while it is open.
 
 A deleted file lives on for whoever has it open: changes are answered, and lost when the last connection closes.
 """

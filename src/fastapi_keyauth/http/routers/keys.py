@@ -177,7 +177,7 @@ def build_keys_router(
             bool, Query(description="Revoke also the keys that it created, those that they created, and so on.")
         ] = False,
     ) -> None:
-        """Revoke the key, for good. It takes effect immediately, on all workers. Revoking it again changes nothing."""
+        """Revoke the key permanently, and immediately on all workers. Revoking it again changes nothing."""
 
         def check(key: Key) -> None:
             by.caller.check_permission(key.owner_id, KEYS_WRITE)

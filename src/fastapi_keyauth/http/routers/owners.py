@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fastapi_keyauth.domain.fields import OwnerFields
 from fastapi_keyauth.domain.owners import Erasure, Owner
-from fastapi_keyauth.domain.principals import ADMIN, KEYS_READ, KEYS_WRITE, KeyPrincipal, SessionPrincipal
+from fastapi_keyauth.domain.principals import KEYS_READ, KEYS_WRITE, KeyPrincipal, SessionPrincipal
 from fastapi_keyauth.domain.validation import Reason
 from fastapi_keyauth.http.dependencies import RequireKey, RequireManager, RequireSession
 from fastapi_keyauth.http.routers.callers import Callers, RequestAuthority
@@ -177,7 +177,7 @@ def build_owners_router(
 
     @router.delete("/owners/{owner_id:path}", response_model=ErasedOut)
     async def erase_owner(owner_id: str, by: admin) -> Erasure:
-        """Revoke the owner's keys and sessions and remove everything personal, for good."""
+        """Revoke the owner's keys and sessions and remove everything personal, permanently."""
         return await for_admin(by).erase(owner_id)
 
     return router
