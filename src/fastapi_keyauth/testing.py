@@ -13,7 +13,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.security import SecurityScopes
 
-from fastapi_keyauth.auth.authenticator import Authenticator
+from fastapi_keyauth.auth.session_checks import check_scopes
 from fastapi_keyauth.domain.principals import ALL, KeyPrincipal, SessionPrincipal
 from fastapi_keyauth.http import dependencies
 from fastapi_keyauth.http.routes import iterate_dependants, iterate_routes
@@ -165,7 +165,7 @@ def _holders(requirement: Any, key: KeyPrincipal | None, session: SessionPrincip
 def _override_for(requirement: Any, holders: list[_Principal]) -> Callable[[SecurityScopes], Awaitable[_Principal]]:
     async def give(scopes: SecurityScopes) -> _Principal:
         for holder in holders:
-            Authenticator.check_scopes([*requirement.required_scopes, *scopes.scopes], holder)
+            check_scopes([*requirement.required_scopes, *scopes.scopes], holder)
         return holders[-1]
 
     return give

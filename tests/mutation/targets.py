@@ -63,6 +63,7 @@ TARGETS = (
         _contract("order_of_checks"),
         (*_contract("key_or_session", "blocking", "limits"), "tests/unit/auth/test_freshness.py"),
     ),
+    Target("auth/session_checks.py", _contract("order_of_checks"), _contract("key_or_session")),
     Target(
         "keys/outbox.py",
         ("tests/unit/keys/test_outbox.py",),
@@ -74,6 +75,7 @@ TARGETS = (
         (*_contract("management_changes", "management", "management_validation", "limits"),),
     ),
     Target("limiter/memory.py", _LIMITERS, (*_COUNTERS, *_contract("limits"))),
+    Target("limiter/holders.py", _LIMITERS, (*_COUNTERS, *_contract("limits"))),
     Target("limiter/counters.py", _LIMITERS, (*_COUNTERS, *_contract("limits"))),
     *(
         Target(f"limiter/redis/lua/{name}.lua", _LIMITERS, _COUNTERS, "valkey")

@@ -19,12 +19,9 @@ A row that was read before this request began is trusted only if the limiter con
 changed since before the row was read. A row that was read for this request needs no such check.
 """
 
-from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Any, NoReturn
-
-from starlette.requests import HTTPConnection
 
 from fastapi_keyauth.auth.charges import raise_cost
 from fastapi_keyauth.auth.key_cache import VerifiedKey
@@ -34,19 +31,16 @@ from fastapi_keyauth.auth.sessions import SessionGate
 from fastapi_keyauth.auth.verifier import Verifier
 from fastapi_keyauth.domain.keys import KeySnapshot
 from fastapi_keyauth.domain.limit_sets import Cost
-from fastapi_keyauth.domain.principals import KeyPrincipal, SessionPrincipal, principal_of
+from fastapi_keyauth.domain.principals import KeyPrincipal, principal_of
 from fastapi_keyauth.domain.token_mistakes import find_placeholder
 from fastapi_keyauth.domain.tokens import TokenFormError, token_digest
 from fastapi_keyauth.errors import (
     AddressBlocked,
-    InsufficientScope,
     InvalidApiKey,
     KeyAuthError,
     KeyRefusal,
     MalformedApiKey,
     MissingApiKey,
-    MissingSession,
-    SessionRequired,
 )
 from fastapi_keyauth.limiter import Decision, LimitCheck, Limiter
 from fastapi_keyauth.limiter.protocol import BLOCKED, LIMITED, STALE
@@ -58,10 +52,11 @@ ANY_KEY = "any"
 
 
 class Authenticator:
-    """Runs the checks of this module, in its order.
+    """Runs checks 1 to 7 of this module, in its order. ``row_checks.py`` has 5 and 6, ``session_checks.py`` 8 to 10.
 
     Attributes:
         limiter: Counts requests and blocks. May be wrapped before the first request, for tracing.
+        sessions: Finds the sessions of checks 8 and 9; see ``session_checks.py``.
     """
 
     def __init__(
@@ -76,7 +71,7 @@ class Authenticator:
     ) -> None:
         self.limiter = limiter
         self._verifier = verifier
-        self._sessions = sessions
+        self.sessions = sessions
         self._usage = usage
         self._now = now
         self._block_spares_valid_keys = block_spares_valid_keys
@@ -163,46 +158,6 @@ class Authenticator:
             raise refuse_limited(context.key, decision)
         self._usage.charged(context.key, decision.hour, decision.usage)
 
-    async def authenticate_session(
-        self, context: AuthContext, connection: HTTPConnection, key: KeyPrincipal | None
-    ) -> SessionPrincipal:
-        """Run checks 8 and 9.
-
-        Args:
-            context: The request.
-            connection: The request, for the session resolver.
-            key: The key that was admitted, if the route requires both.
-
-        Raises:
-            SessionRequired: If no session was sent, on a route that requires both.
-            MissingSession: If no session was sent, on a route that requires a session alone.
-            InvalidSession: If the session is not valid.
-            TemporarilyUnavailable: If the store is unavailable.
-        """
-        if not context.credentials.has_session:
-            raise MissingSession if key is None else SessionRequired
-        outcome = context.session_outcome
-        if outcome is None:
-            try:
-                outcome = await self._sessions.authenticate(context.credentials.session, connection)
-            except KeyAuthError as error:
-                outcome = error
-            context.session_outcome = outcome
-        if isinstance(outcome, KeyAuthError):
-            raise outcome
-        return outcome if key is None else replace(outcome, key=key)
-
-    @staticmethod
-    def check_scopes(scopes: Iterable[str], principal: KeyPrincipal | SessionPrincipal) -> None:
-        """Run check 10.
-
-        Raises:
-            InsufficientScope: If scopes are missing. It names them.
-        """
-        missing = {scope for scope in scopes if not principal.holds(scope)}
-        if missing:
-            raise InsufficientScope(missing, key_id=principal.id if isinstance(principal, KeyPrincipal) else None)
-
     @staticmethod
     async def _complete(context: AuthContext, rest: Coroutine[Any, Any, KeyPrincipal]) -> KeyPrincipal:
         """Await the rest of the checks, and note the outcome."""
@@ -277,21 +232,11 @@ class Authenticator:
         context.key = key = verified.key
         finding = self.find_fault(key, context)
         if finding is None:
-            seen = await self.limiter.check(
-                LimitCheck(
-                    key.id,
-                    self._bucket_of(context),
-                    key.limits,
-                    context.cost,
-                    verified.generation,
-                    age_s=0,
-                    is_fresh=True,
-                    owner_id=key.owner_id,
-                    charge=context.charge,
-                )
-            )
+            bucket, generation = self._bucket_of(context), verified.generation
+            question = LimitCheck(key.id, bucket, key.limits, context.cost, generation, age_s=0.0, is_fresh=True)
+            seen = await self.limiter.check(question._replace(owner_id=key.owner_id, charge=context.charge))
             # The row is older than the charge: a change in between gave out the generation that the charge returned.
-            seen = seen._replace(generation=verified.generation)
+            seen = seen._replace(generation=generation)
         principal = self._conclude(context, key, finding, seen)
         self._counters.admitted_by_row += 1
         return principal

@@ -12,6 +12,7 @@ from starlette.types import Scope
 from typing_extensions import override
 
 from fastapi_keyauth.auth.request_context import NO_TERMS, AuthContext, Terms
+from fastapi_keyauth.auth.session_checks import authenticate_session, check_scopes
 from fastapi_keyauth.domain.limit_sets import ONE_REQUEST, Cost
 from fastapi_keyauth.domain.principals import ADMIN, KeyPrincipal, SessionPrincipal
 from fastapi_keyauth.errors import InsufficientScope, KeyAuthError, MissingCredentials
@@ -88,7 +89,7 @@ class _Requirement(SecurityBase, Generic[Principal]):
             if self.takes_session:
                 return await self._with_session(context, connection, key, required)
             if required and key is not None:
-                self._authenticator.check_scopes(required, key)
+                check_scopes(required, key)
         except KeyAuthError as error:
             handler.bind(error, context, connection.scope)
             raise
@@ -156,8 +157,8 @@ class RequireSession(_Requirement[SessionPrincipal]):
     async def _with_session(
         self, context: AuthContext, connection: HTTPConnection, key: KeyPrincipal | None, scopes: tuple[str, ...]
     ) -> SessionPrincipal:
-        principal = await self._authenticator.authenticate_session(context, connection, None)
-        self._authenticator.check_scopes(scopes, principal)
+        principal = await authenticate_session(self._authenticator.sessions, context, connection, None)
+        check_scopes(scopes, principal)
         return principal
 
 
@@ -178,11 +179,11 @@ class RequireKeyAndSession(_Requirement[SessionPrincipal]):
     async def _with_session(
         self, context: AuthContext, connection: HTTPConnection, key: KeyPrincipal | None, scopes: tuple[str, ...]
     ) -> SessionPrincipal:
-        principal = await self._authenticator.authenticate_session(context, connection, key)
+        principal = await authenticate_session(self._authenticator.sessions, context, connection, key)
         # The response is the same whether the key or the session lacks the scope.
         if key is not None:
-            self._authenticator.check_scopes(scopes, key)
-        self._authenticator.check_scopes(scopes, principal)
+            check_scopes(scopes, key)
+        check_scopes(scopes, principal)
         return principal
 
 
@@ -210,10 +211,10 @@ class RequireKeyOrSession(_Requirement[KeyPrincipal | SessionPrincipal]):
         if key is not None:
             principal = key
         elif context.credentials.has_session:
-            principal = await self._authenticator.authenticate_session(context, connection, None)
+            principal = await authenticate_session(self._authenticator.sessions, context, connection, None)
         else:
             raise MissingCredentials
-        self._authenticator.check_scopes(scopes, principal)
+        check_scopes(scopes, principal)
         return principal
 
 
@@ -234,7 +235,7 @@ class RequireManager(_Requirement[KeyPrincipal | SessionPrincipal]):
         if connection.scope.get("method") not in ("GET", "HEAD"):
             context.terms = Terms(outlives_rights=True)
         if context.credentials.has_session:
-            return await self._authenticator.authenticate_session(context, connection, key)
+            return await authenticate_session(self._authenticator.sessions, context, connection, key)
         if key is None:
             raise MissingCredentials
         missing = [scope for scope in scopes if not key.holds(scope)]

@@ -13,6 +13,7 @@ from starlette.types import Scope
 from fastapi_keyauth import KeyAuth
 from fastapi_keyauth.auth.credentials import Credentials
 from fastapi_keyauth.auth.request_context import AuthContext
+from fastapi_keyauth.auth.session_checks import authenticate_session
 from fastapi_keyauth.errors import KeyAuthError, StoreUnavailable
 from tests.helpers.keys import Gate, store_of
 from tests.helpers.redis_outage import build
@@ -251,5 +252,6 @@ async def _begin_with_session(auth: KeyAuth, token: str, began_at: float = 1.0) 
     credentials.session = token
     context = AuthContext(credentials, None, None)
     request = Request(context, began_at)
-    await auth._parts.authenticator.authenticate_session(context, HTTPConnection(request.scope), None)
+    gate = auth._parts.authenticator.sessions
+    await authenticate_session(gate, context, HTTPConnection(request.scope), None)
     return request
