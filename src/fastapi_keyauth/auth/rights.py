@@ -41,7 +41,7 @@ class Running(Protocol):
     """When it began, on the monotonic clock."""
 
 
-Request = TypeVar("Request", bound=Running)
+RunningT = TypeVar("RunningT", bound=Running)
 
 
 class _Proof(NamedTuple):
@@ -112,21 +112,21 @@ class RightsCheck:
         """Distrust every row read until now, because the database was unavailable, restored or replaced."""
         self._distrusted_at = time.monotonic()
 
-    async def find_lost_keys(self, running: Iterable[Request], at: float) -> dict[Request, KeyAuthError]:
+    async def find_lost_keys(self, running: Iterable[RunningT], at: float) -> dict[RunningT, KeyAuthError]:
         """Return the requests that would be refused now because of key or owner, each with the reason.
 
         Args:
             running: The running requests.
             at: The time, on the monotonic clock.
         """
-        by_secret: dict[int, list[Request]] = {}
-        for request in _bound(running):
+        by_secret: dict[int, list[RunningT]] = {}
+        for request in _revocable(running):
             context = request.context
             if context.key is not None and isinstance(context.key_outcome, KeyPrincipal):
                 by_secret.setdefault(context.key.secret_id, []).append(request)
         return await self._check_keys(by_secret, at)
 
-    async def find_lost_sessions(self, running: Iterable[Request], at: float) -> dict[Request, KeyAuthError]:
+    async def find_lost_sessions(self, running: Iterable[RunningT], at: float) -> dict[RunningT, KeyAuthError]:
         """Return the requests that would be refused now because of their session, each with the reason.
 
         It may take as long as the application's session resolver.
@@ -135,22 +135,22 @@ class RightsCheck:
             running: The running requests.
             at: The time, on the monotonic clock.
         """
-        by_session: dict[str, list[Request]] = {}
-        for request in _bound(running):
+        by_session: dict[str, list[RunningT]] = {}
+        for request in _revocable(running):
             context = request.context
             if context.credentials.session is not None and isinstance(context.session_outcome, SessionPrincipal):
                 by_session.setdefault(context.credentials.session, []).append(request)
         return await self._check_sessions(by_session, at)
 
-    async def _check_keys(self, by_secret: dict[int, list[Request]], at: float) -> dict[Request, KeyAuthError]:
+    async def _check_keys(self, by_secret: dict[int, list[RunningT]], at: float) -> dict[RunningT, KeyAuthError]:
         holders = {secret_id: _holder(requests[0].context) for secret_id, requests in by_secret.items()}
         try:
             generations = await self._find_generations(list(dict.fromkeys(holders.values())))
         except TemporarilyUnavailable as error:
             return self._give_up("limiter", itertools.chain.from_iterable(by_secret.values()), error, at)
         self._confirmed_at["limiter"] = at
-        lost: dict[Request, KeyAuthError] = {}
-        doubtful: dict[int, list[Request]] = {}
+        lost: dict[RunningT, KeyAuthError] = {}
+        doubtful: dict[int, list[RunningT]] = {}
         for secret_id, requests in by_secret.items():
             generation = generations[holders[secret_id]]
             current = [request for request in requests if self._has_current_row(request, generation)]
@@ -206,7 +206,7 @@ class RightsCheck:
         is_same = bool(generation) and proof.generation == generation
         return is_same and proof.read_at > self._distrusted_at and at - proof.read_at < self._max_age_s
 
-    def _judge(self, request: Request, row: KeySnapshot | None, lost: dict[Request, KeyAuthError]) -> None:
+    def _judge(self, request: RunningT, row: KeySnapshot | None, lost: dict[RunningT, KeyAuthError]) -> None:
         """Add a request to ``lost`` if checks 4, 5, 6 or 10 would refuse it."""
         context = request.context
         if row is None:
@@ -218,11 +218,11 @@ class RightsCheck:
         elif missing := [scope for scope in (context.terms or NO_TERMS).key_scopes if not holds(row.scopes, scope)]:
             lost[request] = InsufficientScope(missing, key_id=row.id)
 
-    async def _check_sessions(self, by_token: dict[str, list[Request]], at: float) -> dict[Request, KeyAuthError]:
+    async def _check_sessions(self, by_token: dict[str, list[RunningT]], at: float) -> dict[RunningT, KeyAuthError]:
         found = await self._sessions.check_again(
             {token: HTTPConnection(requests[0].scope) for token, requests in by_token.items()}
         )
-        lost: dict[Request, KeyAuthError] = {}
+        lost: dict[RunningT, KeyAuthError] = {}
         for token, requests in by_token.items():
             outcome = found[token]
             if isinstance(outcome, TemporarilyUnavailable):
@@ -237,8 +237,8 @@ class RightsCheck:
         return lost
 
     def _give_up(
-        self, part: str, requests: Iterable[Request], error: TemporarilyUnavailable, at: float
-    ) -> dict[Request, KeyAuthError]:
+        self, part: str, requests: Iterable[RunningT], error: TemporarilyUnavailable, at: float
+    ) -> dict[RunningT, KeyAuthError]:
         """Return the requests that were not checked for too long, because a part does not respond."""
         if self._max_unchecked_s is None:
             return {}
@@ -246,7 +246,7 @@ class RightsCheck:
         return {one: error for one in requests if at - max(since, one.began_at) >= self._max_unchecked_s}
 
 
-def _bound(running: Iterable[Request]) -> Iterator[Request]:
+def _revocable(running: Iterable[RunningT]) -> Iterator[RunningT]:
     """Yield the requests that must end when their credentials lose their rights."""
     return (request for request in running if not (request.context.terms or NO_TERMS).outlives_rights)
 
