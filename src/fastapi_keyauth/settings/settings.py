@@ -170,7 +170,7 @@ class KeyAuthSettings(BaseSettings):
     redis_timeout_s: float = Field(0.5, gt=0, le=60)
     """Seconds that a request waits for Redis before Redis counts as unavailable."""
 
-    lease_ms: int = Field(0, ge=0, le=1000)
+    lease_ms: int = Field(100, ge=0, le=1000)
     """With Redis: milliseconds for which a worker may take units of a busy key's limits in advance, and admit its
     requests without asking Redis. Whatever takes rights away is answered that much later. 0: never. The same in all
     processes that use one Redis. Added in 0.2."""
