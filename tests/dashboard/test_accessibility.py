@@ -13,9 +13,12 @@ from playwright.sync_api import expect
 
 from tests.dashboard.site import PAGE, ago
 from tests.dashboard.visitor import Visitor
+from tests.helpers.thorough import IS_THOROUGH
 
 MakeVisitor = Callable[..., Visitor]
-LOOKS: list[tuple[int, Literal["light", "dark"]]] = [(1280, "light"), (1280, "dark"), (640, "light"), (360, "dark")]
+LOOKS: list[tuple[int, Literal["light", "dark"]]] = [(1280, "light"), (360, "dark")]
+if IS_THOROUGH:
+    LOOKS += [(1280, "dark"), (640, "light")]
 RUN_AXE = """async (part) => {
     const { violations } = await axe.run(part, { resultTypes: ["violations"] });
     return violations
