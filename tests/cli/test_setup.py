@@ -27,7 +27,7 @@ from tests.helpers.session import PostgresConsole, Servers
 
 def test_every_command_explains_itself_and_speaks_json() -> None:
     found = dict(commands())
-    assert len(found) == 24
+    assert len(found) == 26
     for words, command in found.items():
         options = {name for option in command.params for name in option.opts}
         assert "--json" in options, words

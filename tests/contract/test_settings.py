@@ -279,6 +279,7 @@ def test_settings_that_a_subclass_declares_again_are_checked_and_masked() -> Non
     settings = _House()
     assert settings.database_url == "postgresql+asyncpg://ada:secret@db.example/house"
     assert "secret" not in repr(settings)
-    for name, value in (("database_url", "mysql://x"), ("key_prefix", "ks"), ("block_after_failures", 0)):
+    wrong: dict[str, Any] = {"database_url": "mysql://x", "key_prefix": "ks", "block_after_failures": 0}
+    for name, value in wrong.items():
         with pytest.raises(SetupError, match=name):
             _House(**{name: value})

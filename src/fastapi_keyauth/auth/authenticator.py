@@ -114,7 +114,8 @@ class Authenticator:
             if verified is None:
                 return self._complete(context, self._admit_unseen(context, token, digest))
             context.key = key = verified.key
-            finding, cost = None, context.cost
+            finding: KeyRefusal | None = None
+            cost: Cost | None = context.cost
             if verified.has_conditions:
                 finding = self.find_fault(key, context)
                 cost = context.cost if finding is None else None
