@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +190,10 @@ def test_an_interrupted_import_reports_what_it_wrote(
             raise asyncio.CancelledError
         return await real(*arguments)
 
-    with monkeypatch.context() as patch:
+    # A shell that runs the tests in the background has its children ignore SIGINT.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with monkeypatch.context() as patch, ExitStack() as cleanup:
+        cleanup.callback(signal.signal, signal.SIGINT, before)
         patch.setattr(ImportStore, method, interrupted)
         assert says in keyauth("keys", "import", "keys.jsonl", code=130).stderr
     assert len(read("keys", "list")["items"]) == written

@@ -145,7 +145,7 @@ async def test_a_disk_that_hangs_collects_no_threads(tmp_path: Path, monkeypatch
         asked.release()
         answers.wait()
 
-    monkeypatch.setattr(engine, "_ask_sqlite", hang)
+    monkeypatch.setattr(engine, "_probe_sqlite", hang)
     probe = engine.create_prober(f"sqlite+aiosqlite:///{tmp_path / 'x.db'}", text("SELECT 1"))
     assert probe is not None
     asking = [asyncio.ensure_future(probe()) for _ in range(3)]
