@@ -47,8 +47,8 @@ help:
 	@echo 'make mutate  change the security core one place at a time, and list the changes that no test notices (hours)'
 	@echo 'make check   ruff, formatting, mypy, basedpyright, the direction of imports, and a strict build of the docs site'
 	@echo 'make docs    build the docs site into site/'
-	@echo 'make bench   measure, and write docs/benchmarks.md (half an hour; requires wrk)'
-	@echo 'make soak    break servers under load, and write docs/reliability.md (half an hour)'
+	@echo 'make bench   measure, and write docs/explanation/benchmarks.md (half an hour; requires wrk)'
+	@echo 'make soak    break servers under load, and write docs/explanation/reliability.md (half an hour)'
 	@echo 'make clean   remove what the other targets created'
 
 # A changed pyproject.toml recreates the environment, so that no removed dependency stays.

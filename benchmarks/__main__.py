@@ -1,4 +1,4 @@
-"""``python -m benchmarks``, or ``make bench``: measure all and write docs/benchmarks.md, its plot and the figures."""
+"""``python -m benchmarks``, or ``make bench``: measure all, and write the page, its plot and the figures."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ class _Burst:
 
         self._auth._parts.hasher.verify = verify  # type: ignore[method-assign]  # to see when all of them wait
         gc.collect()
-        gc.freeze()  # As docs/deployment.md recommends; a collection stalls the loop longer than any hash.
+        gc.freeze()  # As docs/how-to/deployment.md recommends; a collection stalls the loop longer than any hash.
         watching = asyncio.create_task(self._watch())
         began = time.perf_counter()
         seen = await asyncio.gather(*(call_app(app, [(b"api-key", token.encode())]) for token in self._tokens))

@@ -1,4 +1,4 @@
-"""Generator of docs/benchmarks.md and its plot."""
+"""Generator of docs/explanation/benchmarks.md and its plot."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 README = DOCS.parent / "README.md"
-PAGE = DOCS / "benchmarks.md"
+PAGE = DOCS / "explanation/benchmarks.md"
 PLOT = DOCS / "images" / "benchmarks.svg"
 _TEXT = Path(__file__).with_name("report.md")
 

@@ -1,7 +1,7 @@
 """``python -m reliability``, or ``make soak``: inject faults under load and report which promises hold.
 
 First each fault of Redis many times, for both outage policies (``--faults``), then minutes of random faults
-(``--minutes``). If a part was run in full, its figures go to ``reliability/results.json`` and docs/reliability.md.
+(``--minutes``). If a part was run in full, its figures go to ``reliability/results.json`` and the docs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Generator of docs/reliability.md."""
+"""Generator of docs/explanation/reliability.md."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "reliability.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "explanation/reliability.md"
 _TEXT = Path(__file__).with_name("report.md")
 
 Results = Mapping[str, Any]

@@ -86,8 +86,8 @@ async def test_only_what_every_reader_takes_for_the_key_is_the_key(behind: tuple
 async def test_a_trailer_moves_neither_the_caller_nor_the_address(
     behind: tuple[Scene, Issued, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Uvicorn with httptools adds trailers to the headers of the running request (docs/security.md says what to do if
-    they arrive together with the rest). Values read at the start of the request must not change until its end."""
+    """Uvicorn with httptools adds trailers to the headers of the running request. For those that arrive together with
+    the rest, see docs/explanation/security.md. Values read at the start of the request must not change until its end."""
     scene, key, port = behind
     has_begun = asyncio.Event()
     real = scene.auth._parts.request_handler.open_context

@@ -9,7 +9,7 @@ from fastapi_keyauth import DashboardOptions
 from tests.dashboard.site import FOLDER
 from tests.docs.pages import DOCS, find_rows
 
-PAGE = DOCS / "dashboard.md"
+PAGE = DOCS / "how-to/key-page.md"
 
 
 def test_every_option_is_in_the_table_with_its_default() -> None:

@@ -1,4 +1,4 @@
-"""docs/benchmarks.md and the README match the measured results."""
+"""docs/explanation/benchmarks.md and the README match the measured results."""
 
 import json
 

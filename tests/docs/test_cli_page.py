@@ -1,4 +1,4 @@
-"""The commands of docs/cli.md run, and its tables match the code."""
+"""The commands of docs/reference/cli.md run, and its tables match the code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.docs.pages import BASH, DOCS, find_blocks, find_rows
 from tests.helpers.cli import commands
 from tests.helpers.session import Servers
 
-PAGE = DOCS / "cli.md"
+PAGE = DOCS / "reference/cli.md"
 
 _LINE = re.compile(r"(?:(?P<name>[A-Z]+)=\$\()?(?P<command>.+?)(?: <<< \"\$(?P<given>[A-Z]+)\")?\)?")
 
@@ -65,4 +65,4 @@ def test_the_exit_codes_are_the_real_ones() -> None:
 
 
 def test_the_revisions_shown_are_the_real_ones() -> None:
-    assert tuple(row["revision"] for row in find_rows(DOCS / "migrations.md", "revision")) == schema.REVISIONS
+    assert tuple(row["revision"] for row in find_rows(DOCS / "how-to/migrations.md", "revision")) == schema.REVISIONS

@@ -25,7 +25,7 @@ def test_relative_links_lead_to_a_file_and_a_heading(page: Path) -> None:
     assert broken == []
 
 
-@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=name_of)
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=name_of)
 def test_a_page_of_the_site_links_to_what_the_site_has(page: Path) -> None:
     """A link out of docs/ leads somewhere in the repository, and nowhere on the site."""
     targets = [target for target in _LINK.findall(prose_of(page)) if not re.match(r"[a-z]+:|#", target)]
@@ -35,7 +35,7 @@ def test_a_page_of_the_site_links_to_what_the_site_has(page: Path) -> None:
 @pytest.mark.parametrize("page", [README, DOCS / "index.md"], ids=name_of)
 def test_every_page_of_the_docs_is_linked_from(page: Path) -> None:
     linked = {(page.parent / target.partition("#")[0]).resolve() for target in _LINK.findall(prose_of(page))}
-    missing = set(DOCS.glob("*.md")) - {DOCS / "index.md"} - linked
+    missing = set(DOCS.rglob("*.md")) - {DOCS / "index.md"} - linked
     assert missing == set()
 
 

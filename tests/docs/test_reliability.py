@@ -1,4 +1,4 @@
-"""docs/reliability.md matches the results of a complete run."""
+"""docs/explanation/reliability.md matches the results of a complete run."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""docs/security.md is correct: every test that it names, every number, every requirement."""
+"""docs/explanation/security.md is correct: every test that it names, every number, every requirement."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from tests.docs.pages import DOCS, ROOT, ProblemType, find_rows
 
-PAGE = DOCS / "security.md"
+PAGE = DOCS / "explanation/security.md"
 TEXT = PAGE.read_text("utf-8")
 NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", TEXT)))
 TOP_10 = [f"API{number}" for number in range(1, 11)]

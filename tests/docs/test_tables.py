@@ -20,10 +20,10 @@ from fastapi_keyauth.http.problem_renderer import ProblemRenderer
 from fastapi_keyauth.keys.outbox import HOLDS_WITHIN_S
 from tests.docs.pages import DOCS, PAGES, README, ProblemType, find_blocks, find_rows, name_of
 
-SETTINGS_PAGE = DOCS / "settings.md"
-ERRORS_PAGE = DOCS / "errors.md"
-CONCEPTS_PAGE = DOCS / "concepts.md"
-DESIGN_PAGE = DOCS / "design.md"
+SETTINGS_PAGE = DOCS / "reference/settings.md"
+ERRORS_PAGE = DOCS / "reference/errors.md"
+CONCEPTS_PAGE = DOCS / "explanation/concepts.md"
+DESIGN_PAGE = DOCS / "explanation/design.md"
 
 FAILED_ATTEMPTS = {"malformed_api_key", "invalid_api_key"}
 EXAMPLES: list[errors.KeyAuthError] = [
@@ -49,7 +49,7 @@ EXAMPLES: list[errors.KeyAuthError] = [
     errors.ChangePending(HOLDS_WITHIN_S),
     errors.TemporarilyUnavailable(),
 ]
-"""One of each row of the table of answers, as docs/errors.md shows it."""
+"""One of each row of the table of answers, as docs/reference/errors.md shows it."""
 
 
 def defaults() -> KeyAuthSettings:

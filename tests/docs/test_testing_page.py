@@ -1,4 +1,4 @@
-"""The files of docs/testing.md, run by pytest in a separate process."""
+"""The files of docs/how-to/testing.md, run by pytest in a separate process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def run_pytest(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_files_of_the_page_pass(tmp_path: Path) -> None:
-    for block in find_blocks(DOCS / "testing.md", "python"):
+    for block in find_blocks(DOCS / "how-to/testing.md", "python"):
         first, _, _ = block.source.partition("\n")
         if first.startswith("# ") and first.endswith(".py"):
             (tmp_path / first.removeprefix("# ")).write_text(block.source, "utf-8")

@@ -17,7 +17,7 @@ from .parts import STATUS, Answer, Key, Request, Rules, Secret, bucket_of
 from .world import Seen, World
 
 KNOWN_BLOCK_S = 5
-"""Seconds for which a worker may cache a block that it has met (docs/design.md)."""
+"""Seconds for which a worker may cache a block that it has met (docs/explanation/design.md)."""
 MAX_STALENESS_S = 1
 SCRIPT = 3
 """Stands for another process in place of a worker's number."""

@@ -42,7 +42,7 @@ def main() -> int:
     for mutant in unexplained:
         print(f"SURVIVED {mutant.id}  src/fastapi_keyauth/{mutant.path}:{mutant.line}  {mutant.place}: {mutant.change}")
     if len(targets) == len(TARGETS) and stale:
-        print(f"docs/mutation.md explains mutants that no longer exist: {', '.join(sorted(stale))}")
+        print(f"docs/explanation/mutation.md explains mutants that no longer exist: {', '.join(sorted(stale))}")
         return 1
     return 1 if unexplained else 0
 

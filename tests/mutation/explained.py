@@ -1,11 +1,11 @@
-"""Mutants that may survive, by the table in docs/mutation.md."""
+"""Mutants that may survive, by the table in docs/explanation/mutation.md."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-PAGE = Path(__file__).parents[2] / "docs" / "mutation.md"
+PAGE = Path(__file__).parents[2] / "docs" / "explanation/mutation.md"
 _ROW = re.compile(r"^\| `([0-9a-f]{8})` \| .+ \| .+ \| .{20,} \|$", re.MULTILINE)
 
 

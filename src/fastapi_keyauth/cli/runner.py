@@ -36,7 +36,7 @@ Result = TypeVar("Result")
 
 
 class Exit(IntEnum):
-    """Exit codes; docs/cli.md has the same table."""
+    """Exit codes; docs/reference/cli.md has the same table."""
 
     DONE = 0
     REFUSED = 1
