@@ -87,7 +87,7 @@ async def test_a_trailer_moves_neither_the_caller_nor_the_address(
     behind: tuple[Scene, Issued, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Uvicorn with httptools adds trailers to the headers of the running request. For those that arrive together with
-    the rest, see docs/explanation/security.md. Values read at the start of the request must not change until its end."""
+    the rest, see docs/explanation/security.md. Values read at the start of a request must not change until its end."""
     scene, key, port = behind
     has_begun = asyncio.Event()
     real = scene.auth._parts.request_handler.open_context
