@@ -96,7 +96,9 @@ async def test_usage_of_many_keys_takes_one_statement_and_shows_own_keys_alone(
             mine[0]: ([7, *[0] * 22, 5], [0] * 23 + [1]),
             mine[1]: ([0] * 24, [*[0] * 21, 3, 0, 0]),
         }
-        assert len(statements) == 1
+        [usage_of_keys, suspended_owners] = statements
+        assert "keyauth_usage" in usage_of_keys
+        assert "keyauth_owners" in suspended_owners
         admin = {"Authorization": "Bearer " + await auth.sessions.create("root", ("admin",))}
         seen = await client.get(f"{DATA}/usage", params={"ids": [mine[0], other]}, headers=admin)
         assert {item["id"] for item in seen.json()["items"]} == {mine[0], other}
@@ -206,6 +208,33 @@ async def test_options_name_the_limits_of_a_new_key_and_what_they_can_count(
         assert [(limit["name"], limit["limit"]) for limit in found["default_limits"]] == [("day", 9)]
         assert found["units"] == ["requests", "tokens"]
         assert found["acts_for_owners"] is False
+
+
+@on_one_stack
+async def test_usage_of_many_keys_names_their_suspended_owners_to_those_who_may_see_them(
+    make_auth: MakeAuth, make_client: MakeClient
+) -> None:
+    auth = make_auth()
+    async with calling(auth, make_client) as client:
+        ids = [(await auth.keys.create(owner, "key")).key.id for owner in ("ada", "bob", "eve")]
+        for owner in ("bob", "eve", "without keys"):
+            await auth.owners.suspend(owner)
+        found = (await client.get(f"{DATA}/usage", params={"ids": ids})).json()
+        assert found["suspended_owners"] == []
+        admin = {"Authorization": "Bearer " + await auth.sessions.create("root", ("admin",))}
+        found = (await client.get(f"{DATA}/usage", params={"ids": ids[:2]}, headers=admin)).json()
+        assert found["suspended_owners"] == ["bob"]
+        await auth.owners.suspend("ada")
+        assert (await client.get(f"{DATA}/usage", params={"ids": ids})).json()["suspended_owners"] == ["ada"]
+
+
+@on_one_stack
+async def test_options_have_the_policy_for_lifetimes(make_auth: MakeAuth, make_client: MakeClient) -> None:
+    async with calling(make_auth(max_key_ttl_s=86_400, disable_unused_after_days=30), make_client) as client:
+        policy = {"default_ttl_s": None, "max_ttl_s": 86_400, "unused_after_days": 30, "applies_to_all": False}
+        assert (await client.get(f"{DATA}/options")).json()["policy"] == policy
+    async with calling(make_auth(), make_client) as client:
+        assert (await client.get(f"{DATA}/options")).json()["policy"] is None
 
 
 @on_one_stack

@@ -129,6 +129,19 @@ class Owners:
         async with self._turns.place(self._authority.turn):
             return await self._store.find_names(owner_ids)
 
+    async def find_suspended(
+        self, key_ids: Collection[str], owner_ids: Collection[str] | None, turn: str | None = None
+    ) -> list[str]:
+        """Return the suspended owners of these keys.
+
+        Args:
+            key_ids: The keys.
+            owner_ids: Only owners among these. None: any.
+            turn: Owner whose turn the read takes. None: the application.
+        """
+        async with self._turns.place(turn):
+            return await self._store.find_suspended(key_ids, owner_ids)
+
     async def set(
         self,
         owner_id: str,

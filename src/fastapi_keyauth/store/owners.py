@@ -93,6 +93,21 @@ class OwnerStore:
             rows = await connection.execute(select(owners.c.owner_id, owners.c.name).where(ours))
             return {row.owner_id: row.name for row in rows}
 
+    async def find_suspended(self, key_ids: Collection[str], owner_ids: Collection[str] | None) -> list[str]:
+        """Return the suspended owners of these keys.
+
+        Args:
+            key_ids: The keys.
+            owner_ids: Only owners among these. None: any.
+        """
+        of_keys = select(keys.c.owner_id).where(keys.c.id.in_(key_ids), self._is_our_key)
+        suspended = (owners.c.prefix == self._mapper.prefix) & owners.c.suspended_at.is_not(None)
+        statement = select(owners.c.owner_id).where(suspended, owners.c.owner_id.in_(of_keys))
+        if owner_ids is not None:
+            statement = statement.where(owners.c.owner_id.in_(owner_ids))
+        async with self._database.read() as connection:
+            return list((await connection.execute(statement.order_by(owners.c.owner_id))).scalars())
+
     @uncancellable
     async def set(
         self,

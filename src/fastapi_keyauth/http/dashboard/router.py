@@ -43,6 +43,27 @@ class ScopeOut(BaseModel):
     is_reserved: bool
 
 
+class PolicyOut(BaseModel):
+    """The policy for the lifetime of keys."""
+
+    default_ttl_s: int | None = Field(description="Lifetime of a key that is created without an expiry.")
+    max_ttl_s: int | None = Field(description="Maximum lifetime, from creation.")
+    unused_after_days: int | None = Field(description="Days without use after which a key is disabled.")
+    applies_to_all: bool = Field(description="Whether it also applies to keys created while no policy was set.")
+
+    @classmethod
+    def of(cls, settings: KeyAuthSettings) -> "PolicyOut | None":
+        """Return the policy, or None if no rule is set."""
+        if not settings.key_policy.is_set:
+            return None
+        return cls(
+            default_ttl_s=settings.default_key_ttl_s,
+            max_ttl_s=settings.max_key_ttl_s,
+            unused_after_days=settings.disable_unused_after_days,
+            applies_to_all=settings.key_policy.applies_to_all,
+        )
+
+
 class OptionsOut(BaseModel):
     """Choices that the page's forms offer to this caller."""
 
@@ -60,6 +81,7 @@ class OptionsOut(BaseModel):
     units: list[str] = Field(description="What limits can count.")
     limit_is_bound: bool = Field(description="Whether the default is also the maximum for this caller.")
     max_keys: int
+    policy: PolicyOut | None
     header_name: str
     key_prefix: str = Field(description="Start of every token, by which the page recognizes a pasted one.")
 
@@ -77,6 +99,7 @@ class UsageOfKeysOut(BaseModel):
 
     first_hour: Moment
     items: list[UsageOfKeyOut]
+    suspended_owners: list[str] = Field(description="Owners of these keys that are suspended.")
 
 
 def build_dashboard_router(
@@ -150,6 +173,7 @@ def _build_data_router(
             units=[REQUESTS, *settings.units],
             limit_is_bound=settings.default_hourly_limit is not None and not caller.is_admin,
             max_keys=settings.max_keys_per_owner,
+            policy=PolicyOut.of(settings),
             header_name=settings.header_name,
             key_prefix=settings.key_prefix,
         )
@@ -160,14 +184,16 @@ def _build_data_router(
         ids: Annotated[list[_KeyId], Query(min_length=1, max_length=MAX_PAGE)],
         hours: Annotated[int, Query(ge=1, le=MAX_USAGE_HOURS)] = 24,
     ) -> UsageOfKeysOut:
-        """Return the usage of a page of keys, in one SQL statement."""
-        first_hour, found = await queries.usage_of_many(ids, hours, caller.find_owners(KEYS_READ), _user_of(caller))
+        """Return the usage of a page of keys, in one SQL statement, and which of their owners are suspended."""
+        readable, turn = caller.find_owners(KEYS_READ), _user_of(caller)
+        first_hour, found = await queries.usage_of_many(ids, hours, readable, turn)
         return UsageOfKeysOut(
             first_hour=first_hour,
             items=[
                 UsageOfKeyOut(id=id, admitted=[a for a, _ in counts], refused=[r for _, r in counts])
                 for id, counts in found.items()
             ],
+            suspended_owners=await owners.find_suspended(ids, readable, turn),
         )
 
     @router.get("/limits/{id}")

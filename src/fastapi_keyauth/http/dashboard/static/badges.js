@@ -7,8 +7,14 @@ import { icon } from "./icons.js";
 const STATUS = { active: "Active", disabled: "Disabled", expired: "Expired", revoked: "Revoked" };
 const SHOWN_SCOPES = 2;
 
-/** The status of a key, who disabled it, and whether a rotation has yet to be finished: then it has two live secrets. */
-export function statusBadge(key) {
+/**
+ * The status of a key, who disabled it, and whether a rotation has yet to be finished: then it has two live secrets.
+ * `isSuspended`: whether its owner is suspended, so that an active key is refused, too.
+ */
+export function statusBadge(key, isSuspended = false) {
+  if (isSuspended && key.status === "active") {
+    return el("span", { class: "badges" }, el("span", { class: "status status-suspended", title: "Its owner is suspended, so this key is refused" }, "Suspended"));
+  }
   const locked = key.disabled_by_admin && key.status === "disabled";
   const rotating = key.secrets.length > 1 && key.status === "active";
   return el(

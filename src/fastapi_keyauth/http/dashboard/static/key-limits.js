@@ -8,8 +8,11 @@ import { suspension } from "./owner-card.js";
 
 const OWNERS = "owner-";
 
-/** Gives {node, suspension, load(key)}: a card, a place for the notice, and a way to read both again. */
-export function limitsCard(id, signal) {
+/**
+ * Gives {node, suspension, load(key)}: a card, a place for the notice, and a way to read both again. `onOwner(owner)` hears
+ * what was read.
+ */
+export function limitsCard(id, signal, onOwner) {
   const body = el("div", {}, el("span", { class: "skeleton" }));
   const node = el("section", { class: "card" }, el("h2", {}, "Rate limits"), body);
   const notice = el("div", { class: "owner-card", hidden: true });
@@ -34,6 +37,7 @@ export function limitsCard(id, signal) {
       if (text === drawn) return;
       drawn = text;
       show(states);
+      onOwner(owner);
       notice.hidden = !owner.suspended_at;
       notice.replaceChildren(...[suspension(owner)].filter(Boolean));
     } catch (error) {

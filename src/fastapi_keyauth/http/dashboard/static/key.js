@@ -25,11 +25,16 @@ export function keyView(id, options, setTitle) {
   const past = history(id, options.user_id, signal);
   const heading = el("h1", { tabindex: "-1" }, "API key");
   let drawn = "";
+  let shown = null;
+  let isSuspended = false;
   let under = el("p", { class: "under" });
   let buttons = el("div", { class: "buttons" });
   let facts = el("div", { class: "card", "aria-busy": "true" }, el("span", { class: "skeleton" }));
   let secrets = el("div");
-  const limits = limitsCard(id, signal);
+  const limits = limitsCard(id, signal, (owner) => {
+    isSuspended = Boolean(owner.suspended_at);
+    showUnder();
+  });
   const usage = el("div", { class: "card" }, el("h2", {}, "Usage in the last 7 days"), el("span", { class: "skeleton skeleton-chart" }));
   const node = el(
     "div",
@@ -42,13 +47,19 @@ export function keyView(id, options, setTitle) {
 
   function show(key) {
     drawn = JSON.stringify(key);
+    shown = key;
     setTitle(key.name);
     heading.replaceChildren(written(key.name));
-    under = replace(under, el("p", { class: "under" }, statusBadge(key), environmentTag(key), el("span", { class: "with-copy" }, el("code", { class: "key-hint" }, key.hint), copyIcon("Copy the hint", key.hint))));
+    showUnder();
     buttons = replace(buttons, buttonsOf(key));
     facts = replace(facts, factsOf(key, options));
     secrets = replace(secrets, secretsCard(key));
     limits.load(key);
+  }
+
+  function showUnder() {
+    const hint = el("span", { class: "with-copy" }, el("code", { class: "key-hint" }, shown.hint), copyIcon("Copy the hint", shown.hint));
+    under = replace(under, el("p", { class: "under" }, statusBadge(shown, isSuspended), environmentTag(shown), hint));
   }
 
   // While nothing has changed, nothing is drawn again: a selection and the focus stay where they are.

@@ -44,8 +44,8 @@ export function listView(options) {
     rememberFilters(filters, true);
     load();
   });
-  const owner = ownerCard(options, leaving.signal);
   const table = keyTable(options, bar.sortBy);
+  const owner = ownerCard(options, leaving.signal, ({ owner_id: id, suspended_at: since }) => table.showSuspension(id, Boolean(since)));
   const result = el("p", { class: "result-line", role: "status" });
   const more = el("button", { type: "button", class: "button", on: { click: () => grow(true) } }, "Load more");
   const all = el("button", { type: "button", class: "button", on: { click: () => grow(true, true) } }, "Load all");

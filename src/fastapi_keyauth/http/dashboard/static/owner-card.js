@@ -11,9 +11,9 @@ import { say } from "./messages.js";
 
 /**
  * Gives {node, load(ownerId)}. Without limits and suspension there is nothing to show, except to administrators, who
- * suspend and resume the owner here. `signal` ends it.
+ * suspend and resume the owner here. `signal` ends it; `onOwner(owner)` hears what was loaded.
  */
-export function ownerCard(options, signal) {
+export function ownerCard(options, signal, onOwner) {
   const node = el("div", { class: "owner-card", hidden: true });
   let shown = "";
   let drawn = "";
@@ -63,7 +63,9 @@ export function ownerCard(options, signal) {
     if (!ownerId) return;
     try {
       const owner = await api.owner(ownerId, signal);
-      if (ownerId === shown) show(owner);
+      if (ownerId !== shown) return;
+      show(owner);
+      onOwner(owner);
     } catch {
       // The list of keys says what is wrong; limits that cannot be read are not shown.
       if (ownerId === shown) node.hidden = true;

@@ -18,13 +18,14 @@ const SKELETON_ROWS = 6;
 const MOST_IDS = 200;
 
 /**
- * Gives {node, show(keys), add(keys), loadUsage(signal), update(key), remove(id), showSort(sort)}. `sortBy(sort)` for a
- * press on a column.
+ * Gives {node, show(keys), add(keys), loadUsage(signal), showSuspension(ownerId, isSuspended), update(key), remove(id),
+ * showSort(sort)}. `sortBy(sort)` for a press on a column.
  */
 export function keyTable(options, sortBy) {
   const columns = options.is_admin ? [COLUMNS[0], OWNER, ...COLUMNS.slice(1)] : COLUMNS;
   const body = el("tbody", { role: "rowgroup" });
   const usage = new Map();
+  const suspended = new Set();
   const rows = new Map();
   const head = el("tr", { role: "row" });
   const node = el("table", { class: options.is_admin ? "keys has-owner" : "keys", role: "table", "aria-label": "API keys" }, el("thead", { role: "rowgroup" }, head), body);
@@ -37,7 +38,7 @@ export function keyTable(options, sortBy) {
   }
 
   function rowOf(key) {
-    const row = keyRow(key, options, usage);
+    const row = keyRow(key, options, usage, suspended);
     rows.set(key.id, { row, key });
     return row;
   }
@@ -55,18 +56,29 @@ export function keyTable(options, sortBy) {
     }
   }
 
+  function showSuspension(ownerId, isSuspended) {
+    if (suspended.has(ownerId) === isSuspended) return;
+    if (isSuspended) suspended.add(ownerId);
+    else suspended.delete(ownerId);
+    const concerned = [...rows.values()].filter(({ key }) => key.owner_id === ownerId);
+    for (const { row, key } of concerned) row.querySelector(".cell-status").replaceChildren(statusBadge(key, isSuspended));
+  }
+
   return {
     node,
     add,
     showSort,
+    showSuspension,
     has: (id) => rows.has(id),
-    /** Load what has not been asked for, in one request for many keys. */
+    /** Load what has not been asked for, in one request for many keys, and which of their owners are suspended. */
     async loadUsage(signal) {
       const wanted = [...rows.keys()].filter((id) => !usage.has(id));
       for (let at = 0; at < wanted.length; at += MOST_IDS) {
         const ids = wanted.slice(at, at + MOST_IDS);
-        const { items } = await api.usageOfMany(ids, signal);
-        setUsage(ids, new Map(items.map((item) => [item.id, item])));
+        const found = await api.usageOfMany(ids, signal);
+        setUsage(ids, new Map(found.items.map((item) => [item.id, item])));
+        const owners = new Set(ids.map((id) => rows.get(id)?.key.owner_id));
+        for (const owner of owners) showSuspension(owner, found.suspended_owners.includes(owner));
       }
     },
     show(keys) {
@@ -104,7 +116,7 @@ function heading(label, field, sort, sortBy) {
   );
 }
 
-function keyRow(key, options, usage) {
+function keyRow(key, options, usage, suspended) {
   const cell = (label, name, ...content) => el("td", { role: "cell", "data-label": label, class: name }, content);
   const actions = () => menuActionsFor(key, options);
   return el(
@@ -119,7 +131,7 @@ function keyRow(key, options, usage) {
     options.is_admin && cell("Owner", "cell-owner", el("a", { class: "owner", href: listAddress({ owner: key.owner_id }), title: `All keys of ${key.owner_id}` }, written(key.owner_id))),
     cell("Environment", "cell-environment", environmentTag(key)),
     cell("Scopes", "cell-scopes", scopeTags(key.scopes)),
-    cell("Status", "cell-status", statusBadge(key)),
+    cell("Status", "cell-status", statusBadge(key, suspended.has(key.owner_id))),
     cell("Created", "cell-time cell-created", ago(key.created_at)),
     cell("Last used", "cell-time cell-used", lastUse(key)),
     cell("Expires", "cell-time cell-expires", expiry(key)),
