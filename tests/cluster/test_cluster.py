@@ -220,7 +220,7 @@ async def test_generations_of_a_primary_that_hung_are_invalid(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker without requests has dropped its connection, too."""
-    # The failover is hastier than docs/how-to/deployment.md allows it to be, so the worker has to probe more often.
+    # The failover is hastier than docs/how-to/redis.md allows it to be, so the worker has to probe more often.
     monkeypatch.setattr(outage, "WATCH_EVERY_S", outage.WATCH_EVERY_S * HASTY_MS / 2000)
     async with worker(tmp_path, cluster.url) as here, worker(tmp_path, cluster.url) as idle:
         victim, _ = cluster.pair()

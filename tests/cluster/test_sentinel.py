@@ -101,7 +101,7 @@ async def test_workers_follow_a_failover_and_admit_nothing_wrong(
             await until(lambda: load.seen["RateLimitExceeded"] > 0)
         # Calls that were cut off may have been counted, and perhaps twice; and each worker may have lost a lease. A
         # primary that is replaced while it runs continues to count for a moment, and its successor does not learn of
-        # that: see docs/how-to/deployment.md.
+        # that: see docs/how-to/redis.md.
         assert units >= 300 - 4 - 2 * (300 // 16)
         assert how == "requested" or units <= 300
     assert set(load.seen) <= {"admitted", "LimiterUnavailable", "RateLimitExceeded", "RevokedApiKey"}

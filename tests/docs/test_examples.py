@@ -53,6 +53,7 @@ def test_the_first_example_has_no_more_than_ten_lines_of_code() -> None:
 def test_no_block_of_a_page_goes_without_a_language(path: Path) -> None:
     """A block without a language, or with an unknown one, would never be checked."""
     known = {"python", "bash", "console", "json", "http", "text", "nginx", "sql", "dotenv", "toml"}
+    known |= {"dockerfile", "ini", "yaml"}  # tests/docs/test_server_files.py
     fences = [line for line in path.read_text("utf-8").splitlines() if line.startswith("```")]
     assert len(fences) % 2 == 0
     assert {fence.removeprefix("```") for fence in fences[::2]} <= known

@@ -1,4 +1,4 @@
-"""docs/how-to/operations.md matches the code: log lines, warnings, events, instruments, spans."""
+"""docs/reference/telemetry.md matches the code: log lines, warnings, events, instruments, spans."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fastapi_keyauth.telemetry import event_hook as hook
 from fastapi_keyauth.telemetry.opentelemetry import PREFIX, Board
 from tests.docs.pages import DOCS, ROOT, ProblemType, find_rows
 
-PAGE = DOCS / "how-to/operations.md"
+PAGE = DOCS / "reference/telemetry.md"
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 LINES = find_rows(PAGE, "level", "line", "keyauth_event")
 LEVELS = {"exception": "ERROR"}

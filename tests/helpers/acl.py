@@ -1,9 +1,9 @@
-"""The commands that an ACL must allow, as docs/how-to/deployment.md lists them."""
+"""The commands that an ACL must allow, as docs/how-to/redis.md lists them."""
 
 import re
 from pathlib import Path
 
-_PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to/deployment.md"
+_PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to/redis.md"
 
 
 def service_commands(heading: str | None = None) -> list[str]:

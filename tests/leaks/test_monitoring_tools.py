@@ -1,4 +1,4 @@
-"""Monitoring tools that report requests and stack frames, set up as docs/how-to/operations.md says."""
+"""Monitoring tools that report requests and stack frames, set up as docs/how-to/error-tracking.md says."""
 
 import asyncio
 import io
