@@ -11,6 +11,7 @@ import pytest
 from packaging.metadata import Metadata
 from readme_renderer import markdown
 
+from tests.docs.pages import find_anchors, find_rows
 from tests.helpers.packages import CONFIGURATION, PROJECT, ROOT, VERSION, build, unpack
 
 SOURCE = ROOT / "src" / "fastapi_keyauth"
@@ -109,8 +110,20 @@ def test_the_readme_is_the_description_and_renders(metadata: Metadata) -> None:
     assert "<table" in html
 
 
-def test_readme_and_changelog_name_the_version() -> None:
+def test_readme_changelog_and_security_policy_name_the_version() -> None:
     assert f"Version {VERSION}." in (ROOT / "README.md").read_text("utf-8")
     newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
     assert newest is not None
     assert newest[1] == VERSION
+    supported = find_rows(ROOT / "SECURITY.md", "version", "security fixes")
+    assert supported[0]["version"] == VERSION.rpartition(".")[0]
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"])
+def test_links_of_the_root_pages_lead_to_a_file_and_a_heading(name: str) -> None:
+    page = ROOT / name
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+        path, _, anchor = target.partition("#")
+        if not path.startswith("https:"):
+            assert (ROOT / path).is_file(), target
+            assert not anchor or anchor in find_anchors(ROOT / path), target
