@@ -7,8 +7,9 @@ import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractAsyncContextManager, ExitStack
 from pathlib import Path
+from types import ModuleType
 
 import argon2
 import pytest
@@ -16,6 +17,8 @@ from fastapi import FastAPI
 
 from tests.example.cheap_passwords import CheapHasher
 from tests.example.demo import Demo
+from tests.example.shapes import Shape, serve_shape
+from tests.helpers.session import Servers
 
 
 @pytest.fixture
@@ -65,13 +68,27 @@ async def example_app(database_url: str, tmp_path: Path, monkeypatch: pytest.Mon
 
     Hashes of keys and passwords are cheap here; in `start_demo` they cost what they cost users.
     """
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("KEYAUTH_DATABASE_URL", database_url)
     monkeypatch.setattr(argon2, "PasswordHasher", CheapHasher)
+    app: FastAPI = import_cheaply("example_app.app", database_url, tmp_path, monkeypatch).app
+    async with app.router.lifespan_context(app):
+        yield app
+
+
+@pytest.fixture
+def open_shape(
+    servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], AbstractAsyncContextManager[Shape]]:
+    """Yield a function that serves one of the shapes, imported again for this test, on an empty database."""
+    url = servers.fresh_sqlite_url(tmp_path / "keyauth.db")
+    return lambda name: serve_shape(import_cheaply(f"example_app.shapes.{name}", url, tmp_path, monkeypatch))
+
+
+def import_cheaply(name: str, database_url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Import a module of the example again, with that database and hashes that cost nothing."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("KEYAUTH_DATABASE_URL", database_url)
     monkeypatch.setenv("KEYAUTH_ARGON2_TIME_COST", "1")
     monkeypatch.setenv("KEYAUTH_ARGON2_MEMORY_KIB", "8")
     monkeypatch.setenv("KEYAUTH_ARGON2_PARALLELISM", "1")
     forget_example_app(monkeypatch)
-    app: FastAPI = importlib.import_module("example_app.app").app
-    async with app.router.lifespan_context(app):
-        yield app
+    return importlib.import_module(name)
