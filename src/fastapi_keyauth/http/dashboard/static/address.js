@@ -14,16 +14,39 @@ export const NEWEST_FIRST = "-created";
 const FIELDS = ["name", "owner", "created", "used", "expires"];
 const KEY = /^#\/keys\/([0-9A-Za-z]{12})$/;
 
-let lastList = "#/";
+let last = { address: "#/", label: "API keys" };
 
-/** The id of the key whose page the address names, or null: it names the list. */
-export function keyInAddress() {
-  return KEY.exec(location.hash)?.[1] ?? null;
+/** Which view the address names: {name, id}. `name`: "key" with an id, "usage", "audit", else "list". */
+export function viewInAddress() {
+  const id = KEY.exec(location.hash)?.[1];
+  if (id) return { name: "key", id };
+  const [path] = location.hash.split("?");
+  return { name: ["usage", "audit"].find((name) => path === `#/${name}`) ?? "list" };
 }
+
+/** What the address says beside the view. */
+export const askedInAddress = () => new URLSearchParams(location.hash.split("?")[1] ?? "");
+
+/** An address with those values that are not empty. */
+export function addressOf(path, values) {
+  const asked = new URLSearchParams(Object.entries(values).filter(([, value]) => value));
+  return asked.size ? `${path}?${asked}` : path;
+}
+
+/** Write an address. `isStep`: Back returns to what was shown before. `label`: what a link back to it says. */
+export function rememberAddress(address, label, isStep) {
+  last = { address, label };
+  if (address === (location.hash || "#/")) return;
+  if (isStep) history.pushState(null, "", address);
+  else history.replaceState(null, "", address);
+}
+
+/** What was shown before a key's own page: {address, label}. */
+export const lastPlace = () => last;
 
 /** The filters in the address; what does not belong there is dropped. */
 export function filtersInAddress(prefix) {
-  const asked = new URLSearchParams(location.hash.split("?")[1] ?? "");
+  const asked = askedInAddress();
   const sort = asked.get("sort") ?? NEWEST_FIRST;
   return {
     status: STATUSES.some(([value]) => value === asked.get("status")) ? asked.get("status") : "",
@@ -45,14 +68,5 @@ export function listAddress({ status = "", q = "", isUnused = false, owner = "",
   return asked.size ? `#/?${asked}` : "#/";
 }
 
-/** Write the filters into the address. `isStep`: Back returns to what was shown before. */
-export function rememberFilters(filters, isStep) {
-  const address = listAddress(filters);
-  lastList = address;
-  if (address === (location.hash || "#/")) return;
-  if (isStep) history.pushState(null, "", address);
-  else history.replaceState(null, "", address);
-}
-
-/** The list as it was last shown. */
-export const lastListAddress = () => lastList;
+/** Write the filters into the address. */
+export const rememberFilters = (filters, isStep) => rememberAddress(listAddress(filters), "API keys", isStep);

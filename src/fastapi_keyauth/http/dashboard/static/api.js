@@ -67,9 +67,9 @@ function asSentence(message) {
   return text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
 }
 
-async function request(method, path, { body, query, signal } = {}) {
+async function send(method, path, { body, query, signal, accept = "application/json" } = {}) {
   const token = sessionToken();
-  const headers = { Accept: "application/json" };
+  const headers = { Accept: accept };
   if (token) headers.Authorization = `Bearer ${token}`;
   if (body !== undefined) headers["Content-Type"] = "application/json";
   const asked = new URLSearchParams(query).toString();
@@ -85,18 +85,37 @@ async function request(method, path, { body, query, signal } = {}) {
       signal,
     });
   } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new ApiError(0, {});
+    throw unreachable(error);
   }
-  if (answer.status === 204) return null;
-  const content = await answer.json().catch((error) => {
+  if (answer.ok) return answer;
+  const error = new ApiError(answer.status, await contentOf(answer));
+  if (error.isSessionEnd) sessionEnded();
+  throw error;
+}
+
+const unreachable = (error) => (error.name === "AbortError" ? error : new ApiError(0, {}));
+
+async function contentOf(answer) {
+  return answer.json().catch((error) => {
     if (error.name === "AbortError") throw error;
     return {};
   });
-  if (answer.ok) return content;
-  const error = new ApiError(answer.status, content);
-  if (error.isSessionEnd) sessionEnded();
-  throw error;
+}
+
+async function request(method, path, details) {
+  const answer = await send(method, path, details);
+  return answer.status === 204 ? null : contentOf(answer);
+}
+
+/** A file: {name, content}. Not a link to it: the session token is sent in a header, and never in a URL. */
+async function download(path, details) {
+  const answer = await send("GET", path, details);
+  const name = /filename="([^"]+)"/.exec(answer.headers.get("Content-Disposition") ?? "")?.[1] ?? "download";
+  try {
+    return { name, content: await answer.blob() };
+  } catch (error) {
+    throw unreachable(error);
+  }
 }
 
 const one = (id) => `keys/${encodeURIComponent(id)}`;
@@ -122,7 +141,10 @@ export const api = {
   limits: (id, signal) => request("GET", `limits/${encodeURIComponent(id)}`, { signal }),
   usage: (id, hours, signal) => request("GET", `${one(id)}/usage`, { query: { hours }, signal }),
   events: (id, query, signal) => request("GET", `${one(id)}/events`, { query, signal }),
-  /** Usage of many keys in one request. */
+  usageReport: (query, signal) => request("GET", "keys/usage", { query, signal }),
+  usageFile: (query, signal) => download("keys/usage", { query: { ...query, format: "csv" }, signal, accept: "text/csv" }),
+  audit: (query, signal) => request("GET", "keys/audit", { query, signal }),
+  /** Usage of many keys in one request, and which of their owners are suspended. */
   usageOfMany: (ids, signal) => request("GET", "usage", { query: ids.map((id) => ["ids", id]), signal }),
 };
 

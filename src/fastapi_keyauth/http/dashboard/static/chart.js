@@ -1,11 +1,19 @@
 // Usage as pictures: a sparkline for a row, a chart for a key's page. Drawn by DOM calls, without a library.
 
 import { el, svg } from "./dom.js";
-import { compact, count, day, hour, number, timeZone } from "./format.js";
+import { compact, count, day, hour, number, timeZone, utcDay } from "./format.js";
 
 const SPARK = { width: 96, height: 26 };
 const CHART = { height: 236, left: 46, right: 8, top: 30, bottom: 26 };
 const NEARLY = 0.8;
+const TICK_WIDTH = 64;
+const WIDEST_BAR = 56;
+/** What the bars of a chart are. `isTick`: a bar at which the axis has a word. */
+export const HOURS = {
+  title: "Requests per hour", zone: timeZone, moment: (item) => new Date(item.hour), name: hour,
+  isTick: (moment) => moment.getHours() === 0, tick: day,
+};
+export const DAYS = { title: "Requests per day", zone: () => "UTC", moment: (item) => new Date(item.day), name: utcDay, isTick: () => true, tick: utcDay };
 
 const sum = (values) => values.reduce((total, value) => total + value, 0);
 
@@ -51,19 +59,22 @@ export function sparkline(usage, limit) {
   return el("span", { class: "usage" }, el("span", { class: "usage-picture" }, picture, limit ? meter : null), el("span", { class: "usage-words", "aria-hidden": "true" }, words));
 }
 
-/** `hours` is [{hour, admitted, refused}], oldest first. Redraws itself when its width changes. */
-export function usageChart(hours, limit) {
+/**
+ * `items` is [{admitted, refused}] with an hour or a day each, oldest first. `period`: which, in words; `more`: what stands
+ * below it. Redraws itself when its width changes.
+ */
+export function usageChart(items, { scale, period, limit, more }) {
   const tip = el("div", { class: "chart-tip", hidden: true });
   const canvas = el("div", { class: "chart-canvas" });
-  const total = { admitted: sum(hours.map((item) => item.admitted)), refused: sum(hours.map((item) => item.refused)) };
-  const label = `Requests per hour in the last 7 days: ${number(total.admitted)} admitted, ${number(total.refused)} refused`;
+  const total = { admitted: sum(items.map((item) => item.admitted)), refused: sum(items.map((item) => item.refused)) };
+  const label = `${scale.title} ${period}: ${number(total.admitted)} admitted, ${number(total.refused)} refused`;
   let drawn = 0;
   new ResizeObserver(([entry]) => {
     const width = Math.round(entry.contentRect.width);
-    if (width && width !== drawn) canvas.replaceChildren(draw(hours, limit, width, label), tip);
+    if (width && width !== drawn) canvas.replaceChildren(draw(items, scale, limit, width, label), tip);
     drawn = width;
   }).observe(canvas);
-  canvas.addEventListener("pointermove", (event) => point(event, canvas, tip, hours));
+  canvas.addEventListener("pointermove", (event) => point(event, canvas, tip, items, scale));
   canvas.addEventListener("pointerleave", () => (tip.hidden = true));
   return el(
     "figure",
@@ -76,21 +87,21 @@ export function usageChart(hours, limit) {
       limit && el("span", { class: "legend-limit" }, `Limit ${number(limit)} per hour`),
     ),
     canvas,
-    byDay(hours),
+    more,
   );
 }
 
-function draw(hours, limit, width, label) {
+function draw(items, scale, limit, width, label) {
   const inner = { width: width - CHART.left - CHART.right, height: CHART.height - CHART.top - CHART.bottom };
-  const peak = Math.max(...hours.map((item) => item.admitted + item.refused));
+  const peak = Math.max(...items.map((item) => item.admitted + item.refused));
   // The limit is part of the picture, unless it would leave no height for the bars.
   const withLimit = limit && limit <= Math.max(peak, 1) * 4;
   const top = niceTop(Math.max(4, peak, withLimit ? limit : 0));
   const y = (value) => CHART.top + inner.height * (1 - value / top);
-  const step = inner.width / hours.length;
+  const step = inner.width / items.length;
   const parts = [
-    svg("text", { class: "chart-text", x: 0, y: 12 }, "Requests per hour"),
-    svg("text", { class: "chart-text", x: width - CHART.right, y: 12, "text-anchor": "end" }, `Time: ${timeZone()}`),
+    svg("text", { class: "chart-text", x: 0, y: 12 }, scale.title),
+    svg("text", { class: "chart-text", x: width - CHART.right, y: 12, "text-anchor": "end" }, `Time: ${scale.zone()}`),
   ];
   for (const value of [0, top / 2, top]) {
     parts.push(
@@ -98,23 +109,23 @@ function draw(hours, limit, width, label) {
       svg("text", { class: "chart-text", x: CHART.left - 8, y: y(value) + 4, "text-anchor": "end" }, compact(value)),
     );
   }
-  const days = hours.map((item, index) => [new Date(item.hour), index]).filter(([moment]) => moment.getHours() === 0);
-  const every = inner.width / Math.max(1, days.length) < 64 ? 2 : 1;
-  days.forEach(([moment, index], at) => {
+  const ticks = items.map((item, index) => [scale.moment(item), index]).filter(([moment]) => scale.isTick(moment));
+  const every = Math.max(1, Math.ceil((TICK_WIDTH * ticks.length) / inner.width));
+  for (const [moment, index] of ticks.filter((_tick, at) => at % every === 0)) {
     const x = CHART.left + index * step;
     parts.push(svg("path", { class: "chart-day", d: `M${x} ${CHART.top}V${CHART.height - CHART.bottom + 4}` }));
-    const fits = x + 52 < width;
-    if (fits && at % every === 0) parts.push(svg("text", { class: "chart-text", x: x + 4, y: CHART.height - 8 }, day(moment)));
-  });
+    if (x + 52 < width) parts.push(svg("text", { class: "chart-text", x: x + 4, y: CHART.height - 8 }, scale.tick(moment)));
+  }
+  const barWidth = Math.min(WIDEST_BAR, Math.max(0.8, step - (step > 3 ? 1 : 0.3))).toFixed(2);
   const bars = (from, to) =>
-    hours
+    items
       .map((item, index) => {
         const low = from(item);
         const high = to(item);
         if (high === low) return "";
         const x = CHART.left + index * step;
         const height = Math.max(1.5, y(low) - y(high));
-        return `M${x.toFixed(2)} ${y(low).toFixed(2)}v${(-height).toFixed(2)}h${Math.max(0.8, step - (step > 3 ? 1 : 0.3)).toFixed(2)}v${height.toFixed(2)}z`;
+        return `M${x.toFixed(2)} ${y(low).toFixed(2)}v${(-height).toFixed(2)}h${barWidth}v${height.toFixed(2)}z`;
       })
       .join("");
   parts.push(
@@ -133,23 +144,23 @@ function niceTop(value) {
   return tops.find((top) => top >= value && (top >= 20 || top % 2 === 0));
 }
 
-function point(event, canvas, tip, hours) {
+function point(event, canvas, tip, items, scale) {
   const box = canvas.getBoundingClientRect();
-  const step = (box.width - CHART.left - CHART.right) / hours.length;
+  const step = (box.width - CHART.left - CHART.right) / items.length;
   const index = Math.floor((event.clientX - box.left - CHART.left) / step);
-  const item = hours[index];
+  const item = items[index];
   const here = canvas.querySelector(".chart-here");
   tip.hidden = !item;
   here?.toggleAttribute("hidden", !item);
   if (!item) return;
   const x = CHART.left + index * step;
   here?.setAttribute("x", x);
-  tip.replaceChildren(el("strong", {}, hour(new Date(item.hour))), el("span", {}, `${number(item.admitted)} admitted`), el("span", {}, `${number(item.refused)} refused`));
+  tip.replaceChildren(el("strong", {}, scale.name(scale.moment(item))), el("span", {}, `${number(item.admitted)} admitted`), el("span", {}, `${number(item.refused)} refused`));
   tip.style.left = `${Math.min(Math.max(0, x - tip.offsetWidth / 2), box.width - tip.offsetWidth)}px`;
 }
 
 /** The same numbers as a table: for users who cannot see the chart, and for exact values. */
-function byDay(hours) {
+export function byDay(hours) {
   const days = new Map();
   for (const item of hours) {
     const name = day(new Date(item.hour));

@@ -42,6 +42,13 @@ export function written(text, attributes = {}) {
   return el("bdi", attributes, String(text));
 }
 
+/** Replace the children of a node, and keep the keyboard's place: on the element with the same `data-focus`. */
+export function refill(node, ...children) {
+  const focused = node.contains(document.activeElement) ? document.activeElement.dataset.focus : undefined;
+  node.replaceChildren(...children);
+  if (focused) node.querySelector(`[data-focus="${CSS.escape(focused)}"]`)?.focus();
+}
+
 /** Replace a node, and keep the keyboard's place: on the element with the same `data-focus`. */
 export function replace(old, fresh) {
   const focused = old.contains(document.activeElement) ? document.activeElement.dataset.focus : undefined;

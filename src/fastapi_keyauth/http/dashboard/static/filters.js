@@ -4,7 +4,8 @@ import { SORTS, STATUSES } from "./address.js";
 import { el, newId } from "./dom.js";
 import { choices } from "./fields.js";
 import { icon } from "./icons.js";
-import { containsToken, readSearch } from "./search-text.js";
+import { ownerField } from "./owners.js";
+import { readSearch } from "./search-text.js";
 
 const UNUSED_DAYS = 90;
 const TYPING_MS = 250;
@@ -32,9 +33,8 @@ export function filterBar(options, start, onChange) {
   });
   const status = choices("status", STATUSES, start.status, () => onChange(read(), true));
   const unused = el("input", { type: "checkbox", on: { change: () => onChange(read(), true) } });
-  const owner = options.is_admin && el("input", {
-    type: "search", class: "input", "aria-label": "Owner ID", placeholder: "Owner ID", autocomplete: "off", spellcheck: "false",
-  });
+  const typed = options.is_admin && ownerField(options, { "aria-label": "Owner ID" });
+  const owner = typed && typed.input;
   const order = el("select", { class: "input sort", "aria-label": "Sort by", on: { change: () => sortBy(order.value) } });
   const node = el(
     "div",
@@ -73,9 +73,7 @@ export function filterBar(options, start, onChange) {
 
   function ownerOf() {
     // Whoever does not type an owner chooses one elsewhere.
-    if (!owner) return keptOwner;
-    const text = owner.value.trim();
-    return containsToken(text, options.key_prefix) ? "" : text;
+    return typed ? typed.read() : keptOwner;
   }
 
   function read() {

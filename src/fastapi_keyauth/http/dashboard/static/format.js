@@ -24,6 +24,9 @@ const exactFormat = new Intl.DateTimeFormat("en-GB", {
 });
 const hourFormat = new Intl.DateTimeFormat("en-GB", { weekday: "short", day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
 const dayFormat = new Intl.DateTimeFormat("en-GB", { weekday: "short", day: "numeric", month: "short" });
+const utcDayFormat = new Intl.DateTimeFormat("en-GB", { weekday: "short", day: "numeric", month: "short", timeZone: "UTC" });
+const utcDateFormat = new Intl.DateTimeFormat("en-GB", { weekday: "short", day: "numeric", month: "short", year: "numeric", timeZone: "UTC" });
+const utcMonthFormat = new Intl.DateTimeFormat("en-GB", { month: "long", year: "numeric", timeZone: "UTC" });
 
 /** 1,234 */
 export const number = (value) => numberFormat.format(value);
@@ -37,6 +40,12 @@ export const exact = (moment) => exactFormat.format(moment);
 export const hour = (moment) => hourFormat.format(moment);
 /** Sun 22 Nov */
 export const day = (moment) => dayFormat.format(moment);
+/** Sun 22 Nov, of days that are counted in UTC */
+export const utcDay = (moment) => utcDayFormat.format(moment);
+/** Sun, 22 Nov 2026 */
+export const utcDate = (moment) => utcDateFormat.format(moment);
+/** November 2026 */
+export const utcMonth = (moment) => utcMonthFormat.format(moment);
 /** 1 key, 2 keys */
 export const count = (value, word) => `${number(value)} ${word}${value === 1 ? "" : "s"}`;
 /** The time zone of all times on the page: "Europe/Berlin". */

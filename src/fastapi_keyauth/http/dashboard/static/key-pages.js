@@ -6,7 +6,7 @@ import { matchesLocally } from "./search-text.js";
 
 const MOST_ON_A_PAGE = 200;
 /** More are not sorted in the browser: an administrator with more keys than this narrows them down first. */
-const MOST_IN_ALL = 5000;
+export const MOST_IN_ALL = 5000;
 
 /** Gives {keys, isComplete, isCutOff, next(size), all(onProgress)}. `query`: what is asked for; `signal` ends it. */
 export function keyPages(query, signal) {

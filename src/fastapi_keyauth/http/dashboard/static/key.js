@@ -2,9 +2,9 @@
 
 import { actionsFor } from "./actions.js";
 import { api } from "./api.js";
-import { lastListAddress, listAddress } from "./address.js";
+import { addressOf, lastPlace, listAddress } from "./address.js";
 import { environmentTag, expiry, lastUse, scopeTags, statusBadge } from "./badges.js";
-import { usageChart } from "./chart.js";
+import { byDay, HOURS, usageChart } from "./chart.js";
 import { copyIcon } from "./clipboard.js";
 import { el, replace, written } from "./dom.js";
 import { exactly } from "./format.js";
@@ -16,7 +16,7 @@ import { say } from "./messages.js";
 import { ownerName } from "./owners.js";
 import { secretsCard } from "./secrets.js";
 
-const HOURS = 168;
+const LAST_HOURS = 168;
 
 /** Gives {node, title, focus, close()}. */
 export function keyView(id, options, setTitle) {
@@ -35,11 +35,12 @@ export function keyView(id, options, setTitle) {
     isSuspended = Boolean(owner.suspended_at);
     showUnder();
   });
-  const usage = el("div", { class: "card" }, el("h2", {}, "Usage in the last 7 days"), el("span", { class: "skeleton skeleton-chart" }));
+  const byDayLink = el("a", { class: "small", hidden: true }, "Usage by day");
+  const usage = el("div", { class: "card" }, el("div", { class: "card-head" }, el("h2", {}, "Usage in the last 7 days"), byDayLink), el("span", { class: "skeleton skeleton-chart" }));
   const node = el(
     "div",
     { class: "view" },
-    el("a", { href: lastListAddress(), class: "back" }, icon("back"), "API keys"),
+    el("a", { href: lastPlace().address, class: "back" }, icon("back"), lastPlace().label),
     el("div", { class: "view-head" }, el("div", {}, heading, under), buttons),
     limits.suspension,
     el("div", { class: "columns" }, el("div", { class: "stack" }, usage, past.node), el("div", { class: "stack" }, facts, limits.node, secrets)),
@@ -50,6 +51,8 @@ export function keyView(id, options, setTitle) {
     shown = key;
     setTitle(key.name);
     heading.replaceChildren(written(key.name));
+    byDayLink.href = addressOf("#/usage", { owner: (options.is_admin || options.acts_for_owners) && key.owner_id, key: id });
+    byDayLink.hidden = false;
     showUnder();
     buttons = replace(buttons, buttonsOf(key));
     facts = replace(facts, factsOf(key, options));
@@ -99,9 +102,9 @@ export function keyView(id, options, setTitle) {
     try {
       const key = await api.get(id, signal);
       show(key);
-      const [{ items }] = await Promise.all([api.usage(id, HOURS, signal), past.load()]);
+      const [{ items }] = await Promise.all([api.usage(id, LAST_HOURS, signal), past.load()]);
       const hasAny = items.some((item) => item.admitted || item.refused);
-      usage.lastChild.replaceWith(hasAny ? usageChart(items, key.hourly_limit) : el("p", { class: "muted" }, "No requests in the last 7 days."));
+      usage.lastChild.replaceWith(hasAny ? usageChart(items, { scale: HOURS, period: "in the last 7 days", limit: key.hourly_limit, more: byDay(items) }) : el("p", { class: "muted" }, "No requests in the last 7 days."));
     } catch (error) {
       if (error.status === 404) node.replaceChildren(...missing());
       else failed(error);
@@ -118,7 +121,7 @@ export function keyView(id, options, setTitle) {
 
 function missing() {
   return [
-    el("div", { class: "card nothing" }, icon("search"), el("h1", {}, "Key not found"), el("p", {}, "It does not exist, or it belongs to somebody else."), el("a", { href: lastListAddress(), class: "button" }, "All API keys")),
+    el("div", { class: "card nothing" }, icon("search"), el("h1", {}, "Key not found"), el("p", {}, "It does not exist, or it belongs to somebody else."), el("a", { href: listAddress(), class: "button" }, "All API keys")),
   ];
 }
 

@@ -34,12 +34,12 @@ export function firstVisit(createButton, showRevoked) {
   ];
 }
 
-/** The keys could not be loaded. */
-export function failure(error, retry) {
+/** Something could not be loaded. */
+export function failure(title, words, retry) {
   return [
     icon("alert"),
-    el("h2", {}, "The keys cannot be shown"),
-    el("p", {}, error.message),
+    el("h2", {}, title),
+    el("p", {}, words),
     el("button", { type: "button", class: "button", on: { click: retry } }, "Try again"),
   ];
 }

@@ -3,11 +3,13 @@
 import { startNewKey } from "./actions.js";
 import { el } from "./dom.js";
 import { icon } from "./icons.js";
+import { navigation } from "./navigation.js";
 import { mayWrite, ownerOfNew, ownerSwitch } from "./owners.js";
 
 /** Gives {node, newButton(), show(ownerId), focus(), focusButton()}. `onOwner(ownerId)`: another owner was chosen. */
 export function listHead(options, onOwner) {
   let owner = "";
+  const views = navigation("list");
   const heading = el("h1", { tabindex: "-1" }, "API keys");
   const lead = el("p", { class: "lead" }, "A key lets a program call the API in your name. Create one for each program.");
   const owners = ownerSwitch(options, onOwner);
@@ -16,11 +18,12 @@ export function listHead(options, onOwner) {
   const main = newButton();
   const mayCreate = () => mayWrite(options, ownerOfNew(options, owner));
   return {
-    node: el("div", { class: "view-head" }, el("div", {}, heading, lead), owners?.node, main),
+    node: el("div", {}, views.node, el("div", { class: "view-head" }, el("div", {}, heading, lead), owners?.node, main)),
     /** Null for those who may only read. */
     newButton: () => (mayCreate() ? newButton() : null),
     show(ownerId) {
       owner = ownerId;
+      views.show(ownerId);
       owners?.show(ownerId);
       main.hidden = !mayCreate();
     },

@@ -148,7 +148,7 @@ export function listView(options) {
     }
     table.node.hidden = true;
     nothing.hidden = false;
-    nothing.replaceChildren(...failure(error, () => { table.node.hidden = false; nothing.hidden = true; load(); }));
+    nothing.replaceChildren(...failure("The keys cannot be shown", error.message, () => { table.node.hidden = false; nothing.hidden = true; load(); }));
   }
 
   async function onCreated() {
@@ -177,7 +177,7 @@ export function listView(options) {
   return {
     node,
     title: "API keys",
-    isList: true,
+    name: "list",
     focus: head.focus,
     /** The address was changed by Back, Forward or a link. */
     readAddress() {

@@ -1,7 +1,8 @@
 // Which view is shown: by the session, and by the part of the address behind "#", which browsers send to no server.
 
-import { keyInAddress } from "./address.js";
+import { viewInAddress } from "./address.js";
 import { api, onSessionEnded } from "./api.js";
+import { auditView } from "./audit.js";
 import { fillBar } from "./bar.js";
 import { config } from "./config.js";
 import { closeDialogs, resumeDialogs, suspendDialogs } from "./dialogs/dialog.js";
@@ -13,7 +14,14 @@ import { listView } from "./list.js";
 import { findSession, forgetSession, keepSession, markSession, sessionToken } from "./session.js";
 import { signInView } from "./sign-in.js";
 import { fromOtherTabs } from "./tabs.js";
+import { usageView } from "./usage.js";
 
+const VIEWS = {
+  key: ({ id }) => keyView(id, options, setTitle),
+  list: () => listView(options),
+  usage: () => usageView(options),
+  audit: () => auditView(options),
+};
 const content = document.getElementById("content");
 const bar = fillBar(document.getElementById("bar"), () => {
   history.replaceState(null, "", "#/");
@@ -85,9 +93,9 @@ function showSentence(title, words) {
 }
 
 function route() {
-  const id = keyInAddress();
-  if (!id && view?.isList) view.readAddress();
-  else show(id ? keyView(id, options, setTitle) : listView(options));
+  const named = viewInAddress();
+  if (view?.name === named.name && view.readAddress) view.readAddress();
+  else show(VIEWS[named.name](named));
 }
 
 addEventListener("hashchange", () => {

@@ -2,7 +2,7 @@
 
 import { api } from "./api.js";
 import { confirmSuspension } from "./dialogs/suspend.js";
-import { el, written } from "./dom.js";
+import { el, refill, written } from "./dom.js";
 import { exactly } from "./format.js";
 import { icon } from "./icons.js";
 import { limitList } from "./limits.js";
@@ -24,10 +24,8 @@ export function ownerCard(options, signal, onOwner) {
     drawn = text;
     const hasLimits = owner.limits.length > 0;
     const parts = [suspension(owner, resumeButton(owner)), (hasLimits || options.is_admin) && limitsCard(owner, suspendButton(owner))].filter(Boolean);
-    const focused = node.contains(document.activeElement) ? document.activeElement.dataset.focus : null;
     node.hidden = !parts.length;
-    node.replaceChildren(...parts);
-    if (focused) node.querySelector(`[data-focus="${focused}"]`)?.focus();
+    refill(node, ...parts);
   }
 
   const button = (label, iconName, kind, run) =>

@@ -6,7 +6,7 @@ import { listAddress } from "./address.js";
 import { api } from "./api.js";
 import { environmentTag, expiry, lastUse, scopeTags, statusBadge } from "./badges.js";
 import { sparkline } from "./chart.js";
-import { el, replace, written } from "./dom.js";
+import { el, refill, replace, written } from "./dom.js";
 import { ago } from "./format.js";
 import { icon } from "./icons.js";
 import { menuButton } from "./menu.js";
@@ -32,9 +32,7 @@ export function keyTable(options, sortBy) {
 
   function showSort(sort) {
     const fresh = el("tr", { role: "row" }, columns.map(([label, field]) => heading(label, field, sort, sortBy)), el("th", { scope: "col", role: "columnheader" }, el("span", { class: "hidden-text" }, "Actions")));
-    const focused = head.contains(document.activeElement) ? document.activeElement.dataset.focus : null;
-    head.replaceChildren(...fresh.children);
-    if (focused) head.querySelector(`[data-focus="${focused}"]`)?.focus();
+    refill(head, ...fresh.children);
   }
 
   function rowOf(key) {
@@ -82,11 +80,8 @@ export function keyTable(options, sortBy) {
       }
     },
     show(keys) {
-      const focused = body.contains(document.activeElement) ? document.activeElement.dataset.focus : null;
       rows.clear();
-      body.replaceChildren();
-      add(keys);
-      if (focused) body.querySelector(`[data-focus="${focused}"]`)?.focus();
+      refill(body, ...keys.map(rowOf));
     },
     showWaiting() {
       rows.clear();
