@@ -278,7 +278,7 @@ class RateLimitExceeded(Refusal):
         hourly_limit: The key's limit of requests per hour that is named ``hour``; 0 if it has none.
         violated_policies: Names of the limits without room, as in the headers. Added in 0.2.
         reason: What these limits allow and what is left of them, in words. Added in 0.2.
-        evidence: The key's row and the limiter's answer, for the headers.
+        evidence: The key's row and the limiter's answer, for the headers. Added in 0.2.
     """
 
     def __init__(

@@ -131,7 +131,7 @@ class KeyAuth:
         """Build a router with one route, ``POST ""``: the webhook for secret scanners, in GitHub's format.
 
         It checks the signature over the raw body and reports each token to ``auth.leaks``. Mount it where the scanner
-        sends its reports. It takes no API key: the signature is the credential.
+        sends its reports. It takes no API key: the signature is the credential. Added in 0.2, in place of a function.
 
         Args:
             find_keys: Returns the scanner's public keys by identifier. Default: GitHub's.

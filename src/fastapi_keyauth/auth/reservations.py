@@ -71,6 +71,8 @@ class Hold:
 class Reservation:
     """A reservation to be awaited or used in ``async with``, returned by ``auth.reserve``. Nothing is charged before.
 
+    Added in 0.2.
+
     Raises:
         RateLimitExceeded: If a limit of the key or of its owner lacks room; nothing is charged.
         KeyRefusal: If the key was revoked, disabled or has expired meanwhile, or its owner is suspended.

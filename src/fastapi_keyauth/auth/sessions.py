@@ -88,7 +88,7 @@ class Sessions:
         return await self._store.find(hash_session_token(token), self._now())
 
     async def find_all(self, tokens: Iterable[str]) -> dict[str, SessionPrincipal]:
-        """Return the sessions of tokens, without those that are not valid.
+        """Return the sessions of tokens, without those that are not valid. Added in 0.2.
 
         Raises:
             StoreUnavailable: If the database is unavailable.

@@ -26,7 +26,11 @@ def key_status(enabled: bool, expires_at: datetime | None, revoked_at: datetime 
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """A live secret of a key, without the secret. Times in UTC."""
+    """A live secret of a key, without the secret. Times in UTC.
+
+    Attributes:
+        is_imported: Whether another system issued it. Added in 0.2.
+    """
 
     hint: str
     created_at: datetime

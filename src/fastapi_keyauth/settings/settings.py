@@ -238,7 +238,7 @@ class KeyAuthSettings(BaseSettings):
 
     @property
     def key_policy(self) -> KeyPolicy:
-        """The policy for the lifetime of keys."""
+        """The policy for the lifetime of keys. Added in 0.2."""
 
         def span(value: int | None, unit_s: int = 1) -> timedelta | None:
             return None if value is None else timedelta(seconds=value * unit_s)
@@ -252,7 +252,7 @@ class KeyAuthSettings(BaseSettings):
 
     @property
     def in_dotenv(self) -> frozenset[str]:
-        """Names of the variables in the ``.env`` file."""
+        """Names of the variables in the ``.env`` file. Added in 0.2."""
         return self._in_dotenv
 
     def dangers(self) -> list[str]:
