@@ -22,7 +22,7 @@ from tests.docs.pages import DOCS, PAGES, README, ProblemType, find_blocks, find
 
 SETTINGS_PAGE = DOCS / "reference/settings.md"
 ERRORS_PAGE = DOCS / "reference/errors.md"
-CONCEPTS_PAGE = DOCS / "explanation/concepts.md"
+KEYS_PAGE = DOCS / "reference/keys.md"
 DESIGN_PAGE = DOCS / "explanation/design.md"
 
 FAILED_ATTEMPTS = {"malformed_api_key", "invalid_api_key"}
@@ -145,7 +145,7 @@ def test_the_management_routes_are_those_of_the_router() -> None:
 
 
 def test_the_regular_expression_is_the_published_one() -> None:
-    assert f"\n{TOKEN_PATTERN.pattern}\n" in CONCEPTS_PAGE.read_text("utf-8")
+    assert f"\n{TOKEN_PATTERN.pattern}\n" in KEYS_PAGE.read_text("utf-8")
     for page in PAGES:
         patterns = re.findall(r"ka_\[[^`\s]+", page.read_text("utf-8"))
         assert set(patterns) <= {TOKEN_PATTERN.pattern}, page
@@ -159,7 +159,7 @@ def test_tokens_that_are_shown_whole_have_the_right_checksum() -> None:
 
 
 def test_the_fields_of_the_principals_are_named() -> None:
-    rows = {row["principal"]: row["holds"] for row in find_rows(CONCEPTS_PAGE, "principal", "holds")}
+    rows = {row["principal"]: row["holds"] for row in find_rows(KEYS_PAGE, "principal", "holds")}
     for kind in (KeyPrincipal, SessionPrincipal):
         assert re.findall(r"\w+", rows[kind.__name__]) == [
             name for name in kind.__dataclass_fields__ if not name.startswith("_")
