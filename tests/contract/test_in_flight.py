@@ -392,11 +392,13 @@ async def test_middlewares_see_a_cancelled_request(run: Open) -> None:
 async def test_servers_log_no_error(run: Open, http: str, ws: str) -> None:
     async with run(options={"http": http, "ws": ws}) as running:
         key = await running.key()
-        paths = ("/slow", "/stream", "/events", "/half", "/socket", "/late")
+        paths = ("/slow", "/stream", "/events", "/pings", "/half", "/socket", "/late")
         tasks = [await running.clients.open(path, {"api-key": key.token}) for path in paths]
         await running.auth.keys.revoke(key.key.id)
-        slow, stream, events, half, socket, late = [await ends(task) for task in tasks]
+        slow, stream, events, pings, half, socket, late = [await ends(task) for task in tasks]
         assert (slow.code, events.code, socket.code) == ("revoked_api_key",) * 3
+        assert pings.text.startswith('data: hello\n\n: ping\nevent: error\ndata: {"type": ')
+        assert pings.text.endswith("\n\n")
         assert (stream.is_cut, half.is_cut, half.text) == (True, True, "data: not yet whole\n")
         assert (late.status, late.code) == (401, "revoked_api_key")
 

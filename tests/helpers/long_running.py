@@ -81,8 +81,15 @@ def build_long_app(auth: KeyAuth, record: Record, requirement: Any = None, big_f
     async def half() -> StreamingResponse:
         return StreamingResponse(parts("half", b"data: not yet whole\n"), media_type="text/event-stream")
 
-    async def parts(name: str, part: bytes) -> AsyncIterator[bytes]:
-        yield part
+    @app.get("/pings", dependencies=[Depends(held)])
+    async def pings() -> StreamingResponse:
+        return StreamingResponse(
+            parts("pings", b"data: he", b"llo\n", b"\n", b": ping\n"), media_type="text/event-stream"
+        )
+
+    async def parts(name: str, *parts: bytes) -> AsyncIterator[bytes]:
+        for part in parts:
+            yield part
         await wait_in(name)
 
     @app.get("/scoped", dependencies=[Security(required, scopes=["items:read"])])

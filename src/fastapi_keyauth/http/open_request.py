@@ -13,6 +13,7 @@ from fastapi_keyauth.auth.request_context import AuthContext
 from fastapi_keyauth.errors import KeyAuthError
 from fastapi_keyauth.http.cors import RawHeaders
 from fastapi_keyauth.http.disconnection import disconnect
+from fastapi_keyauth.http.event_stream import START, add_tail, error_event, is_event_stream
 from fastapi_keyauth.http.host_cors import is_inside_credentials, with_host_cors
 from fastapi_keyauth.http.rate_limit_headers import add_rate_limit_headers
 from fastapi_keyauth.http.request_handler import WS_POLICY_VIOLATION, RequestHandler
@@ -22,9 +23,6 @@ SEND_WITHIN_S = 1.0
 
 _STARTS = frozenset({"http.response.start", "websocket.http.response.start"})
 _ENDS = frozenset({"http.response.pathsend", "http.response.zerocopysend", "websocket.close"})
-_EVENT_STREAM = b"text/event-stream"
-_BLANK_LINES = (b"\n\n", b"\r\n\r\n", b"\r\r")
-_LONGEST_BLANK_LINE = 4
 
 
 class RequestEnded(OSError):
@@ -69,7 +67,7 @@ class OpenRequest:
         "scope",
         "task",
     )
-    _tail: bytes = b""
+    _tail: bytes = START
     _cancelling: int = 0
 
     def __init__(
@@ -106,7 +104,7 @@ class OpenRequest:
             if not message.get("more_body"):
                 self.is_complete = True
             elif message.get("body"):
-                self._tail = message["body"][-_LONGEST_BLANK_LINE:]
+                self._tail = add_tail(self._tail, message["body"])
         elif kind in _STARTS:
             headers = [*message.get("headers", ())]
             add_rate_limit_headers(headers, self.context, self._handler.rate_limit_headers)
@@ -180,18 +178,11 @@ class OpenRequest:
         if self.scope["type"] == "websocket":
             await self._send({"type": "websocket.close", "code": WS_POLICY_VIOLATION, "reason": code})
             return True
-        if self._is_between_events():
-            event = b"event: error\ndata: " + self._handler.body_of(error, self.context) + b"\n\n"
-            await self._send({"type": "http.response.body", "body": event, "more_body": True})
+        if is_event_stream(self._started):
+            event = error_event(self._tail, self._handler.body_of(error, self.context))
+            if event is not None:
+                await self._send({"type": "http.response.body", "body": event, "more_body": True})
         return False
-
-    def _is_between_events(self) -> bool:
-        """Return whether the response is an event stream, and its last event is complete."""
-        headers = {name.lower(): value for name, value in self._started or ()}
-        is_plain = headers.get(b"content-type", b"").lower().startswith(_EVENT_STREAM)
-        if not is_plain or b"content-encoding" in headers or b"content-length" in headers:
-            return False
-        return not self._tail or self._tail.endswith(_BLANK_LINES)
 
 
 def _receive_nothing(scope: Scope) -> Receive:
