@@ -9,7 +9,6 @@ from typing import Any
 
 import httpx
 import pytest
-from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from tests.helpers.stage import OpenScene, Scene
 
@@ -56,6 +55,8 @@ def management_of(scene: Scene) -> dict[str, Any]:
 
 
 async def test_the_document_is_valid(open_scene: OpenScene) -> None:
+    from openapi_spec_validator import OpenAPIV31SpecValidator  # slow to import, and every process collects the tests
+
     async with open_scene() as scene:
         document = management_of(scene)
         assert [error.message for error in OpenAPIV31SpecValidator(document).iter_errors()] == []

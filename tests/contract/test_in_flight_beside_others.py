@@ -1,4 +1,7 @@
-"""Requests in flight end cleanly in other people's servers and libraries."""
+"""Requests in flight end cleanly in other people's servers and libraries.
+
+Strawberry and FastMCP are imported by their tests: that takes two seconds, in every process that collects the tests.
+"""
 
 import asyncio
 import contextlib
@@ -12,15 +15,11 @@ from typing import Any
 import httpx
 import hypercorn.asyncio
 import pytest
-import strawberry
 import websockets
 from fastapi import Depends, FastAPI
 from fastapi.sse import EventSourceResponse as FastAPIEventSource
-from fastmcp import Client, FastMCP
-from fastmcp.client.transports import StreamableHttpTransport
 from hypercorn.config import Config
 from sse_starlette import EventSourceResponse
-from strawberry.fastapi import GraphQLRouter
 
 from fastapi_keyauth import KeyAuth
 from tests.helpers.long_running import ENDS_WITHIN_S, Clients, Record, build_long_app, ends
@@ -110,6 +109,9 @@ async def test_event_streams_of_other_libraries_end_with_an_event(auth: KeyAuth,
 
 
 async def test_a_graphql_subscription_over_a_websocket_ends(auth: KeyAuth) -> None:
+    import strawberry
+    from strawberry.fastapi import GraphQLRouter
+
     released: list[str] = []
 
     @strawberry.type
@@ -157,6 +159,9 @@ async def test_a_graphql_subscription_over_a_websocket_ends(auth: KeyAuth) -> No
 
 
 async def test_calls_to_a_mounted_mcp_server_end(auth: KeyAuth) -> None:
+    from fastmcp import Client, FastMCP
+    from fastmcp.client.transports import StreamableHttpTransport
+
     mcp: FastMCP[None] = FastMCP("tools")
     waiting: list[str] = []
     go_on = asyncio.Event()
