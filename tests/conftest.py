@@ -27,6 +27,7 @@ import pytest
 from tests.helpers.lazy_routes import make_routes_lazy
 from tests.helpers.servers import Server
 from tests.helpers.session import Kind, Servers
+from tests.helpers.shared_statements import share_statements
 from tests.helpers.thorough import IS_THOROUGH, begin_with_long, thin_out
 from tests.helpers.workers import Workers
 
@@ -88,11 +89,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _lazy_routes() -> Iterator[None]:
-    """Build the validators of routes on first use, unless the run is thorough."""
+def _shortcuts() -> Iterator[None]:
+    """Build routes on first use and compile statements once, unless the run is thorough."""
     with pytest.MonkeyPatch.context() as patch:
         if not IS_THOROUGH:
             make_routes_lazy(patch)
+            share_statements(patch)
         yield
 
 
