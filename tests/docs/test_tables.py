@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi.routing import APIRoute
+from fastapi import FastAPI
 
 from fastapi_keyauth import TOKEN_PATTERN, KeyAuth, KeyAuthSettings, KeyPrincipal, SessionPrincipal, errors
 from fastapi_keyauth.auth.credentials import Credentials
@@ -18,14 +18,21 @@ from fastapi_keyauth.domain.tokens import TokenParser
 from fastapi_keyauth.http.problem_details import TABLE
 from fastapi_keyauth.http.problem_renderer import ProblemRenderer
 from fastapi_keyauth.keys.outbox import HOLDS_WITHIN_S
-from tests.docs.pages import DOCS, PAGES, README, ProblemType, find_blocks, find_rows, name_of
+from tests.docs.pages import DOCS, PAGES, ProblemType, find_blocks, find_rows, name_of
 
 SETTINGS_PAGE = DOCS / "reference/settings.md"
 ERRORS_PAGE = DOCS / "reference/errors.md"
 KEYS_PAGE = DOCS / "reference/keys.md"
+CUSTOMERS_PAGE = DOCS / "how-to/for-your-customers.md"
+ROUTES_PAGE = DOCS / "reference/http.md"
 DESIGN_PAGE = DOCS / "explanation/design.md"
 
 FAILED_ATTEMPTS = {"malformed_api_key", "invalid_api_key"}
+NOT_OF_A_KEY = {
+    *("session_required", "missing_session", "missing_credentials", "invalid_session"),
+    *("not_found", "key_not_active", "too_many_keys"),
+}
+"""Codes of routes that take sessions, and of the management routes."""
 EXAMPLES: list[errors.KeyAuthError] = [
     errors.MissingApiKey(),
     errors.MalformedApiKey("its checksum is wrong, so it was mistyped or cut off"),
@@ -69,9 +76,8 @@ def codes_with_statuses() -> dict[str, int]:
     return {row.code: row.status for row in TABLE.values()}
 
 
-@pytest.mark.parametrize("page", [README, SETTINGS_PAGE], ids=name_of)
-def test_every_setting_is_in_the_tables_with_its_default(page: Path) -> None:
-    rows = find_rows(page, "setting", "default")
+def test_every_setting_is_in_the_tables_with_its_default() -> None:
+    rows = find_rows(SETTINGS_PAGE, "setting", "default")
     names = [row["setting"] for row in rows]
     assert sorted(names) == sorted(KeyAuthSettings.model_fields)
     settings = defaults()
@@ -102,18 +108,23 @@ def test_the_bounds_shown_are_the_real_ones(row: ProblemType) -> None:
     assert [bound for bound in bounds if float(bound) not in numbers] == []
 
 
-@pytest.mark.parametrize("page", [README, ERRORS_PAGE], ids=name_of)
-def test_every_code_is_in_the_tables_with_its_status(page: Path) -> None:
-    rows = find_rows(page, "code", "status", "failed attempt")
+def test_every_code_is_in_the_table_with_its_status() -> None:
+    rows = find_rows(ERRORS_PAGE, "code", "status", "failed attempt")
     found = [(row["code"], int(row["status"])) for row in rows]
     assert sorted(found) == sorted(codes_with_statuses().items())
 
 
-@pytest.mark.parametrize("page", [README, ERRORS_PAGE], ids=name_of)
-def test_the_tables_say_what_counts_as_a_failed_attempt(page: Path) -> None:
-    counted = {row["code"] for row in find_rows(page, "code", "failed attempt") if row["failed attempt"] == "yes"}
-    assert counted == FAILED_ATTEMPTS
-    assert {row["failed attempt"] for row in find_rows(page, "code", "failed attempt")} == {"yes", "no"}
+def test_the_table_says_what_counts_as_a_failed_attempt() -> None:
+    rows = find_rows(ERRORS_PAGE, "code", "failed attempt")
+    assert {row["code"] for row in rows if row["failed attempt"] == "yes"} == FAILED_ATTEMPTS
+    assert {row["failed attempt"] for row in rows} == {"yes", "no"}
+
+
+def test_the_page_for_customers_has_every_code_of_a_route_that_takes_a_key() -> None:
+    rows = find_rows(CUSTOMERS_PAGE, "code", "status", "what to do")
+    assert {row["code"]: int(row["status"]) for row in rows} == {
+        code: status for code, status in codes_with_statuses().items() if code not in NOT_OF_A_KEY
+    }
 
 
 def test_every_code_has_a_section_that_names_its_status() -> None:
@@ -134,14 +145,17 @@ def test_the_bodies_shown_are_the_real_ones() -> None:
 
 def test_the_management_routes_are_those_of_the_router() -> None:
     auth = KeyAuth(defaults())
-    real = {
-        (method, "/api-keys" + route.path)
-        for route in auth.keys_router.routes
-        if isinstance(route, APIRoute)
-        for method in route.methods or ()
-    }
-    rows = find_rows(README, "method", "path")
-    assert {(row["method"], row["path"]) for row in rows} == real
+    app = FastAPI()
+    auth.install(app)
+    app.include_router(auth.keys_router, prefix="/api-keys")
+    real = {(method.upper(), path) for path, methods in app.openapi()["paths"].items() for method in methods}
+    found = [(row["method"], row["path"]) for row in find_rows(ROUTES_PAGE, "method", "path")]
+    assert sorted(found) == sorted(real)
+
+
+def test_every_dependency_is_in_the_table() -> None:
+    named = {f"auth.{name}" for name in vars(KeyAuth(defaults())) if name.startswith(("require_", "optional_"))}
+    assert {row["dependency"] for row in find_rows(KEYS_PAGE, "dependency", "requires", "returns")} == named
 
 
 def test_the_regular_expression_is_the_published_one() -> None:
