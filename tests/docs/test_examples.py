@@ -43,16 +43,16 @@ def test_the_examples_of_a_page_run_from_top_to_bottom(path: Path, monkeypatch: 
     assert page.run() >= len(list(find_blocks(path, "python")))
 
 
-def test_the_first_example_has_no_more_than_ten_lines_of_code() -> None:
+def test_the_first_example_has_no_more_than_twelve_lines_of_code() -> None:
     first = next(find_blocks(README, "python"))
     lines = ast.unparse(ast.parse(first.source)).splitlines()
-    assert len([line for line in lines if line]) <= 10
+    assert len([line for line in lines if line]) <= 12
 
 
 @pytest.mark.parametrize("path", PAGES, ids=name_of)
 def test_no_block_of_a_page_goes_without_a_language(path: Path) -> None:
     """A block without a language, or with an unknown one, would never be checked."""
-    known = {"python", "bash", "console", "json", "http", "text", "nginx", "sql", "dotenv", "toml"}
+    known = {"python", "bash", "console", "json", "http", "text", "nginx", "sql", "dotenv", "toml", "javascript"}
     known |= {"dockerfile", "ini", "yaml"}  # tests/docs/test_server_files.py
     fences = [line for line in path.read_text("utf-8").splitlines() if line.startswith("```")]
     assert len(fences) % 2 == 0
