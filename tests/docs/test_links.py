@@ -1,4 +1,4 @@
-"""Links lead to existing files and headings."""
+"""Links lead to existing files and headings, and the menu of the site leads to every page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import DOCS, PAGES, README, find_anchors, name_of, prose_of
+from tests.docs.pages import DOCS, PAGES, README, ROOT, find_anchors, name_of, prose_of
+
+SECTIONS = ("tutorial", "how-to", "reference", "explanation")
 
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
@@ -20,7 +22,9 @@ def test_relative_links_lead_to_a_file_and_a_heading(page: Path) -> None:
             continue
         path, _, anchor = target.partition("#")
         file = (page.parent / path).resolve() if path else page
-        if not file.is_file() or (anchor and anchor not in find_anchors(file)):
+        is_picture = file.suffix in {".png", ".svg"}  # its anchor selects a color scheme
+        anchors = {"only-light", "only-dark"} if is_picture else find_anchors(file) if file.is_file() else set()
+        if not file.is_file() or (anchor and anchor not in anchors):
             broken.append(target)
     assert broken == []
 
@@ -32,11 +36,23 @@ def test_a_page_of_the_site_links_to_what_the_site_has(page: Path) -> None:
     assert [target for target in targets if DOCS not in (page.parent / target).resolve().parents] == []
 
 
+def test_the_menu_has_every_page_once() -> None:
+    menu = (ROOT / "mkdocs.yml").read_text("utf-8").partition("\nnav:\n")[2].partition("\n\n")[0]
+    named = re.findall(r"^ +- [^:\n]+: (\S+\.md)$", menu, re.MULTILINE)
+    pages = [page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")]
+    assert sorted(named) == sorted([*pages, "changelog.md"])  # docs/_hooks.py adds the changelog
+
+
 @pytest.mark.parametrize("page", [README, DOCS / "index.md"], ids=name_of)
-def test_every_page_of_the_docs_is_linked_from(page: Path) -> None:
+def test_the_readme_and_the_landing_page_lead_to_every_section(page: Path) -> None:
     linked = {(page.parent / target.partition("#")[0]).resolve() for target in _LINK.findall(prose_of(page))}
-    missing = set(DOCS.rglob("*.md")) - {DOCS / "index.md"} - linked
-    assert missing == set()
+    assert DOCS / "index.md" in {*linked, page}
+    assert {section for section in SECTIONS if not any(DOCS / section in target.parents for target in linked)} == set()
+
+
+def test_every_page_is_in_a_section() -> None:
+    outside = {page for page in DOCS.rglob("*.md") if page.parent.name not in SECTIONS}
+    assert outside == {DOCS / "index.md"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from uvicorn.main import main as uvicorn_command
 
-from fastapi_keyauth import TOKEN_PATTERN, KeyAuthSettings
+from fastapi_keyauth import KeyAuthSettings
+from tests.docs.folder import Folder
 from tests.docs.pages import BASH, PAGES, README, ROOT, Block, find_blocks, name_of
-from tests.helpers.workers import Workers
 
-WRITTEN_BY_THE_READER = {"main.py", "conftest.py", "make_key.py", ".gitleaks.toml"}
+WRITTEN_BY_THE_READER = {"main.py", "conftest.py", ".gitleaks.toml"}
 SOURCE = ROOT / "src" / "fastapi_keyauth"
 
 SHELL_BLOCKS = [block for page in PAGES for block in find_blocks(page, "bash|console")]
@@ -67,7 +67,7 @@ def test_every_option_of_uvicorn_exists() -> None:
 
 def test_every_extra_exists() -> None:
     extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"])
-    named = {name for page in PAGES for name in re.findall(r"\.\[([\w,]+)\]", page.read_text("utf-8"))}
+    named = {name for page in PAGES for name in re.findall(r"(?:\.|keyauth)\[([\w,]+)\]", page.read_text("utf-8"))}
     assert {extra for names in named for extra in names.split(",")} <= extras
 
 
@@ -89,44 +89,8 @@ def test_the_demo_takes_the_options_that_are_named() -> None:
 
 @pytest.mark.skipif(not (BASH and shutil.which("curl")), reason="needs curl and bash")
 def test_the_first_minutes_of_the_readme_work(tmp_path: Path) -> None:
-    """The README's two files, its router and its commands, against a real server."""
-    app, script, router = [block.source for block in find_blocks(README, "python")][:3]
-    call, manage = [block.source for block in find_blocks(README, "bash") if "curl" in block.source]
-    tmp_path.joinpath("main.py").write_text(app + router)
-    python_path = os.pathsep.join([str(tmp_path), str(ROOT / "src")])
-    environment = {
-        **os.environ,
-        "PYTHONPATH": python_path,
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-    }
-    folder = tmp_path / "served"
-    server = Workers("main:app", folder, 1, {"PYTHONPATH": python_path}, ())
-
-    def run(commands: str, **variables: str) -> str:
-        commands = commands.replace("http://127.0.0.1:8000", server.base_url)
-        shell = subprocess.run(
-            [BASH, "-euo", "pipefail", "-c", commands],
-            cwd=folder,
-            env={**environment, **variables},
-            text=True,
-            capture_output=True,
-            check=False,
-        )
-        assert shell.returncode == 0, shell.stderr
-        return shell.stdout
-
-    try:
-        folder.joinpath("make_key.py").write_text(script)
-        assert run(call) == '{"hello":"local-dev-alice"}' * 2
-        answers = run(call + manage + 'echo "|$ID|$SESSION"')
-        *_, key_id, session = answers.strip().split("|")
-        made, rotated = TOKEN_PATTERN.findall(answers)
-        assert key_id in rotated
-        assert key_id not in made
-        assert '"revoked"' in run(
-            'curl -s "http://127.0.0.1:8000/api-keys/$ID" -H "$AUTHORIZATION"',
-            ID=key_id,
-            AUTHORIZATION=f"Authorization: Bearer {session}",
-        )
-    finally:
-        server.close()
+    """The README's file and its commands, against a real server."""
+    (app,) = [block.source for block in find_blocks(README, "python")]
+    (call,) = [block.source for block in find_blocks(README, "bash") if "curl" in block.source]
+    with Folder(tmp_path, {"main.py": app}) as folder:
+        assert folder.run(call) == '{"hello":"laptop","owner":"acme"}' * 2
