@@ -93,12 +93,13 @@ async def resolve_jwt(token: str, _connection: HTTPConnection) -> SessionPrincip
 
 
 class Site:
-    """Three addresses of one product, and three more products.
+    """Three addresses of one product, and four more products.
 
     `url`: as it is. `url` + "/stripped": behind a proxy that takes the prefix away and says nothing. `url` + "/told":
     behind one that says it, as `root_path`. `url` + "/jwt": a product whose sessions are JWTs and that has no log-in
     of its own. `url` + "/oauth2": a product with the login of FastAPI's tutorial. `url` + "/projects": a product whose
-    keys belong to projects; `members` says who may act for which.
+    keys belong to projects; `members` says who may act for which. `url` + "/lifetimes": a product with a policy for the
+    lifetime of keys.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -126,7 +127,11 @@ class Site:
             units=["tokens"],
             dashboard=DashboardOptions(product="Parrot AI"),
         )
-        self._server = Server(self._build(), self.auth, self.jwt_auth, self.oauth2_auth, self.projects_auth)
+        self.lifetimes_auth = self._make_auth(
+            "lifetimes", scopes=SCOPES, max_key_ttl_s=45 * 86_400, disable_unused_after_days=120
+        )
+        others = (self.jwt_auth, self.oauth2_auth, self.projects_auth, self.lifetimes_auth)
+        self._server = Server(self._build(), self.auth, *others)
         self.url = f"http://127.0.0.1:{self._server.port}"
 
     def close(self) -> None:
@@ -210,6 +215,7 @@ class Site:
         jwt_product = build_product(self.jwt_auth)
         oauth2_product = build_product(self.oauth2_auth)
         projects_product = build_product(self.projects_auth)
+        lifetimes_product = build_product(self.lifetimes_auth)
 
         async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
             path: str = scope["path"]
@@ -224,6 +230,8 @@ class Site:
                 app, scope = oauth2_product, {**scope, "root_path": "/oauth2"}
             elif path.startswith("/projects/"):
                 app, scope = projects_product, {**scope, "root_path": "/projects"}
+            elif path.startswith("/lifetimes/"):
+                app, scope = lifetimes_product, {**scope, "root_path": "/lifetimes"}
             await app(scope, receive, send)
 
         return dispatch

@@ -70,7 +70,7 @@ def test_usage_by_day_and_by_key_is_shown_and_saved_as_csv(visitor: Visitor) -> 
     expect(visitor.heading).to_have_text("shop")
     expect(visitor.page.locator(".back")).to_have_text("Usage")
     visitor.page.get_by_role("link", name="Usage by day").click()
-    only = visitor.page.get_by_role("button", name="Only shop: show all keys")
+    only = visitor.page.get_by_role("button", name="Only shop: remove this filter")
     expect(only).to_be_visible()
     expect(visitor.page.locator(".report tfoot")).to_contain_text("300")
     only.click()

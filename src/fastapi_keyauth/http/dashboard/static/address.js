@@ -12,6 +12,7 @@ export const SORTS = [
 ];
 export const NEWEST_FIRST = "-created";
 const FIELDS = ["name", "owner", "created", "used", "expires"];
+const MOST_OF_ACTOR = 300;
 const KEY = /^#\/keys\/([0-9A-Za-z]{12})$/;
 
 let last = { address: "#/", label: "API keys" };
@@ -53,19 +54,14 @@ export function filtersInAddress(prefix) {
     q: readSearch(asked.get("q") ?? "", prefix).q,
     isUnused: asked.has("unused"),
     owner: asked.get("owner") ?? "",
+    creator: (asked.get("creator") ?? "").slice(0, MOST_OF_ACTOR),
     sort: FIELDS.includes(sort.replace(/^-/, "")) ? sort : NEWEST_FIRST,
   };
 }
 
 /** The address of the list with these filters. */
-export function listAddress({ status = "", q = "", isUnused = false, owner = "", sort = NEWEST_FIRST } = {}) {
-  const asked = new URLSearchParams();
-  if (status) asked.set("status", status);
-  if (q) asked.set("q", q);
-  if (isUnused) asked.set("unused", "");
-  if (owner) asked.set("owner", owner);
-  if (sort !== NEWEST_FIRST) asked.set("sort", sort);
-  return asked.size ? `#/?${asked}` : "#/";
+export function listAddress({ status = "", q = "", isUnused = false, owner = "", creator = "", sort = NEWEST_FIRST } = {}) {
+  return addressOf("#/", { status, q, unused: isUnused && "1", owner, creator, sort: sort !== NEWEST_FIRST && sort });
 }
 
 /** Write the filters into the address. */

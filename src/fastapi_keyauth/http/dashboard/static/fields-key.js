@@ -3,43 +3,52 @@
 import { el } from "./dom.js";
 import { choices, field, textField } from "./fields.js";
 import { exact, relative, secondsUntil } from "./format.js";
+import { duration } from "./lifetimes.js";
 
 const DAY_S = 86_400;
-const PRESETS = [
-  ["7", "7 days"],
-  ["30", "30 days"],
-  ["90", "90 days"],
-  ["365", "1 year"],
-  ["never", "Never"],
-  ["own", "Custom date"],
-];
-/** Days. A key that nobody thinks of any more then stops working by itself. */
-const USUAL_EXPIRY = "90";
+/** Seconds. */
+const PRESETS = [[7 * DAY_S, "7 days"], [30 * DAY_S, "30 days"], [90 * DAY_S, "90 days"], [365 * DAY_S, "1 year"]];
+/** A key that nobody thinks of any more then stops working by itself. */
+const USUAL_EXPIRY = 90 * DAY_S;
 const ENVIRONMENTS = ["live", "test", "staging", "dev"];
 const OTHER = "other";
 
 /**
  * When a key expires. `current` is the expiry of a key that exists already (null: never), undefined for a new one.
- * `read()` gives the part of the request's body.
+ * `policy`: that for lifetimes, if it applies; `isExempt()`: whether it does not after all, see `update()`. `read()` gives
+ * the part of the request's body.
  */
-export function expiryField(current) {
+export function expiryField(current, policy = null, isExempt = () => false) {
   const isNew = current === undefined;
+  const most = policy?.max_ttl_s ?? Infinity;
+  const lifetime = policy?.default_ttl_s ?? policy?.max_ttl_s;
+  const usual = lifetime ? Math.min(policy.default_ttl_s ?? USUAL_EXPIRY, most) : USUAL_EXPIRY;
   const own = el("input", { type: "datetime-local", class: "input own-date", "aria-label": "Custom date and time", hidden: true });
   const result = el("p", { class: "result", "aria-live": "polite" });
-  const keep = current ? [["keep", "Keep"]] : [];
-  const presets = isNew ? PRESETS : [...keep, ...PRESETS];
-  const start = isNew ? USUAL_EXPIRY : current ? "keep" : "never";
+  const lengths = PRESETS.some(([seconds]) => seconds === usual) ? PRESETS : [...PRESETS, [usual, duration(usual)]].sort(([left], [right]) => left - right);
+  const presets = [...(current ? [["keep", "Keep"]] : []), ...lengths.map(([seconds, label]) => [String(seconds), label]), ["never", "Never"], ["own", "Custom date"]];
+  const start = isNew ? String(usual) : current ? "keep" : "never";
   const choice = choices("expiry", presets, start, show);
   own.addEventListener("input", show);
   // The server refuses a date as expires_at and a preset as expires_in_s; both are shown here.
   const base = field({ name: "expires_at", label: "Expires", control: el("div", {}, choice.node, own, result), isGroup: true });
+
+  const isBound = () => (isNew ? Boolean(lifetime) : most < Infinity) && !isExempt();
+  // A key that has no end keeps none until it gets one.
+  const isOffered = (value) => !isBound() || (value === "never" ? start === "never" : !(Number(value) > most));
+  const isTooLate = (moment) => isNew && isBound() && secondsUntil(moment) > most;
+
+  function update() {
+    choice.allow(isOffered, String(usual));
+    show();
+  }
 
   function chosen() {
     const value = choice.read();
     if (value === "keep") return current;
     if (value === "never") return null;
     if (value === "own") return own.value ? new Date(own.value).toISOString() : undefined;
-    return new Date(Date.now() + Number(value) * DAY_S * 1000).toISOString();
+    return new Date(Date.now() + Number(value) * 1000).toISOString();
   }
 
   function show() {
@@ -49,13 +58,17 @@ export function expiryField(current) {
     if (moment === undefined) result.textContent = "Choose a date and a time.";
     else if (moment === null) result.textContent = "Works until it is revoked. A date is safer.";
     else if (secondsUntil(moment) <= 0) result.textContent = "This date has passed.";
+    else if (isTooLate(moment)) result.textContent = latest();
     // A preset says by itself how long that is.
     else result.textContent = `Works until ${exact(new Date(moment))}${/^\d/.test(choice.read()) ? "" : `, ${relative(moment)}`}.`;
   }
 
-  show();
+  const latest = () => `The maximum is ${duration(most)}: ${exact(new Date(Date.now() + most * 1000))}.`;
+
+  update();
   return {
     ...base,
+    update,
     focus: () => (own.hidden ? base.focus() : own.focus()),
     state: () => [choice.read(), own.value],
     read() {
@@ -63,8 +76,9 @@ export function expiryField(current) {
       if (value === "keep" || (value === "never" && isNew) || (value === "never" && current === null)) return {};
       if (value === "own" && !own.value) return { missing: "Choose a date or one of the presets." };
       if (value === "own" && secondsUntil(own.value) <= 0) return { missing: "Choose a date in the future." };
+      if (value === "own" && isTooLate(own.value)) return { missing: latest() };
       // For a new key the server's clock decides; a change can only name a date.
-      if (isNew && value !== "own") return { expires_in_s: Number(value) * DAY_S };
+      if (isNew && value !== "own") return { expires_in_s: Number(value) };
       return { expires_at: chosen() };
     },
   };

@@ -57,7 +57,7 @@ export function linesField({ name, label, hint, value = [], placeholder }) {
   return { ...field({ name, label, hint, control, isOptional: true }), read, state: () => control.value };
 }
 
-/** One choice of a few, as radio buttons. `options` is [[value, label], ...]. Gives {node, read(), choose(value)}. */
+/** One choice of a few, as radio buttons. `allow` hides all but some, and chooses `usual` for a hidden one. `options` is [[value, label], ...]. Gives {node, read(), choose(value), allow(is, usual)}. */
 export function choices(name, options, chosen, onChange) {
   const group = newId(name);
   const inputs = options.map(([value]) =>
@@ -73,6 +73,10 @@ export function choices(name, options, chosen, onChange) {
     read: () => inputs.find((input) => input.checked)?.value,
     choose(value) {
       for (const input of inputs) input.checked = input.value === value;
+    },
+    allow(isAllowed, usual) {
+      for (const input of inputs) input.parentElement.hidden = !isAllowed(input.value);
+      if (inputs.some((input) => input.checked && input.parentElement.hidden)) this.choose(usual);
     },
   };
 }

@@ -1,8 +1,10 @@
 // The bar above the list: search, status, disuse, owner, order.
 
 import { SORTS, STATUSES } from "./address.js";
+import { chip } from "./chip.js";
 import { el, newId } from "./dom.js";
 import { choices } from "./fields.js";
+import { whoOf } from "./history.js";
 import { icon } from "./icons.js";
 import { ownerField } from "./owners.js";
 import { readSearch } from "./search-text.js";
@@ -11,12 +13,13 @@ const UNUSED_DAYS = 90;
 const TYPING_MS = 250;
 
 /** What the server is asked for. */
-export function queryOf({ status, q, owner, isUnused }) {
+export function queryOf({ status, q, owner, creator, isUnused }) {
   return {
     ...(status && status !== "all" && { status }),
     ...(!status && { include_revoked: false }),
     ...(q && { q }),
     ...(owner && { owner_id: owner }),
+    ...(creator && { created_by: creator }),
     ...(isUnused && { unused_for_days: UNUSED_DAYS }),
   };
 }
@@ -35,6 +38,12 @@ export function filterBar(options, start, onChange) {
   const unused = el("input", { type: "checkbox", on: { change: () => onChange(read(), true) } });
   const typed = options.is_admin && ownerField(options, { "aria-label": "Owner ID" });
   const owner = typed && typed.input;
+  const creator = chip(() => {
+    keptCreator = "";
+    creator.show("", "");
+    onChange(read(), true);
+    search.focus();
+  });
   const order = el("select", { class: "input sort", "aria-label": "Sort by", on: { change: () => sortBy(order.value) } });
   const node = el(
     "div",
@@ -44,10 +53,12 @@ export function filterBar(options, start, onChange) {
     el("fieldset", { class: "bare" }, el("legend", { class: "hidden-text" }, "Status"), status.node),
     el("label", { class: "check" }, unused, `Unused for ${UNUSED_DAYS} days`),
     order,
+    creator.node,
     note,
   );
   let sort = start.sort;
   let keptOwner = start.owner;
+  let keptCreator = "";
   let local = "";
   let typing;
 
@@ -78,7 +89,7 @@ export function filterBar(options, start, onChange) {
 
   function read() {
     const { q } = readSearch(search.value, options.key_prefix);
-    return { status: status.read(), q, isUnused: unused.checked, owner: ownerOf(), sort, local };
+    return { status: status.read(), q, isUnused: unused.checked, owner: ownerOf(), creator: keptCreator, sort, local };
   }
 
   function show(filters) {
@@ -87,6 +98,8 @@ export function filterBar(options, start, onChange) {
     unused.checked = filters.isUnused;
     keptOwner = filters.owner;
     if (owner) owner.value = filters.owner;
+    keptCreator = filters.creator;
+    creator.show("Created by", keptCreator && whoOf(keptCreator, options.user_id));
     showSort(filters.sort);
     local = "";
     note.textContent = "";
@@ -115,11 +128,11 @@ export function filterBar(options, start, onChange) {
       onChange(read(), true);
     },
     clear() {
-      show({ status: "", q: "", isUnused: false, owner: owner ? "" : keptOwner, sort });
+      show({ status: "", q: "", isUnused: false, owner: owner ? "" : keptOwner, creator: "", sort });
       onChange(read(), true);
       search.focus();
     },
-    isFiltered: () => Boolean(search.value.trim() || status.read() || unused.checked || (owner && ownerOf())),
+    isFiltered: () => Boolean(search.value.trim() || status.read() || unused.checked || keptCreator || (owner && ownerOf())),
     stop: () => clearTimeout(typing),
   };
 }

@@ -12,6 +12,7 @@ const WORDS = { created: "Created", updated: "Changed", rotated: "Rotated", revo
 const FIELDS = {
   name: "Name", enabled: "Enabled", expires_at: "Expiry", scopes: "Scopes", hourly_limit: "Requests per hour",
   allowed_origins: "Allowed origins", allowed_ips: "Allowed addresses", metadata: "Metadata", limits: "Limits", hint: "Secret",
+  exempt_from_policy: "Exempt from the policy for lifetimes",
 };
 
 /** Gives {node, load()}: a card that shows the newest changes, and more on demand. `userId`: the user of the page. */
@@ -58,9 +59,9 @@ function lineOf(event, userId) {
   );
 }
 
-/** Who did it, in words: `user:<id>`, `key:<id>`, `cli:<user>`, `code`, `system`. */
+/** Who did it, in words: `user:<id>`, `key:<id>`, `cli:<user>`, `code`, `policy`. */
 export function whoOf(actor, userId) {
-  if (actor === "system") return "the system";
+  if (actor === "policy") return "the policy for lifetimes";
   if (actor === "code") return "the application";
   if (actor === `user:${userId}`) return "you";
   return actor.replace(/^user:/, "").replace(/^cli:/, "the command line, ").replace(/^key:/, "the key ").replace(/^leak:/, "a leak report of ");

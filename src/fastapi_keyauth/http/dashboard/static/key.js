@@ -125,6 +125,11 @@ function missing() {
   ];
 }
 
+function creatorOf(key, options) {
+  const all = listAddress({ owner: (options.is_admin || options.acts_for_owners) && key.owner_id, creator: key.created_by, status: "all" });
+  return el("span", { class: "muted small" }, "by ", el("a", { href: all, title: "All keys with this creator" }, written(whoOf(key.created_by, options.user_id))));
+}
+
 function factsOf(key, options) {
   const list = (values, none) => (values.length ? el("ul", { class: "plain" }, values.map((value) => el("li", {}, written(value)))) : el("span", { class: "muted" }, none));
   const metadata = Object.keys(key.metadata).length > 0;
@@ -133,9 +138,9 @@ function factsOf(key, options) {
     !options.is_admin && options.acts_for_owners && ["Owner", written(ownerName(options, key.owner_id))],
     options.is_admin && ["Owner", el("a", { href: listAddress({ owner: key.owner_id }) }, written(key.owner_id))],
     ["Scopes", scopeTags(key.scopes, Infinity)],
-    ["Created", [exactly(key.created_at), key.created_by && el("span", { class: "muted small" }, "by ", written(whoOf(key.created_by, options.user_id)))]],
+    ["Created", [exactly(key.created_at), key.created_by && creatorOf(key, options)]],
     ["Last used", lastUse(key)],
-    ["Expires", key.expires_at ? [expiry(key), el("span", { class: "muted small" }, exactly(key.expires_at))] : expiry(key)],
+    ["Expires", [expiry(key), key.expires_at && el("span", { class: "muted small" }, exactly(key.expires_at)), key.exempt_from_policy && el("span", { class: "muted small" }, "Exempt from the policy for lifetimes")]],
     key.revoked_at && ["Revoked", exactly(key.revoked_at)],
     ["Allowed origins", list(key.allowed_origins, "No web page, except the service's own")],
     ["Allowed addresses", list(key.allowed_ips, "Any")],

@@ -11,7 +11,7 @@ export function listHead(options, onOwner) {
   let owner = "";
   const views = navigation("list");
   const heading = el("h1", { tabindex: "-1" }, "API keys");
-  const lead = el("p", { class: "lead" }, "A key lets a program call the API in your name. Create one for each program.");
+  const lead = el("p", { class: "lead" });
   const owners = ownerSwitch(options, onOwner);
   const newButton = () =>
     el("button", { type: "button", class: "button button-primary", "data-focus": "new", on: { click: () => startNewKey(options, ownerOfNew(options, owner)) } }, icon("plus"), "Create key");
@@ -26,6 +26,7 @@ export function listHead(options, onOwner) {
       views.show(ownerId);
       owners?.show(ownerId);
       main.hidden = !mayCreate();
+      lead.textContent = mayCreate() ? "A key lets a program call the API in your name. Create one for each program." : "You may see these keys, but not create or change any.";
     },
     focus: () => heading.focus(),
     focusButton: () => main.focus(),

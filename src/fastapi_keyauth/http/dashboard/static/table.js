@@ -8,6 +8,7 @@ import { environmentTag, expiry, lastUse, scopeTags, statusBadge } from "./badge
 import { sparkline } from "./chart.js";
 import { el, refill, replace, written } from "./dom.js";
 import { ago } from "./format.js";
+import { whoOf } from "./history.js";
 import { icon } from "./icons.js";
 import { menuButton } from "./menu.js";
 
@@ -114,6 +115,8 @@ function heading(label, field, sort, sortBy) {
 function keyRow(key, options, usage, suspended) {
   const cell = (label, name, ...content) => el("td", { role: "cell", "data-label": label, class: name }, content);
   const actions = () => menuActionsFor(key, options);
+  // Those who have only keys of their own created them.
+  const by = (options.acts_for_owners || options.is_admin) && key.created_by && whoOf(key.created_by, options.user_id);
   return el(
     "tr",
     { role: "row", class: key.status === "active" ? "" : "is-off", "data-key": key.id },
@@ -127,7 +130,7 @@ function keyRow(key, options, usage, suspended) {
     cell("Environment", "cell-environment", environmentTag(key)),
     cell("Scopes", "cell-scopes", scopeTags(key.scopes)),
     cell("Status", "cell-status", statusBadge(key, suspended.has(key.owner_id))),
-    cell("Created", "cell-time cell-created", ago(key.created_at)),
+    cell("Created", "cell-time cell-created", ago(key.created_at), by && el("span", { class: "creator muted small", title: by }, "by ", written(by))),
     cell("Last used", "cell-time cell-used", lastUse(key)),
     cell("Expires", "cell-time cell-expires", expiry(key)),
     cell("Last 24 hours", "cell-usage", usageOf(key, usage)),

@@ -1,8 +1,8 @@
 // The bar above a report of usage: period, grouping, and the one key that it is about.
 
-import { el, written } from "./dom.js";
+import { chip } from "./chip.js";
+import { el } from "./dom.js";
 import { choices } from "./fields.js";
-import { icon } from "./icons.js";
 import { daysOf, PERIODS } from "./periods.js";
 
 export const GROUPINGS = [["day", "Day"], ["month", "Month"], ["key", "Key"], ["unit", "Unit"]];
@@ -16,23 +16,19 @@ export function usageFilters(asked, onChange) {
   const [from, to] = [date("First day"), date("Last day")];
   const dates = el("div", { class: "dates" }, from, el("span", { "aria-hidden": "true" }, "–"), to);
   const by = choices("by", GROUPINGS, asked.by, (value) => onChange({ by: value }));
-  const name = el("span");
-  const only = el("button", { type: "button", class: "chip", hidden: true, on: { click: () => onChange({ key: "" }) } }, name, icon("close"));
+  const only = chip(() => {
+    onChange({ key: "" });
+    period.focus();
+  });
   return {
-    node: el("div", { class: "toolbar report-bar", role: "search", "aria-label": "Usage" }, period, dates, el("fieldset", { class: "bare" }, el("legend", { class: "hidden-text" }, "Group by"), by.node), only),
+    node: el("div", { class: "toolbar report-bar", role: "search", "aria-label": "Usage" }, period, dates, el("fieldset", { class: "bare" }, el("legend", { class: "hidden-text" }, "Group by"), by.node), only.node),
     show(now) {
       period.value = now.period;
       [from.value, to.value] = [now.from, now.to];
       dates.hidden = now.period !== "custom";
       by.choose(now.by);
-      only.hidden = !now.key;
-      showKey(now.key);
+      only.show("Only", now.key);
     },
-    showKey,
+    showKey: (name) => only.show("Only", name),
   };
-
-  function showKey(words) {
-    name.replaceChildren("Only ", written(words, { class: "strong" }));
-    only.setAttribute("aria-label", `Only ${words}: show all keys`);
-  }
 }

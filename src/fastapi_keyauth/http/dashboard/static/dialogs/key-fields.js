@@ -22,12 +22,20 @@ export function commonFields(options, key) {
   const standard = options.default_hourly_limit;
   const others = key ? key.limits.filter((limit) => !isHourly(limit)) : options.default_limits;
   const most = options.limit_is_bound ? ` The maximum is ${number(standard)}.` : "";
+  const { policy } = options;
+  // Of a key that exists the server says whether the policy applies, unless it applies to all.
+  const binding = !key || policy?.applies_to_all ? policy : null;
+  const isExempt = Boolean(key?.exempt_from_policy);
+  const exempt = options.is_admin && (policy || isExempt) ? checkField("exempt_from_policy", "Exempt from the policy for lifetimes", isExempt) : null;
+  const expiry = expiryField(key?.expires_at, binding, exempt ? exempt.isChecked : () => isExempt);
+  exempt?.node.addEventListener("change", expiry.update);
   return {
     name: textField({
       name: "name", label: "Name", hint: "Say where it is used, so that you still know in a year.",
       placeholder: "prod-api-server, staging-worker, local-dev-alice", maxlength: MAX_NAME, value: key?.name ?? "", autofocus: true,
     }),
-    expiry: expiryField(key?.expires_at),
+    expiry,
+    ...(exempt && { exempt }),
     scopes: scopesField(options, key?.scopes),
     limit: textField({
       name: "hourly_limit", label: "Requests per hour", isOptional: true, inputmode: "numeric",
@@ -36,7 +44,7 @@ export function commonFields(options, key) {
     }),
     limits: limitsField({ units: options.units, current: others }),
     // Whoever is bound to the default cannot leave it out.
-    ...(standard !== null && !options.limit_is_bound && { noHourly: checkField("No limit of requests per hour", key ? key.hourly_limit === null : false) }),
+    ...(standard !== null && !options.limit_is_bound && { noHourly: checkField("no_hourly_limit", "No limit of requests per hour", key ? key.hourly_limit === null : false) }),
     origins: linesField({
       name: "allowed_origins", label: "Allowed origins", hint: "Web pages that may use the key, one on each line. Empty: no web page, except the service's own.",
       placeholder: "https://app.example.com", value: key?.allowed_origins,
@@ -50,10 +58,10 @@ export function commonFields(options, key) {
 }
 
 // A box to tick, with what forms expect of a field.
-function checkField(label, isChecked) {
+function checkField(name, label, isChecked) {
   const control = el("input", { type: "checkbox", checked: isChecked });
   return {
-    name: "no_hourly_limit",
+    name,
     node: el("label", { class: "check" }, control, label),
     showError() {},
     focus: () => control.focus(),

@@ -7,6 +7,7 @@ import { environmentField } from "../fields-key.js";
 import { wholeNumber } from "../fields-limits.js";
 import { reasonField } from "../fields-reason.js";
 import { number } from "../format.js";
+import { duration } from "../lifetimes.js";
 import { ownerName } from "../owners.js";
 import { containsToken } from "../search-text.js";
 import { cancelButton, openDialog, submitButton, whileBusy } from "./dialog.js";
@@ -26,6 +27,7 @@ export function openNewKey(options, ownerId, onCreated) {
     send: async () => {
       const body = { name: fields.name.read(), environment: environment.read(), scopes: fields.scopes.read(), ...fields.expiry.read() };
       if (ownerId !== options.user_id) body.owner_id = ownerId;
+      if (fields.exempt?.isChecked()) body.exempt_from_policy = true;
       if (fields.limit.read() || fields.noHourly?.isChecked() || fields.limits.isChanged()) Object.assign(body, limitsOf(fields, options));
       if (fields.origins.read().length) body.allowed_origins = fields.origins.read();
       if (fields.addresses.read().length) body.allowed_ips = fields.addresses.read();
@@ -50,6 +52,7 @@ export function openEdit(key, options, onChanged, onStale) {
     fresh: freshness(key, ["active", "disabled", "expired"], onStale),
     send: async () => {
       const body = { ...fields.expiry.read() };
+      if (fields.exempt?.isChanged()) body.exempt_from_policy = fields.exempt.isChecked();
       const differs = (left, right) => JSON.stringify(left) !== JSON.stringify(right);
       if (fields.name.read() !== key.name) body.name = fields.name.read();
       if (differs([...fields.scopes.read()].sort(), [...key.scopes].sort())) body.scopes = fields.scopes.read();
@@ -85,6 +88,7 @@ function open({ title, action, options, fields, ownerId = null, isRestricted = f
       fields.name.node,
       fields.environment?.node,
       fields.expiry.node,
+      fields.exempt?.node,
       fields.scopes.node,
       fields.limit.node,
       el("details", { class: "more", open: fields.limits.read().length > 0 || Boolean(fields.noHourly?.isChecked()) }, el("summary", {}, "More limits"), fields.noHourly?.node, fields.limits.node),
@@ -126,6 +130,8 @@ function open({ title, action, options, fields, ownerId = null, isRestricted = f
 
 function inWords(error, options, typed) {
   if (error.fields?.expires_in_s) error.fields.expires_at = error.fields.expires_in_s;
+  const [, most, start] = /max_key_ttl_s \((\d+) seconds\) after ([^.]+)/.exec(error.fields?.expires_at ?? "") ?? [];
+  if (most) error.fields.expires_at = `The maximum is ${duration(Number(most))} after ${start}.`;
   // The server's sentence is for programs, which may come back with other credentials.
   if (error.code === "insufficient_scope" && error.fields.limits) {
     const [reason] = error.fields.limits.split(";");
