@@ -238,7 +238,7 @@ class Keys:
         """Import keys from another system, by the hashes of their tokens: all of them or none.
 
         Args:
-            records: Column to value; docs/how-to/moving.md has the columns.
+            records: Column to value; docs/reference/import.md has the columns.
             dry_run: Only check whether the import would succeed.
             skip_existing: Skip records whose token, or public part, belongs to a key already.
 
