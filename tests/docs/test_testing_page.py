@@ -21,6 +21,8 @@ def run_pytest(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_files_of_the_page_pass(tmp_path: Path) -> None:
+    (configuration,) = find_blocks(DOCS / "how-to/testing.md", "toml")
+    (tmp_path / "pyproject.toml").write_text(configuration.source, "utf-8")
     for block in find_blocks(DOCS / "how-to/testing.md", "python"):
         first, _, _ = block.source.partition("\n")
         if first.startswith("# ") and first.endswith(".py"):
@@ -28,12 +30,15 @@ def test_the_files_of_the_page_pass(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "conftest.py",
         "main.py",
+        "pyproject.toml",
+        "test_existing.py",
         "test_notes.py",
         "test_routes.py",
     ]
     done = run_pytest(tmp_path, "--strict-markers")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "8 passed" in done.stdout
+    assert "10 passed" in done.stdout
+    assert not (tmp_path / "keyauth.db").exists()
 
 
 def test_an_app_of_another_keyauth_is_an_error_that_says_so(tmp_path: Path) -> None:
