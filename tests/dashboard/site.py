@@ -182,13 +182,16 @@ class Site:
         self._execute(update(secret).where(which).values(last_used_at=at))
         self.set_times(key_id, last_used_at=at)
 
-    def add_usage(self, key_id: str, counts: dict[int, tuple[int, int]]) -> None:
+    def add_usage(
+        self, key_id: str, counts: dict[int, tuple[int, int]], unit: str = REQUESTS, auth: KeyAuth | None = None
+    ) -> None:
         """Add usage of a key: {hours ago: (admitted, refused)}."""
         this_hour = int(datetime.now(UTC).timestamp()) // 3600
-        units = {(key_id, this_hour - ago, REQUESTS): admitted for ago, (admitted, _) in counts.items()}
+        units = {(key_id, this_hour - ago, unit): admitted for ago, (admitted, _) in counts.items()}
         refused = {(key_id, this_hour - ago): number for ago, (_, number) in counts.items()}
         writer = secrets.token_hex(8)  # each call is a batch of its own
-        self.run(self.auth.keys._queries._usage.write(Usage(units, refused), [], writer, 1, datetime.now(UTC)))
+        usage_store = (auth or self.auth).keys._queries._usage
+        self.run(usage_store.write(Usage(units, refused), [], writer, 1, datetime.now(UTC)))
 
     async def _find_owners(self, user: SessionPrincipal) -> dict[str, list[str]]:
         return self.members.get(user.user_id, {})

@@ -50,7 +50,7 @@ def test_findings_are_counted_and_lead_to_their_keys(visitor: Visitor) -> None:
     expect(found.locator(".key-name")).to_have_text(["old"])
     visitor.choose("old", "Revoke")
     visitor.press("Revoke key")
-    expect(visitor.page.get_by_text("No active key has it.")).to_be_visible()
+    expect(visitor.page.get_by_text("No active key has this finding.")).to_be_visible()
     kinds.get_by_role("link", name="Expires within 7 days").click()
     expect(found.locator(".expiry-soon")).to_have_text("Expires in 3 days")
     found.get_by_role("link", name="ends soon").click()

@@ -60,13 +60,13 @@ def test_a_new_key_ends_when_the_policy_says_unless_an_administrator_exempts_it(
     policy = admin.page.locator(".policy")
     for words in ("Maximum lifetime", "45 days", "Disabled after 120 days without use", "1 key"):
         expect(policy).to_contain_text(words)
-    admin.page.get_by_role("link", name=re.compile("Exempt from the lifetime policy")).click()
+    admin.page.get_by_role("link", name=re.compile("Exempt from the policy for lifetimes")).click()
     finding = admin.page.locator(".finding")
     expect(finding.locator(".key-name")).to_have_text(["exempt"])
     admin.choose("exempt", "Edit")
     admin.field("Exempt from the policy for lifetimes").uncheck()
     admin.press("Save changes")
-    expect(admin.page.get_by_text("No active key has it.")).to_be_visible()
+    expect(admin.page.get_by_text("No active key has this finding.")).to_be_visible()
     admin.open(f"{AT}#/keys/{found['exempt'].id}")
     expect(admin.page.locator(".history")).to_contain_text("Exempt from the policy for lifetimes: yes")
 

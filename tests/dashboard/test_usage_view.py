@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from playwright.sync_api import Request, expect
 
+from fastapi_keyauth.domain.principals import KEYS_READ
 from tests.dashboard.site import PAGE
 from tests.dashboard.visitor import Visitor
 
@@ -96,3 +98,48 @@ def test_a_custom_period_is_in_the_address_and_an_impossible_one_is_explained(vi
     visitor.page.goto(f"{visitor.site.url}{PAGE}#/usage?period=nonsense&by=nonsense&key=nonsense&from=x")
     expect(visitor.page.get_by_label("Period")).to_have_value("30-days")
     assert urlsplit(visitor.page.url).fragment == "/usage"
+
+
+def test_a_member_sees_the_usage_of_the_chosen_owner_in_every_unit(make_visitor: Callable[..., Visitor]) -> None:
+    member = make_visitor(context="projects", is_logged_in=False)
+    site, auth = member.site, member.site.projects_auth
+    owners = [f"{name} of {member.user}" for name in ("a", "b")]
+    site.members[member.user] = {owner: [KEYS_READ] for owner in owners}
+    member.hand_over(site.run(auth.sessions.create(member.user)))
+    for owner, used in zip(owners, (3, 4), strict=True):
+        made = site.run(auth.keys.create(owner, f"of {owner}"))
+        site.add_usage(made.key.id, {0: (used, 0)}, auth=auth)
+        site.add_usage(made.key.id, {0: (used * 1000, 0)}, "tokens", auth)
+    member.open(f"/projects{PAGE}#/usage?by=key")
+    table = member.page.locator(".report")
+    expect(table.locator("thead th")).to_have_text(["Key", "Requests", "Tokens", "Refused", "Final"])
+    expect(table.locator("tbody")).to_contain_text(re.compile(r"of a of .+3\s*3,000\s*0"))
+    member.page.get_by_label("Owner", exact=True).select_option(owners[1])
+    expect(table.locator("tbody")).to_contain_text(re.compile(r"of b of .+4\s*4,000\s*0"))
+    member.page.get_by_role("radio", name="Unit").check()
+    expect(table.locator("tbody tr")).to_have_text([re.compile(r"requests\s*4\s*0"), re.compile(r"tokens\s*4,000\s*0")])
+    member.page.get_by_role("link", name="Keys", exact=True).click()
+    expect(member.page.locator(".key-name")).to_have_text([f"of {owners[1]}"])
+    member.page.go_back()
+    expect(member.page.get_by_label("Owner", exact=True)).to_have_value(owners[1])
+    expect(table.locator("tbody")).to_contain_text("tokens")
+
+
+def test_an_administrator_sees_the_usage_and_the_audit_of_a_typed_owner(make_visitor: Callable[..., Visitor]) -> None:
+    admin = make_visitor(scopes=("*", "admin"))
+    owner = f"owner of {admin.user}"
+    made = admin.site.create_key(owner, "worker")
+    admin.site.add_usage(made.key.id, {0: (12, 0)})
+    admin.open(f"{PAGE}#/usage?by=key")
+    field = admin.page.get_by_label("Owner", exact=True)
+    field.fill(made.token)
+    field.press("Enter")
+    field.fill(owner)
+    field.press("Enter")
+    expect(admin.page.locator(".report tbody tr")).to_have_count(1)
+    expect(admin.page.locator(".report tbody")).to_contain_text("worker")
+    assert made.token not in admin.page.url
+    admin.page.get_by_role("link", name="Audit", exact=True).click()
+    expect(admin.page.locator(".finding .key-name")).to_have_text(["worker"])
+    expect(admin.page.get_by_label("Owner", exact=True)).to_have_value(owner)
+    expect(admin.page.locator(".finding")).to_contain_text(owner)

@@ -12,7 +12,7 @@ import { announceChange, announceCreation, noteChange } from "./live.js";
 import { say } from "./messages.js";
 import { mayWrite } from "./owners.js";
 
-/** Create a key for an owner and show its token. Views hear of the key once the token has been saved. */
+/** Create a key for an owner and show its token. Views are notified once the token has been saved. */
 export function startNewKey(options, ownerId) {
   const saved = (key) => {
     say(`${key.name} is ready.`);
@@ -23,7 +23,7 @@ export function startNewKey(options, ownerId) {
   );
 }
 
-/** [{name, label, icon, isDanger, run}]. Views hear of the changes: a dialog may outlive the view that opened it. */
+/** [{name, label, icon, isDanger, run}]. Views are notified of changes: a dialog may outlive the view that opened it. */
 export function actionsFor(key, options) {
   if (!mayWrite(options, key.owner_id)) return [];
   const changed = (now) => announceChange(key.id, now);
@@ -38,7 +38,7 @@ export function actionsFor(key, options) {
     done("The key has been revoked.")(null, pending);
     if (saysLeaked(reason)) offerCreated(key, options, reason);
   };
-  const edit = { name: "edit", label: "Edit", icon: "edit", run: () => openEdit(key, options, done("The key has been changed."), stale) };
+  const edit = { name: "edit", label: "Edit", icon: "edit", run: () => openEdit(key, options, done("The key has been updated."), stale) };
   const rotate = { name: "rotate", label: "Rotate", icon: "rotate", run: () => openRotate(key, options, changed, stale) };
   const disable = {
     name: "disable", label: "Disable", icon: "pause", run: () => confirmDisable(key, options, done("The key has been disabled."), stale),

@@ -95,10 +95,10 @@ export function auditView(options) {
     const rows = shown.slice(0, MOST_ROWS).map((key) => row(key, problems.get(key.id).filter(([kind]) => !asked.finding || kind === asked.finding)));
     return [
       el("h2", {}, labelOf(asked.finding)),
-      el("p", { class: "muted" }, shown.length ? `${count(shown.length, "key")}. ${advice}` : "No active key has it."),
+      el("p", { class: "muted" }, shown.length ? `${count(shown.length, "key")}. ${advice}` : "No active key has this finding."),
       el("ul", { class: "plain-rows" }, rows),
-      shown.length > MOST_ROWS && el("p", { class: "muted small" }, `The newest ${number(MOST_ROWS)} are shown. Choose one finding to see fewer.`),
-      isCutOff && el("p", { class: "muted small" }, `Only the newest ${number(MOST_IN_ALL)} keys are checked here. The command "keyauth audit" checks all.`),
+      shown.length > MOST_ROWS && el("p", { class: "muted small" }, `The newest ${number(MOST_ROWS)} keys are shown. Choose a finding to see fewer.`),
+      isCutOff && el("p", { class: "muted small" }, `Only the newest ${number(MOST_IN_ALL)} keys are checked here. The command "keyauth audit" checks all keys.`),
     ].filter(Boolean);
   }
 

@@ -8,7 +8,7 @@ import { limitWords } from "./limits.js";
 import { say } from "./messages.js";
 
 const PAGE = 20;
-const WORDS = { created: "Created", updated: "Changed", rotated: "Rotated", revoked: "Revoked", leaked: "Leaked" };
+const WORDS = { created: "Created", updated: "Updated", rotated: "Rotated", revoked: "Revoked", leaked: "Leaked" };
 const FIELDS = {
   name: "Name", enabled: "Enabled", expires_at: "Expiry", scopes: "Scopes", hourly_limit: "Requests per hour",
   allowed_origins: "Allowed origins", allowed_ips: "Allowed addresses", metadata: "Metadata", limits: "Limits", hint: "Secret",

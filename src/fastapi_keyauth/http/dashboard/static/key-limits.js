@@ -9,8 +9,8 @@ import { suspension } from "./owner-card.js";
 const OWNERS = "owner-";
 
 /**
- * Gives {node, suspension, load(key)}: a card, a place for the notice, and a way to read both again. `onOwner(owner)` hears
- * what was read.
+ * Gives {node, suspension, load(key)}: a card, a place for the notice, and a way to read both again. `onOwner(owner)` is
+ * called once the owner is read.
  */
 export function limitsCard(id, signal, onOwner) {
   const body = el("div", {}, el("span", { class: "skeleton" }));

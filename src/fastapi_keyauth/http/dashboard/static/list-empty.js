@@ -4,12 +4,15 @@ import { el } from "./dom.js";
 import { count, number } from "./format.js";
 import { icon } from "./icons.js";
 
-/** How many keys are shown, of how many that were found. */
-export function countInWords(shown, found, { isComplete, isCutOff }) {
+const NEARLY_FULL = 0.8;
+
+/** How many keys are shown, of how many that were found. `most`: how many the owner may have, if all of them are listed. */
+export function countInWords(shown, found, { isComplete, isCutOff }, most) {
   if (isCutOff) return `${number(shown)} of the newest ${count(found, "key")}. There are more: narrow them down with a filter.`;
   if (!found) return "No keys";
   if (!isComplete) return `${count(shown, "key")} so far`;
-  return shown < found ? `${number(shown)} of ${count(found, "key")}` : count(found, "key");
+  if (shown < found) return `${number(shown)} of ${count(found, "key")}`;
+  return found >= NEARLY_FULL * most ? `${count(found, "key")}. The maximum is ${count(most, "key")}.` : count(found, "key");
 }
 
 /** No key matches the filters; `clear` removes them. */

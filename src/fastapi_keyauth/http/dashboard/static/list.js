@@ -121,7 +121,7 @@ export function listView(options) {
       if (!signal.aborted) card.removeAttribute("aria-busy");
     }
     if (signal.aborted || moreButtons.hidden) return;
-    // Seen anew by the observer: the end may still be in sight.
+    // Observe it again: the end may still be in sight.
     end.disconnect();
     end.observe(foot);
   }
@@ -132,7 +132,7 @@ export function listView(options) {
     moreButtons.hidden = !hasMore;
     nothing.hidden = rows.length > 0;
     table.node.hidden = rows.length === 0;
-    result.textContent = rows.length || bar.isFiltered() ? countInWords(shown, rows.length, pages) : "";
+    result.textContent = rows.length || bar.isFiltered() ? countInWords(shown, rows.length, pages, ownerShown() && !bar.isFiltered() ? options.max_keys : Infinity) : "";
     // Without any key there is nothing to search.
     bar.node.hidden = rows.length === 0 && !bar.isFiltered();
     foot.classList.toggle("is-empty", !rows.length);

@@ -11,7 +11,7 @@ import { say } from "./messages.js";
 
 /**
  * Gives {node, load(ownerId)}. Without limits and suspension there is nothing to show, except to administrators, who
- * suspend and resume the owner here. `signal` ends it; `onOwner(owner)` hears what was loaded.
+ * suspend and resume the owner here. `signal` ends it; `onOwner(owner)` is called once it is loaded.
  */
 export function ownerCard(options, signal, onOwner) {
   const node = el("div", { class: "owner-card", hidden: true });

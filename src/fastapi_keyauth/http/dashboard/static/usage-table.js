@@ -26,7 +26,7 @@ export function usageTable(items, by, keys) {
   );
   return [
     el("div", { class: "report", role: "region", tabindex: "0", "aria-label": "Usage" }, table),
-    rows.length > MOST_ROWS && el("p", { class: "muted small" }, `The first ${number(MOST_ROWS)} of ${number(rows.length)}. The CSV file has all.`),
+    rows.length > MOST_ROWS && el("p", { class: "muted small" }, `The first ${number(MOST_ROWS)} of ${number(rows.length)} rows. The CSV file has all rows.`),
   ];
 }
 
