@@ -47,7 +47,7 @@ def test_every_command_of_the_page_runs(servers: Servers, tmp_path: Path, monkey
     monkeypatch.setenv("KEYAUTH_ARGON2_TIME_COST", "1")
     monkeypatch.setenv("KEYAUTH_ARGON2_MEMORY_KIB", "8")
     Path("keys.csv").write_text(f"owner_id,name,hash\nalice,from before,{'0' * 64}\n")
-    lines = [line for block in find_blocks(PAGE, "bash") for line in block.source.splitlines()]
+    lines = [line for block in find_blocks(PAGE, "bash") for line in block.source.replace("\\\n", "").splitlines()]
     variables: dict[str, str] = {}
     for line in lines:
         if not line.startswith("pip "):
