@@ -37,6 +37,9 @@ def make_schedule(seed: int) -> Schedule:
         )
     if not is_calm:
         actions += [_disturbance(rng, workers) for _ in range(rng.randint(1, 4))]
+    actions += [
+        Action(rng.uniform(0, LASTS_MS), "report", (rng.randrange(workers),)) for _ in range(rng.choice((0, 0, 1, 4)))
+    ]
     actions.sort(key=lambda action: action.at_ms)
     return Schedule(
         seed=seed,

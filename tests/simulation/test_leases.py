@@ -14,7 +14,7 @@ import pytest
 from fastapi_keyauth.domain.limit_sets import ONE_REQUEST, LimitSet
 from fastapi_keyauth.domain.limits import Limit
 from fastapi_keyauth.limiter.leases.book import LeaseBook
-from fastapi_keyauth.limiter.leases.terms import Grant, Plan
+from fastapi_keyauth.limiter.leases.terms import Grant, Lease, Plan
 from tests.helpers.fuzzing import IS_LONG, TIMES
 from tests.helpers.thorough import turns
 from tests.simulation import world as world_module
@@ -66,6 +66,7 @@ def test_requests_are_admitted_from_leases() -> None:
     admitted = sum(len(world.admissions) for world in worlds)
     leased = sum(worker.counters.lease_used for world in worlds for worker in world.workers)
     assert leased > admitted / 5
+    assert sum(worker.allowed for world in worlds for worker in world.workers) > leased / 5
     assert any(world.refusals for world in worlds)
 
 
@@ -87,6 +88,18 @@ def believing_addresses_for_ever() -> AbstractContextManager[Any]:
     return mock.patch.object(LeaseBook, "admit", lambda self, question: admit(self, question._replace(bucket=None)))
 
 
+def allowances_that_outlive_their_leases() -> AbstractContextManager[Any]:
+    """Leave an ended lease the time that it would have had."""
+    end = LeaseBook._end
+
+    def end_late(self: LeaseBook, lease: Lease, now: float) -> None:
+        ends_at = lease.ends_at
+        end(self, lease, now)
+        lease.ends_at = ends_at
+
+    return mock.patch.object(LeaseBook, "_end", end_late)
+
+
 MUTATIONS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "a change does not wait": lambda: mock.patch.object(world_module, "outlast_s", return_value=0.0),
     "a change waits without the share for its clock": lambda: mock.patch.object(
@@ -97,6 +110,7 @@ MUTATIONS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     ),
     "a lease is measured from the answer": measured_from_the_answer,
     "an address is believed for ever": believing_addresses_for_ever,
+    "an allowance outlives its lease": allowances_that_outlive_their_leases,
     "units are not returned": lambda: mock.patch.object(Authority, "give_back", return_value=None),
     "a lease crosses the end of a window": lambda: mock.patch.object(
         Authority, "lasts_ms", lambda _self, lease_ms, *_: lease_ms
@@ -115,7 +129,7 @@ def crowd_in_the_next_window() -> Schedule:
     """One worker has a lease when a window ends; then another one uses up the next window."""
     limits = LimitSet([Limit(name="k", limit=100, per="second", algorithm="fixed_window")], [])
     actions = (
-        Action(250, "burst", (1, 0, None, ONE_REQUEST, 20, 6)),
+        Action(262, "burst", (1, 0, None, ONE_REQUEST, 20, 6)),
         Action(305, "burst", (0, 0, None, ONE_REQUEST, 120, 0.2)),
     )
     return Schedule(1, actions, (limits,), workers=2, delay_ms=1, starts_at_ms=10**12 - 300, is_calm=True)

@@ -18,8 +18,8 @@ from typing import Any
 from fastapi_keyauth.domain.limit_sets import ONE_REQUEST, Cost, LimitSet
 from fastapi_keyauth.limiter.leases.book import LeaseBook
 from fastapi_keyauth.limiter.leases.clock import outlast_s
-from fastapi_keyauth.limiter.leases.terms import Grant, LeaseAsk, Plan
-from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Verdict
+from fastapi_keyauth.limiter.leases.terms import Grant, Lease, LeaseAsk, Plan
+from fastapi_keyauth.limiter.protocol import Allowance, Decision, LimitCheck, Verdict
 from fastapi_keyauth.telemetry.counters import Counters
 from tests.simulation.authority import Authority
 
@@ -76,6 +76,9 @@ class Row:
 
     generation: str
     version: int
+    lease: Lease | None = None
+    """The lease that admitted a request with this row."""
+    allowance: Allowance | None = None
 
 
 @dataclass
@@ -106,6 +109,8 @@ class Worker:
         self.counters = Counters()
         self.book = LeaseBook(LEASE_MS, self.clock, self.counters)
         self.has_timer = False
+        self.allowed = 0
+        """Requests that were admitted by an allowance."""
 
     def clock(self) -> float:
         """Return the lease clock of this worker, in seconds."""
@@ -131,13 +136,22 @@ class Worker:
         """Admit a request from a lease."""
         if request.key not in self.rows or request.is_fresh:
             return False
-        question = self.question(request)
-        lease = self.book._live.get((question.key_id, request.cost))  # its name is for the oracle alone
-        decision = self.book.admit(question)
-        if decision is None:
-            return False
-        assert lease is not None
-        self.world.admitted(request, lease.grant.stamp, self.world.redis_ms())
+        question, row = self.question(request), self.rows[request.key]
+        is_allowed = row.allowance is not None and request.cost is ONE_REQUEST
+        if not is_allowed or row.allowance is None or row.allowance.take(request.bucket) is None:
+            lease = self.book._live.get((question.key_id, request.cost))  # its name is for the oracle alone
+            decision = self.book.admit(question)
+            if decision is None:
+                return False
+            assert lease is not None
+            if request.cost is not ONE_REQUEST:
+                self.world.admitted(request, lease.grant.stamp, self.world.redis_ms())
+                return True
+            row.lease, row.allowance = lease, self.book.find_allowance(question)
+        else:
+            self.allowed += 1
+        assert row.lease is not None
+        self.world.admitted(request, row.lease.grant.stamp, self.world.redis_ms())
         return True
 
     def flush(self) -> None:
@@ -227,10 +241,19 @@ class Worker:
         """Return leases that are over."""
         self.has_timer = False
         if self.book.end_due():
-            plan = self.book.plan([])
-            if plan.returns:
-                self.send(plan, [])
+            self.send_returns()
         self.set_timer()
+
+    def report(self) -> None:
+        """Return all leases, as `read_usage` does, so that what they admitted is counted."""
+        self.book.end_all()
+        self.send_returns()
+
+    def send_returns(self) -> None:
+        """Make a call that does nothing but return leases."""
+        plan = self.book.plan([])
+        if plan.returns:
+            self.send(plan, [])
 
     def lose_connection(self) -> None:
         """Connect again, and send what was in flight once more."""
@@ -418,6 +441,11 @@ class World:
     def on_pause(self, number: int, for_ms: float) -> None:
         """A worker stands still."""
         self.workers[number].paused_until = max(self.workers[number].paused_until, self.now + for_ms)
+
+    def on_report(self, number: int) -> None:
+        """Somebody asks a worker for usage."""
+        worker = self.workers[number]
+        self.at_worker(worker, 0, worker.report)
 
     def on_kill(self, number: int) -> None:
         """A worker is killed, and another one takes its place."""

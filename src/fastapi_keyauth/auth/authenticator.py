@@ -30,7 +30,7 @@ from fastapi_keyauth.auth.row_checks import find_fault, refuse_limited
 from fastapi_keyauth.auth.sessions import SessionGate
 from fastapi_keyauth.auth.verifier import Verifier
 from fastapi_keyauth.domain.keys import KeySnapshot
-from fastapi_keyauth.domain.limit_sets import Cost
+from fastapi_keyauth.domain.limit_sets import ONE_REQUEST, Cost
 from fastapi_keyauth.domain.principals import KeyPrincipal, principal_of
 from fastapi_keyauth.domain.token_mistakes import find_placeholder
 from fastapi_keyauth.domain.tokens import TokenFormError, token_digest
@@ -105,33 +105,55 @@ class Authenticator:
         token = context.credentials.token
         if token is None:
             return self._complete(context, self._refuse_unreadable(context))
+        address = context.address
+        bucket = None if address is None or self._block_spares_valid_keys else address.bucket
+        digest = token_digest(token)
+        verified = self._verifier.find_verified(digest)
+        if verified is None:
+            return self._complete(context, self._admit_unseen(context, token, digest))
+        context.key = key = verified.key
+        finding = self.find_fault(key, context) if verified.has_conditions else None
+        allowance = verified.allowance
+        if allowance is not None and finding is None and context.cost is ONE_REQUEST:
+            states = allowance.take(bucket)
+            if states is not None:
+                decision = context.decision = allowance.decision
+                context.states = states
+                if decision.usage:  # for leases, Redis counts it
+                    self._usage.admitted(key, decision.hour, decision.usage)
+                self._counters.admitted_from_memory += 1
+                principal = context.key_outcome = principal_of(key, states)
+                return principal
+        return self._start_verified(context, verified, finding, bucket, token, digest)
+
+    def _start_verified(
+        self,
+        context: AuthContext,
+        verified: VerifiedKey,
+        finding: KeyRefusal | None,
+        bucket: str | None,
+        text: str,
+        digest: bytes,
+    ) -> KeyPrincipal | Coroutine[Any, Any, KeyPrincipal]:
+        """Continue ``start`` with the limiter, for a token that was verified before."""
+        key = verified.key
+        cost = context.cost if finding is None else None
+        age_s = self._verifier.monotonic() - verified.read_at
+        # As LimitCheck(...) does it, without the function of Python's around it.
+        question = tuple.__new__(
+            LimitCheck,
+            (key.id, bucket, key.limits, cost, verified.generation, age_s, False, key.owner_id, context.charge),
+        )
+        seen = self.limiter.try_decide(question)
+        if seen is None or seen.verdict is STALE:
+            return self._complete(context, self._admit_verified(context, key, finding, question, text, digest))
         try:
-            address = context.address
-            bucket = None if address is None or self._block_spares_valid_keys else address.bucket
-            digest = token_digest(token)
-            verifier = self._verifier
-            verified = verifier.find_verified(digest)
-            if verified is None:
-                return self._complete(context, self._admit_unseen(context, token, digest))
-            context.key = key = verified.key
-            finding: KeyRefusal | None = None
-            cost: Cost | None = context.cost
-            if verified.has_conditions:
-                finding = self.find_fault(key, context)
-                cost = context.cost if finding is None else None
-            age_s = verifier.monotonic() - verified.read_at
-            # As LimitCheck(...) does it, without the function of Python's around it.
-            question = tuple.__new__(
-                LimitCheck,
-                (key.id, bucket, key.limits, cost, verified.generation, age_s, False, key.owner_id, context.charge),
-            )
-            seen = self.limiter.try_decide(question)
-            if seen is None or seen.verdict is STALE:
-                return self._complete(context, self._admit_verified(context, key, finding, question, token, digest))
             principal = context.key_outcome = self._conclude(context, key, finding, seen)
         except KeyAuthError as error:
             context.key_outcome = error
             raise
+        if cost is ONE_REQUEST:
+            verified.allowance = self.limiter.find_allowance(question)
         self._counters.admitted_from_memory += 1
         return principal
 
@@ -154,7 +176,7 @@ class Authenticator:
                 context.cost = before  # a handler that catches the refusal and asks again must not be admitted
         # The row is as old as at the first charge, so its generation stays.
         generation = "" if context.decision is None else context.decision.generation
-        context.decision = decision._replace(generation=generation)
+        context.decision, context.states = decision._replace(generation=generation), decision.states
         if decision.verdict is LIMITED:
             raise refuse_limited(context.key, decision)
         self._usage.charged(context.key, decision.hour, decision.usage)
@@ -293,7 +315,7 @@ class Authenticator:
         if finding is not None:
             self._usage.refused(key, decision.hour)
             raise finding
-        context.decision = decision
+        context.decision, context.states = decision, decision.states
         if verdict is LIMITED:
             self._usage.refused(key, decision.hour)
             raise refuse_limited(key, decision)

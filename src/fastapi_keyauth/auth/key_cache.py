@@ -3,11 +3,12 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from fastapi_keyauth.concurrency.bounded_dict import BoundedDict
 from fastapi_keyauth.domain.keys import KeySnapshot
+from fastapi_keyauth.limiter.protocol import Allowance
 
 NEGATIVE_TTL_S = 5.0
 """Seconds for which an invalid token is cached, so that a client that repeats it costs no reads."""
@@ -16,7 +17,7 @@ NEGATIVE_GRACE_S = 1.0
 MAX_NEGATIVE = 4096
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class VerifiedKey:
     """A key whose secret was verified, in the state of its row at one moment.
 
@@ -25,12 +26,14 @@ class VerifiedKey:
         has_conditions: ``has_conditions`` of the row, computed once for all requests.
         generation: The generation that the limiter returned before the row was read; a later change replaces it.
         read_at: When the row was read, on the monotonic clock.
+        allowance: What admits further requests at the cost of one request. None: the limiter has to be asked.
     """
 
     key: KeySnapshot
     has_conditions: bool
     generation: str
     read_at: float
+    allowance: Allowance | None = field(default=None, compare=False)
 
 
 class KeyCache:

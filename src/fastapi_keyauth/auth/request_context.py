@@ -1,5 +1,6 @@
 """The state of one request during the checks of ``authenticator.py``."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from fastapi_keyauth.auth.credentials import Credentials
@@ -39,6 +40,7 @@ class AuthContext:
         origin: Value of the header ``Origin``, if it was sent.
         key: The key once its secret has been verified, also if the request is then refused.
         decision: Decision of the limiter, if the request was charged or a limit had no room for it.
+        states: ``Decision.states`` after this request. Those of ``decision`` may be of an earlier one.
         cost: What the request costs of each unit.
         has_cost: Whether a requirement has set the cost.
         charge: The name of its charge, if a lost connection must not charge it twice.
@@ -59,6 +61,7 @@ class AuthContext:
         "key",
         "key_outcome",
         "origin",
+        "states",
         "takes_key",
     )
     has_cost: bool = False
@@ -72,6 +75,7 @@ class AuthContext:
         self.origin = origin
         self.key: KeySnapshot | None = None
         self.decision: Decision | None = None
+        self.states: Sequence[int] = ()
         self.cost: Cost = ONE_REQUEST
         self.charge: Charge | None = None
         self.takes_key = False

@@ -18,10 +18,10 @@ RateLimitHeaders = Literal["ietf", "legacy", "both", "none"]
 
 def add_rate_limit_headers(headers: RawHeaders, context: AuthContext, mode: RateLimitHeaders) -> None:
     """Add the rate-limit headers of a request that was charged, or refused by a limit, to a response."""
-    decision, key = context.decision, context.key
-    if decision is None or key is None or not decision.states:
+    key, states = context.key, context.states
+    if not states or key is None:
         return
-    limits, states = key.limits, decision.states
+    limits = key.limits
     if mode in ("ietf", "both"):
         template = _template(limits)
         numbers = (states[0], states[1]) if limits.only else _remaining_and_reset(states, template.length)

@@ -139,6 +139,7 @@ class RequestHandler:
         self._find_mistake(error, scope)
         if isinstance(error, RateLimitExceeded) and error.evidence is not None:
             context.key, context.decision = error.evidence  # a reservation's; the headers state its limits
+            context.states = error.evidence[1].states
         response = self._problems.response(error, context)
         if error._is_reported:
             return response

@@ -34,7 +34,8 @@ def build_limiter(settings: KeyAuthSettings, clock: Clock | None, observer: Obse
     policy = Policy.of(settings)
     local_clock = time.time if clock is None else clock
     if settings.redis_url is None:
-        return MemoryLimiter(policy, settings.max_staleness_s, local_clock)
+        monotonic = time.monotonic if clock is None else clock
+        return MemoryLimiter(policy, settings.max_staleness_s, local_clock, monotonic)
     primary = build_redis_limiter(settings, clock, observer.metrics.answered, observer.metrics.counters)
     fallback = MemoryLimiter(policy, 0, local_clock) if settings.on_limiter_outage == "local" else None
     return FailoverLimiter(primary, fallback, observer, settings.silenced_checks)

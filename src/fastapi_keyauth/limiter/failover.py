@@ -8,7 +8,7 @@ from fastapi_keyauth.concurrency.circuit_breaker import CircuitBreaker
 from fastapi_keyauth.domain.usage import UsageCount, UsageOf
 from fastapi_keyauth.errors import LimiterUnavailable, SetupError
 from fastapi_keyauth.limiter.memory import MemoryLimiter
-from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Limiter, Unsettled
+from fastapi_keyauth.limiter.protocol import Allowance, Decision, LimitCheck, Limiter, Unsettled
 from fastapi_keyauth.limiter.redis.base import RedisLimiterBase
 from fastapi_keyauth.limiter.redis.errors import is_rejection
 from fastapi_keyauth.settings.check_warnings import CheckWarning
@@ -54,7 +54,7 @@ class FailoverLimiter(Limiter):
             "redis",
             self._probe,
             "requests are denied" if fallback is None else "each worker enforces limits on its own",
-            on_open=lambda reason: observer.report_outage("redis", reason),
+            on_open=self._begin_outage,
             on_close=self._recover,
             watch_every_s=WATCH_EVERY_S if primary.fails_over else None,
             outages=(LimiterUnavailable,),
@@ -91,6 +91,10 @@ class FailoverLimiter(Limiter):
     @override
     def try_decide(self, question: LimitCheck) -> Decision | None:
         return None if self._breaker.is_open else self.primary.try_decide(question)
+
+    @override
+    def find_allowance(self, question: LimitCheck) -> Allowance | None:
+        return self.primary.find_allowance(question)  # an outage ends all leases
 
     def _decide_locally(self, question: LimitCheck, error: LimiterUnavailable) -> Decision:
         self._breaker.report_failure(error)
@@ -195,6 +199,10 @@ class FailoverLimiter(Limiter):
             self._was_reached = True
             for warning in await self.primary.run_checks():
                 warning.warn(self._silenced_checks)
+
+    def _begin_outage(self, reason: str) -> None:
+        self.primary.end_leases()
+        self._observer.report_outage("redis", reason)
 
     def _recover(self) -> None:
         self.primary.invalidate_generations()

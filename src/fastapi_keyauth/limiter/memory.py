@@ -13,6 +13,7 @@ from fastapi_keyauth.domain.units import HOUR_MS, HOUR_S
 from fastapi_keyauth.domain.usage import UsageCount, UsageOf
 from fastapi_keyauth.limiter.counters import Room, states_of
 from fastapi_keyauth.limiter.holders import KeyHolder, OwnerHolder
+from fastapi_keyauth.limiter.memory_allowance import MAX_S, SHARE, MemoryAllowance
 from fastapi_keyauth.limiter.protocol import (
     ADMITTED,
     BLOCKED,
@@ -56,12 +57,20 @@ class MemoryLimiter(Limiter):
         max_age_s: Seconds after which a row must be read again, since another process may have changed it without
             notice. 0: always.
         clock: Returns seconds since 1970.
+        monotonic: Returns seconds of a monotonic clock.
     """
 
-    def __init__(self, policy: Policy, max_age_s: float, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        max_age_s: float,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._policy = policy
         self._max_age_s = max_age_s
         self._clock = clock
+        self._monotonic = monotonic
         self._keys: BoundedDict[str, KeyHolder] = BoundedDict(MAX_KEYS)
         self._owners: WeakValueDictionary[str, OwnerHolder] = WeakValueDictionary()
         self._charges: BoundedDict[str, tuple[int, tuple[int, ...] | None]] = BoundedDict(MAX_CHARGES)
@@ -117,6 +126,21 @@ class MemoryLimiter(Limiter):
                     states = (remaining, wait_s, end_s)
                     return tuple.__new__(Decision, (ADMITTED, generation, wait_s, hour, 0.0, states, ONE_REQUEST))
         return self._charge(question, key, generation, int(now * 1000))
+
+    @override
+    def find_allowance(self, question: LimitCheck) -> MemoryAllowance | None:
+        limit, now = question.limits.hourly, self._clock()
+        if not limit or question.age_s is None or question.bucket in self._attempts:
+            return None
+        key, hour = self._keys.get(question.key_id), int(now) // HOUR_S
+        counter = None if key is None else key.counters.get("")
+        if key is None or counter is None or counter.number != hour:
+            return None
+        end_s = (hour + 1) * HOUR_S
+        states = (limit - counter.used, end_s - int(now), end_s)
+        decision = Decision(ADMITTED, question.generation, states[1], hour, states=states, usage=ONE_REQUEST)
+        lasts_s = min(MAX_S, self._max_age_s - question.age_s, SHARE * (end_s - now))
+        return MemoryAllowance(key, counter, decision, limit, self._attempts, self._monotonic, lasts_s)
 
     def _add(self, key_id: str, owner_id: str) -> KeyHolder:
         """Return the key of this owner. Create what is missing."""

@@ -122,6 +122,28 @@ class Decision(NamedTuple):
         return self.states[0] if self.states else None
 
 
+class Allowance(Protocol):
+    """What admits further requests with a question that was just answered, without asking it again.
+
+    It ends by itself, after a second at most, and whenever the same question would have another answer.
+
+    Attributes:
+        decision: The answer for all of them, except for ``states``, which ``take`` returns.
+    """
+
+    decision: Decision
+
+    def take(self, bucket: str | None) -> Sequence[int] | None:
+        """Charge one more request.
+
+        Args:
+            bucket: As in ``LimitCheck``.
+
+        Returns:
+            ``Decision.states`` after it. None if the limiter must be asked; nothing was charged then.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """The policy for failed attempts.
@@ -149,8 +171,8 @@ class Policy:
 class Limiter(Protocol):
     """Counts failed attempts and units.
 
-    Every method except ``try_decide``, ``known_block_s`` and ``run_checks`` raises ``LimiterUnavailable`` if the server
-    of the counters is unavailable.
+    Every method except ``try_decide``, ``find_allowance``, ``known_block_s`` and ``run_checks`` raises
+    ``LimiterUnavailable`` if the server of the counters is unavailable.
 
     Attributes:
         counts_usage: Whether it counts usage, which ``read_usage`` returns. If not, each decision says what was used.
@@ -185,6 +207,14 @@ class Limiter(Protocol):
 
         Returns:
             None if only ``check`` can answer. Nothing was charged then.
+        """
+        return None
+
+    def find_allowance(self, question: LimitCheck) -> Allowance | None:
+        """Return what admits further requests with a question that ``try_decide`` has just answered with ADMITTED.
+
+        Args:
+            question: The question, at the cost of one request.
         """
         return None
 

@@ -26,6 +26,7 @@ class TracedLimiter:
         self.bump_generation = limiter.bump_generation
         self.bump_owner_generation = limiter.bump_owner_generation
         self.try_decide = limiter.try_decide
+        self.find_allowance = limiter.find_allowance
         self.find_generations = limiter.find_generations
         self.known_block_s = limiter.known_block_s
         self.read_usage = limiter.read_usage

@@ -22,7 +22,7 @@ class Counters:
         events_dropped: Events that an ``on_event`` hook was too slow for.
         leases_granted: Leases of this worker.
         lease_units: Requests that they could have admitted.
-        lease_used: Requests that they admitted, each without asking Redis.
+        lease_used: Requests that they admitted, each without asking Redis. Counted when a lease has ended.
         lease_returned: Requests that they did not admit and that were returned.
         lease_forfeited: The same, but not returned: the call failed, or Redis was replaced.
         lease_trips_saved: Calls to Redis that leases saved: one for each request that they admitted, minus one

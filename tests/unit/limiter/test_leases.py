@@ -88,6 +88,7 @@ async def test_busy_key_rarely_asks_redis_and_counts_each_request(make_worker: M
     remaining = [(await worker.ask(HOURLY, "192.0.2.1")).states[0] for _ in range(500)]
     assert remaining == list(range(999_999, 999_499, -1))
     assert len(worker.calls) < 60
+    await worker.limiter.close()
     assert worker.counters.lease_used > 400
 
 

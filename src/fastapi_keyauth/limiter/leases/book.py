@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Collection, Sequence
 
 from fastapi_keyauth.concurrency.bounded_dict import BoundedDict
+from fastapi_keyauth.limiter.leases.allowance import LeaseAllowance, decision_of
 from fastapi_keyauth.limiter.leases.clock import LEASE_SHARE
 from fastapi_keyauth.limiter.leases.demand import Demand
 from fastapi_keyauth.limiter.leases.terms import Grant, Lease, LeaseAsk, LeaseName, Plan
@@ -59,34 +60,16 @@ class LeaseBook:
         bucket = question.bucket
         if bucket is not None and self._unblocked_until.get(bucket, -math.inf) <= now:
             return None
-        left = lease.left = lease.left - 1
-        self._counters.lease_used += 1
-        decision = tuple.__new__(
-            Decision,
-            (
-                ADMITTED,
-                lease.generation,
-                lease.grant.wait_s,
-                lease.grant.hour,
-                math.inf,  # every change replaces the generation, and waits until this lease has ended
-                self._states(lease, left),
-                (),  # counted as usage when the lease is returned
-            ),
-        )
-        if not left:
+        lease.left -= 1
+        decision = decision_of(lease)
+        if not lease.left:
             self._end(lease, now)
         return decision
 
-    @staticmethod
-    def _states(lease: Lease, left: int) -> Sequence[int]:
-        """Return what is left of each limit, including what this lease still admits."""
-        states, costs = lease.grant.states, lease.costs
-        if len(costs) == 1:
-            return (states[0] + left * costs[0], states[1], states[2])
-        found = list(states)
-        for position, cost in enumerate(costs):
-            found[3 * position] += left * cost
-        return found
+    def find_allowance(self, question: LimitCheck) -> LeaseAllowance | None:
+        """Return what admits further requests from the lease that has just admitted a question."""
+        lease = self._live.get((question.key_id, question.cost))  # type: ignore[arg-type]  # as in ``admit``
+        return None if lease is None else LeaseAllowance(lease, self._clock, self._unblocked_until)
 
     def correct(self, question: LimitCheck, decision: Decision) -> Decision:
         """Return a decision of the limiter, with the units that this worker's lease still has added."""
@@ -213,10 +196,12 @@ class LeaseBook:
 
     def _end(self, lease: Lease, now: float) -> None:
         del self._live[lease.name]
+        self._counters.lease_used += lease.used
         self._counters.lease_trips_saved += max(0, lease.used - 1)
         self._ended.append(lease)
         elapsed = max(min(now, lease.ends_at) - lease.began_at, MIN_ELAPSED_S)
         self._demand.note(lease.name, int(lease.used * max(1.0, self.lease_ms / 1000 / elapsed)))
+        lease.ends_at = -math.inf  # its allowances are still in use, and its units are about to be returned
 
     def _count_return(self, lease: Lease, *, is_returned: bool) -> None:
         if is_returned:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 MAX_LEASE_MS = 1000
 """Maximum of the setting ``lease_ms``. A recorded end that is later than that was set by a wrong clock."""
@@ -22,7 +23,7 @@ def lease_clock() -> Callable[[], float]:
     for name in ("CLOCK_BOOTTIME", "CLOCK_MONOTONIC"):  # Linux; macOS, where this one includes sleep
         clock_id = getattr(time, name, None)
         if clock_id is not None:
-            return lambda: time.clock_gettime(clock_id)
+            return partial(time.clock_gettime, clock_id)
     return time.monotonic  # Windows: includes sleep
 
 

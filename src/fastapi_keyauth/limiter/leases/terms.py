@@ -63,7 +63,7 @@ class Lease:
         grant: The answer.
         costs: The units that a request costs, for each limit.
         began_at: When it was received, on the lease clock.
-        ends_at: When it ends, on the lease clock.
+        ends_at: When it ends, on the lease clock. Long ago, once it has ended.
         left: Number of requests that it still admits.
     """
 
@@ -78,6 +78,16 @@ class Lease:
         self.began_at = began_at
         self.ends_at = ends_at
         self.left = grant.units
+
+    def states(self) -> Sequence[int]:
+        """Return what is left of each limit, including what this lease still admits; see ``Decision``."""
+        states, costs = self.grant.states, self.costs
+        if len(costs) == 1:
+            return (states[0] + self.left * costs[0], states[1], states[2])
+        found = list(states)
+        for position, cost in enumerate(costs):
+            found[3 * position] += self.left * cost
+        return found
 
     @property
     def name(self) -> LeaseName:

@@ -18,7 +18,16 @@ from fastapi_keyauth.domain.usage import UsageCount, UsageOf
 from fastapi_keyauth.errors import LimiterUnavailable, SetupError
 from fastapi_keyauth.limiter.leases.clock import outlast_s
 from fastapi_keyauth.limiter.leases.terms import Plan
-from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Limiter, Policy, Verdict, ceil_s, usage_of
+from fastapi_keyauth.limiter.protocol import (
+    Allowance,
+    Decision,
+    LimitCheck,
+    Limiter,
+    Policy,
+    Verdict,
+    ceil_s,
+    usage_of,
+)
 from fastapi_keyauth.limiter.redis.batcher import Answered
 from fastapi_keyauth.limiter.redis.blocks import RedisBlocks
 from fastapi_keyauth.limiter.redis.clients import ClientFactory
@@ -125,6 +134,14 @@ class RedisLimiterBase(Limiter):
         if question.bucket in self._known_blocks:
             return None  # before ``check``, the caller asks for known blocks
         return self._leases.admit(question)
+
+    @override
+    def find_allowance(self, question: LimitCheck) -> Allowance | None:
+        return self._leases.find_allowance(question)
+
+    def end_leases(self) -> None:
+        """End all leases, since an outage begins. Their units are returned if Redis responds again."""
+        self._leases.end_all()
 
     @abstractmethod
     def _send_returns(self, plan: Plan) -> None:
@@ -412,3 +429,4 @@ class RedisLimiterBase(Limiter):
         if cached_s > 0:
             now = self._local_now()
             self._known_blocks[bucket] = (now + cached_s, now + blocked_s)
+            self._leases.forget_address(bucket)  # an allowance does not consider known blocks

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi_keyauth.limiter.leases.book import LeaseBook
 from fastapi_keyauth.limiter.leases.clock import SteppedClock, lease_clock
 from fastapi_keyauth.limiter.leases.terms import Grant, Plan
-from fastapi_keyauth.limiter.protocol import Decision, LimitCheck
+from fastapi_keyauth.limiter.protocol import Allowance, Decision, LimitCheck
 from fastapi_keyauth.telemetry.counters import Counters
 
 RETURN_EVERY_S = 0.01
@@ -41,6 +41,10 @@ class Leasing:
     def admit(self, question: LimitCheck) -> Decision | None:
         """Admit a request from a lease, or return None."""
         return None if self._book is None else self._book.admit(question)
+
+    def find_allowance(self, question: LimitCheck) -> Allowance | None:
+        """Return what admits further requests from the lease that has just admitted a question."""
+        return None if self._book is None else self._book.find_allowance(question)
 
     def plan(self, questions: Sequence[LimitCheck], owners: Collection[str] | None = None) -> Plan:
         """Return what the next call says about leases; see ``LeaseBook.plan``."""
