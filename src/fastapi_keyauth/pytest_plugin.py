@@ -8,7 +8,7 @@ tests write no ``keyauth.db``.
 | ``keyauth_clock`` | the clock of ``keyauth``; move it to let keys expire, blocks end, hours pass |
 | ``keyauth`` | a KeyAuth with a database in memory and cheap hashing |
 | ``keyauth_app`` | an application with that KeyAuth: override it with yours |
-| ``keyauth_owner_id`` | the owner of ``api_key``, ``test-owner``: override it with an id of yours |
+| ``keyauth_owner_id`` | the owner of ``api_key``, ``test-owner``: override it with an id of yours. Added in 0.2 |
 | ``api_key`` | a key, ``.token`` and ``.key``; ``@pytest.mark.api_key(scopes=[...])`` sets its fields |
 | ``keyauth_client`` | a ``TestClient`` of the application, started, that sends the key's token |
 """
