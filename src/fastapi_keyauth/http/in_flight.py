@@ -2,13 +2,14 @@
 
 Each request costs an entry in a dictionary. A check begins when the oldest open request was not checked for
 ``CHECK_AFTER`` of the promised time, and covers all open requests. An application with only short requests therefore
-never checks any, and each worker makes at most one check in that time, however many requests are open.
+never checks any, and each worker makes about one check in that time. The more requests are open, the earlier it begins,
+since it takes time to end all of them.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 from fastapi_keyauth.auth.rights import RightsCheck
 from fastapi_keyauth.errors import KeyAuthError
@@ -20,8 +21,25 @@ logger = logging.getLogger("fastapi_keyauth")
 CHECK_AFTER = 0.8
 """Share of ``end_in_flight_within_s`` after which an open request is checked again. The rest is left for reading what
 changed, and for ending requests."""
+MIN_CHECK_AFTER = 0.4
+"""The smallest such share, however many requests are open."""
+TELL_S = 0.00006
+"""Seconds that it takes to find one request that must end, and to tell its client why."""
 ENDED_IN_A_ROW = 50
 """Number of requests that are ended before other tasks get a turn of the event loop."""
+
+Find = Callable[[list[OpenRequest], float], Awaitable[Mapping[OpenRequest, KeyAuthError]]]
+"""Finds the requests that have lost their rights; see ``RightsCheck``."""
+
+
+def check_after_s(within_s: float, count: int) -> float:
+    """Return the seconds after which open requests are checked again.
+
+    Args:
+        within_s: The setting ``end_in_flight_within_s``.
+        count: Number of open requests. To end all of them takes time, which must be left.
+    """
+    return max(CHECK_AFTER * within_s - TELL_S * count, MIN_CHECK_AFTER * within_s)
 
 
 class InFlight:
@@ -40,7 +58,7 @@ class InFlight:
 
     def __init__(self, rights: RightsCheck, within_s: float) -> None:
         self._rights = rights
-        self._period_s = CHECK_AFTER * within_s
+        self._within_s = within_s
         self.open: dict[OpenRequest, None] = {}
         self.loop: asyncio.AbstractEventLoop | None = None
         self.is_watching = False
@@ -48,6 +66,7 @@ class InFlight:
         self._timer: asyncio.TimerHandle | None = None
         self._check: asyncio.Task[None] | None = None
         self._session_check: asyncio.Task[None] | None = None
+        self._endings: set[asyncio.Task[None]] = set()
 
     @classmethod
     def of(cls, settings: KeyAuthSettings, rights: RightsCheck) -> "InFlight | None":
@@ -67,15 +86,15 @@ class InFlight:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        checks = [check for check in (self._check, self._session_check) if check is not None]
+        tasks = [task for task in (self._check, self._session_check, *self._endings) if task is not None]
         self._check = self._session_check = None
-        for check in checks:
-            check.cancel()
-        await asyncio.gather(*checks, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def watch(self) -> None:
         """Watch the open requests, of which the first has just begun."""
-        self._schedule(self._period_s)
+        self._schedule(check_after_s(self._within_s, 1))
 
     def _schedule(self, seconds: float) -> None:
         if self.loop is not None:
@@ -89,7 +108,8 @@ class InFlight:
         if oldest is None or self.loop is None:
             self.is_watching = False
             return
-        left_s = max(oldest.began_at, self._checked_at) + self._period_s - time.monotonic()
+        due_at = max(oldest.began_at, self._checked_at) + check_after_s(self._within_s, len(self.open))
+        left_s = due_at - time.monotonic()
         if left_s > 0:
             self._schedule(left_s)
         else:
@@ -98,20 +118,47 @@ class InFlight:
     async def _check_rights(self) -> None:
         at = self._checked_at = time.monotonic()
         running = [request for request in self.open if not request.is_complete and request.ending is None]
-        await self._end_lost(self._rights.find_lost_keys(running, at))
+        await self._end_lost(self._rights.find_lost_keys, running, at)
         # In a task of its own: a session resolver that takes long, or hangs, must not delay the checks of keys.
         if self._session_check is None or self._session_check.done():
             self._session_check = asyncio.create_task(
-                self._end_lost(self._rights.find_lost_sessions(running, at)), name="keyauth-in-flight-sessions"
+                self._end_lost(self._rights.find_lost_sessions, running, at), name="keyauth-in-flight-sessions"
             )
         self._check_if_due()
 
-    async def _end_lost(self, finding: Awaitable[Mapping[OpenRequest, KeyAuthError]]) -> None:
+    async def _end_lost(self, find: Find, running: list[OpenRequest], at: float) -> None:
         try:
-            for number, (request, error) in enumerate((await finding).items(), 1):
-                if request in self.open:  # its task may be doing something else by now
-                    request.end(error)
-                if number % ENDED_IN_A_ROW == 0:
-                    await asyncio.sleep(0)
+            lost = await find(running, at)
         except Exception:  # the next check must still run; the log has the error
             logger.exception("checking requests in flight failed; retrying", extra={"keyauth_event": "check_failed"})
+            return
+        ended = [request for request, error in lost.items() if request in self.open and request.end(error)]
+        if ended:
+            # In a task of its own: the next check must not wait until thousands of applications have cleaned up.
+            ending = asyncio.create_task(_end(ended), name="keyauth-in-flight-end")
+            self._endings.add(ending)
+            ending.add_done_callback(self._endings.discard)
+
+
+async def _end(ended: list[OpenRequest]) -> None:
+    """Tell the clients why their requests were ended, and then cancel the applications.
+
+    In this order, because to clean up takes most applications longer than everything else.
+    """
+    try:
+        async for request in _in_turns(ended):
+            request.tell()
+        async for request in _in_turns(ended):
+            request.finish()
+            request.report()
+    finally:
+        for request in ended:  # also if this task was cancelled: the requests' own tasks wait for it
+            request.tell()
+            request.finish()
+
+
+async def _in_turns(requests: list[OpenRequest]) -> AsyncIterator[OpenRequest]:
+    for number, request in enumerate(requests, 1):
+        yield request
+        if number % ENDED_IN_A_ROW == 0 or number == len(requests):
+            await asyncio.sleep(0)

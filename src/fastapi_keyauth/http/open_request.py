@@ -1,7 +1,8 @@
 """One request until its response is complete: completes the headers of the response, and can end the request."""
 
 import asyncio
-from collections.abc import Awaitable
+import contextlib
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -12,9 +13,10 @@ from starlette.websockets import WebSocketDisconnect
 from fastapi_keyauth.auth.request_context import AuthContext
 from fastapi_keyauth.errors import KeyAuthError
 from fastapi_keyauth.http.cors import RawHeaders
-from fastapi_keyauth.http.disconnection import disconnect
+from fastapi_keyauth.http.disconnection import Disconnection
 from fastapi_keyauth.http.event_stream import START, add_tail, error_event, is_event_stream
 from fastapi_keyauth.http.host_cors import is_inside_credentials, with_host_cors
+from fastapi_keyauth.http.problem_details import find_problem_type
 from fastapi_keyauth.http.rate_limit_headers import add_rate_limit_headers
 from fastapi_keyauth.http.request_handler import WS_POLICY_VIOLATION, RequestHandler
 
@@ -23,6 +25,10 @@ SEND_WITHIN_S = 1.0
 
 _STARTS = frozenset({"http.response.start", "websocket.http.response.start"})
 _ENDS = frozenset({"http.response.pathsend", "http.response.zerocopysend", "websocket.close"})
+
+
+Answer = Callable[[], Awaitable[None]]
+"""Sends the last message to a client."""
 
 
 class RequestEnded(OSError):
@@ -48,7 +54,7 @@ class OpenRequest:
     Attributes:
         context, scope, began_at, task: As above.
         is_complete: Whether its response was handed to the server as a whole.
-        ending: Tells the client that the request was ended. None: the request goes on.
+        ending: Why it was ended. None: it goes on.
     """
 
     # Slots and an attribute of the class, as in ``AuthContext``.
@@ -69,6 +75,12 @@ class OpenRequest:
     )
     _tail: bytes = START
     _cancelling: int = 0
+    _is_told: bool = False
+    _is_finished: bool = False
+    _is_cancelled: bool = False
+    _telling: asyncio.Task[None] | None = None
+    _finished: asyncio.Event | None = None
+    _disconnection: Disconnection | None = None
 
     def __init__(
         self,
@@ -87,7 +99,7 @@ class OpenRequest:
         self.began_at = began_at
         self.task = task
         self.is_complete = False
-        self.ending: asyncio.Task[None] | None = None
+        self.ending: KeyAuthError | None = None
         self._app = app
         self._handler = handler
         self._receive = receive
@@ -126,20 +138,51 @@ class OpenRequest:
         self._started = message["headers"]
         await self._send(message)
 
-    def end(self, error: KeyAuthError) -> None:
-        """Cancel the application, and tell the client why: by the refusal, or by what its started response allows.
+    def end(self, error: KeyAuthError) -> bool:
+        """Refuse the application's messages from now on. ``tell`` and then ``finish`` must follow.
 
-        It is called in another task than that of the request.
+        All three are called in another task than that of the request.
 
         Args:
             error: Why the request would be refused now.
+
+        Returns:
+            Whether it was ended. If not, its response is complete, or it was ended before.
         """
         if self.ending is not None or self.is_complete or self.task is None:
-            return
+            return False
+        error._is_reported = True
+        self.ending = error
         self._cancelling = self.task.cancelling()
-        code = self._handler.report_ended(error, self.context, self.scope)
-        self.ending = asyncio.create_task(self._end(error, code), name="keyauth-end")
-        self.task.cancel()
+        return True
+
+    def tell(self) -> None:
+        """Tell the client why: by the refusal, or by what its started response allows."""
+        error = self.ending
+        if error is None or self._is_told:
+            return
+        self._is_told = True
+        answer = self._find_answer(error)
+        if answer is not None:
+            self._telling = asyncio.create_task(self._tell(answer), name="keyauth-end")
+
+    def finish(self) -> None:
+        """Cancel the application, and close the connection if the response is not complete."""
+        if self.ending is None or self.task is None or self._is_finished:
+            return
+        self._is_finished = True
+        if self._telling is None:
+            self._close()
+        if self._finished is None:
+            self._is_cancelled = True
+            self.task.cancel()
+        else:
+            self._finished.set()
+
+    def report(self) -> None:
+        """Report the end to the log and the counters."""
+        if self.ending is not None:
+            self._handler.report_ended(self.ending, self.context, self.scope)
 
     async def absorb(self, error: BaseException | None) -> bool:
         """Wait until the client of an ended request has been answered. Called by the request's own task.
@@ -152,37 +195,51 @@ class OpenRequest:
         """
         if self.ending is None or self.task is None:
             return False
-        is_cancelled_by_others = self.task.uncancel() > self._cancelling
-        await self.ending
-        return not is_cancelled_by_others and (error is None or _is_by_ending(error))
+        cancelling = self.task.uncancel() if self._is_cancelled else self.task.cancelling()
+        if not self._is_finished:
+            self._finished = asyncio.Event()  # only if the application returned before it was cancelled
+            await self._finished.wait()
+        if self._telling is not None:
+            await self._telling
+        if self._disconnection is not None:
+            await self._disconnection.wait()
+        return cancelling <= self._cancelling and (error is None or _is_by_ending(error))
 
-    async def _end(self, error: KeyAuthError, code: str) -> None:
-        is_answered = False
+    async def _tell(self, answer: Answer) -> None:
         try:
             async with asyncio.timeout(SEND_WITHIN_S):
-                is_answered = await self._answer(error, code)
+                await answer()
         except (TimeoutError, OSError):
-            pass  # the client does not read, or has disconnected
-        if not is_answered and self.scope["type"] == "http":
-            await disconnect(self.scope, self._receive)
+            self.is_complete = False  # the client does not read, or has disconnected
+        self._telling = None  # after another error, ``absorb`` finds it and raises that
+        if self._is_finished:
+            self._close()
 
-    async def _answer(self, error: KeyAuthError, code: str) -> bool:
-        """Send the last message. Return whether the response is complete with it."""
+    def _close(self) -> None:
+        if not self.is_complete and self.scope["type"] == "http":
+            self._disconnection = Disconnection.begin(self.scope, self._receive)
+
+    def _find_answer(self, error: KeyAuthError) -> Answer | None:
+        """Return what sends the last message to the client. None if there is nothing to send."""
         if self._started is None:
-            refusal = partial(self._handler.refuse, error, self.context)
-            refused = OpenRequest(
-                refusal, self._handler, self.context, self.scope, self._receive, self._send, self._origin
-            )
-            await with_host_cors(self._app, refusal)(self.scope, _receive_nothing(self.scope), refused.send)
-            return True
+            return partial(self._refuse, error)
         if self.scope["type"] == "websocket":
-            await self._send({"type": "websocket.close", "code": WS_POLICY_VIOLATION, "reason": code})
-            return True
-        if is_event_stream(self._started):
-            event = error_event(self._tail, self._handler.body_of(error, self.context))
-            if event is not None:
-                await self._send({"type": "http.response.body", "body": event, "more_body": True})
-        return False
+            return partial(self._close_websocket, find_problem_type(error).code)
+        event = error_event(self._tail, self._handler.body_of(error)) if is_event_stream(self._started) else None
+        if event is None:
+            return None
+        return partial(self._send, {"type": "http.response.body", "body": event, "more_body": True})
+
+    async def _refuse(self, error: KeyAuthError) -> None:
+        refusal = partial(self._handler.refuse, error, self.context)
+        refused = OpenRequest(refusal, self._handler, self.context, self.scope, self._receive, self._send, self._origin)
+        await with_host_cors(self._app, refusal)(self.scope, _receive_nothing(self.scope), refused.send)
+        self.is_complete = True
+
+    async def _close_websocket(self, reason: str) -> None:
+        with contextlib.suppress(RuntimeError):  # the server's, if the client has closed it meanwhile
+            await self._send({"type": "websocket.close", "code": WS_POLICY_VIOLATION, "reason": reason})
+        self.is_complete = True
 
 
 def _receive_nothing(scope: Scope) -> Receive:

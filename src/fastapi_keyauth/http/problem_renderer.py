@@ -62,6 +62,10 @@ class ProblemRenderer:
         row = find_problem_type(error)
         return ProblemResponse(row, self._body(row, error), _headers(row, error, self._challenges(row, error, context)))
 
+    def body(self, error: errors.KeyAuthError) -> bytes:
+        """Return the body of the response to an error."""
+        return self._body(find_problem_type(error), error)
+
     def bind(self, error: errors.KeyAuthError, context: AuthContext) -> None:
         """Make ``error.problem()`` return what ``response`` would send."""
         if error._problem is None:

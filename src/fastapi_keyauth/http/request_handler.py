@@ -160,23 +160,20 @@ class RequestHandler:
         error.__traceback__ = error.__context__ = None
         return response
 
-    def report_ended(self, error: KeyAuthError, context: AuthContext, scope: Scope) -> str:
-        """Report that a request was ended while it ran, and return the code of the error."""
-        error._is_reported = True
-        code = find_problem_type(error).code
+    def report_ended(self, error: KeyAuthError, context: AuthContext, scope: Scope) -> None:
+        """Report that a request was ended while it ran."""
         key = context.key
         self._observer.ended(
-            code,
+            find_problem_type(error).code,
             method=scope.get("method", "WEBSOCKET"),
             path=scope["path"],
             address=None if context.address is None else context.address.text,
             key_id=None if key is None else key.id,
         )
-        return code
 
-    def body_of(self, error: KeyAuthError, context: AuthContext) -> bytes:
+    def body_of(self, error: KeyAuthError) -> bytes:
         """Return the problem details of an error, as one line of JSON."""
-        return bytes(self._problems.response(error, context).body)
+        return self._problems.body(error)
 
     def _find_mistake(self, error: KeyAuthError, scope: Scope) -> None:
         """Set on an error what was sent in place of a key."""
