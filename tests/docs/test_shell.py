@@ -17,7 +17,7 @@ from fastapi_keyauth import KeyAuthSettings
 from tests.docs.folder import Folder
 from tests.docs.pages import BASH, PAGES, README, ROOT, Block, find_blocks, name_of
 
-WRITTEN_BY_THE_READER = {"main.py", "conftest.py", ".gitleaks.toml"}
+WRITTEN_BY_THE_READER = {"main.py", "conftest.py", "create_key.py", ".gitleaks.toml"}
 SOURCE = ROOT / "src" / "fastapi_keyauth"
 
 SHELL_BLOCKS = [block for page in PAGES for block in find_blocks(page, "bash|console")]

@@ -63,6 +63,9 @@ def test_part_1_creates_a_key_and_revokes_it(tmp_path: Path) -> None:
         assert list(dict.fromkeys(codes)) == ["missing_api_key", "malformed_api_key"]
         shown = json.loads(next(b.source for b in find_blocks(PARTS / "first-key.md", "text")))
         assert shown.items() <= json.loads(folder.run("curl -s http://127.0.0.1:8000/models")).items()
+        _, script = find_blocks(PARTS / "first-key.md", "python")
+        (folder.place / "create_key.py").write_text(script.source)
+        assert TOKEN.fullmatch(folder.run("python create_key.py").strip())
         folder.run(key + revoke)
         wait_until(lambda: "revoked_api_key" in folder.run(key + call_again), timeout_s=REVOKED_WITHIN_S)
         assert "called by laptop of acme" in folder.server.log()
