@@ -1,12 +1,14 @@
 """Requests that are running end soon after their key, its owner or their session lost the right, and no others do."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -17,7 +19,7 @@ from starlette.requests import HTTPConnection
 
 from fastapi_keyauth import CreatedKey, KeyAuth, SessionPrincipal
 from fastapi_keyauth.auth import sessions
-from tests.helpers.long_running import Clients, Record, build_long_app, ends
+from tests.helpers.long_running import ENDS_WITHIN_S, Clients, Record, build_long_app, ends
 from tests.helpers.served import served
 from tests.helpers.stage import Clock, MakeAuth
 from tests.helpers.waiting import until
@@ -26,6 +28,8 @@ WITHIN_S = 0.3
 SLACK_S = 2.0
 """What a busy machine may add to the promised time."""
 OWNER = "alice"
+DOWNLOAD_BYTES = 200_000_000
+PART_BYTES = 65_536
 
 
 class Running(NamedTuple):
@@ -54,12 +58,13 @@ def run(make_auth: MakeAuth, clock: Clock, caplog: pytest.LogCaptureFixture) -> 
         requirement: Callable[[KeyAuth], Any] | None = None,
         prepare: Callable[[FastAPI, KeyAuth], object] = lambda app, auth: None,
         options: dict[str, Any] | None = None,
+        big_file: Path | None = None,
         is_clean: bool = True,
         **settings: Any,
     ) -> AsyncIterator[Running]:
         auth = make_auth(clock=clock, **{"end_in_flight_within_s": WITHIN_S, **settings})
         record = Record()
-        app = build_long_app(auth, record, None if requirement is None else requirement(auth))
+        app = build_long_app(auth, record, None if requirement is None else requirement(auth), big_file)
         prepare(app, auth)
         caplog.set_level(logging.INFO)
         async with auth, served(app, **{"http": "httptools", **(options or {})}) as port:
@@ -401,6 +406,55 @@ async def test_servers_log_no_error(run: Open, http: str, ws: str) -> None:
         assert pings.text.endswith("\n\n")
         assert (stream.is_cut, half.is_cut, half.text) == (True, True, "data: not yet whole\n")
         assert (late.status, late.code) == (401, "revoked_api_key")
+
+
+@pytest.mark.parametrize("http", ["h11", "httptools"])
+async def test_responses_of_a_known_length_are_cut(run: Open, http: str) -> None:
+    async with run(options={"http": http}) as running:
+        key = await running.key()
+        task = await running.clients.open("/sized", {"api-key": key.token})
+        await running.auth.keys.revoke(key.key.id)
+        ended = await ends(task)
+        assert (ended.headers["content-length"], ended.is_cut, ended.text) == ("1000", True, "x" * 10)
+
+
+@pytest.mark.parametrize("http", ["h11", "httptools"])
+async def test_a_stream_that_is_cut_runs_none_of_its_background_tasks(run: Open, http: str) -> None:
+    async with run(options={"http": http}) as running:
+        key = await running.key()
+        task = await running.clients.open("/followed", {"api-key": key.token})
+        await running.auth.keys.revoke(key.key.id)
+        assert (await ends(task)).is_cut
+        await until(lambda: running.record.cancelled == ["followed"])
+        assert running.record.begun == ["followed"]
+
+
+@pytest.mark.parametrize("http", ["h11", "httptools"])
+@pytest.mark.parametrize("reads_on", [True, False])
+async def test_a_large_download_is_cut_while_its_client_reads_slowly_or_not_at_all(
+    run: Open, http: str, reads_on: bool, tmp_path: Path
+) -> None:
+    big_file = tmp_path / "big"
+    with big_file.open("wb") as written:
+        written.truncate(DOWNLOAD_BYTES)
+    async with run(options={"http": http}, big_file=big_file) as running:
+        key = await running.key()
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.clients.port)
+        writer.write(f"GET /file HTTP/1.1\r\nhost: test\r\napi-key: {key.token}\r\n\r\n".encode())
+        received = len(await reader.readexactly(1000))
+        await running.auth.keys.revoke(key.key.id)
+        in_flight = running.auth._parts.in_flight
+        assert in_flight is not None
+        async with asyncio.timeout(ENDS_WITHIN_S):
+            with contextlib.suppress(ConnectionError):
+                while reads_on and (part := await reader.read(PART_BYTES)):
+                    received += len(part)
+                    await asyncio.sleep(0.001)
+            await until(lambda: not in_flight.open)
+            with contextlib.suppress(ConnectionError):
+                received += len(await reader.read())
+        writer.close()
+        assert received < DOWNLOAD_BYTES
 
 
 async def test_work_in_the_background_of_a_complete_response_goes_on(run: Open) -> None:

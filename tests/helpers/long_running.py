@@ -14,6 +14,7 @@ import httpx
 import websockets
 from fastapi import BackgroundTasks, Depends, FastAPI, Security, WebSocket
 from fastapi.responses import FileResponse, StreamingResponse
+from starlette.background import BackgroundTask
 
 from fastapi_keyauth import KeyAuth
 from tests.helpers.waiting import HANG_S, until
@@ -101,6 +102,15 @@ def build_long_app(auth: KeyAuth, record: Record, requirement: Any = None, big_f
         assert big_file is not None
         return FileResponse(big_file)
 
+    @app.get("/sized", dependencies=[Depends(required)])
+    async def sized() -> StreamingResponse:
+        return StreamingResponse(parts("sized", b"x" * 10), headers={"content-length": "1000"})
+
+    @app.get("/followed", dependencies=[Depends(required)])
+    async def followed() -> StreamingResponse:
+        after = BackgroundTask(wait_in, "after")
+        return StreamingResponse(parts("followed", b"part"), background=after)
+
     @app.get("/background", dependencies=[Depends(required)])
     async def background(tasks: BackgroundTasks) -> str:
         tasks.add_task(wait_in, "background")
@@ -160,6 +170,7 @@ class Clients:
 
     def __init__(self, base_url: str, record: Record) -> None:
         self._base_url = base_url
+        self.port = int(base_url.rpartition(":")[2])
         self._record = record
         self._tasks: list[asyncio.Task[Ended]] = []
         self._http = httpx.AsyncClient(base_url=base_url, timeout=HANG_S, limits=httpx.Limits(max_connections=None))
