@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import select
 
 from example_app.auth import auth
-from example_app.database import Database, User
+from example_app.database import Database, User, add_account
 from example_app.passwords import hash_password, verify_password
 
 router = APIRouter(tags=["Account"])
@@ -55,10 +55,10 @@ class LoggedIn(BaseModel):
 
 @router.post("/signup", status_code=201, responses=BROKEN | {409: {"description": "The email address is in use"}})
 async def sign_up(new: SignUp, database: Database) -> Account:
-    """Create an account."""
+    """Create an account, with a team that the user manages."""
     user = User(email=new.email, password_hash=await hash_password(new.password))
-    database.add(user)
     try:
+        await add_account(user, database)
         await database.commit()
     except IntegrityError:
         raise HTTPException(409, "An account with this email address already exists.") from None

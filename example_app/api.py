@@ -1,9 +1,10 @@
 """The routes of the product. Each declares the credentials that it requires; fastapi-keyauth checks them."""
 
-import json
-from collections.abc import Iterator
-from typing import Annotated
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Annotated, Any
 
+from anyio import CancelScope
 from fastapi import APIRouter, Depends, Security, WebSocket
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
@@ -12,27 +13,10 @@ from sqlmodel import col, select
 from example_app.accounts import BROKEN
 from example_app.auth import auth
 from example_app.database import Database, Note
-from fastapi_keyauth import KeyPrincipal, SessionPrincipal
+from example_app.parrot import MODELS, Answer, Chat
+from fastapi_keyauth import Hold, KeyPrincipal, LimiterUnavailable, SessionPrincipal
 
 router = APIRouter(prefix="/v1", tags=["Models"])
-
-
-class Model(BaseModel):
-    """A model."""
-
-    id: str
-
-
-class ModelList(BaseModel):
-    """The available models."""
-
-    data: list[Model]
-
-
-class Prompt(BaseModel):
-    """A prompt for a model."""
-
-    prompt: str = Field(min_length=1, max_length=4000)
 
 
 class NewNote(BaseModel):
@@ -49,46 +33,57 @@ class NoteOut(BaseModel):
 
 
 @router.get("/models", dependencies=[Depends(auth.require_key)])
-async def list_models() -> ModelList:
+async def list_models() -> dict[str, Any]:
     """List the models. Any valid API key is accepted."""
-    return ModelList(data=[Model(id="parrot-1")])
+    return MODELS
 
 
-@router.post(
-    "/completions",
-    dependencies=[Security(auth.require_key, scopes=["completions:write"])],
-    response_class=StreamingResponse,
-    responses=BROKEN | {200: {"content": {"text/event-stream": {}}}},
-)
-async def complete(asked: Prompt) -> StreamingResponse:
-    """Stream a completion that repeats the prompt, one event per word. Requires the scope ``completions:write``."""
-    return StreamingResponse(say_back(asked.prompt), media_type="text/event-stream")
+@router.post("/chat/completions", response_model=None, responses=BROKEN | {200: {"content": {"text/event-stream": {}}}})
+async def complete(
+    chat: Chat, key: Annotated[KeyPrincipal, Security(auth.require_key, scopes=["completions:write"])]
+) -> dict[str, Any] | StreamingResponse:
+    """Answer a chat, word by word if ``stream`` is true. Requires the scope ``completions:write``.
+
+    The maximum number of tokens is reserved before the model runs: a 429 if the key or the team has fewer left.
+    """
+    answer = Answer(chat)
+    hold = await auth.reserve(key, tokens=answer.max_tokens)
+    if chat.stream:
+        return StreamingResponse(stream_and_settle(answer, hold), media_type="text/event-stream")
+    completed = await answer.complete()
+    await hold.settle(tokens=answer.tokens)
+    return completed
 
 
-def say_back(prompt: str) -> Iterator[str]:
-    """Yield the prompt word by word, in place of a real model."""
-    for word in prompt.split():
-        yield f"data: {json.dumps({'text': word})}\n\n"
-    yield "data: [DONE]\n\n"
+async def stream_and_settle(answer: Answer, hold: Hold) -> AsyncIterator[str]:
+    """Yield an answer, and charge what was generated, also if the client hangs up or its key is revoked."""
+    try:
+        async for event in answer.stream():
+            yield event
+    finally:
+        # Shielded, because a stream that ends early is cancelled. Without Redis, the reservation stays charged.
+        with CancelScope(shield=True), suppress(LimiterUnavailable):
+            await hold.settle(tokens=answer.tokens)
 
 
 @router.get("/notes")
 async def list_notes(
     key: Annotated[KeyPrincipal, Security(auth.require_key, scopes=["notes:read"])], database: Database
 ) -> list[NoteOut]:
-    """List the latest notes of the key's owner."""
-    latest = select(Note).where(Note.user_id == key.owner_id).order_by(col(Note.id).desc()).limit(100)
+    """List the latest notes of the key's team."""
+    latest = select(Note).where(Note.team_id == key.owner_id).order_by(col(Note.id).desc()).limit(100)
     return [NoteOut.model_validate(note, from_attributes=True) for note in await database.exec(latest)]
 
 
 @router.post("/notes", status_code=201, responses=BROKEN)
 async def add_note(
     new: NewNote,
-    user: Annotated[SessionPrincipal, Security(auth.require_key_and_session, scopes=["notes:write"])],
+    author: Annotated[SessionPrincipal, Security(auth.require_key_and_session, scopes=["notes:write"])],
     database: Database,
 ) -> NoteOut:
-    """Store a note. Requires an API key, which identifies the program, and a session, which identifies the user."""
-    note = Note(user_id=user.user_id, text=new.text)
+    """Store a note. Requires an API key, which identifies the team, and a session, which identifies the author."""
+    team_id = author.key.owner_id if author.key else author.user_id
+    note = Note(team_id=team_id, author_id=author.user_id, text=new.text)
     database.add(note)
     await database.commit()
     return NoteOut.model_validate(note, from_attributes=True)
@@ -96,7 +91,8 @@ async def add_note(
 
 @router.websocket("/echo")
 async def echo(websocket: WebSocket, key: Annotated[KeyPrincipal, Depends(auth.require_key)]) -> None:
-    """Echo every message. A connection without a valid key is refused before it is accepted."""
+    """Greet, and echo every message. The connection is refused without a valid key, and ends with its key."""
     await websocket.accept()
+    await websocket.send_text(f"Hello, {key.name}")
     async for message in websocket.iter_text():
-        await websocket.send_text(f"{key.name}: {message}")
+        await websocket.send_text(message)

@@ -8,14 +8,15 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from example_app import accounts, api, database
+from example_app import accounts, api, teams
 from example_app.auth import auth
+from example_app.database import open_database
 
 
 @asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
     """Open the database while the application runs, and exclude startup objects from garbage collection."""
-    async with database.lifespan(app):
+    async with open_database():
         gc.collect()
         gc.freeze()
         gc.set_threshold(10_000)
@@ -25,6 +26,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 app = FastAPI(title="fastapi-keyauth example", lifespan=lifespan)
 auth.install(app)
 app.include_router(accounts.router)
+app.include_router(teams.router)
 app.include_router(api.router)
 app.include_router(auth.keys_router, prefix="/api-keys")
 app.include_router(auth.dashboard_router, prefix="/settings/api-keys")

@@ -70,10 +70,12 @@ def demo(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture
 async def user(demo: Demo) -> AsyncIterator[httpx.AsyncClient]:
-    """Return the headers of the demo user, logged in."""
+    """Yield a client of the demo user, logged in, whose team has the larger plan."""
     async with httpx.AsyncClient(base_url=demo.url, timeout=30) as client:
         answer = await client.post("/login", json={"email": demo.email, "password": demo.password})
         client.headers["Authorization"] = f"Bearer {answer.json()['session_token']}"
+        (team,) = (await client.get("/teams")).json()
+        assert (await client.put(f"/teams/{team['id']}/plan", json={"plan": "pro"})).status_code == 200
         yield client
 
 
@@ -130,6 +132,7 @@ async def test_key_revoked_through_one_worker_is_refused_by_all(demo: Demo, user
     assert set(after) == {401}
 
 
+@pytest.mark.usefixtures("user")
 async def test_failed_attempts_are_counted_over_all_workers(demo: Demo) -> None:
     async with crowd_at_every_worker(demo, "203.0.113.3") as crowd:
         assert await crowd.statuses("guess", 60) == {401: 10, 429: 50}
