@@ -1,7 +1,7 @@
 """The routes of the product. Each declares the credentials that it requires; fastapi-keyauth checks them."""
 
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any
 
 from anyio import CancelScope
@@ -49,19 +49,25 @@ async def complete(
     answer = Answer(chat)
     hold = await auth.reserve(key, tokens=answer.max_tokens)
     if chat.stream:
-        return StreamingResponse(stream_and_settle(answer, hold), media_type="text/event-stream")
-    completed = await answer.complete()
-    await hold.settle(tokens=answer.tokens)
-    return completed
+        return StreamingResponse(stream(answer, hold), media_type="text/event-stream")
+    async with settling(answer, hold):
+        return await answer.complete()
 
 
-async def stream_and_settle(answer: Answer, hold: Hold) -> AsyncIterator[str]:
-    """Yield an answer, and charge what was generated, also if the client hangs up or its key is revoked."""
-    try:
+async def stream(answer: Answer, hold: Hold) -> AsyncIterator[str]:
+    """Yield an answer as server-sent events."""
+    async with settling(answer, hold):
         async for event in answer.stream():
             yield event
+
+
+@asynccontextmanager
+async def settling(answer: Answer, hold: Hold) -> AsyncIterator[None]:
+    """Charge what was generated in the end, also if the client hangs up or its key is revoked."""
+    try:
+        yield
     finally:
-        # Shielded, because a stream that ends early is cancelled. Without Redis, the reservation stays charged.
+        # Shielded, because an answer that ends early is cancelled. Without Redis, the reservation stays charged.
         with CancelScope(shield=True), suppress(LimiterUnavailable):
             await hold.settle(tokens=answer.tokens)
 

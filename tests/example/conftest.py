@@ -77,10 +77,14 @@ async def example_app(database_url: str, tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.fixture
 def open_shape(
     servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str], AbstractAsyncContextManager[Shape]]:
-    """Yield a function that serves one of the shapes, imported again for this test, on an empty database."""
-    url = servers.fresh_sqlite_url(tmp_path / "keyauth.db")
-    return lambda name: serve_shape(import_cheaply(f"example_app.shapes.{name}", url, tmp_path, monkeypatch))
+) -> Callable[..., AbstractAsyncContextManager[Shape]]:
+    """Return a function that serves one of the shapes, imported again for this test, on an empty database."""
+
+    def open_it(name: str, database_url: str | None = None) -> AbstractAsyncContextManager[Shape]:
+        url = database_url or servers.fresh_sqlite_url(tmp_path / "keyauth.db")
+        return serve_shape(import_cheaply(f"example_app.shapes.{name}", url, tmp_path, monkeypatch))
+
+    return open_it
 
 
 def import_cheaply(name: str, database_url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:

@@ -14,7 +14,7 @@ from tests.helpers.waiting import until
 
 
 @pytest.fixture
-async def hub(open_shape: Callable[[str], AbstractAsyncContextManager[Shape]]) -> AsyncIterator[Shape]:
+async def hub(open_shape: Callable[..., AbstractAsyncContextManager[Shape]]) -> AsyncIterator[Shape]:
     async with open_shape("hub") as shape:
         yield shape
 

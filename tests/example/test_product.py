@@ -21,7 +21,7 @@ CHALLENGE = 'api-key realm="product"'
 
 
 @pytest.fixture
-async def product(open_shape: Callable[[str], AbstractAsyncContextManager[Shape]]) -> AsyncIterator[Shape]:
+async def product(open_shape: Callable[..., AbstractAsyncContextManager[Shape]]) -> AsyncIterator[Shape]:
     async with open_shape("product") as shape:
         yield shape
 

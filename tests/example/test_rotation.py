@@ -15,7 +15,7 @@ from tests.helpers.waiting import until
 
 
 @pytest.fixture
-async def service(open_shape: Callable[[str], AbstractAsyncContextManager[Shape]]) -> AsyncIterator[Shape]:
+async def service(open_shape: Callable[..., AbstractAsyncContextManager[Shape]]) -> AsyncIterator[Shape]:
     async with open_shape("rotation") as shape:
         yield shape
 

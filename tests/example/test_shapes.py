@@ -7,14 +7,17 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
 
 from tests.docs.pages import DOCS, find_blocks
 from tests.example.demo import ROOT, environment
+from tests.example.shapes import Shape
 from tests.helpers.processes import comes_up, free_port, kill_tree, launch, stay_within_the_hour
+from tests.helpers.session import Servers
 
 FOLDER = ROOT / "example_app" / "shapes"
 PAGE = DOCS / "how-to" / "shapes.md"
@@ -32,6 +35,28 @@ def test_page_shows_the_files_as_they_are(language: str, suffix: str) -> None:
     shown = {block.source.strip() for block in find_blocks(PAGE, language)}
     for name in SHAPES:
         assert (FOLDER / name).with_suffix(suffix).read_text("utf-8").strip() in shown, name
+
+
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
+@pytest.mark.parametrize(
+    ("name", "path"), [("hub", "/v1/models"), ("rotation", "/api-keys/current"), ("product", "/catalogue")]
+)
+async def test_shape_runs_on_postgresql_and_redis(
+    open_shape: Callable[..., AbstractAsyncContextManager[Shape]],
+    servers: Servers,
+    monkeypatch: pytest.MonkeyPatch,
+    database_url: str,
+    name: str,
+    path: str,
+) -> None:
+    monkeypatch.setenv("KEYAUTH_REDIS_URL", servers.fresh_redis_url("valkey"))
+    monkeypatch.setenv("KEYAUTH_REDIS_TIMEOUT_S", "10")  # a busy machine is no outage
+    async with open_shape(name, database_url) as shape:
+        key = await shape.create_key()
+        headers = {"api-key": key["token"]}
+        assert (await shape.client.get(path, headers=headers)).status_code == 200
+        await shape.revoke(key)
+        assert (await shape.client.get(path, headers=headers)).json()["code"] == "revoked_api_key"
 
 
 @pytest.fixture
