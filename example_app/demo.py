@@ -64,5 +64,8 @@ Paste this into another terminal, line by line or as a whole:
 {assignments}
 
 {commands}
-Stop the server with Ctrl-C.
+Stop the server with Ctrl-C. From a terminal, with the extra cli:
+
+keyauth --app example_app.app:auth usage --by unit
+keyauth --app example_app.app:auth audit
 """

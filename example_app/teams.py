@@ -72,7 +72,7 @@ async def list_teams(user: Person, database: Database) -> list[TeamOut]:
 
 @router.put("/{team_id}/members", responses=BROKEN | FOR_MANAGERS)
 async def add_member(new: NewMember, team: Annotated[Team, Depends(managed_team)], database: Database) -> TeamOut:
-    """Add a member, or change a member's role. It holds from the next request on."""
+    """Add a member, or change a member's role. A real product asks the user first."""
     user = (await database.exec(select(User).where(User.email == new.email))).first()
     if user is None:
         raise HTTPException(404, "No account has this email address.")
