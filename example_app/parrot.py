@@ -5,7 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, StrictBool
 
 NAME = "parrot-1"
 MODELS = {"object": "list", "data": [{"id": NAME, "object": "model", "created": 0, "owned_by": "example"}]}
@@ -27,7 +27,7 @@ class Chat(BaseModel):
     model: Literal["parrot-1"]
     messages: list[Message] = Field(min_length=1, max_length=20)
     max_tokens: int = Field(100, ge=1, le=1000, description="Maximum length of the answer, in words.")
-    stream: bool = Field(False, description="Whether to send the answer word by word, as server-sent events.")
+    stream: StrictBool = Field(False, description="Whether to send the answer word by word, as server-sent events.")
 
 
 class Answer:
