@@ -83,6 +83,28 @@ async def test_only_admin_exempts_a_key(open_scene: OpenScene) -> None:
         assert history[0]["changes"]["exempt_from_policy"] == {"from": True, "to": False}
 
 
+async def test_only_admin_extends_an_exempt_key_beyond_the_policy(open_scene: OpenScene) -> None:
+    """Others keep what `admin` granted, as with a limit above the default: they may rotate and change such a key."""
+    async with open_scene(max_key_ttl_s=7200) as scene:
+        owner, admin = await scene.session(), await scene.session(scopes=["admin", "*"])
+        body = {"exempt_from_policy": True, "expires_at": scene.clock.rfc3339(50_000)}
+        path = f"/api-keys/{(await create(scene, bearer=admin, **body)).json()['id']}"
+        rotated = await scene.send("POST", f"{path}/rotate", bearer=owner)
+        assert (rotated.status_code, rotated.json()["exempt_from_policy"]) == (201, True)
+        for bearer, expires_at, status in (
+            (owner, None, 422),
+            (owner, scene.clock.rfc3339(50_001), 422),
+            (owner, scene.clock.rfc3339(49_999), 200),
+            (owner, scene.clock.rfc3339(50_000), 422),
+            (owner, scene.clock.rfc3339(600), 200),
+            (owner, scene.clock.rfc3339(7200), 200),
+            (admin, None, 200),
+            (owner, None, 200),  # no change
+        ):
+            answer = await scene.send("PATCH", path, bearer=bearer, json={"expires_at": expires_at, "name": "renamed"})
+            assert answer.status_code == status, (expires_at, answer.text)
+
+
 @pytest.mark.parametrize("applies_to", ["new", "all"])
 async def test_existing_keys_end_if_the_policy_applies_to_all(
     make_auth: Callable[..., KeyAuth], open_scene: OpenScene, applies_to: str

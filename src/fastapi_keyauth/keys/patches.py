@@ -29,7 +29,7 @@ async def write_fields(
         InsufficientScope: If the actor would enable a key that ``admin`` disabled.
     """
     fields = _merge_limits(fields, change.stored_limits)
-    mark = _apply_policy(change, fields, policy)
+    mark = _apply_policy(change, fields, policy, actor)
     # A limit of its own differs from the same limit by default.
     of_limits = {name: value for name, value in change.stored_limits._asdict().items() if name in fields}
     stored = {name: getattr(change.key, name) for name in fields} | of_limits
@@ -65,8 +65,10 @@ def _merge_limits(fields: dict[str, Any], stored: StoredLimits) -> dict[str, Any
     return fields
 
 
-def _apply_policy(change: KeyChange, fields: dict[str, Any], policy: KeyPolicy) -> str | None:
+def _apply_policy(change: KeyChange, fields: dict[str, Any], policy: KeyPolicy, actor: Actor) -> str | None:
     """Check and complete a new expiry. Return the mark of the key from now on.
+
+    ``admin`` decides how long an exempt key lives. Others may shorten that, or extend it as far as the policy permits.
 
     Raises:
         InvalidField: If the key would live longer than the policy permits.
@@ -78,6 +80,10 @@ def _apply_policy(change: KeyChange, fields: dict[str, Any], policy: KeyPolicy) 
             policy.check_change(fields["expires_at"], change.key.created_at)
         elif is_exempt is False:
             fields["expires_at"] = policy.shorten(change.key.expires_at, change.key.created_at)
+    elif mark == EXEMPT and "expires_at" in fields and not _is_trusted(actor):
+        before, after = change.key.expires_at, fields["expires_at"]
+        if before is not None and (after is None or after > before):
+            policy.check_change(after, change.key.created_at)
     return mark
 
 
@@ -89,9 +95,14 @@ def _lock(change: KeyChange, actor: Actor, *, is_enabled: bool) -> bool:
     """
     if not is_enabled:
         return change.key.disabled_by_admin or actor.is_admin
-    if change.key.disabled_by_admin and actor.owners is not None and not actor.is_admin:
+    if change.key.disabled_by_admin and not _is_trusted(actor):
         raise InsufficientScope([ADMIN], reason="An administrator disabled this key")
     return False
+
+
+def _is_trusted(actor: Actor) -> bool:
+    """Return whether it is ``admin``, the command line, or code of the application."""
+    return actor.owners is None or actor.is_admin
 
 
 def _is_same(left: Any, right: Any) -> bool:
