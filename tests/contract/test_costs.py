@@ -55,6 +55,23 @@ async def test_refused_difference_is_refused_again_if_a_handler_catches_it(open_
         assert remaining_of(await scene.get(token=key.token)) == 2
 
 
+async def test_request_state_has_what_is_left_after_the_difference(open_scene: OpenScene) -> None:
+    async with open_scene() as scene:
+        auth = scene.auth
+        auth.protect(scene.app)
+
+        @scene.app.get("/left")
+        async def left(
+            request: Request, key: Annotated[KeyPrincipal, Depends(auth.require(cost=5))]
+        ) -> dict[str, int | None]:
+            return {"state": request.state.key.remaining, "dependency": key.remaining}
+
+        key = await scene.key(hourly_limit=10)
+        answer = await scene.get("/left", token=key.token)
+        assert answer.json() == {"state": 5, "dependency": 5}
+        assert remaining_of(answer) == 5
+
+
 async def test_several_requirements_charge_the_highest_cost_of_each_unit_once(open_scene: OpenScene) -> None:
     async with open_scene(units=["images"]) as scene:
         auth = scene.auth

@@ -180,6 +180,7 @@ class Authenticator:
         if decision.verdict is LIMITED:
             raise refuse_limited(context.key, decision)
         self._usage.charged(context.key, decision.hour, decision.usage)
+        context.key_outcome = principal_of(context.key, decision.states)
 
     @staticmethod
     async def _complete(context: AuthContext, rest: Coroutine[Any, Any, KeyPrincipal]) -> KeyPrincipal:

@@ -105,7 +105,11 @@ class _Requirement(SecurityBase, Generic[Principal]):
 
     async def _raise_cost(self, context: AuthContext, scope: Scope) -> None:
         if context.credentials.has_token:
+            before = context.key_outcome
             await self._authenticator.raise_cost(context, self.handler.costs.find(scope, self.cost))
+            state = scope.get("state")
+            if context.key_outcome is not before and state is not None and state.get("key") is before:
+                state["key"] = context.key_outcome  # that of ``auth.protect``, with what is left now
 
     async def _with_session(
         self, context: AuthContext, connection: HTTPConnection, key: KeyPrincipal | None, scopes: tuple[str, ...]
