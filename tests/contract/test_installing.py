@@ -163,10 +163,13 @@ async def test_a_refused_upgrade_closes_with_1008_if_the_server_does_not_support
         key = await scene.key(hourly_limit=1)
         headers = [(b"api-key", key.token.encode())]
         assert (await knock(scene.app, headers=headers))[0]["type"] == "websocket.accept"
-        for refused in ([], [(b"api-key", NO_TOKEN.encode())], headers):
+        for refused, code in (
+            ([], "missing_api_key"),
+            ([(b"api-key", NO_TOKEN.encode())], "malformed_api_key"),
+            (headers, "rate_limit_exceeded"),
+        ):
             sent = await knock(scene.app, headers=refused, denial_response=False)
-            assert [message["type"] for message in sent] == ["websocket.close"]
-            assert sent[0]["code"] == 1008
+            assert sent == [{"type": "websocket.close", "code": 1008, "reason": code}]
 
 
 async def test_upgrades_with_invalid_keys_count_as_failed_attempts(open_scene: OpenScene) -> None:

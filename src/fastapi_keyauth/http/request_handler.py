@@ -18,7 +18,7 @@ from fastapi_keyauth.errors import KeyAuthError, MissingApiKey, MissingCredentia
 from fastapi_keyauth.http.cors import CorsRules
 from fastapi_keyauth.http.headers import find_header
 from fastapi_keyauth.http.problem_details import find_problem_type
-from fastapi_keyauth.http.problem_renderer import ProblemRenderer
+from fastapi_keyauth.http.problem_renderer import ProblemRenderer, ProblemResponse
 from fastapi_keyauth.http.proxy_check import ProxyHeaderCheck
 from fastapi_keyauth.http.rate_limit_headers import RateLimitHeaders
 from fastapi_keyauth.http.route_costs import RouteCosts
@@ -134,7 +134,7 @@ class RequestHandler:
         self._find_mistake(error, scope)
         self._problems.bind(error, context)
 
-    def respond(self, error: KeyAuthError, context: AuthContext, scope: Scope) -> Response:
+    def respond(self, error: KeyAuthError, context: AuthContext, scope: Scope) -> ProblemResponse:
         """Return the response to an error, and report it unless it ends a request that was admitted."""
         self._find_mistake(error, scope)
         if isinstance(error, RateLimitExceeded) and error.evidence is not None:
@@ -187,7 +187,7 @@ class RequestHandler:
         if connection.scope["type"] == "websocket" and isinstance(connection, WebSocket):
             is_open = connection.application_state is not WebSocketState.CONNECTING
             if is_open or not can_answer_upgrade(connection.scope):
-                await connection.close(WS_POLICY_VIOLATION)
+                await connection.close(WS_POLICY_VIOLATION, response.code)
                 return None
         return response
 
@@ -209,7 +209,7 @@ class RequestHandler:
             await response(scope, receive, send)
         else:
             await receive()  # websocket.connect; nothing may be sent before it
-            await send({"type": "websocket.close", "code": WS_POLICY_VIOLATION, "reason": ""})
+            await send({"type": "websocket.close", "code": WS_POLICY_VIOLATION, "reason": response.code})
 
 
 def _read_origin(headers: Headers) -> str | None:
