@@ -66,6 +66,6 @@ def test_without_keys_the_audit_says_so(visitor: Visitor) -> None:
 
 
 def test_the_page_has_words_for_every_finding() -> None:
-    source = (FOLDER / "findings.js").read_text("utf-8")
+    source = (FOLDER / "reports" / "findings.js").read_text("utf-8")
     assert set(re.findall(r"^  (\w+): \[", source, re.MULTILINE)) == {*get_args(FindingKind), "expires_soon", "exempt"}
     assert f"Unused for {UNUSED_DAYS} days" in source

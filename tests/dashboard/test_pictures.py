@@ -15,7 +15,16 @@ from tests.dashboard.visitor import Visitor
 LOOKS = [(1280, "light"), (1280, "dark"), (360, "light"), (360, "dark")]
 PICTURES = Path(__file__).resolve().parents[2] / "docs" / "images"
 IN_EVERY_LOOK = {"list", "key"}
-IN_ONE_LOOK = {("new-key", 1280, "light"), ("new-key", 360, "dark"), ("token", 1280, "light"), ("revoke", 1280, "dark")}
+IN_ONE_LOOK = {
+    ("new-key", 1280, "light"),
+    ("new-key", 360, "dark"),
+    ("token", 1280, "light"),
+    ("revoke", 1280, "dark"),
+    ("usage", 1280, "light"),
+    ("usage", 360, "dark"),
+    ("audit", 1280, "light"),
+    ("audit", 360, "dark"),
+}
 LONGEST_PX = 1700
 # Two frames later, what has just been opened is drawn.
 DRAWN = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
@@ -56,6 +65,14 @@ def test_pictures_for_the_docs(make_visitor: Callable[..., Visitor], width: int,
     take("key", whole=True)
     visitor.press("Revoke")
     take("revoke")
+    visitor.page.keyboard.press("Escape")
+    visitor.page.locator(".back").click()
+    visitor.page.get_by_role("link", name="Usage").click()
+    expect(visitor.page.locator(".chart-canvas svg")).to_be_visible()
+    take("usage", whole=True)
+    visitor.page.get_by_role("link", name="Audit").click()
+    expect(visitor.page.locator(".finding").first).to_be_visible()
+    take("audit", whole=True)
 
 
 def shoot(page: Page, path: Path, whole: bool) -> None:

@@ -2,7 +2,6 @@
 
 import { viewInAddress } from "./address.js";
 import { api, onSessionEnded } from "./api.js";
-import { auditView } from "./audit.js";
 import { fillBar } from "./bar.js";
 import { config } from "./config.js";
 import { closeDialogs, resumeDialogs, suspendDialogs } from "./dialogs/dialog.js";
@@ -11,10 +10,11 @@ import { keepTimesTrue } from "./format.js";
 import { icon } from "./icons.js";
 import { keyView } from "./key.js";
 import { listView } from "./list.js";
+import { auditView } from "./reports/audit.js";
+import { usageView } from "./reports/usage.js";
 import { findSession, forgetSession, keepSession, markSession, sessionToken } from "./session.js";
 import { signInView } from "./sign-in.js";
 import { fromOtherTabs } from "./tabs.js";
-import { usageView } from "./usage.js";
 
 const VIEWS = {
   key: ({ id }) => keyView(id, options, setTitle),

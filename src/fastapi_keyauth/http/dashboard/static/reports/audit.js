@@ -1,20 +1,20 @@
 // The view for a review: when keys end, which are not used, and what else an audit finds about active keys.
 
-import { menuActionsFor } from "./actions.js";
-import { addressOf, askedInAddress, rememberAddress } from "./address.js";
-import { api } from "./api.js";
-import { expiry, lastUse } from "./badges.js";
-import { el, refill, written } from "./dom.js";
+import { menuActionsFor } from "../actions.js";
+import { addressOf, askedInAddress, rememberAddress } from "../address.js";
+import { api } from "../api.js";
+import { expiry, lastUse } from "../badges.js";
+import { el, refill, written } from "../dom.js";
+import { count, number } from "../format.js";
+import { icon } from "../icons.js";
+import { keyPages, MOST_IN_ALL } from "../key-pages.js";
+import { policyCard } from "../lifetimes.js";
+import { failure } from "../list-empty.js";
+import { onChangeOfKey, onCreationOfKey } from "../live.js";
+import { menuButton } from "../menu.js";
+import { navigation } from "../navigation.js";
+import { listedOwner, ownerChoice } from "../owners.js";
 import { KINDS, seenIn } from "./findings.js";
-import { count, number } from "./format.js";
-import { icon } from "./icons.js";
-import { keyPages, MOST_IN_ALL } from "./key-pages.js";
-import { policyCard } from "./lifetimes.js";
-import { failure } from "./list-empty.js";
-import { onChangeOfKey, onCreationOfKey } from "./live.js";
-import { menuButton } from "./menu.js";
-import { navigation } from "./navigation.js";
-import { listedOwner, ownerChoice } from "./owners.js";
 
 const MOST_ON_A_PAGE = 200;
 const MOST_ROWS = 200;

@@ -1,6 +1,6 @@
 // What an audit finds: its kinds in words, and those that the page sees by itself.
 
-import { relative, secondsUntil, SOON } from "./format.js";
+import { relative, secondsUntil, SOON } from "../format.js";
 
 const SOON_DAYS = SOON / 86_400;
 

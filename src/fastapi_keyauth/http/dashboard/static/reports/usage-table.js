@@ -1,7 +1,7 @@
 // A report of usage as a table: an item on each line, a unit in each column.
 
-import { el, written } from "./dom.js";
-import { number, utcDate, utcMonth } from "./format.js";
+import { el, written } from "../dom.js";
+import { number, utcDate, utcMonth } from "../format.js";
 
 const MOST_ROWS = 500;
 const GROUPS = { day: "Day (UTC)", month: "Month (UTC)", key: "Key", unit: "Unit" };

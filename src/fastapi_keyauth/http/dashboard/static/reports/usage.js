@@ -1,17 +1,17 @@
 // The view of usage: by day, month, key or unit, and the same as a CSV file.
 
-import { addressOf, askedInAddress, rememberAddress } from "./address.js";
-import { api } from "./api.js";
-import { DAYS, usageChart } from "./chart.js";
-import { whileBusy } from "./dialogs/dialog.js";
-import { el } from "./dom.js";
+import { addressOf, askedInAddress, rememberAddress } from "../address.js";
+import { api } from "../api.js";
+import { DAYS, usageChart } from "../chart.js";
+import { whileBusy } from "../dialogs/dialog.js";
+import { el } from "../dom.js";
+import { icon } from "../icons.js";
+import { keyPages } from "../key-pages.js";
+import { failure } from "../list-empty.js";
+import { say } from "../messages.js";
+import { navigation } from "../navigation.js";
+import { listedOwner, ownerChoice } from "../owners.js";
 import { save } from "./download.js";
-import { icon } from "./icons.js";
-import { keyPages } from "./key-pages.js";
-import { failure } from "./list-empty.js";
-import { say } from "./messages.js";
-import { navigation } from "./navigation.js";
-import { listedOwner, ownerChoice } from "./owners.js";
 import { daysOf, PERIODS, rangeOf, USUAL_PERIOD } from "./periods.js";
 import { GROUPINGS, usageFilters } from "./usage-filters.js";
 import { usageTable } from "./usage-table.js";

@@ -1,6 +1,6 @@
 // Files that the page has loaded with the session token in a header, which a plain link cannot send.
 
-import { el } from "./dom.js";
+import { el } from "../dom.js";
 
 const KEPT_MS = 60_000;
 

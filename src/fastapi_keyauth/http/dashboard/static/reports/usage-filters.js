@@ -1,8 +1,8 @@
 // The bar above a report of usage: period, grouping, and the one key that it is about.
 
-import { chip } from "./chip.js";
-import { el } from "./dom.js";
-import { choices } from "./fields.js";
+import { chip } from "../chip.js";
+import { el } from "../dom.js";
+import { choices } from "../fields.js";
 import { daysOf, PERIODS } from "./periods.js";
 
 export const GROUPINGS = [["day", "Day"], ["month", "Month"], ["key", "Key"], ["unit", "Unit"]];
