@@ -25,7 +25,8 @@ const exactFormat = new Intl.DateTimeFormat("en-GB", {
 const hourFormat = new Intl.DateTimeFormat("en-GB", { weekday: "short", day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
 const dayFormat = new Intl.DateTimeFormat("en-GB", { weekday: "short", day: "numeric", month: "short" });
 const utcDayFormat = new Intl.DateTimeFormat("en-GB", { weekday: "short", day: "numeric", month: "short", timeZone: "UTC" });
-const utcDateFormat = new Intl.DateTimeFormat("en-GB", { weekday: "short", day: "numeric", month: "short", year: "numeric", timeZone: "UTC" });
+const utcDateFormat = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric", timeZone: "UTC" });
+const utcWeekdayFormat = new Intl.DateTimeFormat("en-GB", { weekday: "short", timeZone: "UTC" });
 const utcMonthFormat = new Intl.DateTimeFormat("en-GB", { month: "long", year: "numeric", timeZone: "UTC" });
 
 /** 1,234 */
@@ -42,8 +43,10 @@ export const hour = (moment) => hourFormat.format(moment);
 export const day = (moment) => dayFormat.format(moment);
 /** Sun 22 Nov, of days that are counted in UTC */
 export const utcDay = (moment) => utcDayFormat.format(moment);
-/** Sun, 22 Nov 2026 */
+/** 22 Nov 2026 */
 export const utcDate = (moment) => utcDateFormat.format(moment);
+/** Sun */
+export const utcWeekday = (moment) => utcWeekdayFormat.format(moment);
 /** November 2026 */
 export const utcMonth = (moment) => utcMonthFormat.format(moment);
 /** 1 key, 2 keys */

@@ -1,7 +1,7 @@
 // A report of usage as a table: an item on each line, a unit in each column.
 
 import { el, written } from "../dom.js";
-import { number, utcDate, utcMonth } from "../format.js";
+import { number, utcDate, utcMonth, utcWeekday } from "../format.js";
 
 const MOST_ROWS = 500;
 const GROUPS = { day: "Day (UTC)", month: "Month (UTC)", key: "Key", unit: "Unit" };
@@ -45,7 +45,10 @@ function sorted(items, by) {
 }
 
 function nameOf(item, by, keys) {
-  if (by === "day") return el("time", { datetime: item.day, title: item.day }, utcDate(new Date(item.day)));
+  if (by === "day") {
+    const day = new Date(item.day);
+    return el("time", { datetime: item.day }, el("span", { class: "wide-only" }, utcWeekday(day), " "), utcDate(day));
+  }
   if (by === "month") return el("time", { datetime: item.month }, utcMonth(new Date(item.month)));
   if (by === "unit") return written(item.unit);
   const key = keys.get(item.key_id);
