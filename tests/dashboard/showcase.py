@@ -33,6 +33,7 @@ def furnish(site: Site, owner: str) -> None:
         return created
 
     now = datetime.now(UTC)
+    usage: dict[str, dict[int, tuple[int, int]]] = {}
     made("prototype-2024", 410, ["*"], ago(days=203))
     old = made("contractor-mobile-app", 260, ["completions:write", "files:read"], ago(days=34))
     site.run(keys.revoke(old.key.id, "The contract has ended"))
@@ -43,7 +44,7 @@ def furnish(site: Site, owner: str) -> None:
     worker = made(
         "staging-worker", 45, ["completions:write", "files:read", "files:write"], ago(minutes=42), environment="staging"
     )
-    site.add_usage(worker.key.id, day_and_night(34, 168, 1000))
+    usage[worker.key.id] = day_and_night(34, 168, 1000)
     ci = made(
         "ci-integration-tests",
         27,
@@ -52,7 +53,7 @@ def furnish(site: Site, owner: str) -> None:
         environment="test",
         expires_at=now + timedelta(days=3, hours=4),
     )
-    site.add_usage(ci.key.id, {5: (310, 0), 11: (288, 0), 29: (301, 0), 53: (290, 0)})
+    usage[ci.key.id] = {5: (310, 0), 11: (288, 0), 29: (301, 0), 53: (290, 0)}
     shop = made(
         "web-shop",
         12,
@@ -61,7 +62,7 @@ def furnish(site: Site, owner: str) -> None:
         hourly_limit=400,
         allowed_origins=["https://shop.example"],
     )
-    site.add_usage(shop.key.id, day_and_night(300, 168, 400))
+    usage[shop.key.id] = day_and_night(300, 168, 400)
     made("local-dev-alice", 0.2, ["*"], None, expires_at=now + timedelta(days=30))
     server = made(
         "prod-api-server",
@@ -73,7 +74,8 @@ def furnish(site: Site, owner: str) -> None:
         allowed_ips=["127.0.0.1", "203.0.113.0/24"],
         metadata={"team": "platform", "ticket": "OPS-1482"},
     )
-    site.add_usage(server.key.id, day_and_night(560, 168, 1000))
+    usage[server.key.id] = day_and_night(560, 168, 1000)
+    site.add_usage_of_keys(usage)
     site.run(keys.update(server.key.id, scopes=["completions:write", "files:read"], reason="Lists no keys any more"))
     site.run(keys.rotate(server.key.id, timedelta(days=1), "Every quarter"))
     limits = [Limit(name="day", limit=20_000, per="day"), Limit(name="month", limit=500_000, per="month")]

@@ -186,9 +186,16 @@ class Site:
         self, key_id: str, counts: dict[int, tuple[int, int]], unit: str = REQUESTS, auth: KeyAuth | None = None
     ) -> None:
         """Add usage of a key: {hours ago: (admitted, refused)}."""
+        self.add_usage_of_keys({key_id: counts}, unit, auth)
+
+    def add_usage_of_keys(
+        self, keys: dict[str, dict[int, tuple[int, int]]], unit: str = REQUESTS, auth: KeyAuth | None = None
+    ) -> None:
+        """Add usage of many keys in one batch, so that no day is closed between two of them."""
         this_hour = int(datetime.now(UTC).timestamp()) // 3600
-        units = {(key_id, this_hour - ago, unit): admitted for ago, (admitted, _) in counts.items()}
-        refused = {(key_id, this_hour - ago): number for ago, (_, number) in counts.items()}
+        all_counts = [(id, this_hour - ago, count) for id, counts in keys.items() for ago, count in counts.items()]
+        units = {(key_id, hour, unit): admitted for key_id, hour, (admitted, _) in all_counts}
+        refused = {(key_id, hour): number for key_id, hour, (_, number) in all_counts}
         writer = secrets.token_hex(8)  # each call is a batch of its own
         usage_store = (auth or self.auth).keys._queries._usage
         self.run(usage_store.write(Usage(units, refused), [], writer, 1, datetime.now(UTC)))

@@ -21,9 +21,7 @@ IN_ONE_LOOK = {
     ("token", 1280, "light"),
     ("revoke", 1280, "dark"),
     ("usage", 1280, "light"),
-    ("usage", 360, "dark"),
-    ("audit", 1280, "light"),
-    ("audit", 360, "dark"),
+    ("audit", 1280, "dark"),
 }
 LONGEST_PX = 1700
 # Two frames later, what has just been opened is drawn.
