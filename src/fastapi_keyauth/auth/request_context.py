@@ -47,6 +47,7 @@ class AuthContext:
         takes_key, takes_session: What the route accepts; for the challenges of a 401.
         key_outcome, session_outcome: What the checks of the key and of the session found. None: not checked yet.
         terms: On what terms it may go on running. None: its credentials stay valid.
+        is_loop_unknown: Whether it may run in another event loop than the one in which its KeyAuth was started.
     """
 
     # What every request sets or reads has a slot, the fastest kind of attribute. What few requests set would cost all
@@ -68,6 +69,7 @@ class AuthContext:
     takes_session: bool = False
     session_outcome: SessionPrincipal | KeyAuthError | None = None
     terms: Terms | None = None
+    is_loop_unknown: bool = False
 
     def __init__(self, credentials: Credentials, address: ClientAddress | None, origin: str | None) -> None:
         self.credentials = credentials

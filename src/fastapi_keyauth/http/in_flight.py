@@ -8,6 +8,7 @@ since it takes time to end all of them.
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
@@ -53,6 +54,7 @@ class InFlight:
         open: The open requests, in the order in which they began. The middleware adds and removes them, since a method
             for it would cost every request a call.
         loop: The event loop between ``start`` and ``close``.
+        thread_id: The thread of the event loop.
         is_watching: Whether a check of the open requests is scheduled. If not, a new request must call ``watch``.
     """
 
@@ -61,6 +63,7 @@ class InFlight:
         self._within_s = within_s
         self.open: dict[OpenRequest, None] = {}
         self.loop: asyncio.AbstractEventLoop | None = None
+        self.thread_id = 0
         self.is_watching = False
         self._checked_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -77,6 +80,7 @@ class InFlight:
     def start(self) -> None:
         """Start in the running event loop."""
         self.loop = asyncio.get_running_loop()
+        self.thread_id = threading.get_ident()
         self.is_watching = False
 
     async def close(self) -> None:

@@ -5,6 +5,7 @@ middlewares, whenever they were added; see ``keep_outermost``.
 """
 
 from asyncio import current_task
+from threading import get_ident
 from time import monotonic
 
 from starlette.applications import Starlette
@@ -51,10 +52,13 @@ class KeyAuthMiddleware:
             origin = None
         in_flight = self._in_flight
         if in_flight is None:
+            context.is_loop_unknown = True
             request = OpenRequest(self._app, handler, context, scope, receive, send, origin)
             await self._app(scope, receive, request.send)
             return
         task = current_task(in_flight.loop)
+        if task is None or get_ident() != in_flight.thread_id:  # another event loop is running, maybe beside that one
+            task, context.is_loop_unknown = None, True
         request = OpenRequest(self._app, handler, context, scope, receive, send, origin, monotonic(), task)
         in_flight.open[request] = None
         if not in_flight.is_watching:

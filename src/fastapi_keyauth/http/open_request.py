@@ -17,7 +17,6 @@ from fastapi_keyauth.http.disconnection import Disconnection
 from fastapi_keyauth.http.event_stream import START, add_tail, error_event, is_event_stream
 from fastapi_keyauth.http.host_cors import is_inside_credentials, with_host_cors
 from fastapi_keyauth.http.problem_details import find_problem_type
-from fastapi_keyauth.http.rate_limit_headers import add_rate_limit_headers
 from fastapi_keyauth.http.request_handler import WS_POLICY_VIOLATION, RequestHandler
 
 SEND_WITHIN_S = 1.0
@@ -119,7 +118,7 @@ class OpenRequest:
                 self._tail = add_tail(self._tail, message["body"])
         elif kind in _STARTS:
             headers = [*message.get("headers", ())]
-            add_rate_limit_headers(headers, self.context, self._handler.rate_limit_headers)
+            self._handler.rate_limit_headers.add(headers, self.context)
             message = {**message, "headers": headers}
             if self._origin is not None and self._handler.takes_key(self.context, self.scope):
                 return self._send_cross_origin(message, self._origin)

@@ -4,34 +4,52 @@ https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Literal
 
 from fastapi_keyauth.auth.request_context import AuthContext
+from fastapi_keyauth.concurrency.bounded_dict import BoundedDict
 from fastapi_keyauth.domain.limit_sets import LimitSet
 from fastapi_keyauth.domain.units import REQUESTS
 from fastapi_keyauth.domain.windows import window_at
 from fastapi_keyauth.http.cors import RawHeaders
 
 RateLimitHeaders = Literal["ietf", "legacy", "both", "none"]
+MAX_TEMPLATES = 1024
+"""Maximum number of sets of limits whose constant parts of headers are cached."""
 
 
-def add_rate_limit_headers(headers: RawHeaders, context: AuthContext, mode: RateLimitHeaders) -> None:
-    """Add the rate-limit headers of a request that was charged, or refused by a limit, to a response."""
-    key, states = context.key, context.states
-    if not states or key is None:
-        return
-    limits = key.limits
-    if mode in ("ietf", "both"):
-        template = _template(limits)
-        numbers = (states[0], states[1]) if limits.only else _remaining_and_reset(states, template.length)
-        headers += (template.policy or template.policy_of_month(states), (b"ratelimit", template.state % numbers))
-    if mode in ("legacy", "both"):
-        tightest = limits.find_tightest(states)
-        if tightest is not None:
-            headers.append((b"x-ratelimit-limit", b"%d" % limits.all[tightest].limit))
-            headers.append((b"x-ratelimit-remaining", b"%d" % states[3 * tightest]))
-            headers.append((b"x-ratelimit-reset", b"%d" % states[3 * tightest + 2]))
+class RateLimitHeaderWriter:
+    """Adds rate-limit headers to responses.
+
+    Args:
+        mode: The setting ``rate_limit_headers``.
+    """
+
+    def __init__(self, mode: RateLimitHeaders) -> None:
+        self._is_ietf = mode in ("ietf", "both")
+        self._is_legacy = mode in ("legacy", "both")
+        self._templates: BoundedDict[LimitSet, _Template] = BoundedDict(MAX_TEMPLATES)
+
+    def add(self, headers: RawHeaders, context: AuthContext) -> None:
+        """Add the headers of a request that was charged, or refused by a limit, to a response."""
+        key, states = context.key, context.states
+        if not states or key is None:
+            return
+        limits = key.limits
+        if self._is_ietf:
+            template = self._templates.get(limits) or self._add_template(limits)
+            numbers = (states[0], states[1]) if limits.only else _remaining_and_reset(states, template.length)
+            headers += (template.policy or template.policy_of_month(states), (b"ratelimit", template.state % numbers))
+        if self._is_legacy:
+            tightest = limits.find_tightest(states)
+            if tightest is not None:
+                headers.append((b"x-ratelimit-limit", b"%d" % limits.all[tightest].limit))
+                headers.append((b"x-ratelimit-remaining", b"%d" % states[3 * tightest]))
+                headers.append((b"x-ratelimit-reset", b"%d" % states[3 * tightest + 2]))
+
+    def _add_template(self, limits: LimitSet) -> "_Template":
+        template = self._templates[limits] = _Template(limits)
+        return template
 
 
 class _Template:
@@ -61,11 +79,6 @@ class _Template:
         if month_end_s != self._month_end_s:
             self._policy_of_month, self._month_end_s = _policy(self._limits, states), month_end_s
         return self._policy_of_month
-
-
-@lru_cache(maxsize=1024)
-def _template(limits: LimitSet) -> _Template:
-    return _Template(limits)
 
 
 def _policy(limits: LimitSet, states: Sequence[int]) -> tuple[bytes, bytes]:

@@ -20,7 +20,7 @@ from fastapi_keyauth.http.headers import find_header
 from fastapi_keyauth.http.problem_details import find_problem_type
 from fastapi_keyauth.http.problem_renderer import ProblemRenderer, ProblemResponse
 from fastapi_keyauth.http.proxy_check import ProxyHeaderCheck
-from fastapi_keyauth.http.rate_limit_headers import RateLimitHeaders
+from fastapi_keyauth.http.rate_limit_headers import RateLimitHeaders, RateLimitHeaderWriter
 from fastapi_keyauth.http.route_costs import RouteCosts
 from fastapi_keyauth.http.routes import find_dependant, iterate_dependants
 from fastapi_keyauth.telemetry.observer import Observer
@@ -61,7 +61,7 @@ class RequestHandler:
         self._credentials = credentials
         self._misplaced_keys = misplaced_keys
         self._addresses = addresses
-        self.rate_limit_headers = rate_limit_headers
+        self.rate_limit_headers = RateLimitHeaderWriter(rate_limit_headers)
         self._observer = observer
         self._peers = peers
         self._event_loop = event_loop
@@ -86,8 +86,9 @@ class RequestHandler:
         Raises:
             RuntimeError: If the application is served in another event loop than it was started in.
         """
-        self._event_loop.check()
         context: AuthContext = scope[self.scope_key]
+        if context.is_loop_unknown:  # for each request, the check takes too long: a system call on Python 3.11
+            self._event_loop.check()
         scope[CURRENT] = self
         return context
 
@@ -125,7 +126,8 @@ class RequestHandler:
             raise RuntimeError(
                 "KeyAuth is not installed on this app. Call auth.install(app) once, right after creating it."
             )
-        self._event_loop.check()
+        if context.is_loop_unknown:  # as in ``begin``
+            self._event_loop.check()
         scope[CURRENT] = self
         return context
 
