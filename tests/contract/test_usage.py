@@ -241,14 +241,48 @@ async def test_members_see_the_usage_of_the_owners_whose_keys_they_may_read(
 
     async with open_scene() as scene:
         scene.auth._parts.callers._owners_of = owners_of
-        for number, owner in enumerate("pqr", 1):
-            await scene.spend((await scene.key(owner_id=owner)).token, number)
+        keys = {owner: await scene.key(owner_id=owner) for owner in "pqr"}
+        for number, key in enumerate(keys.values(), 1):
+            await scene.spend(key.token, number)
         query = "from=2026-11-10&to=2026-11-11"
-        assert (await report(scene, query))[0]["units"] == {"requests": 3}
         assert (await report(scene, f"{query}&owner_id=q"))[0]["units"] == {"requests": 2}
         for owner in ("r", "s"):
             answer = await scene.get(f"/api-keys/usage?owner_id={owner}", bearer=await scene.session())
             assert code_of(answer) == "insufficient_scope"
+        assert (await report(scene, f"{query}&key_id={keys['p'].id}"))[0]["units"] == {"requests": 1}
+        hidden = await scene.get(f"/api-keys/usage?key_id={keys['r'].id}", bearer=await scene.session())
+        assert code_of(hidden) == "not_found"
+
+
+@pytest.mark.parametrize(
+    ("owners", "seen"),
+    [
+        ({"p": ["keys:read"], "user-1": ["keys:read"]}, 2),
+        ({"p": ["keys:read"]}, 1),
+        ({"p": ["keys:write"]}, "insufficient_scope"),
+        ({"p": ["keys:read"], "q": ["keys:read"]}, "owner_id"),
+        ({}, "owner_id"),
+    ],
+)
+async def test_report_that_names_no_owner_is_about_the_owner_that_a_list_of_keys_would_be_about(
+    open_scene: OpenScene, owners: dict[str, list[str]], seen: object
+) -> None:
+    async def owners_of(_user: SessionPrincipal) -> dict[str, list[str]]:
+        return owners
+
+    async with open_scene() as scene:
+        scene.auth._parts.callers._owners_of = owners_of
+        for number, owner in enumerate(("p", "user-1", "q"), 1):
+            await scene.spend((await scene.key(owner_id=owner)).token, number)
+        answer = await scene.get(
+            "/api-keys/usage?from=2026-11-10&to=2026-11-11", bearer=await scene.session(user_id="user-1")
+        )
+        if answer.status_code == 200:
+            assert answer.json()["items"][0]["units"] == {"requests": seen}
+        elif answer.status_code == 422:
+            assert answer.json()["detail"][0]["loc"] == ["query", seen]
+        else:
+            assert code_of(answer) == seen
 
 
 async def test_csv_has_a_header_and_a_line_for_each_item(open_scene: OpenScene) -> None:

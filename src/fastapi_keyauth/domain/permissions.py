@@ -152,14 +152,6 @@ class Caller:
             return None
         return [self.choose_owner(owner_id, KEYS_READ)]
 
-    def find_readable_owners(self, owner_id: str | None) -> Collection[str] | None:
-        """Return all owners whose keys the caller may read, or the one that a request names. None: all.
-
-        Raises:
-            InsufficientScope: As for ``choose_owner``.
-        """
-        return self.find_owners(KEYS_READ) if owner_id is None else self.choose_owners(owner_id)
-
     def find_owners(self, permission: str) -> Collection[str] | None:
         """Return the owners for which the caller has a permission. None: all."""
         if self.is_admin:

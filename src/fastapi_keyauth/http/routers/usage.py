@@ -101,7 +101,10 @@ def build_usage_router(usage: UsageReports, manager: RequireManager, callers: Ca
         format: Annotated[Literal["json", "csv"], Query(description="Format of the response.")] = "json",
     ) -> StreamingResponse:
         """Report usage by day, month, key or unit. An item that is not closed may still change."""
-        owner_ids = caller.caller.find_readable_owners(owner_id)
+        if owner_id is None and key_id is not None:
+            owner_ids = caller.readable_owner_ids  # the key has one owner
+        else:
+            owner_ids = caller.caller.choose_owners(owner_id)
         range_ = usage.find_range(from_, to)
         items = usage.stream(range_, by, owner_ids, key_id, caller.turn)
         if format == "json":
