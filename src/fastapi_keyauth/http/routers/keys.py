@@ -12,6 +12,7 @@ from fastapi_keyauth.domain.audit import AuditPage
 from fastapi_keyauth.domain.bounds import Bounds
 from fastapi_keyauth.domain.fields import KeyPatch, NewKey
 from fastapi_keyauth.domain.keys import EventPage, Key, KeyPage, Status
+from fastapi_keyauth.domain.limits import check_units
 from fastapi_keyauth.domain.pagination import MAX_PAGE, MAX_UNUSED_DAYS, MAX_USAGE_HOURS
 from fastapi_keyauth.domain.principals import KEYS_READ, KEYS_WRITE, KeyPrincipal
 from fastapi_keyauth.domain.validation import OwnerId, Reason
@@ -85,6 +86,7 @@ def build_keys_router(
     @router.post("", status_code=201, responses=_CONFLICT)
     async def create_key(new: NewKey, by: writer, request: Request, response: Response) -> CreatedKeyOut:
         """Create a key. The response contains its token, which is shown only here."""
+        check_units(new.limits or (), settings.units)  # before permissions, as all that is invalid
         new = by.caller.complete(new, settings.default_environment, management.now(), management.policy)
         by.caller.check_new(new)
         created = await management.create(
