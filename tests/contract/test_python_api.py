@@ -11,7 +11,7 @@ from fastapi import Depends, FastAPI
 from starlette.requests import HTTPConnection
 
 import fastapi_keyauth
-from fastapi_keyauth import KeyPrincipal, SessionPrincipal
+from fastapi_keyauth import InvalidField, KeyPrincipal, SessionPrincipal
 from tests.helpers.stage import ROW_FIELDS, Clock, MakeAuth, MakeClient, OpenScene, code_of
 
 FROZEN = (AttributeError, TypeError, ValueError)
@@ -236,3 +236,13 @@ async def test_the_scopes_of_a_resolved_session_bind(open_scene: OpenScene, cloc
 def test_a_session_whose_expiry_has_no_time_zone_is_rejected_when_it_is_created() -> None:
     with pytest.raises(ValueError, match="time zone"):
         SessionPrincipal(user_id="dora", expires_at=datetime(2030, 1, 1))  # noqa: DTZ001  # that is the mistake
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("status", "gone"), ("limit", 201), ("cursor", "1"), ("unused_for_days", -1)]
+)
+async def test_invalid_filter_of_a_list_is_named(open_scene: OpenScene, field: str, value: Any) -> None:
+    async with open_scene() as scene:
+        with pytest.raises(InvalidField) as invalid:
+            await scene.auth.keys.list(**{field: value})
+        assert invalid.value.field == field

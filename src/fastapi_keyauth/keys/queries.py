@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
+from typing import get_args
 
 from fastapi_keyauth.domain.keys import EventPage, Key, KeyFilters, KeyPage, Status, UsageHour
 from fastapi_keyauth.domain.pagination import (
@@ -21,6 +22,7 @@ from fastapi_keyauth.keys.turns import Turns
 from fastapi_keyauth.store import KeyStore, UsageStore
 from fastapi_keyauth.store.usage_buffer import UsageRecorder
 
+STATUSES: tuple[Status, ...] = get_args(Status)
 Owners = Collection[str] | None
 """Owners to whose keys a read is restricted. None: all."""
 
@@ -160,10 +162,13 @@ class KeyQueries:
         """Return a page of keys, newest first; see ``Keys.list``.
 
         Raises:
-            InvalidField: If the cursor is not a ``next_cursor``, or a number is out of bounds.
+            InvalidField: If the cursor is not a ``next_cursor``, a number is out of bounds, or the status does not
+                exist.
         """
         now = self._now()
         _check_limit(limit)
+        if status is not None and status not in STATUSES:
+            raise InvalidField("status", f"must be one of {', '.join(STATUSES)}")
         if any(text is not None and "\0" in text for text in (q, created_by)):
             return KeyPage([], None)  # no row holds it, and PostgreSQL rejects it
         unused_since = None

@@ -163,7 +163,8 @@ class Keys:
             created_by: Only keys that this actor created, such as ``user:<id>``. Added in 0.2.
 
         Raises:
-            InvalidField: If the cursor is not a ``next_cursor``, or a number is out of bounds.
+            InvalidField: If the cursor is not a ``next_cursor``, a number is out of bounds, or the status does not
+                exist.
         """
         owners = _owners(owner_id)
         return await self._queries.list(owners, status, q, unused_for_days, cursor, limit, include_revoked, created_by)
