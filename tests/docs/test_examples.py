@@ -7,25 +7,22 @@ import contextlib
 import os
 import sqlite3
 import sys
-import time
-import types
 from pathlib import Path
 
 import pytest
 
-from fastapi_keyauth import KeyAuth, KeyAuthSettings, parts
-from fastapi_keyauth.limiter import factory as build
+from fastapi_keyauth import KeyAuth, KeyAuthSettings
 from tests.docs.examples import MODULE, Page
 from tests.docs.pages import PAGES, README, find_blocks, name_of
+from tests.helpers.processes import stay_within_the_hour
+
+LONGEST_PAGE_S = 60.0
 
 
 @pytest.fixture(autouse=True)
-def half_past(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set the clock of the limiter to half past, since the end of an hour would reset the limits of examples."""
-    shift = 1800 - time.time() % 3600
-    clocks = types.SimpleNamespace(time=lambda: time.time() + shift, monotonic=time.monotonic)
-    for module in (parts, build):
-        monkeypatch.setattr(module, "time", clocks)
+def one_hour() -> None:
+    """Run a page within one clock hour, since the end of an hour resets the limits of its examples."""
+    stay_within_the_hour(LONGEST_PAGE_S)
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,6 @@ import json
 import re
 import shlex
 import shutil
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +14,7 @@ from uvicorn.main import main as uvicorn_command
 from fastapi_keyauth import token_pattern
 from tests.docs.folder import Folder
 from tests.docs.pages import BASH, DOCS, find_blocks
-from tests.helpers.processes import wait_until
+from tests.helpers.processes import stay_within_the_hour, wait_until
 from tests.helpers.session import Servers
 
 PARTS = DOCS / "tutorial"
@@ -44,15 +42,6 @@ def variables_of(part: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in block.source.splitlines())
 
 
-def within_one_hour(run: Callable[[], str]) -> str:
-    """Run again if the hour ended meanwhile, which resets hourly limits."""
-    while True:
-        hour = time.time() // 3600
-        printed = run()
-        if hour == time.time() // 3600:
-            return printed
-
-
 def test_part_1_creates_a_key_and_revokes_it(tmp_path: Path) -> None:
     create, call, refused, revoke, call_again = commands_of("first-key")
     with Folder(tmp_path, {"main.py": app_of("first-key")}, variables_of("first-key")) as folder:
@@ -75,7 +64,8 @@ def test_part_2_tells_keys_apart_and_limits_them(tmp_path: Path) -> None:
     create, scopes, left, tiny = commands_of("scopes-and-limits")
     files = {"main.py": app_of("scopes-and-limits")}
     with Folder(tmp_path, files, variables_of("first-key")) as folder:
-        printed = within_one_hour(lambda: folder.run("".join([create, scopes, left, tiny])))
+        stay_within_the_hour()
+        printed = folder.run("".join([create, scopes, left, tiny]))
     assert printed.startswith('["parrot-1"]{"answer":"hello!"}')
     assert '"code": "insufficient_scope"' in printed
     assert '"missing_scopes": ["models:run"]' in printed
@@ -104,7 +94,8 @@ def test_part_4_counts_over_all_workers(tmp_path: Path, servers: Servers) -> Non
         }
         with Folder(tmp_path, {"main.py": app_of("users")}, variables, workers=2) as folder:
             assert "redis" in folder.run(check)
-            counted = within_one_hour(lambda: folder.run(count + 'echo "$KEY"'))
+            stay_within_the_hour()
+            counted = folder.run(count + 'echo "$KEY"')
             (shown,) = [b.source for b in find_blocks(PARTS / "postgres-and-redis.md", "text")]
             assert counted.split()[:4] == shown.split()
             assert "revoked_api_key" in folder.run(f"KEY={TOKEN.findall(counted)[0]}\n" + revoke)
