@@ -7,11 +7,12 @@ repository run loops of their own in the main one.
 from __future__ import annotations
 
 import shutil
+from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from playwright.sync_api import Browser, BrowserContext, Playwright, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
 
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 FLAGS = (
@@ -48,13 +49,31 @@ class Chromium:
         )
         self._browser: Browser = self.run(launch)
         self._contexts: dict[str, BrowserContext] = {}
+        self._tabs: defaultdict[BrowserContext, list[Page]] = defaultdict(list)
         expect.set_options(timeout=TIMEOUT_MS)
 
-    def context(self, name: str = "shared", **options: Any) -> BrowserContext:
-        """Return what tabs share: a cache, local storage, and messages between tabs.
+    def tab(self, context: str = "shared", **options: Any) -> Page:
+        """Return a blank tab, which other tests may have used. Call it in the browser's thread alone.
 
-        Tests that change what is shared use another name. Call it in the browser's thread alone.
+        To open a new one takes longer than to load the page.
+
+        Args:
+            context: Name of what tabs share: a cache, local storage, and messages between tabs. Tests that change what
+                is shared use another name.
+            options: Options of a new context.
         """
+        found = self._context(context, **options)
+        return self._tabs[found].pop() if self._tabs[found] else found.new_page()
+
+    def give_back(self, tab: Page) -> None:
+        """Keep a blank tab for other tests. Close it if a test left a listener in it."""
+        # Playwright has no other way to ask; it has these two listeners itself.
+        if {"close", "crash"} >= set(tab._impl_obj.event_names()):
+            self._tabs[tab.context].append(tab)
+        else:
+            tab.close()
+
+    def _context(self, name: str, **options: Any) -> BrowserContext:
         if name not in self._contexts:
             context = self._contexts[name] = self._browser.new_context(
                 locale="en-GB",

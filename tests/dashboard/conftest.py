@@ -7,6 +7,7 @@ exception or a violation of the Content-Security-Policy fails it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -47,15 +48,16 @@ def make_visitor(site: Site, chromium: Chromium) -> Iterator[Callable[..., Visit
     made: list[Visitor] = []
 
     def make(context: str = "shared", bypass_csp: bool = False, **options: Any) -> Visitor:
-        tabs = chromium.context(context, bypass_csp=bypass_csp)
-        visitor = Visitor(site, tabs, f"user-{next(_numbers)}@example.com", **options)
+        tab = chromium.tab(context, bypass_csp=bypass_csp)
+        visitor = Visitor(site, tab, f"user-{next(_numbers)}@example.com", **options)
         made.append(visitor)
         return visitor
 
     yield make
     problems = []
     for visitor in made:
-        chromium.run(visitor.close)
+        chromium.run(visitor.leave)
+        chromium.run(partial(chromium.give_back, visitor.page))
         problems += visitor.problems
     assert problems == []
 

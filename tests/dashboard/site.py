@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi.responses import HTMLResponse
 from fastapi.security import OAuth2PasswordRequestForm
 from pydantic import BaseModel
 from sqlalchemy import update
@@ -27,6 +28,7 @@ from tests.dashboard.server import Server
 FOLDER = Path(fastapi_keyauth.__file__).parent / "http" / "dashboard" / "static"
 
 PAGE = "/settings/api-keys"
+BLANK = "/blank"
 PASSWORD = "correct horse battery"
 SCOPES = {
     "completions:write": "Ask the model",
@@ -73,6 +75,10 @@ def build_product(auth: KeyAuth) -> FastAPI:
     @app.get("/favicon.ico")
     async def icon() -> Response:
         return Response(status_code=204)
+
+    @app.get(BLANK, response_class=HTMLResponse)
+    async def blank() -> str:
+        return "<!doctype html>"
 
     return app
 

@@ -133,7 +133,7 @@ class Pages:
 def test_a_tenants_page_reads_key_routes_without_cookies_and_nothing_else(
     chromium: Chromium, web: Web, order: str
 ) -> None:
-    page = chromium.context("foreign pages").new_page()
+    page = chromium.tab("foreign pages")
     pages = Pages(web, page, order)
     evil, front, tokens = web.evil, web.front, web.tokens
 

@@ -79,7 +79,7 @@ class Searches:
 @pytest.fixture(scope="module")
 def searches(site: Site, chromium: Chromium) -> Iterator[Searches]:
     def open_list() -> Searches:
-        visitor = Visitor(site, chromium.context(), "searcher@example.com")
+        visitor = Visitor(site, chromium.tab(), "searcher@example.com")
         wanted = visitor.make_key("the wanted one")
         visitor.make_key("another one")
         visitor.open_list()
@@ -87,7 +87,7 @@ def searches(site: Site, chromium: Chromium) -> Iterator[Searches]:
 
     opened = chromium.run(open_list)
     yield opened
-    chromium.run(opened.visitor.close)
+    chromium.run(opened.visitor.page.close)
     assert opened.visitor.problems == []
 
 

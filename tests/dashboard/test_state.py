@@ -40,7 +40,7 @@ def test_a_link_that_is_opened_in_a_new_tab_needs_no_login(make_visitor: MakeVis
 def test_a_session_that_has_ended_is_not_handed_on_and_a_new_login_reaches_every_tab(
     make_visitor: MakeVisitor,
 ) -> None:
-    visitor = make_visitor(context="with two more tabs")
+    visitor = make_visitor(context="with two tabs")
     visitor.make_key("worker")
     visitor.open_list()
     visitor.site.run(visitor.site.auth.sessions.revoke_all(visitor.user))
@@ -192,7 +192,7 @@ def test_a_refusal_because_the_key_was_revoked_elsewhere_refreshes_the_dialog(vi
 
 
 def test_a_change_in_one_tab_shows_in_the_other(make_visitor: MakeVisitor) -> None:
-    visitor = make_visitor(context="with yet two more tabs")
+    visitor = make_visitor(context="with two tabs")
     visitor.make_key("worker")
     visitor.open_list()
     tab = visitor.page.context.new_page()
@@ -205,7 +205,7 @@ def test_a_change_in_one_tab_shows_in_the_other(make_visitor: MakeVisitor) -> No
 
 
 def test_the_standard_form_of_oauth2_logs_in(make_visitor: MakeVisitor) -> None:
-    visitor = make_visitor(context="with OAuth2", is_logged_in=False)
+    visitor = make_visitor(context="logging in", is_logged_in=False)
     visitor.open("/oauth2" + PAGE)
     visitor.press("Log in")
     expect(visitor.page.get_by_text("Enter your username.")).to_be_visible()
@@ -221,7 +221,7 @@ def test_the_standard_form_of_oauth2_logs_in(make_visitor: MakeVisitor) -> None:
 
 def test_a_login_that_the_route_cannot_read_is_explained(make_visitor: MakeVisitor) -> None:
     """A page that sends JSON to a route that reads a form, and a route that rejects the input."""
-    visitor = make_visitor(context="with a wrong login", is_logged_in=False)
+    visitor = make_visitor(context="logging in", is_logged_in=False)
     missing = [{"type": "missing", "loc": ["body", "username"], "msg": "Field required", "input": None}]
     wrong = [{"type": "value_error", "loc": ["body", "email"], "msg": "value is not an email address", "input": "x"}]
     answers = [missing, wrong]

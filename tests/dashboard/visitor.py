@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-from playwright.sync_api import BrowserContext, ConsoleMessage, Locator, Page, expect
+from playwright.sync_api import ConsoleMessage, Error, Locator, Page, expect
 
 from fastapi_keyauth import TOKEN_PATTERN, CreatedKey
-from tests.dashboard.site import PAGE, Site
+from tests.dashboard.site import BLANK, PAGE, Site
 
 # What a browser says of any 4xx: refusals are what some tests are about.
 _REFUSED = re.compile(r"Failed to load resource: the server responded with a status of (4\d\d|503)")
@@ -20,7 +20,7 @@ class Visitor:
     def __init__(
         self,
         site: Site,
-        context: BrowserContext,
+        tab: Page,
         user: str,
         *,
         width: int = 1280,
@@ -33,18 +33,25 @@ class Visitor:
         self.site = site
         self.user = user
         self.problems: list[str] = []
-        self.page: Page = context.new_page()
+        self.page = tab
+        self._go_blank()
         self.page.set_viewport_size({"width": width, "height": 900})
-        self._devtools = context.new_cdp_session(self.page)
+        self._devtools = tab.context.new_cdp_session(tab)
         self.prefer(color_scheme, transparency, forced_colors)
         self.page.on("console", self._note_console)
-        self.page.on("pageerror", lambda error: self.problems.append(f"uncaught: {error}"))
+        self.page.on("pageerror", self._note_error)
         if is_logged_in:
             self.hand_over(site.run(site.auth.sessions.create(user, scopes)))
 
-    def close(self) -> None:
-        """Close the tab."""
-        self.page.close()
+    def leave(self) -> None:
+        """Leave the tab blank, with nothing of this user's."""
+        self.page.unroute_all()
+        self._go_blank()
+        self.page.evaluate("sessionStorage.clear()")
+        self.page.remove_listener("console", self._note_console)
+        self.page.remove_listener("pageerror", self._note_error)
+        self._devtools.send("Page.resetNavigationHistory")
+        self._devtools.detach()
 
     def prefer(
         self,
@@ -68,10 +75,7 @@ class Visitor:
 
     def hand_over(self, session: str, item: str = "keyauth.session") -> None:
         """Store the session where the page reads it, as the application's own login does."""
-        self.page.add_init_script(
-            f"if (!sessionStorage.getItem('handed')) {{ sessionStorage.setItem('{item}', '{session}');"
-            " sessionStorage.setItem('handed', 'yes'); }"
-        )
+        self.page.evaluate("([item, session]) => sessionStorage.setItem(item, session)", [item, session])
 
     def open(self, path: str = PAGE) -> None:
         """Open the page."""
@@ -152,6 +156,15 @@ class Visitor:
             ])"""
         )
         return kept
+
+    def _go_blank(self) -> None:
+        """Open a blank page of the site, which has the storage of the site."""
+        blank = self.site.url + BLANK
+        if self.page.url != blank:
+            self.page.goto(blank)
+
+    def _note_error(self, error: Error) -> None:
+        self.problems.append(f"uncaught: {error}")
 
     def _note_console(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning") and not _REFUSED.match(message.text):
