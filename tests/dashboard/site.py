@@ -14,7 +14,7 @@ from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse
 from fastapi.security import OAuth2PasswordRequestForm
 from pydantic import BaseModel
-from sqlalchemy import update
+from sqlalchemy import insert, update
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -22,7 +22,7 @@ import fastapi_keyauth
 from fastapi_keyauth import CreatedKey, DashboardOptions, KeyAuth, KeyAuthSettings, SessionPrincipal
 from fastapi_keyauth.domain.units import REQUESTS
 from fastapi_keyauth.store import Usage
-from fastapi_keyauth.store.tables import EventRow, KeyRow, SecretRow, table
+from fastapi_keyauth.store.tables import EventRow, KeyRow, SecretRow, UsageClosingRow, table
 from tests.dashboard.server import Server
 
 FOLDER = Path(fastapi_keyauth.__file__).parent / "http" / "dashboard" / "static"
@@ -139,6 +139,8 @@ class Site:
         others = (self.jwt_auth, self.oauth2_auth, self.projects_auth, self.lifetimes_auth)
         self._server = Server(self._build(), self.auth, *others)
         self.url = f"http://127.0.0.1:{self._server.port}"
+        self._open_days(self.auth)
+        self._open_days(self.projects_auth)
 
     def close(self) -> None:
         """Stop serving."""
@@ -206,12 +208,22 @@ class Site:
         usage_store = (auth or self.auth).keys._queries._usage
         self.run(usage_store.write(Usage(units, refused), [], writer, 1, datetime.now(UTC)))
 
+    def _open_days(self, auth: KeyAuth) -> None:
+        """Open the days of a year, and close none of them: what is added to a closed day counts on the first open one.
+
+        Otherwise the first usage that a test adds would begin the days of all tests.
+        """
+        auth._parts.day_closer._now = lambda: ago(days=365)
+        day = (ago(days=364) - datetime.fromtimestamp(0, UTC)).days
+        begun = insert(table(UsageClosingRow)).values(prefix=auth.settings.key_prefix, since=day, open_day=day)
+        self._execute(begun, auth)
+
     async def _find_owners(self, user: SessionPrincipal) -> dict[str, list[str]]:
         return self.members.get(user.user_id, {})
 
-    def _execute(self, statement: Any) -> None:
+    def _execute(self, statement: Any, auth: KeyAuth | None = None) -> None:
         async def execute() -> None:
-            async with self.auth._parts.database.write() as connection:
+            async with (auth or self.auth)._parts.database.write() as connection:
                 await connection.execute(statement)
 
         self.run(execute())
