@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,36 +27,17 @@ class NotAccepted(Exception):
     """The other side rejects a request, and a retry would not help."""
 
 
+@dataclass(repr=False)  # no repr, which would show the credentials
 class Export:
-    """One run: from the last acknowledged item to the newest closed day.
+    """One run: from the last acknowledged item to the newest closed day."""
 
-    Args:
-        usage_url: URL of ``/usage/batches``.
-        usage_key: API key with the scope ``admin``.
-        billing_url: URL to which each item is sent.
-        billing_token: Bearer token for it.
-        state: File with the id of the last item that was acknowledged.
-        timeout_s: Seconds to wait for a response.
-        pause: Waits for a number of seconds.
-    """
-
-    def __init__(
-        self,
-        usage_url: str,
-        usage_key: str,
-        billing_url: str,
-        billing_token: str,
-        state: Path,
-        timeout_s: float = TIMEOUT_S,
-        pause: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._usage_url = usage_url
-        self._usage_headers = {"api-key": usage_key}
-        self._billing_url = billing_url
-        self._billing_headers = {"Authorization": f"Bearer {billing_token}"}
-        self._state = state
-        self._timeout_s = timeout_s
-        self._pause = pause
+    usage_url: str
+    usage_key: str
+    billing_url: str
+    billing_token: str
+    state: Path
+    timeout_s: float = TIMEOUT_S
+    pause: Callable[[float], None] = time.sleep
 
     def run(self) -> int:
         """Send all closed items that are not acknowledged yet. Return the number of items.
@@ -64,18 +46,22 @@ class Export:
             NotAccepted: If one side rejects a request. Items that were acknowledged before stay acknowledged.
         """
         count = 0
-        with httpx.Client(timeout=self._timeout_s) as client:
+        with httpx.Client(timeout=self.timeout_s) as client:
             for item in self._read_items(client):
-                headers = {**self._billing_headers, "Idempotency-Key": f"usage-{item['id']}"}
-                self._send(client, "POST", self._billing_url, headers, json=item)
+                headers = {
+                    "Authorization": f"Bearer {self.billing_token}",
+                    "Idempotency-Key": f"usage-{item['id']}",
+                }
+                self._send(client, "POST", self.billing_url, headers, json=item)
                 self._acknowledge(item["id"])
                 count += 1
         return count
 
     def _read_items(self, client: httpx.Client) -> Iterator[dict[str, Any]]:
-        after = int(self._state.read_text()) if self._state.exists() else 0
+        after = int(self.state.read_text()) if self.state.exists() else 0
         while True:
-            found = self._send(client, "GET", self._usage_url, self._usage_headers, params={"after": after}).json()
+            headers = {"api-key": self.usage_key}
+            found = self._send(client, "GET", self.usage_url, headers, params={"after": after}).json()
             yield from found["items"]
             if found["next_after"] is None:
                 return
@@ -87,7 +73,7 @@ class Export:
         problem = ""
         for number in range(TRIES):
             if number:
-                self._pause(FIRST_PAUSE_S * 2 ** (number - 1))
+                self.pause(FIRST_PAUSE_S * 2 ** (number - 1))
             try:
                 response = client.request(method, url, headers=headers, **rest)
             except httpx.TransportError as error:  # lost or late: it may have been received, so it is sent again
@@ -102,9 +88,9 @@ class Export:
 
     def _acknowledge(self, item_id: int) -> None:
         """Replace the file in one step, so that a crash leaves either the old or the new number."""
-        new = self._state.with_suffix(".new")
+        new = self.state.with_suffix(".new")
         new.write_text(str(item_id))
-        new.replace(self._state)
+        new.replace(self.state)
 
 
 def main() -> int:
