@@ -80,9 +80,10 @@ def open_shape(
 ) -> Callable[..., AbstractAsyncContextManager[Shape]]:
     """Return a function that serves one of the shapes, imported again for this test, on an empty database."""
 
-    def open_it(name: str, database_url: str | None = None) -> AbstractAsyncContextManager[Shape]:
-        url = database_url or servers.fresh_sqlite_url(tmp_path / "keyauth.db")
-        return serve_shape(import_cheaply(f"example_app.shapes.{name}", url, tmp_path, monkeypatch))
+    sqlite_url = servers.fresh_sqlite_url(tmp_path / "keyauth.db")  # here, since it runs an event loop of its own
+
+    def open_it(name: str, database_url: str = sqlite_url) -> AbstractAsyncContextManager[Shape]:
+        return serve_shape(import_cheaply(f"example_app.shapes.{name}", database_url, tmp_path, monkeypatch))
 
     return open_it
 
