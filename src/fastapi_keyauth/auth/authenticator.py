@@ -71,6 +71,7 @@ class Authenticator:
     ) -> None:
         self.limiter = limiter
         self._verifier = verifier
+        self._find_verified = verifier.find_verified
         self.sessions = sessions
         self._usage = usage
         self._now = now
@@ -108,7 +109,7 @@ class Authenticator:
         address = context.address
         bucket = None if address is None or self._block_spares_valid_keys else address.bucket
         digest = token_digest(token)
-        verified = self._verifier.find_verified(digest)
+        verified = self._find_verified(digest)
         if verified is None:
             return self._complete(context, self._admit_unseen(context, token, digest))
         context.key = key = verified.key

@@ -55,7 +55,6 @@ class AuthContext:
     __slots__ = (
         "__dict__",
         "address",
-        "charge",
         "cost",
         "credentials",
         "decision",
@@ -66,6 +65,7 @@ class AuthContext:
         "takes_key",
     )
     has_cost: bool = False
+    charge: Charge | None = None
     takes_session: bool = False
     session_outcome: SessionPrincipal | KeyAuthError | None = None
     terms: Terms | None = None
@@ -79,6 +79,5 @@ class AuthContext:
         self.decision: Decision | None = None
         self.states: Sequence[int] = ()
         self.cost: Cost = ONE_REQUEST
-        self.charge: Charge | None = None
         self.takes_key = False
         self.key_outcome: KeyPrincipal | KeyAuthError | None = None
