@@ -125,6 +125,8 @@ def test_the_page_for_customers_has_every_code_of_a_route_that_takes_a_key() -> 
     assert {row["code"]: int(row["status"]) for row in rows} == {
         code: status for code, status in codes_with_statuses().items() if code not in NOT_OF_A_KEY
     }
+    shown_bodies = [block.source for block in find_blocks(CUSTOMERS_PAGE, "json")]
+    assert set(shown_bodies) <= {block.source for block in find_blocks(ERRORS_PAGE, "json")}
 
 
 def test_every_code_has_a_section_that_names_its_status() -> None:
