@@ -8,6 +8,9 @@ from fastapi_keyauth.domain.limits import MAX_LIMITS, Limit, LimitRules
 from fastapi_keyauth.domain.principals import ADMIN
 from fastapi_keyauth.errors import InsufficientScope
 
+_DAY_MS = 86_400_000
+_SHORTEST_MONTH_MS, _LONGEST_MONTH_MS = 28 * _DAY_MS, 31 * _DAY_MS
+
 
 @dataclass(frozen=True, slots=True)
 class LimitBounds:
@@ -95,9 +98,22 @@ def _is_above(limit: int | None, bound: int | None) -> bool:
 
 
 def _is_within(limit: Limit, bound: Limit) -> bool:
-    """Return whether a limit allows no more than another one with the same unit and window.
+    """Return whether a limit never allows more than another one, whatever their windows are."""
+    return limit.unit == bound.unit and limit.limit * _most_windows(limit, bound) <= bound.limit
 
-    Across the boundary of fixed windows, twice the limit fits into one window length. A sliding limit forbids that.
-    """
-    most = 2 * limit.limit if bound.is_sliding and not limit.is_sliding else limit.limit
-    return (limit.unit, limit.per) == (bound.unit, bound.per) and most <= bound.limit
+
+def _most_windows(limit: Limit, bound: Limit) -> int:
+    """Return how many windows of a limit can share one window of a bound. All of them can be used up in it."""
+    length_ms, bound_ms = limit.window_ms or _SHORTEST_MONTH_MS, bound.window_ms or _LONGEST_MONTH_MS
+    if bound.is_sliding and limit.is_sliding and length_ms == bound_ms:
+        return 1
+    if bound.is_sliding or not _is_nested(limit, bound):
+        return -(-bound_ms // length_ms) + 1  # a window of the limit may end, and another one begin, in the middle
+    return max(1, bound_ms // length_ms)
+
+
+def _is_nested(one: Limit, other: Limit) -> bool:
+    """Return whether each window of the shorter of two fixed limits lies in one window of the longer."""
+    shorter_ms, longer_ms = sorted((one.window_ms or _DAY_MS, other.window_ms or _DAY_MS))  # a month begins with a day
+    has_month = not (one.window_ms and other.window_ms)
+    return longer_ms % shorter_ms == 0 and (not has_month or longer_ms == _DAY_MS)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -265,6 +266,53 @@ def test_a_refused_limit_names_the_lowest_bound() -> None:
 )
 def test_limits_that_a_caller_may_give(caller: Caller, limits: list[Limit], said: str) -> None:
     assert missing(lambda: caller.limit_bounds.check(limits)) == said
+
+
+@pytest.mark.parametrize(
+    ("bound", "per", "most"),
+    [
+        ("hour", "minute", 16),  # 60 windows in one: 60 * 16 <= 1000
+        ("hour", "second", 0),
+        ("hour", 1800, 500),
+        ("hour", 3600, 1000),
+        ("hour", "day", 1000),
+        ("hour", "month", 1000),
+        ("hour", 7, 1),  # at most 516 windows share an hour: 515 in a row, and the part of another one
+        ("hour", 5400, 500),  # an hour may lie across the end of such a window
+        ("day", "hour", 41),
+        ("month", "day", 32),
+        ("month", "month", 1000),
+        ("month", 604_800, 166),
+        (604_800, "month", 500),
+        ("sliding hour", "hour", 500),
+        ("sliding hour", "minute", 16),
+        ("sliding hour", "day", 500),
+    ],
+)
+def test_limit_with_another_window_must_not_allow_more_than_the_bound(
+    bound: str | int, per: str | int, most: int
+) -> None:
+    algorithm = "sliding_window" if str(bound).startswith("sliding") else "fixed_window"
+    window = bound.removeprefix("sliding ") if isinstance(bound, str) else bound
+    held = Limit.model_validate({"name": "held", "limit": 1000, "per": window, "algorithm": algorithm})
+    caller = by_key("keys:write", limits=[held])
+    for number, said in ((most, "yes"), (most + 1, "admin")):
+        if number:
+            given = Limit.model_validate({"name": "given", "limit": number, "per": per, "algorithm": "fixed_window"})
+            assert missing(partial(caller.limit_bounds.check, [given])) == said
+
+
+def test_limit_within_a_bound_never_fills_a_window_of_it_further() -> None:
+    for length in range(1, 13):
+        for bound_length in range(1, 13):
+            starts = range(0, bound_length * length * 2, bound_length)
+            shared = max((start + bound_length - 1) // length - start // length + 1 for start in starts)
+            held = Limit(name="held", limit=100, per=bound_length, algorithm="fixed_window")
+            caller = by_key("keys:write", limits=[held])
+            for number in range(1, 101):
+                given = Limit(name="given", limit=number, per=length, algorithm="fixed_window")
+                if missing(partial(caller.limit_bounds.check, [given])) == "yes":
+                    assert number * shared <= 100
 
 
 @pytest.mark.parametrize(
