@@ -215,7 +215,10 @@ async def test_all_that_one_actor_created_is_revoked_for_whichever_owner(open_sc
         assert await scene.spend(stays.token) == [200]
 
 
-async def test_nothing_personal_is_left_after_an_erasure(open_scene: OpenScene) -> None:
+async def test_nothing_personal_is_left_after_an_erasure(
+    open_scene: OpenScene, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "fastapi_keyauth")
     async with open_scene() as scene:
         session = await scene.session("ada@example.org")
         by_ada: dict[str, Any] = {"bearer": session, "address": "203.0.113.99"}
@@ -227,7 +230,7 @@ async def test_nothing_personal_is_left_after_an_erasure(open_scene: OpenScene) 
         await scene.auth.owners.set("ada@example.org", name="Ada")
         await scene.auth.owners.suspend("ada@example.org", "a reason about Ada")
         admin = await admin_of(scene)
-        answer = await scene.send("DELETE", "/api-keys/owners/ada@example.org", **admin)
+        answer = await scene.send("DELETE", "/api-keys/owners/ada@example.org?reason=she%20asked", **admin)
         assert answer.status_code == 200, answer.text
         erased = answer.json()
         assert (erased["keys"], erased["sessions"], erased["owners"]) == (1, 1, 1)
@@ -236,8 +239,11 @@ async def test_nothing_personal_is_left_after_an_erasure(open_scene: OpenScene) 
         assert code_of(await scene.get("/api-keys", bearer=session)) == "invalid_session"
         await scene.auth._parts.pending_changes.delete_before(scene.clock.moment(60))
         everything = await _dump(scene)
-        for personal in ("ada@example", "laptop", "phone", "about Ada", "203.0.113.99"):
+        for personal in ("ada@example", "laptop", "phone", "about Ada", "she asked", "203.0.113.99"):
             assert [row for row in everything if personal in row] == []
+        [line] = [record for record in caplog.records if getattr(record, "keyauth_event", None) == "owner_erased"]
+        assert line.getMessage().endswith(" reason='she asked'")
+        assert "ada@example" not in line.getMessage()
         again = (await scene.send("DELETE", "/api-keys/owners/ada@example.org", **admin)).json()
         assert again["rows"] == 0
 

@@ -230,11 +230,15 @@ class Owners:
         Names, metadata, addresses, actors and the owner's id are removed or replaced, in the history and in closed days
         too. Usage stays, under the ids of keys that no longer name anybody. Erasing the owner again changes nothing.
 
+        Args:
+            owner_id: The owner.
+            reason: Reason, for the log. The history keeps none.
+
         Returns:
             Numbers of rows that were changed.
         """
         check_owner_id(owner_id, "owner_id")
-        check_reason(reason)
+        reason = check_reason(reason)
 
         async def commit() -> tuple[Erasure, Pending]:
             await self._closer.move_counts_of(owner_id)

@@ -185,17 +185,20 @@ class Observer:
 
     def owner_changed(self, what: str, owner_id: str | None, actor: Actor) -> None:
         """Report a committed change to an owner: ``updated``, ``suspended``, ``resumed`` or ``erased``."""
+        reason = None if actor.reason is None else redact(actor.reason)
         logger.info(
-            "owner %s: owner=%r actor=%r address=%s",
+            "owner %s: owner=%r actor=%r address=%s reason=%r",
             what,
             owner_id,
             actor.name,
             actor.address,
+            reason,
             extra={
                 "keyauth_event": f"owner_{what}",
                 "owner_id": owner_id,
                 "actor": actor.name,
                 "address": actor.address,
+                "reason": reason,
             },
         )
 

@@ -3,7 +3,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Request
+from fastapi import APIRouter, Body, Depends, Query, Request
 from fastapi.security import SecurityScopes
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -176,8 +176,12 @@ def build_owners_router(
         return await for_admin(by).set(owner_id, **fields.sent_fields())
 
     @router.delete("/owners/{owner_id:path}", response_model=ErasedOut)
-    async def erase_owner(owner_id: str, by: admin) -> Erasure:
+    async def erase_owner(
+        owner_id: str,
+        by: admin,
+        reason: Annotated[Reason | None, Query(description="Reason, for the log: the history keeps none.")] = None,
+    ) -> Erasure:
         """Revoke the owner's keys and sessions and remove everything personal, permanently."""
-        return await for_admin(by).erase(owner_id)
+        return await for_admin(by).erase(owner_id, reason)
 
     return router
