@@ -1,4 +1,4 @@
-"""A proxy before Redis that loses an answer: the command is carried out, and the connection ends."""
+"""A proxy before Redis that loses an answer, or a command before it is carried out: the connection ends."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,8 @@ class CuttingProxy:
     Attributes:
         port: Port of the proxy.
         cuts: Number of script calls that lose their answer from now on.
-        lost: Number of answers that were lost.
+        cuts_before: Number of script calls that are lost from now on before they are carried out.
+        lost: Number of calls and answers that were lost.
     """
 
     def __init__(self, target: str, *, is_cluster: bool) -> None:
@@ -28,6 +29,7 @@ class CuttingProxy:
         self._is_cluster = is_cluster
         self.port = 0
         self.cuts = 0
+        self.cuts_before = 0
         self.lost = 0
 
     @property
@@ -42,6 +44,10 @@ class CuttingProxy:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 words = await read_command(reader)
+                if self.cuts_before and words[0].startswith(b"EVAL"):
+                    self.cuts_before -= 1
+                    self.lost += 1
+                    break
                 if self._is_cluster and words[0] == b"CLUSTER":
                     answer = b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\n127.0.0.1\r\n:%d\r\n" % self.port
                 else:

@@ -5,12 +5,15 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from fastapi import Depends, FastAPI
 
 from fastapi_keyauth import CreatedKey, KeyAuth, KeyAuthSettings, LimiterUnavailable
+from fastapi_keyauth.domain.usage import UsageOf
+from fastapi_keyauth.limiter.redis import connection
 from fastapi_keyauth.testing import key_principal
 from tests.helpers.cutting_proxy import CuttingProxy, cutting_proxy
 from tests.helpers.keys import authenticate
@@ -36,8 +39,14 @@ async def proxy(request: pytest.FixtureRequest, servers: Servers) -> AsyncIterat
         yield opened
 
 
-def build(database_url: str, redis_url: str) -> KeyAuth:
-    values = {"argon2_time_cost": 1, "argon2_memory_kib": 8, "units": ["tokens"], "on_limiter_outage": "deny"}
+def build(database_url: str, redis_url: str, **settings: Any) -> KeyAuth:
+    values = {
+        **settings,
+        "argon2_time_cost": 1,
+        "argon2_memory_kib": 8,
+        "units": ["tokens"],
+        "on_limiter_outage": "deny",
+    }
     return KeyAuth(KeyAuthSettings(_env_file=None, database_url=database_url, redis_url=redis_url, **values))
 
 
@@ -120,6 +129,53 @@ async def test_a_request_of_several_units_whose_connection_is_lost_is_charged_on
                 assert (await client.get("/", headers={"Api-Key": created.token})).status_code == 200
         assert proxy.lost == 1
         assert await used(auth, created) == (12, 60, 60)
+
+
+@pytest.mark.parametrize("is_carried_out", [True, False])
+@pytest.mark.parametrize("lease_ms", [0, 100])
+async def test_a_request_after_a_pause_whose_connection_is_lost_is_charged_and_billed_once(
+    database_url: str, proxy: CuttingProxy, is_carried_out: bool, lease_ms: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "UNSURE_AFTER_S", -1.0)
+    async with build(database_url, proxy.url, lease_ms=lease_ms, block_spares_valid_keys=True) as auth:
+        created = await create(auth)
+        await authenticate(auth, created.token)  # from now on its row is current, so that the first call charges
+        if is_carried_out:
+            proxy.cuts = 1
+        else:
+            proxy.cuts_before = 1
+        principal = await authenticate(auth, created.token)
+        assert proxy.lost == 1
+        assert [state.limit - state.remaining for state in principal.limits if state.name == "hour"] == [3]
+        assert (await used(auth, created))[0] == 4
+        assert await _billed(auth, created) == 4
+
+
+@pytest.mark.parametrize("is_carried_out", [True, False])
+async def test_the_usage_of_a_lease_that_is_returned_while_the_connection_is_lost_is_billed_once(
+    database_url: str, proxy: CuttingProxy, is_carried_out: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "UNSURE_AFTER_S", -1.0)
+    async with build(database_url, proxy.url, lease_ms=1000) as auth:
+        created = await create(auth)
+        counters = auth._parts.metrics.counters
+        before = counters.lease_used
+        requests = 1
+        while counters.lease_used < before + 3:
+            await authenticate(auth, created.token)
+            requests += 1
+        if is_carried_out:
+            proxy.cuts = 1
+        else:
+            proxy.cuts_before = 1
+        assert await _billed(auth, created) == requests  # leases are returned before usage is read
+        assert proxy.lost == 1
+
+
+async def _billed(auth: KeyAuth, created: CreatedKey) -> int:
+    """Return the requests in the ledger."""
+    counts = await auth._parts.limiter.read_usage([UsageOf(created.key.id, created.key.owner_id, None)], 0)
+    return sum(count.units for count in counts if count.unit == "requests")
 
 
 WORKER = """

@@ -121,14 +121,21 @@ class Plan:
     sent_at: float = 0.0
     epoch: int = -1
 
-    def mark_sent(self, now: float, epoch: int) -> None:
-        """Record that the call is about to be sent, perhaps for the second time."""
+    def mark_sent(self, now: float, epoch: int, *, is_repeatable: bool = False) -> None:
+        """Record that the call is about to be sent, perhaps for the second time.
+
+        Args:
+            now: Time on the lease clock.
+            epoch: The epoch of the limiter.
+            is_repeatable: Whether the limiter carries out the call once, however often it is sent.
+        """
         if self.epoch < 0:
             self.returned = [lease for lease in self.returns if lease.ask.epoch == epoch]
             self.counted = [lease for lease in self.returns if lease.ask.epoch != epoch and lease.used]
         elif self.epoch != epoch:
-            # The connection was lost. The first call may have been executed, so nothing in it is repeated.
-            self.returned, self.counted = [], []
+            # The connection was lost. The first call may have been executed, so nothing in it is repeated, unless the
+            # limiter knows that. Even then the server may be another one, to which the units do not belong.
+            self.returned, self.counted = [], [lease for lease in self.returns if lease.used and is_repeatable]
         self.sent_at, self.epoch = now, epoch
         for ask in self.asks:
             ask.sent_at, ask.epoch = now, epoch

@@ -35,7 +35,7 @@ from fastapi_keyauth.limiter.redis.encoding import LimitEncoder, decode_usage, e
 from fastapi_keyauth.limiter.redis.leasing import Leasing
 from fastapi_keyauth.limiter.redis.scripts import ScriptArgs
 from fastapi_keyauth.limiter.redis.server_info import ServerInfo
-from fastapi_keyauth.limiter.redis.take_args import GRANT, HOURLY, RETURN, TakeArgs
+from fastapi_keyauth.limiter.redis.take_args import GRANT, HOURLY, RETURN, CallRecord, TakeArgs
 from fastapi_keyauth.settings.redis_urls import RedisUrl, parse_redis_url
 from fastapi_keyauth.settings.urls import masked_url
 from fastapi_keyauth.telemetry.counters import Counters
@@ -297,20 +297,23 @@ class RedisLimiterBase(Limiter):
             raise error
         return self.on_outage(question, error)
 
-    def _prepare(self, questions: Sequence[LimitCheck], plan: Plan) -> ScriptArgs:
+    def _prepare(self, questions: Sequence[LimitCheck], plan: Plan, record: CallRecord | None = None) -> ScriptArgs:
         """Return the keys and arguments of ``lua/take.lua``. Call it immediately before they are sent.
 
         Args:
             questions: The questions.
             plan: What the call says about leases: returns come before the questions, and grants after them.
+            record: Where the answer is stored if the call may be sent twice.
         """
+        has_record = record is not None and record.is_used
         # The first word is different in each call of each worker. It need not be secret.
         fresh = f"{self._nonce}{next(self._numbers):x}"
-        head = (self._now_ms(), fresh, "r" if self.signs else "", KEEP_S, self._policy.block_for_ms)
+        flags = ("rm" if self.signs else "m") if has_record else "r" if self.signs else ""
+        head = (self._now_ms(), fresh, flags, KEEP_S, self._policy.block_for_ms)
         args = TakeArgs(head, self._limits, int((self._clock or time.time)() * 1000))
         epoch = f"{self._epoch}:"
         length = len(epoch)
-        self._leases.mark_sent(plan, self._epoch)
+        self._leases.mark_sent(plan, self._epoch, is_repeatable=has_record)
         for lease in plan.returned:
             ask = lease.ask
             names = self._holder_names(ask.key_id, ask.owner_id)
@@ -344,10 +347,20 @@ class RedisLimiterBase(Limiter):
             names = self._holder_names(ask.key_id, ask.owner_id)
             proof = ask.generation[length:] if ask.generation[:length] == epoch else "-"
             args.add_lease(names, proof, ask.limits, ask.cost, GRANT, ask.units, self._lease_ms)
+        if record is not None and has_record:
+            # In the slot of the other names: after that of the key of the first question.
+            record.name = record.name or f"{args.names[1] if args.names else self._namespace}:{fresh}"
+            args.names.append(record.name)
         return args.finish()
 
     def _receive(self, questions: Sequence[LimitCheck], plan: Plan, reply: Sequence[Any]) -> list[Decision]:
         """Return the decisions in a reply of ``lua/take.lua``, and take the leases in it."""
+        if len(reply) == 1:
+            # The first try was carried out. Its leases belong to a connection that was lost.
+            (first,) = reply
+            self._leases.fail(plan)
+            last = len(first) - 5 * len(plan.asks)
+            return self._decide(questions, first[last - 5 * len(questions) : last])
         first, last = 5 * (len(plan.returned) + len(plan.counted)), len(reply) - 5 * len(plan.asks)
         decisions = self._decide(questions, reply[first:last])
         return self._leases.receive(questions, decisions, plan, reply[last:], self._epoch)

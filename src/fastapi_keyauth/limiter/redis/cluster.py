@@ -23,6 +23,7 @@ from fastapi_keyauth.limiter.redis.probe import PROBE
 from fastapi_keyauth.limiter.redis.scripts import LuaScript, ScriptArgs
 from fastapi_keyauth.limiter.redis.server_info import ServerInfo, check_server, read_server_info
 from fastapi_keyauth.limiter.redis.slots import SlotRouter
+from fastapi_keyauth.limiter.redis.take_args import CallRecord
 from fastapi_keyauth.settings.check_warnings import CheckWarning
 
 Answer = TypeVar("Answer")
@@ -109,20 +110,24 @@ class ClusterLimiter(RedisLimiterBase):
         if question.owner_id is None and question.age_s is None:
             return Decision(Verdict.STALE, share_s=math.inf)  # the slot depends on the owner, whom only the row names
         questions = [question._replace(bucket=None)]
-        (decision,) = await self._take_leasing(questions, self._leases.plan(questions, (question.owner_id or "",)))
+        owner_id = question.owner_id or ""
+        (decision,) = await self._take_leasing(questions, owner_id, self._leases.plan(questions, (owner_id,)))
         self._leases.note_unblocked(question, decision, sent_at)
         return decision
 
-    async def _take_leasing(self, questions: list[LimitCheck], plan: Plan) -> list[Decision]:
-        """Make a call about one owner. If its connection is lost, it is repeated without leases."""
-        prepared = self._prepare(questions, plan)
-        again = self._prepare(questions, Plan()) if plan.returns or plan.asks else prepared
+    async def _take_leasing(self, questions: list[LimitCheck], owner_id: str, plan: Plan) -> list[Decision]:
+        """Make a call about one owner. If its connection is lost, it is repeated; without a record, without leases."""
+        record = CallRecord(is_used=self._router.is_unsure(self._holder_names("", owner_id)[1]))
+        prepared = again = self._prepare(questions, plan, record)
+        if not record.is_used and (plan.returns or plan.asks):
+            again = self._prepare(questions, Plan())
         try:
             reply = await self._router.call(self._take, prepared, again)
         except BaseException:  # also if the request was cancelled: the call may have been carried out
             self._leases.fail(plan)
             raise
-        if len(reply) != 5 * (len(plan.returned) + len(plan.counted) + len(questions) + len(plan.asks)):  # repeated
+        size = 5 * (len(plan.returned) + len(plan.counted) + len(questions) + len(plan.asks))
+        if len(reply) not in (1, size):  # repeated
             self._leases.fail(plan)
             return self._decide(questions, reply)
         return self._receive(questions, plan, reply)
@@ -139,7 +144,7 @@ class ClusterLimiter(RedisLimiterBase):
         by_owner: defaultdict[str, list[Lease]] = defaultdict(list)
         for lease in plan.returns:
             by_owner[lease.ask.owner_id].append(lease)
-        calls = (self._in_time(self._take_leasing([], Plan(leases))) for leases in by_owner.values())
+        calls = (self._in_time(self._take_leasing([], owner, Plan(leases))) for owner, leases in by_owner.items())
         await asyncio.gather(*calls, return_exceptions=True)  # requests and probes notice an outage
         self._leases.settle(plan)
 

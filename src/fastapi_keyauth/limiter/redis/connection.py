@@ -21,6 +21,9 @@ from fastapi_keyauth.settings.redis_urls import Address
 IDLE_AFTER_S = 2.0
 """Seconds without an answer after which a connection is idle. NATs and load balancers silently forget idle connections;
 the first call over one gets a part of the time only, so that enough is left for a new connection."""
+UNSURE_AFTER_S = 0.1
+"""Seconds without an answer after which the next call may be lost, so that it is worth two more commands to know later
+whether it was carried out."""
 IDLE_SHARE = 0.5
 """The part of the time that the first call over an idle connection gets."""
 
@@ -71,6 +74,14 @@ class Connection:
     def is_busy(self) -> bool:
         """Whether calls wait for their answers."""
         return bool(self._unsent) or (self._link is not None and self._link.is_busy)
+
+    @property
+    def is_unsure(self) -> bool:
+        """Whether the connection that a call would now be sent over may be lost: nothing came over it for a while."""
+        link = self._link
+        if link is None:
+            return True
+        return link.is_unsure if link.is_busy else link.idle_s() > UNSURE_AFTER_S
 
     def call(
         self, pack: Pack, done: Done, timeout_s: float | None = None, *, is_alone: bool = False, is_asking: bool = False
@@ -142,7 +153,9 @@ class Connection:
             return
         if not link.is_busy:
             seconds = timeout_s or self._timeout_s
-            if link.idle_s() > IDLE_AFTER_S:
+            idle_s = link.idle_s()
+            link.is_unsure = idle_s > UNSURE_AFTER_S
+            if idle_s > IDLE_AFTER_S:
                 link.is_doubtful = True
                 seconds *= IDLE_SHARE
             self._start_timer(seconds)

@@ -70,10 +70,10 @@ class Leasing:
         """Return the time on the lease clock, in seconds."""
         return self._now()
 
-    def mark_sent(self, plan: Plan, epoch: int) -> None:
-        """Note that a call is about to be sent."""
+    def mark_sent(self, plan: Plan, epoch: int, *, is_repeatable: bool = False) -> None:
+        """Note that a call is about to be sent; see ``Plan.mark_sent``."""
         if self._book is not None:
-            plan.mark_sent(self._now(), epoch)
+            plan.mark_sent(self._now(), epoch, is_repeatable=is_repeatable)
 
     def receive(
         self, questions: Sequence[LimitCheck], decisions: list[Decision], plan: Plan, grants: Sequence[Any], epoch: int

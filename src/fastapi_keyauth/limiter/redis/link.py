@@ -29,6 +29,7 @@ class Link(asyncio.Protocol):
         address: Host and port.
         has_answered: Whether the server has ever answered over it.
         is_doubtful: Whether the calls that wait were sent after it was idle, so that it may be forgotten.
+        is_unsure: Whether the first of the calls that wait was sent after a short pause; see ``Connection.is_unsure``.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Link(asyncio.Protocol):
         self.address: Address | None = None if host is None else (host, connection.port)
         self.has_answered = False
         self.is_doubtful = False
+        self.is_unsure = False
         self._on_answers = on_answers
         self._on_loss = on_loss
         self._loop = asyncio.get_running_loop()

@@ -68,8 +68,8 @@ class ScriptCaller:
 
     A call that loses a connection which worked before is sent once more over a new one: most often the server had
     closed it, or a middlebox had forgotten it, while it was idle. If the first one was carried out after all, its units
-    are counted twice; that never admits more, and one lost connection is not an outage in which each worker counts
-    alone.
+    are counted twice, unless it has a ``CallRecord``; that never admits more, and one lost connection is not an outage
+    in which each worker counts alone.
 
     Args:
         connection: The connection.

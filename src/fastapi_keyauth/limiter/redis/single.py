@@ -20,6 +20,7 @@ from fastapi_keyauth.limiter.redis.connection import Connection
 from fastapi_keyauth.limiter.redis.probe import PROBE
 from fastapi_keyauth.limiter.redis.scripts import LuaScript, ScriptArgs, ScriptCaller
 from fastapi_keyauth.limiter.redis.server_info import ServerInfo, check_server, read_server_info
+from fastapi_keyauth.limiter.redis.take_args import CallRecord
 from fastapi_keyauth.settings.check_warnings import CheckWarning
 from fastapi_keyauth.settings.redis_urls import Address
 
@@ -165,7 +166,7 @@ class SingleNodeLimiter(RedisLimiterBase):
             return await read_server_info(client, self._timeout_s)
 
     def _send_checks(self, questions: list[LimitCheck], resolve: Resolve[Decision], since: float) -> None:
-        plan = self._leases.plan(questions)
+        plan, record = self._leases.plan(questions), CallRecord()
 
         def received(reply: Any) -> None:
             if isinstance(reply, LimiterUnavailable):
@@ -173,11 +174,17 @@ class SingleNodeLimiter(RedisLimiterBase):
                 resolve(reply)
                 return
             decisions = self._receive(questions, plan, reply)
-            if Verdict.BLOCKED in reply[::5] or Verdict.WAITING in reply[::5]:
+            verdicts = reply[::5] if len(reply) > 1 else [decision.verdict for decision in decisions]
+            if Verdict.BLOCKED in verdicts or Verdict.WAITING in verdicts:
                 self._act_on(questions, decisions)
             resolve(decisions)
 
-        self._take.call(lambda: self._prepare(questions, plan), received, since, is_alone=True)
+        self._take.call(lambda: self._prepare_repeatable(questions, plan, record), received, since, is_alone=True)
+
+    def _prepare_repeatable(self, questions: Sequence[LimitCheck], plan: Plan, record: CallRecord) -> ScriptArgs:
+        """Return keys and arguments of ``lua/take.lua``, with a record if the connection may be lost."""
+        record.is_used = record.is_used or self._units.is_unsure
+        return self._prepare(questions, plan, record)
 
     def _act_on(self, questions: list[LimitCheck], decisions: list[Decision]) -> None:
         """Cache blocks, and postpone questions that wait for leases."""
@@ -196,7 +203,8 @@ class SingleNodeLimiter(RedisLimiterBase):
                 self._receive((), plan, reply)
 
         if plan.returns:
-            self._take.call(lambda: self._prepare((), plan), received)
+            record = CallRecord()
+            self._take.call(lambda: self._prepare_repeatable((), plan, record), received)
 
     def _send_failures(self, buckets: list[str], resolve: Resolve[int], since: float) -> None:
         self._failing.call(lambda: self._prepare_failures(buckets), resolve, since)

@@ -8,7 +8,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import hiredis
@@ -59,8 +59,7 @@ class SlotRouter:
     async def call(self, script: LuaScript, prepared: ScriptArgs, again: ScriptArgs | None = None) -> Any:
         """Call a script on the node that has the slot of its first key, and return its answer.
 
-        A call that loses its connection is sent once more. If the first one was carried out after all, its units count
-        twice, which never admits more.
+        A call that loses its connection is sent once more, whether or not the first one was carried out.
 
         Args:
             script: The script.
@@ -70,7 +69,7 @@ class SlotRouter:
         Raises:
             LimiterUnavailable: If a node does not respond in time, or cannot run the script.
         """
-        slot = key_slot(prepared[0][0].encode())
+        slot = _slot_of(prepared[0][0])
         packed = script.pack(prepared)
         address, is_asking = self._map[slot], False
         losses = redirections = 0
@@ -113,6 +112,12 @@ class SlotRouter:
                 raise unavailable(answer)
         raise LimiterUnavailable("closed")
 
+    def is_unsure(self, name: str) -> bool:
+        """Return whether a call about this name would be sent over a connection that may be lost."""
+        address = self._map[_slot_of(name)]
+        connection = None if address is None else self._connections.get(address)
+        return connection is None or connection.is_unsure
+
     async def refresh(self) -> None:
         """Refresh the map. Concurrent callers share one refresh.
 
@@ -136,7 +141,7 @@ class SlotRouter:
         names = []
         for number in range(_MAX_NAMES_TRIED):
             name = make_name(number)
-            address = self._map[key_slot(name.encode())]
+            address = self._map[_slot_of(name)]
             if address in missing:
                 missing.discard(address)
                 names.append(name)
@@ -235,6 +240,12 @@ class SlotRouter:
                 del self._connections[address]
                 connection.close()
         return True
+
+
+@lru_cache(maxsize=4096)
+def _slot_of(name: str) -> int:
+    """Return the slot of a name. Cached, since a call asks more than once."""
+    return int(key_slot(name.encode()))
 
 
 def _read_address(entry: Any, source: Address) -> Address:

@@ -10,6 +10,21 @@ HOURLY, GRANT, RETURN = 24, 48, 49
 """Parts of the number that tells what kind of question it is."""
 
 
+class CallRecord:
+    """The answer to a call that may be sent twice, stored in Redis, so that it is carried out once.
+
+    Attributes:
+        is_used: Whether the answer is stored.
+        name: Its name in Redis. "": the call was not sent yet.
+    """
+
+    __slots__ = ("is_used", "name")
+
+    def __init__(self, is_used: bool = False) -> None:
+        self.is_used = is_used
+        self.name = ""
+
+
 class TakeArgs:
     """Keys and arguments, while they are put together.
 

@@ -3,7 +3,8 @@
 -- limiter/counters.py does the same arithmetic.
 --
 -- KEYS  per question: [1] hash of the address (b blocked until, ms), [2] hash of the API key, [3] hash of its owner,
---       and [4], for a charge that has a name, a string with the windows that it was charged to
+--       and [4], for a charge that has a name, a string with the windows that it was charged to. The last one, if this
+--       call may be sent twice, is a string with the answer to it.
 --       Fields of a key or owner: g generation; o name of the owner's hash (of a key).
 --       Usage of a key, which only grows and has no limits: u<hour> requests that were charged in an hour, u<hour>:<unit>
 --       other units; ub a name for this memory, since another one may begin again at 0. usage.lua reads it.
@@ -14,7 +15,7 @@
 --       ms since 1970 until which nothing more is leased; then of each counter its name, the window, and units
 -- ARGV  [1] read by now.lua
 --       [2] a new generation, for keys and owners without one
---       [3] r if this server signs generations
+--       [3] r if this server signs generations; m if this call may be sent twice; or rm
 --       [4] seconds for which a hash is kept at least   [5] ms of the longest block
 --       [6] number of arguments that follow about limits. Four describe all limits that a question is about:
 --           - of each (LIMIT): name of its counter, limit, cost, kind (the sum of 1 sliding, 2 of the owner, 4 the one
@@ -40,6 +41,7 @@
 --       the windows are those of the question, and the wait is replaced by s since 1970.
 --       For a grant: requests (0: no lease), what to return it with, hour, wait, a list with three integers per limit and
 --       the ms that it lasts.
+--       If this call was carried out before, gives one item: what it gave then, without generations.
 --
 -- The questions here are those that charge fixed windows which have begun, and in which nothing stands out. All others go
 -- to take_others.lua. This part has no functions: each is created again in each call, which takes as long as half a
@@ -47,8 +49,18 @@
 
 -- A server that takes over, and one that was restarted, has another replication id. So a generation that is signed
 -- with it proves nothing once another server may have lost, or this one may have missed, a change.
-local signature = ''
-if ARGV[3] == 'r' then
+local signature, record = '', nil
+if ARGV[3] == 'm' or ARGV[3] == 'rm' then
+  record = KEYS[#KEYS]
+  local answered = redis.call('GET', record)
+  if answered then
+    answered = cmsgpack.unpack(answered)
+    -- They prove nothing any more: a server that took over may have the answer, but not the latest changes.
+    for i = 2, #answered, 5 do answered[i] = '' end
+    return {answered}
+  end
+end
+if ARGV[3] == 'r' or ARGV[3] == 'rm' then
   signature = '@' .. string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
 end
 
@@ -272,4 +284,6 @@ if unlimited then
   -- Never for less than before: a hash may have counters of former limits.
   for i = 1, #unlimited do call('EXPIRE', unlimited[i], math.max(ARGV[4], call('TTL', unlimited[i]))) end
 end
+-- For as long as the second try may come: redis_timeout_s is a minute at most.
+if record then call('SET', record, cmsgpack.pack(reply), 'PX', 60000) end
 return reply
