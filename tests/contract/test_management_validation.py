@@ -296,3 +296,28 @@ async def test_no_answer_of_management_may_be_stored(open_scene: OpenScene) -> N
         }
         assert {status: answer.status_code for status, answer in answers.items()} == {s: s for s in answers}
         assert {answer.headers.get("cache-control") for answer in answers.values()} == {"no-store"}
+
+
+async def test_token_that_was_pasted_into_a_text_is_rejected_and_not_repeated(open_scene: OpenScene) -> None:
+    async with open_scene() as scene:
+        key, session = await scene.key(), await scene.session()
+        path = f"/api-keys/{key.id}"
+        texts: list[tuple[str, str, dict[str, Any], str]] = [
+            ("PATCH", path, {"name": key.token}, "name"),
+            ("PATCH", path, {"metadata": {"copies": [f"key={key.token}"]}}, "metadata"),
+            ("PATCH", path, {"metadata": {key.token: 1}}, "metadata"),
+            ("PATCH", path, {"reason": f"leaked: {session}"}, "reason"),
+            ("POST", f"{path}/rotate", {"reason": key.token}, "reason"),
+            ("POST", "/api-keys", {"name": f"x {session}"}, "name"),
+        ]
+        for method, at, body, field in texts:
+            answer = await scene.send(method, at, json=body, bearer=session)
+            assert_names_the_field(answer, field)
+            assert key.token not in answer.text
+            assert session not in answer.text
+        answer = await scene.send("DELETE", f"{path}?reason={key.token}", bearer=session)
+        assert answer.json()["detail"][0]["loc"] == ["query", "reason"]
+        assert key.token not in answer.text
+        hint = (await scene.auth.keys.get(key.id)).hint
+        named = await scene.send("PATCH", path, json={"name": f"was {hint}"}, bearer=session)
+        assert named.json()["name"] == f"was {hint}"

@@ -37,6 +37,10 @@ TOKEN_PATTERN: re.Pattern[str] = token_pattern("ka")
 _WHOLE_TOKEN = re.compile(
     rf"[0-9A-Za-z]{{1,16}}_{_ENVIRONMENT}_({_BASE62}{{{ID_LENGTH}}})_{_BASE62}{{{SECRET_LENGTH + CRC_LENGTH}}}"
 )
+_ANY_TOKEN = re.compile(
+    rf"[a-z0-9]_{_BASE62}{{{ID_LENGTH}}}_{_BASE62}{{{SECRET_LENGTH + CRC_LENGTH}}}"
+    rf"|{SESSION_PREFIX}_{_BASE62}{{{SECRET_LENGTH + CRC_LENGTH}}}"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +130,11 @@ def format_hint(prefix: str, environment: str, key_id: str, last4: str) -> str:
 def is_same_secret(left: str, right: str) -> bool:
     """Return whether two tokens are equal, in constant time."""
     return hmac.compare_digest(left.encode("utf-8", "surrogatepass"), right.encode("utf-8", "surrogatepass"))
+
+
+def has_token(text: str) -> bool:
+    """Return whether a text contains what looks like a token, with any prefix, even if it is mistyped."""
+    return _ANY_TOKEN.search(text) is not None
 
 
 def find_key_id(token: str) -> str | None:

@@ -18,6 +18,7 @@ from fastapi_keyauth.domain.text import (
     has_visible_text,
     is_printable_text,
 )
+from fastapi_keyauth.domain.tokens import has_token
 from fastapi_keyauth.errors import InvalidField
 
 MAX_METADATA_BYTES = 4096
@@ -36,13 +37,21 @@ def _validate_name(value: str) -> str:
         raise ValueError("must have at least one visible character")
     if not is_printable_text(value):
         raise ValueError("must not have control characters, or characters that change the direction of text")
+    _reject_token(value)
     return value
+
+
+def _reject_token(value: str) -> None:
+    """Reject text with a token, which is then pasted by mistake: it would be stored and shown as it is."""
+    if has_token(value):
+        raise ValueError("must not contain a token")
 
 
 def _validate_reason(value: str) -> str:
     value = value.strip()
     if not has_visible_text(value) or not is_printable_text(value):
         raise ValueError("must have visible characters and no control characters")
+    _reject_token(value)
     return value
 
 
@@ -98,6 +107,7 @@ def _validate_metadata(value: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("must contain only JSON values") from None
     if len(text) > MAX_METADATA_BYTES:
         raise ValueError(f"must have at most {MAX_METADATA_BYTES} bytes as JSON")
+    _reject_token(text.decode())
     copy: dict[str, Any] = json.loads(text)  # the caller's object may change later
     return copy
 
