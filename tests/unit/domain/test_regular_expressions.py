@@ -43,6 +43,8 @@ def expressions() -> Iterator[Expression]:
                 place = f"{module.__name__.removeprefix('fastapi_keyauth.')}:{node.lineno}"
                 pattern = _value(node.args[0], scope)
                 methods = {node.func.attr} if node.func.attr != "compile" else _uses(tree, node)
+                if isinstance(pattern, bytes):  # the same expression for text, one character for each byte
+                    pattern = pattern.decode("latin-1")
                 for method in sorted(methods):
                     yield place, pattern, flags[0] if flags else 0, method
 
