@@ -130,7 +130,7 @@ def test_the_middleware_itself_takes_no_second_spelling(make_auth: type[KeyAuth]
 
     def read(name: bytes) -> str | None:
         headers = [(name, b"x")]
-        return reader.read(headers, dict(headers)).token
+        return reader.read(headers)[0].token
 
     assert read(b"api-key") == "x"
     for name in (b"API-KEY", b"api_key", b"api-key ", b" api-key", b"api\xe2\x80\x90key"):

@@ -1,6 +1,6 @@
 """Credentials of a request, read from its headers and not checked yet."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from fastapi_keyauth.domain.tokens import is_same_secret
 from fastapi_keyauth.settings.settings import KeyAuthSettings
@@ -56,6 +56,7 @@ class CredentialReader:
         self, header_name: str, key_prefix: str, accept_bearer_keys: bool, imported_starts: tuple[str, ...] = ()
     ) -> None:
         self._header_name = header_name.encode("ascii")
+        self._relevant = frozenset({self._header_name, b"origin", b"authorization"})
         self._token_starts = (f"{key_prefix}_", *imported_starts)
         self._accepts_bearer = accept_bearer_keys
 
@@ -66,18 +67,30 @@ class CredentialReader:
         starts = tuple(prefix for prefix in settings.imported_prefixes if prefix != "*")
         return cls(settings.header_name, settings.key_prefix, settings.accept_bearer_keys, starts)
 
-    def read(self, headers: Headers, by_name: Mapping[bytes, bytes]) -> Credentials:
-        """Return the credentials of a request. An empty header, sent by a client with an unset variable, is missing.
+    def read(self, headers: Headers) -> tuple[Credentials, str | None]:
+        """Return the credentials of a request, and the value of its header ``Origin``, if it has one.
+
+        An empty header, as sent by a client with an unset variable, is missing. Several origins are joined, so none of
+        them passes for the only one.
 
         Args:
             headers: All headers.
-            by_name: The headers as a mapping, which the caller has already.
         """
-        if len(by_name) != len(headers) or b"authorization" in by_name:
-            return self._read_all(headers)
-        # Most requests: no header occurs twice, and the key's header is the only one that matters.
-        token = by_name.get(self._header_name)
-        return Credentials(token.strip(_WHITE_SPACE).decode("latin-1") or None) if token else _NOTHING
+        # In one pass, which takes half as long as to put them into a dictionary.
+        relevant, token, origin = self._relevant, None, None
+        for name, value in headers:
+            if name in relevant:
+                if name == self._header_name and token is None:
+                    token = value
+                elif name == b"origin" and origin is None:
+                    origin = value
+                else:  # a Bearer value, or a second header of the same name
+                    break
+        else:  # most requests: nothing occurs twice, and the key's header is the only one that matters
+            credentials = Credentials(token.strip(_WHITE_SPACE).decode("latin-1") or None) if token else _NOTHING
+            return credentials, origin.decode("latin-1") if origin else None
+        origin = b", ".join([value for name, value in headers if name == b"origin"])
+        return self._read_all(headers), origin.decode("latin-1") or None
 
     def _read_all(self, headers: Headers) -> Credentials:
         in_header: list[str] = []

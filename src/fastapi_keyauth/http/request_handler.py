@@ -16,7 +16,6 @@ from fastapi_keyauth.concurrency.event_loop import EventLoopBinding
 from fastapi_keyauth.domain.ip_addresses import AddressResolver, ClientAddress
 from fastapi_keyauth.errors import KeyAuthError, MissingApiKey, MissingCredentials, RateLimitExceeded
 from fastapi_keyauth.http.cors import CorsRules
-from fastapi_keyauth.http.headers import find_header
 from fastapi_keyauth.http.problem_details import find_problem_type
 from fastapi_keyauth.http.problem_renderer import ProblemRenderer, ProblemResponse
 from fastapi_keyauth.http.proxy_check import ProxyHeaderCheck
@@ -71,10 +70,8 @@ class RequestHandler:
         if self._peers is not None and not self._peers.check(scope):
             self._peers = None
         headers: Headers = scope["headers"]
-        by_name = dict(headers)
-        credentials = self._credentials.read(headers, by_name)
+        credentials, origin = self._credentials.read(headers)
         address = self._addresses.resolve(scope.get("client"), headers)
-        origin = _read_origin(headers) if b"origin" in by_name else None
         context = AuthContext(credentials, address, origin)
         scope[self.scope_key] = context
         scope[CURRENT] = self
@@ -212,11 +209,6 @@ class RequestHandler:
         else:
             await receive()  # websocket.connect; nothing may be sent before it
             await send({"type": "websocket.close", "code": WS_POLICY_VIOLATION, "reason": response.code})
-
-
-def _read_origin(headers: Headers) -> str | None:
-    origin = find_header(headers, b"origin")
-    return origin.decode("latin-1") if origin else None
 
 
 async def handle_error(connection: HTTPConnection, error: KeyAuthError) -> Response | None:

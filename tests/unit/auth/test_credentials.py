@@ -13,7 +13,7 @@ Lines = list[tuple[str, str]]
 def read(lines: Lines, **settings: object) -> Credentials:
     reader = CredentialReader.of(KeyAuthSettings(_env_file=None, **settings))
     headers = [(name.encode(), value.encode("latin-1")) for name, value in lines]
-    return reader.read(headers, dict(headers))
+    return reader.read(headers)[0]
 
 
 def bearers(*values: str) -> Lines:
@@ -104,8 +104,25 @@ def test_bearer_values_with_an_imported_prefix_are_keys(prefixes: list[str], is_
 def test_a_mapping_that_lost_a_repeated_header_is_not_believed() -> None:
     reader = CredentialReader.of(KeyAuthSettings(_env_file=None))
     headers = [(b"api-key", KEY.encode()), (b"api-key", OTHER.encode())]
-    assert reader.read(headers, dict(headers)).token_problem == f"{HEADER} was sent 2 times"
+    assert reader.read(headers)[0].token_problem == f"{HEADER} was sent 2 times"
 
 
 def test_the_repr_shows_no_token() -> None:
     assert KEY not in repr(read([("api-key", KEY), *bearers("ks_session")]))
+
+
+@pytest.mark.parametrize(
+    ("lines", "origin"),
+    [
+        ([], None),
+        ([("origin", "https://a.example")], "https://a.example"),
+        ([("origin", "")], None),
+        ([("origin", ""), ("origin", "")], ", "),
+        ([("origin", "https://a.example"), ("api-key", KEY), ("origin", "https://b.example")], "https://a.example, https://b.example"),
+        ([("origin", "https://a.example"), *bearers(KEY)], "https://a.example"),
+        (bearers(KEY), None),
+    ],
+)  # fmt: skip
+def test_origin_is_read_with_the_credentials(lines: Lines, origin: str | None) -> None:
+    headers = [(name.encode(), value.encode("latin-1")) for name, value in lines]
+    assert CredentialReader("api-key", "ka", accept_bearer_keys=True).read(headers)[1] == origin
