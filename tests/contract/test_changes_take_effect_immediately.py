@@ -134,7 +134,9 @@ async def owner(fleet: Fleet, request: pytest.FixtureRequest) -> Owner:
     return Owner(fleet, {"authorization": f"Bearer {made.body['session_token']}"})
 
 
-@pytest.mark.parametrize(("keys", "others"), [(turns(50, 8), 0), (turns(12, 4), 2)], ids=["alone", "amid other changes"])
+@pytest.mark.parametrize(
+    ("keys", "others"), [(turns(50, 8), 0), (turns(12, 4), 2)], ids=["alone", "amid other changes"]
+)
 async def test_revoked_key_is_refused_by_every_worker_and_stays_revoked(
     fleet: Fleet, owner: Owner, keys: int, others: int
 ) -> None:

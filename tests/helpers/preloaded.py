@@ -16,7 +16,7 @@ from uvicorn import _subprocess
 from uvicorn.supervisors.multiprocess import Process
 
 LIBRARIES = [
-    "fastapi_keyauth",
+    "fastapi_keyauth.keyauth",  # the package itself imports it only when it is first used
     "asyncpg",
     "sqlalchemy.dialects.postgresql.asyncpg",
     "sqlalchemy.dialects.sqlite.aiosqlite",
