@@ -218,6 +218,12 @@ class Site:
         begun = insert(table(UsageClosingRow)).values(prefix=auth.settings.key_prefix, since=day, open_day=day)
         self._execute(begun, auth)
 
+    def close_days(self) -> None:
+        """Close the days that are over. What is added from now on counts as today's."""
+        closer = self.auth._parts.day_closer
+        closer._now = lambda: datetime.now(UTC)
+        self.run(closer.close_due_days())
+
     async def _find_owners(self, user: SessionPrincipal) -> dict[str, list[str]]:
         return self.members.get(user.user_id, {})
 

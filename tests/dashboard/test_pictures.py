@@ -42,6 +42,7 @@ def test_pictures_for_the_docs(make_visitor: Callable[..., Visitor], width: int,
         context=f"pictures {width} {color_scheme}", width=width, color_scheme=color_scheme, transparency="no-preference"
     )
     furnish(visitor.site, visitor.user)
+    visitor.site.close_days()
 
     def take(name: str, whole: bool = False) -> None:
         if name in IN_EVERY_LOOK or (name, width, color_scheme) in IN_ONE_LOOK:
