@@ -44,7 +44,7 @@ def furnish(site: Site, owner: str) -> None:
     worker = made(
         "staging-worker", 45, ["completions:write", "files:read", "files:write"], ago(minutes=42), environment="staging"
     )
-    usage[worker.key.id] = day_and_night(34, 168, 1000)
+    usage[worker.key.id] = day_and_night(34, 720, 1000)
     ci = made(
         "ci-integration-tests",
         27,
@@ -62,7 +62,7 @@ def furnish(site: Site, owner: str) -> None:
         hourly_limit=400,
         allowed_origins=["https://shop.example"],
     )
-    usage[shop.key.id] = day_and_night(300, 168, 400)
+    usage[shop.key.id] = day_and_night(300, 720, 400)
     made("local-dev-alice", 0.2, ["*"], None, expires_at=now + timedelta(days=30))
     server = made(
         "prod-api-server",
@@ -74,7 +74,7 @@ def furnish(site: Site, owner: str) -> None:
         allowed_ips=["127.0.0.1", "203.0.113.0/24"],
         metadata={"team": "platform", "ticket": "OPS-1482"},
     )
-    usage[server.key.id] = day_and_night(560, 168, 1000)
+    usage[server.key.id] = day_and_night(560, 720, 1000)
     site.add_usage_of_keys(usage)
     site.run(keys.update(server.key.id, scopes=["completions:write", "files:read"], reason="Lists no keys any more"))
     site.run(keys.rotate(server.key.id, timedelta(days=1), "Every quarter"))

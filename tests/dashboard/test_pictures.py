@@ -68,7 +68,7 @@ def test_pictures_for_the_docs(make_visitor: Callable[..., Visitor], width: int,
     visitor.page.locator(".back").click()
     visitor.page.get_by_role("link", name="Usage").click()
     expect(visitor.page.locator(".chart-canvas svg")).to_be_visible()
-    take("usage", whole=True)
+    take("usage")
     visitor.page.get_by_role("link", name="Audit").click()
     expect(visitor.page.locator(".finding").first).to_be_visible()
     take("audit", whole=True)
