@@ -63,7 +63,9 @@ export function auditView(options) {
     if (!loaded) card.replaceChildren(el("span", { class: "skeleton" }));
     card.setAttribute("aria-busy", "true");
     try {
-      loaded = await findProblems(asked.owner ? { owner_id: asked.owner } : {}, signal);
+      const found = await findProblems(asked.owner ? { owner_id: asked.owner } : {}, signal);
+      if (signal.aborted) return;
+      loaded = found;
       show();
     } catch (error) {
       if (error.name === "AbortError") return;

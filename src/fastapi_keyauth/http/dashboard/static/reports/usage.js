@@ -71,13 +71,16 @@ export function usageView(options) {
     const problem = problemOf(asked);
     button.hidden = Boolean(problem);
     if (problem) {
+      body.removeAttribute("aria-busy");
       body.replaceChildren(el("p", { class: "muted" }, problem));
+      status.textContent = problem;
       return;
     }
     if (!body.hasChildNodes()) body.replaceChildren(el("span", { class: "skeleton skeleton-chart" }));
     body.setAttribute("aria-busy", "true");
     try {
       const [{ items }, keys, only] = await Promise.all([api.usageReport(query(), signal), keysFor(signal), asked.key && api.get(asked.key, signal)]);
+      if (signal.aborted) return;
       if (only) filters.showKey(only.name);
       show(items, keys);
     } catch (error) {
@@ -109,7 +112,11 @@ export function usageView(options) {
   }
 
   function nothing() {
-    const wider = asked.period !== "12-months" && el("button", { type: "button", class: "button", on: { click: () => change({ period: "12-months", ...daysOf("12-months") }) } }, "Show the last 12 months");
+    const widen = () => {
+      change({ period: "12-months", ...daysOf("12-months") });
+      heading.focus();
+    };
+    const wider = asked.period !== "12-months" && el("button", { type: "button", class: "button", on: { click: widen } }, "Show the last 12 months");
     const words = asked.key ? "This key was not used." : "No key was used. Create a key and call the API with it: its requests appear here within a few seconds.";
     return el("div", { class: "nothing" }, icon("search"), el("h2", {}, "No usage in this period"), el("p", {}, words), wider);
   }
@@ -125,7 +132,7 @@ export function usageView(options) {
       save(file);
       say(`${file.name} has been saved.`);
     } catch (error) {
-      say(error.message, "bad");
+      if (!error.isSessionEnd) say(error.message, "bad");
     }
   }
 
