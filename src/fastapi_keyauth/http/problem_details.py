@@ -59,21 +59,25 @@ def _scopes(error: errors.InsufficientScope, _settings: KeyAuthSettings) -> str:
     return f"{error.reason}; u{required}" if error.reason else f"U{required}"
 
 
+def _seconds(number: int) -> str:
+    return "1 second" if number == 1 else f"{number} seconds"
+
+
 def _limited(error: errors.RateLimitExceeded, _settings: KeyAuthSettings) -> str:
     reason = error.reason or f"its limit of {error.hourly_limit} requests per hour is used up"
-    return f"This API key is valid, but {reason}; try again in {error.retry_after_s} seconds."
+    return f"This API key is valid, but {reason}; try again in {_seconds(error.retry_after_s)}."
 
 
 def _blocked(error: errors.AddressBlocked, _settings: KeyAuthSettings) -> str:
     return (
         "Too many requests with an invalid API key came from your address; correct the key and "
-        f"try again in {error.retry_after_s} seconds."
+        f"try again in {_seconds(error.retry_after_s)}."
     )
 
 
 def _pending(error: errors.ChangePending, _settings: KeyAuthSettings) -> str:
     return (
-        f"The change is stored, but some servers may use the old state for up to {error.holds_within_s} seconds; "
+        f"The change is stored, but some servers may use the old state for up to {_seconds(error.holds_within_s)}; "
         "wait that long before you rely on it."
     )
 
@@ -198,7 +202,7 @@ TABLE: dict[type[errors.KeyAuthError], ProblemType] = {
         503,
         "temporarily_unavailable",
         "Temporarily unavailable",
-        lambda error, _: f"The request could not be checked; try again in {error.retry_after_s} seconds.",
+        lambda error, _: f"The request could not be checked; try again in {_seconds(error.retry_after_s)}.",
     ),
 }
 

@@ -51,6 +51,12 @@ def test_an_error_of_other_code_has_the_default_names() -> None:
     assert problem.headers["x-should-retry"] == "false"
 
 
+@pytest.mark.parametrize(("seconds", "words"), [(1, "in 1 second."), (2, "in 2 seconds.")])
+def test_wait_of_one_second_is_singular(seconds: int, words: str) -> None:
+    assert errors.RateLimitExceeded(seconds, 5).problem().body["detail"].endswith(words)
+    assert errors.AddressBlocked(seconds).problem().body["detail"].endswith(words)
+
+
 def test_an_error_that_is_not_meant_for_clients_has_no_problem() -> None:
     error = SetupError("The database does not respond.")
     with pytest.raises(SetupError) as raised:
