@@ -146,7 +146,7 @@ class KeyAuthSettings(BaseSettings):
     """Seconds within which requests that are running end after their key, owner or session lost the right. None: they
     go on. Added in 0.2."""
 
-    max_in_flight_unchecked_s: float = Field(30.0, ge=1, le=86_400)
+    max_in_flight_unchecked_s: float = Field(30.0, ge=0.1, le=86_400)
     """With ``on_limiter_outage`` ``deny``: seconds after which a request ends that is running and cannot be checked.
     Added in 0.2."""
 
