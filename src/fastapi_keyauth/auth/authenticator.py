@@ -16,7 +16,8 @@ For one request, in this order, the first finding decides:
 11. the store or the limiter is unavailable            TemporarilyUnavailable, at any step
 
 A row that was read before this request began is trusted only if the limiter confirms that the key's generation has not
-changed since before the row was read. A row that was read for this request needs no such check.
+changed since before the row was read. A row that was read for this request needs no such check. An allowance is such a
+confirmation for the next requests: the limiter ends it with any change to the key or to its owner.
 """
 
 from collections.abc import Callable, Coroutine

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from fastapi_keyauth.limiter.leases.terms import Lease
 from fastapi_keyauth.limiter.protocol import ADMITTED, Decision
 
+_NEVER = -math.inf
+
 
 class LeaseAllowance:
     """Admits requests from a lease, except for the last one.
@@ -48,7 +50,7 @@ class LeaseAllowance:
         # A lease that was ended, whatever the reason, has no time left.
         if left < 1 or now >= lease.ends_at:
             return None
-        if bucket is not None and self._unblocked_until.get(bucket, -math.inf) <= now:
+        if bucket is not None and self._unblocked_until.get(bucket, _NEVER) <= now:
             return None
         lease.left = left
         return (self._remaining + left, self._wait_s, self._end_s) if self._has_one_limit else lease.states()
