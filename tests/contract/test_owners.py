@@ -227,9 +227,13 @@ async def test_nothing_personal_is_left_after_an_erasure(
         await scene.send("PATCH", f"/api-keys/{made['id']}", json={"name": "Ada's phone", "reason": "ada"}, **by_ada)
         await scene.get(token=made["token"], address="203.0.113.99")
         await scene.auth.keys.acting_as("user:ada@example.org").create("other", "shared")
-        await scene.auth.owners.set("ada@example.org", name="Ada")
-        await scene.auth.owners.suspend("ada@example.org", "a reason about Ada")
         admin = await admin_of(scene)
+        named = {"name": "Ada", "reason": "as she wished"}
+        answer = await scene.send("PUT", "/api-keys/owners/ada@example.org", json=named, **admin)
+        assert (answer.status_code, answer.json()["name"]) == (200, "Ada")
+        [line] = [record for record in caplog.records if getattr(record, "keyauth_event", None) == "owner_updated"]
+        assert line.getMessage().endswith(" reason='as she wished'")
+        await scene.auth.owners.suspend("ada@example.org", "a reason about Ada")
         answer = await scene.send("DELETE", "/api-keys/owners/ada@example.org?reason=she%20asked", **admin)
         assert answer.status_code == 200, answer.text
         erased = answer.json()

@@ -146,6 +146,7 @@ class OwnerFields(BaseModel):
         "Limits of all its keys together; empty: it has no limit; `null`: those of the service."
     )
     name: Name | None = _optional("A name for people.")
+    reason: Reason | None = _optional("Reason of the change, for the log.")
 
     def sent_fields(self) -> dict[str, Any]:
         """Return the fields that were sent, with their values."""

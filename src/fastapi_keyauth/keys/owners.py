@@ -148,6 +148,7 @@ class Owners:
         *,
         limits: Iterable[Limit | dict[str, Any]] | Unchanged | None = UNCHANGED,
         name: str | Unchanged | None = UNCHANGED,
+        reason: str | None = None,
     ) -> Owner:
         """Set limits or the name of an owner. Omitted fields stay unchanged.
 
@@ -156,11 +157,13 @@ class Owners:
             limits: At most 8 ``Limit`` objects or dictionaries, for all its keys together. Empty: no limits. None: the
                 setting ``default_owner_limits``.
             name: A name for people, 1 to 100 characters. None: no name.
+            reason: Reason, for the log.
 
         Raises:
             InvalidField: If a value is invalid.
         """
         check_owner_id(owner_id, "owner_id")
+        reason = check_reason(reason)
         sent: dict[str, Any] = {} if name is UNCHANGED else {"name": name}
         if limits is not UNCHANGED:
             sent["limits"] = list(limits) if isinstance(limits, Iterable) and not isinstance(limits, str) else limits
@@ -169,7 +172,7 @@ class Owners:
             check_units(values["limits"], self._settings.units)
             values["limits"] = as_json(values["limits"])
         if values:
-            await self._set(owner_id, values, "updated")
+            await self._set(owner_id, values, "updated", reason)
         return await self.get(owner_id)
 
     async def suspend(self, owner_id: str, reason: str | None = None) -> Owner:
