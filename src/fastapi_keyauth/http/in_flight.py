@@ -2,14 +2,15 @@
 
 Each request costs an entry in a dictionary. A check begins when the oldest open request was not checked for
 ``CHECK_AFTER`` of the promised time, and covers all open requests. An application with only short requests therefore
-never checks any, and each worker makes about one check in that time. The more requests are open, the earlier it begins,
-since it takes time to end all of them.
+never checks any, and each worker makes about one check in that time. It begins the earlier, the more requests one owner
+has open, since it takes time to end all of them.
 """
 
 import asyncio
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 from fastapi_keyauth.auth.rights import RightsCheck
@@ -23,8 +24,8 @@ CHECK_AFTER = 0.8
 """Share of ``end_in_flight_within_s`` after which an open request is checked again. The rest is left for reading what
 changed, and for ending requests."""
 MIN_CHECK_AFTER = 0.4
-"""The smallest such share, however many requests are open."""
-TELL_S = 0.00006
+"""The smallest such share, however many requests an owner has open."""
+TELL_S = 0.00008
 """Seconds that it takes to find one request that must end, and to tell its client why."""
 ENDED_IN_A_ROW = 50
 """Number of requests that are ended before other tasks get a turn of the event loop."""
@@ -38,7 +39,7 @@ def check_after_s(within_s: float, count: int) -> float:
 
     Args:
         within_s: The setting ``end_in_flight_within_s``.
-        count: Number of open requests. To end all of them takes time, which must be left.
+        count: Number of requests that may have to end together. That takes time, which must be left.
     """
     return max(CHECK_AFTER * within_s - TELL_S * count, MIN_CHECK_AFTER * within_s)
 
@@ -66,6 +67,8 @@ class InFlight:
         self.thread_id = 0
         self.is_watching = False
         self._checked_at = 0.0
+        self._most = 0
+        """Number of requests that the owner with the most of them had open in the last check."""
         self._timer: asyncio.TimerHandle | None = None
         self._check: asyncio.Task[None] | None = None
         self._session_check: asyncio.Task[None] | None = None
@@ -98,7 +101,7 @@ class InFlight:
 
     def watch(self) -> None:
         """Watch the open requests, of which the first has just begun."""
-        self._schedule(check_after_s(self._within_s, 1))
+        self._schedule(check_after_s(self._within_s, self._most))
 
     def _schedule(self, seconds: float) -> None:
         if self.loop is not None:
@@ -112,7 +115,7 @@ class InFlight:
         if oldest is None or self.loop is None:
             self.is_watching = False
             return
-        due_at = max(oldest.began_at, self._checked_at) + check_after_s(self._within_s, len(self.open))
+        due_at = max(oldest.began_at, self._checked_at) + check_after_s(self._within_s, self._most)
         left_s = due_at - time.monotonic()
         if left_s > 0:
             self._schedule(left_s)
@@ -122,6 +125,8 @@ class InFlight:
     async def _check_rights(self) -> None:
         at = self._checked_at = time.monotonic()
         running = [request for request in self.open if not request.is_complete and request.ending is None]
+        owners = Counter(None if (key := request.context.key) is None else key.owner_id for request in running)
+        self._most = max(owners.values(), default=0)
         await self._end_lost(self._rights.find_lost_keys, running, at)
         # In a task of its own: a session resolver that takes long, or hangs, must not delay the checks of keys.
         if self._session_check is None or self._session_check.done():

@@ -114,7 +114,7 @@ async def test_all_requests_that_were_being_ended_end_if_the_application_stops(m
 
 @pytest.mark.parametrize(
     ("within_s", "count", "expected_s"),
-    [(1.0, 1, 0.8), (1.0, 100, 0.794), (1.0, 5000, 0.5), (1.0, 100_000, 0.4), (10.0, 5000, 7.7), (0.1, 1000, 0.04)],
+    [(1.0, 1, 0.8), (1.0, 100, 0.792), (1.0, 5000, 0.4), (1.0, 100_000, 0.4), (10.0, 5000, 7.6), (0.1, 1000, 0.04)],
 )
-def test_a_check_begins_earlier_the_more_requests_are_open(within_s: float, count: int, expected_s: float) -> None:
+def test_a_check_begins_earlier_the_more_requests_may_end(within_s: float, count: int, expected_s: float) -> None:
     assert check_after_s(within_s, count) == pytest.approx(expected_s, abs=0.0001)
