@@ -28,7 +28,7 @@ from tests.helpers.lazy_routes import make_routes_lazy
 from tests.helpers.servers import Server
 from tests.helpers.session import Kind, Servers
 from tests.helpers.shared_statements import share_statements
-from tests.helpers.thorough import IS_THOROUGH, begin_with_long, thin_out
+from tests.helpers.thorough import IS_THOROUGH, begin_with_long, scope_of, thin_out
 from tests.helpers.workers import Workers
 
 if TYPE_CHECKING:
@@ -67,6 +67,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Drop repetitions and put the rest in order; see `thorough.py`."""
     thin_out(config, items)
     begin_with_long(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadfile`: let one process run all browser tests."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByScope(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return scope_of(super()._split_scope(nodeid))
+
+    return ByScope(config, log) if config.option.dist == "loadfile" else None
 
 
 def pytest_collection_finish() -> None:

@@ -16,17 +16,23 @@ from pathlib import Path
 
 import pytest
 
+BROWSER = "dashboard"
 LONG = [
+    BROWSER,
     "reliability/test_short.py",
-    "unit/limiter/test_redis_outage.py",
     "example/test_openapi.py",
     "contract/test_changes_take_effect_immediately.py",
+    "example/test_walkthrough.py",
+    "example/test_workers.py",
+    "unit/limiter/test_redis_outage.py",
+    "contract/test_races.py",
+    "reliability/test_bill.py",
     "unit/store/test_database_outage.py",
     "unit/store/test_migrations.py",
     "unit/domain/test_regular_expressions.py",
     "simulation/test_leases.py",
 ]
-"""Modules with long tests. They run first, so that no process is left alone with one at the end."""
+"""Modules, and one folder, with long tests. They run first, so that no process is left alone with one at the end."""
 IS_THOROUGH = os.environ.get("THOROUGH_TESTS", "") not in ("", "0")
 
 
@@ -54,7 +60,12 @@ def thin_out(config: pytest.Config, items: list[pytest.Item]) -> None:
 def begin_with_long(items: list[pytest.Item]) -> None:
     """Move the long modules to the front; the rest keeps its order."""
     place = {(Path(__file__).parents[1] / name).resolve(strict=True): number for number, name in enumerate(LONG)}
-    items.sort(key=lambda item: place.get(item.path, len(place)))
+    items.sort(key=lambda item: place.get(item.path, place.get(item.path.parent, len(place))))
+
+
+def scope_of(file: str) -> str:
+    """Return what one process of pytest-xdist runs together: a module, or all browser tests, which share a browser."""
+    return BROWSER if file.startswith(f"tests/{BROWSER}/") else file
 
 
 def _stack_of(item: pytest.Item) -> str | None:
