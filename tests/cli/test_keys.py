@@ -226,3 +226,14 @@ def test_all_keys_of_a_file_are_imported_or_none() -> None:
     assert len(read("keys", "list")["items"]) == 2
     for wrong in (["no.csv"], ["keys"], ["-", "--format", "csv"]):
         keyauth("keys", "import", *wrong, code=2, given=f"{token},b\n")
+
+
+def test_an_imported_key_whose_token_has_ended_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("keys.csv").write_text(f"owner_id,name,hash\nada,n,{'0' * 64}\n")
+    keyauth("keys", "import", "keys.csv")
+    (key,) = read("keys", "list")["items"]
+    assert "No token" not in keyauth("keys", "show", key["id"]).output
+    monkeypatch.setenv("KEYAUTH_IMPORTED_UNTIL", "2026-01-31T00:00:00Z")
+    assert "No token of this key is valid any more" in keyauth("keys", "show", key["id"]).stderr
+    keyauth("keys", "revoke", key["id"], "--yes")
+    assert "No token" not in keyauth("keys", "show", key["id"]).output

@@ -28,6 +28,8 @@ def test_usage_is_reported_as_a_table_as_json_and_as_csv() -> None:
     assert lines == f"key_id,requests,refused,closed\r\n{key_id},3,0,false\r\n".encode()
     assert "open" in keyauth("usage", *span).stdout
     assert keyauth("usage").stdout
+    nothing = keyauth("usage", "--owner", "bob", "--by", "unit")
+    assert (nothing.stdout, "No matching usage in sqlite" in nothing.stderr) == ("", True)
 
 
 def test_invalid_reports_are_named() -> None:

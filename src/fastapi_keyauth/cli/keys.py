@@ -179,7 +179,10 @@ def show(
     )
     print_line("")
     rows = [(s.hint, moment(s.created_at), moment(s.expires_at), moment(s.last_used_at)) for s in key.secrets]
-    print_table(("secret", "created", "expires", "last used"), rows)
+    if rows or key.status != "active":
+        print_table(("secret", "created", "expires", "last used"), rows)
+    else:
+        say("No token of this key is valid any more; rotate the key to get a new one.")
     if history.items:
         print_line("")
         print_table(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fastapi_keyauth.cli.output import Json, print_json, print_table
+from fastapi_keyauth.cli.output import Json, print_json, print_table, say
 from fastapi_keyauth.cli.parameters import parse_key_id
 from fastapi_keyauth.cli.runner import run_command
 from fastapi_keyauth.domain.usage import By
@@ -37,7 +37,13 @@ def usage(
     if as_json:
         form = "json"
 
+    place = ""
+
     async def read(auth: KeyAuth) -> tuple[list[str], list[UsageItem]]:
+        from fastapi_keyauth.settings.urls import masked_url
+
+        nonlocal place
+        place = masked_url(auth.settings.database_url)
         report = await auth.usage.report(from_, to, by, owner, key)
         range_ = auth.usage.find_range(from_, to)
         return await auth.usage.find_units(range_, None if owner is None else [owner], key), report.items
@@ -52,8 +58,11 @@ def usage(
 
         lines = UsageCsv(by, units)
         _write_exactly("".join([lines.header(), *map(lines.row, items)]))
-    else:
+    elif items:
         _print(by, units, items)
+    else:
+        # An owner or a folder that was mistyped looks the same.
+        say(f"No matching usage in {place}.")
 
 
 def _print(by: By, units: list[str], items: list[UsageItem]) -> None:
