@@ -227,6 +227,8 @@ async def test_nothing_personal_is_left_after_an_erasure(
         await scene.send("PATCH", f"/api-keys/{made['id']}", json={"name": "Ada's phone", "reason": "ada"}, **by_ada)
         await scene.get(token=made["token"], address="203.0.113.99")
         await scene.auth.keys.acting_as("user:ada@example.org").create("other", "shared")
+        await scene.auth.keys.acting_as("cli:kate").create("ada@example.org", "by hand")
+        successor = await scene.auth.keys.acting_as(f"key:{made['id']}").create("ada@example.org", "successor")
         admin = await admin_of(scene)
         named = {"name": "Ada", "reason": "as she wished"}
         answer = await scene.send("PUT", "/api-keys/owners/ada@example.org", json=named, **admin)
@@ -237,17 +239,18 @@ async def test_nothing_personal_is_left_after_an_erasure(
         answer = await scene.send("DELETE", "/api-keys/owners/ada@example.org?reason=she%20asked", **admin)
         assert answer.status_code == 200, answer.text
         erased = answer.json()
-        assert (erased["keys"], erased["sessions"], erased["owners"]) == (1, 1, 1)
+        assert (erased["keys"], erased["sessions"], erased["owners"]) == (3, 1, 1)
         assert erased["rows"] == sum(erased[name] for name in ("keys", "sessions", "events", "owners"))
         assert code_of(await scene.get(token=made["token"])) == "revoked_api_key"
         assert code_of(await scene.get("/api-keys", bearer=session)) == "invalid_session"
         await scene.auth._parts.pending_changes.delete_before(scene.clock.moment(60))
         everything = await _dump(scene)
-        for personal in ("ada@example", "laptop", "phone", "about Ada", "she asked", "203.0.113.99"):
+        for personal in ("ada@example", "laptop", "phone", "about Ada", "she asked", "kate", "203.0.113.99"):
             assert [row for row in everything if personal in row] == []
         [line] = [record for record in caplog.records if getattr(record, "keyauth_event", None) == "owner_erased"]
         assert line.getMessage().endswith(" reason='she asked'")
         assert "ada@example" not in line.getMessage()
+        assert (await scene.auth.keys.get(successor.key.id)).created_by == f"key:{made['id']}"
         again = (await scene.send("DELETE", "/api-keys/owners/ada@example.org", **admin)).json()
         assert again["rows"] == 0
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, case, delete, func, or_, select, update
 
 from fastapi_keyauth.concurrency.uncancellable import uncancellable
 from fastapi_keyauth.domain.limits import Limit
@@ -197,8 +197,11 @@ class OwnerStore:
                 update(_events).where(personal).values(actor=ERASED, address=None, reason=None, changes={})
             )
             erased = {"owner_id": alias, "name": ERASED, "metadata": {}, "allowed_origins": [], "allowed_ips": []}
+            # The id of a key names nobody, and a revocation with ``include_created`` follows it.
+            by_key = keys.c.created_by.like("key:%")
+            creator = case((by_key, keys.c.created_by), else_=ERASED)
             of_owner = update(keys).where(keys.c.owner_id == owner_id, self._is_our_key)
-            changed = await connection.execute(of_owner.values(erased))
+            changed = await connection.execute(of_owner.values(created_by=creator, **erased))
             await connection.execute(
                 update(keys).where(keys.c.created_by == user, self._is_our_key).values(created_by=ERASED)
             )
