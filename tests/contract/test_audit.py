@@ -44,12 +44,13 @@ async def test_limit_of_the_owner_is_a_limit(open_scene: OpenScene) -> None:
 
 async def test_imported_and_inactive_keys(open_scene: OpenScene) -> None:
     async with open_scene() as scene:
-        record = {"owner_id": "a", "name": "k", "hash": "0" * 64}
+        record = {"owner_id": "a", "name": "k", "hash": "0" * 64, "last_used_at": "2026-01-31"}
         (imported,) = (await scene.auth.keys.import_keys([record])).key_ids
         revoked = await scene.key()
         await scene.auth.keys.revoke(revoked.id)
         found = await scene.auth.keys.audit()
-        assert "imported_secret" in {item.finding for item in found if item.key_id == imported}
+        (detail,) = [item.detail for item in found if (item.key_id, item.finding) == (imported, "imported_secret")]
+        assert detail.endswith("was not used since the import.")
         assert revoked.id not in {item.key_id for item in found}
 
 

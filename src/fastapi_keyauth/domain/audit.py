@@ -85,14 +85,22 @@ def find_problems(key: Key, now: datetime, *, owner_has_limits: bool) -> Iterato
     if ADMIN in key.scopes:
         yield "admin", "It holds admin: it may manage the keys of every owner."
     for secret in key.secrets:
-        yield from _find_problems_of_secret(secret, now)
+        yield from _find_problems_of_secret(secret, key.imported_at, now)
     if not key.allowed_ips:
         yield "no_address_list", "It may be used from any address."
 
 
-def _find_problems_of_secret(secret: Secret, now: datetime) -> Iterator[tuple[FindingKind, str]]:
+def _find_problems_of_secret(
+    secret: Secret, imported_at: datetime | None, now: datetime
+) -> Iterator[tuple[FindingKind, str]]:
     age = now - secret.created_at
     if age >= timedelta(days=OLD_SECRET_DAYS):
         yield "old_secret", f"The secret {secret.hint} is {age.days} days old."
     if secret.is_imported:
-        yield "imported_secret", f"The secret {secret.hint} was created by another system."
+        # An import may bring a last use of the other system, which says nothing about clients of this one.
+        used_at = secret.last_used_at
+        if used_at is None or (imported_at is not None and used_at <= imported_at):
+            use = "was not used since the import"
+        else:
+            use = f"was last used on {used_at:%Y-%m-%d}"
+        yield "imported_secret", f"The secret {secret.hint} was created by another system and {use}."
