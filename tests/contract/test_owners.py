@@ -408,3 +408,12 @@ async def test_reads_of_owners_wait_for_their_turn(open_scene: OpenScene) -> Non
         for _ in range(PLACES):
             places.release()
         assert [(await read).status_code for read in reads] == [200] * len(reads)
+
+
+async def test_owner_id_that_is_too_long_is_named_in_the_path(open_scene: OpenScene) -> None:
+    async with open_scene() as scene:
+        admin = await admin_of(scene)
+        for method in ("GET", "PUT", "DELETE"):
+            answer = await scene.send(method, f"/api-keys/owners/{'x' * 256}", json={"name": "n"}, **admin)
+            assert answer.status_code == 422
+            assert answer.json()["detail"][0]["loc"] == ["path", "owner_id"]

@@ -49,6 +49,7 @@ def strict_json_route(authenticate: Callable[[Request], Awaitable[object]]) -> t
             handler = super().get_route_handler()
             takes_body = self.body_field is not None
             known = {field.alias for field in self.dependant.query_params}
+            in_path = {field.alias for field in self.dependant.path_params}
 
             async def checked(request: Request) -> Response:
                 await authenticate(request)
@@ -59,7 +60,8 @@ def strict_json_route(authenticate: Callable[[Request], Awaitable[object]]) -> t
                 try:
                     return await handler(request)
                 except InvalidField as error:
-                    loc = ("body" if takes_body else "query", error.field)
+                    place = "path" if error.field in in_path else "body" if takes_body else "query"
+                    loc = (place, error.field)
                     raise RequestValidationError([{"type": "value_error", "loc": loc, "msg": error.message}]) from None
                 except RequestValidationError as error:
                     problems = error.errors()[:MAX_PROBLEMS]
