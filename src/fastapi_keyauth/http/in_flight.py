@@ -93,11 +93,13 @@ class InFlight:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        tasks = [task for task in (self._check, self._session_check, *self._endings) if task is not None]
+        checks = [task for task in (self._check, self._session_check) if task is not None]
         self._check = self._session_check = None
-        for task in tasks:
+        for task in checks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        # Not the endings, which wait for nothing: a task that is cancelled before it begins runs no ``finally``, and
+        # the requests that it was to finish would wait for it forever.
+        await asyncio.gather(*checks, *self._endings, return_exceptions=True)
 
     def watch(self) -> None:
         """Watch the open requests, of which the first has just begun."""

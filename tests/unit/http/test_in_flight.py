@@ -9,7 +9,9 @@ import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_keyauth import CreatedKey, KeyAuth
+from fastapi_keyauth.errors import KeyAuthError, RevokedApiKey
 from fastapi_keyauth.http.in_flight import ENDED_IN_A_ROW, check_after_s
+from fastapi_keyauth.http.open_request import OpenRequest
 from tests.helpers.stage import MakeAuth
 from tests.helpers.waiting import until
 
@@ -107,6 +109,23 @@ async def test_all_requests_that_were_being_ended_end_if_the_application_stops(m
         assert in_flight is not None
         await auth.keys.revoke(key.key.id)
         await until(lambda: "told" in log)
+        await in_flight.close()
+        await asyncio.gather(*tasks)
+        assert (log.count("told"), log.count("returned")) == (MANY, MANY)
+
+
+@pytest.mark.parametrize("goes_on", [_wait, _send_again])
+async def test_requests_end_if_the_application_stops_just_before_their_end_begins(
+    make_auth: MakeAuth, goes_on: Callable[[Send], Awaitable[None]]
+) -> None:
+    async with _opened(make_auth, goes_on) as (auth, key, tasks, log):
+        in_flight = auth._parts.in_flight  # stopped before the event loop runs anything else
+        assert in_flight is not None
+
+        async def find(running: list[OpenRequest], at: float) -> dict[OpenRequest, KeyAuthError]:
+            return {request: RevokedApiKey(key.key.id) for request in running}
+
+        await in_flight._end_lost(find, list(in_flight.open), 0.0)
         await in_flight.close()
         await asyncio.gather(*tasks)
         assert (log.count("told"), log.count("returned")) == (MANY, MANY)
