@@ -72,9 +72,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """With `--dist loadfile`: let one process run all browser tests."""
-    from xdist.scheduler import LoadFileScheduling
+    from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]  # xdist has no annotations
 
-    class ByScope(LoadFileScheduling):
+    class ByScope(LoadFileScheduling):  # type: ignore[misc]  # its base is not annotated
         def _split_scope(self, nodeid: str) -> str:
             return scope_of(super()._split_scope(nodeid))
 
