@@ -19,6 +19,7 @@ from fastapi_keyauth import CreatedKey, KeyAuth, LimiterUnavailable, SetupError
 from fastapi_keyauth.limiter import ClusterLimiter, Verdict
 from fastapi_keyauth.limiter import failover as outage
 from fastapi_keyauth.limiter.protocol import Policy
+from fastapi_keyauth.limiter.redis import connection
 from fastapi_keyauth.limiter.redis.encoding import owner_tag
 from tests.helpers.acl import service_commands
 from tests.helpers.cluster_stage import HANGS_S, loaded, outcome, until, worker
@@ -131,6 +132,26 @@ async def test_limits_and_blocks_are_exact_while_their_slots_move(cluster: Clust
     assert admitted(seen) == 400
     assert (failed.count(None), failed.count(0)) == (2, 1)
     assert {getattr(decision, "verdict", None) for decision in seen} == {Verdict.ADMITTED, Verdict.LIMITED}
+
+
+async def test_a_call_after_a_pause_is_answered_before_its_slot_has_moved(
+    cluster: Cluster, make_limiter: MakeLimiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node refuses a call with a name that does not exist, as that of a record, until the whole slot has moved."""
+    monkeypatch.setattr(connection, "UNSURE_AFTER_S", -1.0)
+    limiter = make_limiter()
+    asked = question("paused", 400)
+    key, _ = limiter._holder_names(asked.key_id, asked.owner_id)
+    await limiter.check(asked)
+    seen = []
+
+    def take(loop: asyncio.AbstractEventLoop) -> None:
+        seen.append(asyncio.run_coroutine_threadsafe(limiter.check(asked), loop).result(timeout=10))
+
+    moved = itertools.count()
+    loop = asyncio.get_running_loop()
+    await asyncio.to_thread(cluster.move_slot, key, lambda: None if next(moved) else take(loop))
+    assert [decision.remaining for decision in seen] == [398]
 
 
 async def test_a_change_takes_effect_immediately_while_the_slot_moves(cluster: Cluster, tmp_path: Path) -> None:

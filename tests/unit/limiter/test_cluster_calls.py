@@ -38,6 +38,8 @@ class FakeNode:
         """Answers to script calls, in order. None closes the connection; empty bytes are no answer."""
         self.owner = self
         self.said: list[str] = []
+        self.flags: list[str] = []
+        """The third argument of each script call."""
         self.connections = 0
         self.port = 0
 
@@ -52,6 +54,7 @@ class FakeNode:
                 elif words[0].startswith("EVAL") or words[0] == "ASKING":
                     self.said.append(words[0])
                     if words[0] != "ASKING":
+                        self.flags.append(words[5 + int(words[2])])
                         answer = self.answers.pop(0) if self.answers else admitted()
                 if answer is None:
                     break
@@ -210,6 +213,21 @@ async def test_a_call_that_cannot_be_answered_yet_is_repeated(
     node.answers = [f"-{word} not yet\r\n".encode()] * 2
     assert (await take(limiter)).verdict is Verdict.ADMITTED
     assert len(node.said) == 3
+
+
+async def test_a_call_whose_slot_moves_is_repeated_without_the_name_of_a_record(
+    node: FakeNode, limiter: ClusterLimiter
+) -> None:
+    again = b"-TRYAGAIN not yet\r\n"
+    node.answers = [again, again, None, again]
+    assert (await take(limiter)).verdict is Verdict.ADMITTED
+    assert node.flags == ["rm", "r", "r", "r", "r"]
+
+
+async def test_a_call_that_may_have_been_carried_out_keeps_its_record(node: FakeNode, limiter: ClusterLimiter) -> None:
+    node.answers = [None, b"-TRYAGAIN not yet\r\n"]
+    assert (await take(limiter)).verdict is Verdict.ADMITTED
+    assert node.flags == ["rm", "rm", "rm"]
 
 
 @pytest.mark.parametrize("word", ["CLUSTERDOWN", "MOVED"])

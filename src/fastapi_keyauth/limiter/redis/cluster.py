@@ -6,6 +6,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 from typing_extensions import override
@@ -118,11 +119,13 @@ class ClusterLimiter(RedisLimiterBase):
     async def _take_leasing(self, questions: list[LimitCheck], owner_id: str, plan: Plan) -> list[Decision]:
         """Make a call about one owner. If its connection is lost, it is repeated; without a record, without leases."""
         record = CallRecord(is_used=self._router.is_unsure(self._holder_names("", owner_id)[1]))
-        prepared = again = self._prepare(questions, plan, record)
-        if not record.is_used and (plan.returns or plan.asks):
-            again = self._prepare(questions, Plan())
+        without_record = partial(self._prepare_without_record, questions, plan)
         try:
-            reply = await self._router.call(self._take, prepared, again)
+            if record.is_used:
+                prepared = self._prepare(questions, plan, record)
+                reply = await self._router.call(self._take, prepared, prepared, without_record)
+            else:
+                reply = await self._router.call(self._take, *without_record())
         except BaseException:  # also if the request was cancelled: the call may have been carried out
             self._leases.fail(plan)
             raise
@@ -131,6 +134,11 @@ class ClusterLimiter(RedisLimiterBase):
             self._leases.fail(plan)
             return self._decide(questions, reply)
         return self._receive(questions, plan, reply)
+
+    def _prepare_without_record(self, questions: list[LimitCheck], plan: Plan) -> tuple[ScriptArgs, ScriptArgs]:
+        """Return keys and arguments of a call, and those of its repetition."""
+        prepared = self._prepare(questions, plan)
+        return prepared, self._prepare(questions, Plan()) if plan.returns or plan.asks else prepared
 
     @override
     def _send_returns(self, plan: Plan) -> None:

@@ -56,7 +56,13 @@ class SlotRouter:
         self._problem = ""
         self._is_closed = False
 
-    async def call(self, script: LuaScript, prepared: ScriptArgs, again: ScriptArgs | None = None) -> Any:
+    async def call(
+        self,
+        script: LuaScript,
+        prepared: ScriptArgs,
+        again: ScriptArgs | None = None,
+        without_record: Callable[[], tuple[ScriptArgs, ScriptArgs]] | None = None,
+    ) -> Any:
         """Call a script on the node that has the slot of its first key, and return its answer.
 
         A call that loses its connection is sent once more, whether or not the first one was carried out.
@@ -65,6 +71,8 @@ class SlotRouter:
             script: The script.
             prepared: Keys, all in one slot, and arguments.
             again: The same after a lost connection, if they differ.
+            without_record: Returns both without the name of a new record. While a slot moves, nodes refuse calls with a
+                name that does not exist.
 
         Raises:
             LimiterUnavailable: If a node does not respond in time, or cannot run the script.
@@ -104,6 +112,9 @@ class SlotRouter:
                 if not is_asking:
                     self._map[slot] = address
                     self._refresh_soon()
+            elif word == "TRYAGAIN" and without_record is not None and not losses:  # so it was not carried out
+                (prepared, again), without_record = without_record(), None
+                packed = script.pack(prepared)
             elif word in _NOT_YET:
                 await asyncio.sleep(PAUSE_S)
                 await self.refresh()
