@@ -64,7 +64,9 @@ class Demo:
         return False
 
     def _is_ready(self) -> bool:
-        return self.log().count("Application startup complete.") >= self._workers
+        # A single process says that its startup is complete before it listens.
+        log = self.log()
+        return "Uvicorn running on" in log and log.count("Application startup complete.") >= self._workers
 
     def _printed(self, pattern: str) -> str:
         found = re.search(rf"(?m)^ *{pattern}", self.log())
