@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import httpx
-from playwright.sync_api import expect
+from playwright.sync_api import APIResponse, Route, expect
 
 from fastapi_keyauth.domain.limits import Limit
 from fastapi_keyauth.domain.principals import KEYS_WRITE
@@ -202,6 +202,23 @@ def test_a_form_that_is_saved_after_a_step_back_changes_the_list(visitor: Visito
     visitor.page.go_back()
     expect(visitor.page.get_by_label("Search by name, ID or hint")).to_be_attached()
     visitor.press("Save changes")
+    expect(visitor.page.locator(".key-name")).to_have_text(["renamed"])
+
+
+def test_a_form_that_is_saved_while_the_list_is_loaded_changes_the_list(visitor: Visitor) -> None:
+    made = visitor.make_key("worker")
+    visitor.open_key(made)
+    visitor.press("Edit")
+    visitor.field("Name").fill("renamed")
+    held: list[tuple[Route, APIResponse]] = []
+    visitor.page.route("**/data/keys?*", lambda route: held.append((route, route.fetch())))
+    visitor.page.evaluate("location.hash = '#/'")
+    while not held:  # Playwright calls the function above meanwhile
+        visitor.page.evaluate("0")
+    visitor.press("Save changes")
+    expect(visitor.dialog).to_have_count(0)
+    [(route, response)] = held
+    route.fulfill(response=response)
     expect(visitor.page.locator(".key-name")).to_have_text(["renamed"])
 
 

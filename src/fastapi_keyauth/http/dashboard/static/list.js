@@ -27,6 +27,7 @@ export function listView(options) {
   let rows = [];
   let shown = 0;
   let growing = Promise.resolve();
+  let loading = Promise.resolve();
 
   function readFilters() {
     const asked = filtersInAddress(options.key_prefix);
@@ -68,7 +69,7 @@ export function listView(options) {
     end.disconnect();
     if (!rows.length) table.showWaiting();
     table.showSort(filters.sort);
-    await busy(signal, async () => {
+    loading = busy(signal, async () => {
       await pages.next(FIRST);
       if (filters.sort !== NEWEST_FIRST || filters.local) await loadRest();
       while (pages.keys.length < least && !pages.isComplete) await pages.next();
@@ -78,6 +79,7 @@ export function listView(options) {
       settle();
       await table.loadUsage(signal);
     });
+    await loading;
   }
 
   // An administrator who has not chosen an owner sees the keys of all.
@@ -170,7 +172,17 @@ export function listView(options) {
     }
   }
 
-  onChangeOfKey((id, key) => table.has(id) && onChanged(id, key), leaving.signal);
+  async function onChange(id, key) {
+    const isLoading = card.hasAttribute("aria-busy");
+    if (table.has(id)) await onChanged(id, key);
+    if (!isLoading) return;
+    // Keys that are being loaded may have been read before the change.
+    let known;
+    while (known !== loading) await (known = loading);
+    if (table.has(id)) await onChanged(id, null);
+  }
+
+  onChangeOfKey(onChange, leaving.signal);
   onCreationOfKey(onCreated, leaving.signal);
   rememberFilters(filters, false);
   load();
