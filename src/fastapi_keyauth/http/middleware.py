@@ -51,14 +51,14 @@ class KeyAuthMiddleware:
             # not say whether a key lists the origin.
             origin = None
         in_flight = self._in_flight
-        if in_flight is None:
+        task = None if in_flight is None else current_task(in_flight.loop)
+        if in_flight is None or task is None or get_ident() != in_flight.thread_id:
+            # Nothing can end it. In the last two cases another event loop is running, maybe in a thread beside that
+            # one, and then the open requests must not change while that one reads them.
             context.is_loop_unknown = True
             request = OpenRequest(self._app, handler, context, scope, receive, send, origin)
             await self._app(scope, receive, request.send)
             return
-        task = current_task(in_flight.loop)
-        if task is None or get_ident() != in_flight.thread_id:  # another event loop is running, maybe beside that one
-            task, context.is_loop_unknown = None, True
         request = OpenRequest(self._app, handler, context, scope, receive, send, origin, monotonic(), task)
         in_flight.open[request] = None
         if not in_flight.is_watching:

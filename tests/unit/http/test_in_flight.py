@@ -131,6 +131,21 @@ async def test_requests_end_if_the_application_stops_just_before_their_end_begin
         assert (log.count("told"), log.count("returned")) == (MANY, MANY)
 
 
+async def test_requests_in_another_event_loop_are_not_among_the_open_requests(make_auth: MakeAuth) -> None:
+    auth, seen = make_auth(end_in_flight_within_s=WITHIN_S), []
+    in_flight = auth._parts.in_flight  # read in one thread, so that another one must not change it
+    assert in_flight is not None
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(len(in_flight.open))
+
+    exempt = auth.protect(app, exempt=["/"])
+    async with auth:
+        await _call(exempt, "", [])
+        await asyncio.to_thread(asyncio.run, _call(exempt, "", []))
+    assert seen == [1, 0]
+
+
 @pytest.mark.parametrize(
     ("within_s", "count", "expected_s"),
     [(1.0, 1, 0.8), (1.0, 100, 0.792), (1.0, 5000, 0.4), (1.0, 100_000, 0.4), (10.0, 5000, 7.6), (0.1, 1000, 0.04)],
