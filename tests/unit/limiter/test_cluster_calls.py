@@ -13,7 +13,7 @@ from fastapi_keyauth.concurrency.stall_tolerant_timeout import TICKS
 from fastapi_keyauth.errors import LimiterUnavailable
 from fastapi_keyauth.limiter import ClusterLimiter, Verdict
 from fastapi_keyauth.limiter.protocol import Decision, Policy
-from fastapi_keyauth.limiter.redis.connection import IDLE_AFTER_S, IDLE_SHARE, ConnectionLost
+from fastapi_keyauth.limiter.redis.connection import IDLE_AFTER_S, IDLE_SHARE, UNSURE_AFTER_S, ConnectionLost
 from fastapi_keyauth.settings.redis_urls import Address
 from tests.helpers.clocks import LeapingClock
 from tests.helpers.fakes import listening, read_command
@@ -184,6 +184,21 @@ async def test_a_connection_that_was_forgotten_while_idle_is_replaced_and_the_ca
     await pass_time(clock, IDLE_SHARE * TIMEOUT_S)
     assert (await call).verdict is Verdict.ADMITTED
     assert (len(node.said), node.connections) == (3, 2)
+
+
+async def test_calls_have_a_record_only_until_one_is_answered_after_a_pause(
+    node: FakeNode, limiter: ClusterLimiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if the connection is never idle again: each record takes memory of Redis for a minute."""
+    clock = LeapingClock(monkeypatch)
+    await take(limiter)
+    clock.leap(2 * UNSURE_AFTER_S)
+    node.answers = [admitted(4), HANG, admitted(3) + admitted(2)]
+    calls = [asyncio.create_task(take(limiter)) for _ in range(2)]
+    await calls[0]
+    assert (await take(limiter)).remaining == 2
+    assert (await calls[1]).remaining == 3
+    assert node.flags == ["rm", "rm", "rm", "r"]
 
 
 async def test_a_moved_slot_is_followed_and_stored(node: FakeNode, other: FakeNode, limiter: ClusterLimiter) -> None:

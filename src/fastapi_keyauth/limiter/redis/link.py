@@ -29,7 +29,8 @@ class Link(asyncio.Protocol):
         address: Host and port.
         has_answered: Whether the server has ever answered over it.
         is_doubtful: Whether the calls that wait were sent after it was idle, so that it may be forgotten.
-        is_unsure: Whether the first of the calls that wait was sent after a short pause; see ``Connection.is_unsure``.
+        is_unsure: Whether nothing was answered since a call that was sent after a short pause; see
+            ``Connection.is_unsure``.
     """
 
     def __init__(
@@ -111,7 +112,8 @@ class Link(asyncio.Protocol):
         if not answers:
             return
         self.has_answered = True
-        self.is_doubtful = False
+        # Both: in a flood that began after a pause, the connection may never be idle again.
+        self.is_doubtful = self.is_unsure = False
         self._answered_at = self._loop.time()
         answered = [self._waiting.popleft() for _ in answers]
         self._on_answers(self)
