@@ -23,6 +23,7 @@ FLAGS = (
     "--disable-gpu-rasterization",
     "--disable-software-rasterizer",
     "--disable-quic",
+    "--js-flags=--no-opt",  # A page lives for a second or two, in which optimized code does not pay for itself.
     "--no-first-run",
     "--disable-background-networking",
     "--disable-component-update",
