@@ -59,6 +59,12 @@ def test_findings_are_counted_and_lead_to_their_keys(visitor: Visitor) -> None:
     expect(found.locator(".key-name")).to_have_text(["ends soon"])
 
 
+def test_an_unknown_finding_in_the_address_is_ignored(visitor: Visitor) -> None:
+    visitor.make_key("full access")
+    visitor.open("/settings/api-keys#/audit?finding=constructor")  # which every object of JavaScript has
+    expect(visitor.page.locator(".finding .key-name")).to_have_text(["full access"])
+
+
 def test_without_keys_the_audit_says_so(visitor: Visitor) -> None:
     visitor.open("/settings/api-keys#/audit")
     expect(visitor.page.get_by_role("heading", name="No active keys")).to_be_visible()

@@ -49,7 +49,7 @@ export function auditView(options) {
   function readAsked() {
     const found = askedInAddress();
     const finding = found.get("finding") ?? "";
-    return { owner: listedOwner(options, found.get("owner") ?? ""), finding: finding in KINDS ? finding : "" };
+    return { owner: listedOwner(options, found.get("owner") ?? ""), finding: Object.hasOwn(KINDS, finding) ? finding : "" };
   }
 
   const address = (finding = asked.finding) => addressOf("#/audit", { finding, owner: asked.owner });
