@@ -176,7 +176,8 @@ async def stored_in_redis(url: str) -> str:
     async with Redis.from_url(url) as client:
         names = [name async for name in client.scan_iter()]
         assert names
-        values = [await client.hgetall(name) for name in names]
+        read: dict[Any, Any] = {b"hash": client.hgetall, b"string": client.get, b"set": client.smembers}
+        values = [await read[await client.type(name)](name) for name in names]
         return repr((names, values, await client.slowlog_get(1000)))
 
 
