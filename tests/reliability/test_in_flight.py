@@ -116,7 +116,7 @@ async def test_exactly_the_right_ones_end_in_time(
             assert all(seen.ended_at > expired_at for seen in open_ones["expired"] if seen.ended_at is not None)
             for task in tasks:
                 task.cancel()
-        assert 1 <= calls <= WORKERS * (counted_s / (0.8 * PROMISED_S) + 1)
+        assert 1 <= calls <= WORKERS * (counted_s / (0.7 * PROMISED_S) + 1)
     log = workers.log()
     assert "Traceback" not in log
     assert "ERROR" not in log

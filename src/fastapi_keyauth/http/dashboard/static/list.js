@@ -7,6 +7,7 @@ import { filterBar, queryOf } from "./filters.js";
 import { count } from "./format.js";
 import { arranged, keyPages } from "./key-pages.js";
 import { countInWords, failure, firstVisit, noMatch } from "./list-empty.js";
+import { listFoot } from "./list-foot.js";
 import { listHead } from "./list-head.js";
 import { onChangeOfKey, onCreationOfKey } from "./live.js";
 import { say } from "./messages.js";
@@ -47,13 +48,9 @@ export function listView(options) {
   });
   const table = keyTable(options, bar.sortBy);
   const owner = ownerCard(options, leaving.signal, ({ owner_id: id, suspended_at: since }) => table.showSuspension(id, Boolean(since)));
-  const result = el("p", { class: "result-line", role: "status" });
-  const more = el("button", { type: "button", class: "button", on: { click: () => grow(true) } }, "Load more");
-  const all = el("button", { type: "button", class: "button", on: { click: () => grow(true, true) } }, "Load all");
-  const moreButtons = el("div", { class: "buttons", hidden: true }, more, all);
   const nothing = el("div", { class: "nothing", hidden: true });
-  const foot = el("div", { class: "table-foot" }, result, moreButtons);
-  const card = el("div", { class: "card table-card" }, table.node, nothing, foot);
+  const foot = listFoot((isAll) => grow(true, isAll));
+  const card = el("div", { class: "card table-card" }, table.node, nothing, foot.node);
   const node = el("div", { class: "view" }, head.node, owner.node, bar.node, card);
   // Whoever scrolls to the end gets more without a press.
   const end = new IntersectionObserver(([{ isIntersecting }]) => isIntersecting && grow(false), { rootMargin: NEARLY_SEEN });
@@ -84,18 +81,17 @@ export function listView(options) {
 
   // An administrator who has not chosen an owner sees the keys of all.
   const ownerShown = () => filters.owner || (options.is_admin ? "" : options.user_id);
-  const loadRest = () => pages.all((known) => (result.textContent = `Loading: ${count(known, "key")} so far`));
-
+  const loadRest = () => pages.all((known) => foot.say(`Loading: ${count(known, "key")} so far`));
   const arrange = () => (rows = arranged(pages.keys, filters));
 
   function grow(isPressed, isAll = false) {
-    if (moreButtons.hidden || (card.hasAttribute("aria-busy") && !isPressed)) return;
+    if (!foot.hasMore() || (card.hasAttribute("aria-busy") && !isPressed)) return;
     // A press while more keys are being loaded is served after them.
     growing = growing.then(() => addRows(isPressed, isAll));
   }
 
   async function addRows(isPressed, isAll) {
-    if (moreButtons.hidden) return;
+    if (!foot.hasMore()) return;
     const { signal } = asking;
     const first = shown;
     await busy(signal, async () => {
@@ -106,7 +102,7 @@ export function listView(options) {
       table.add(rows.slice(first, shown));
       settle();
       // The button may be gone now; the keyboard goes on at the first new row.
-      if (isPressed && moreButtons.hidden && rows[first]) focusRow(rows[first].id);
+      if (isPressed && !foot.hasMore() && rows[first]) focusRow(rows[first].id);
       await table.loadUsage(signal);
     });
   }
@@ -122,32 +118,28 @@ export function listView(options) {
     } finally {
       if (!signal.aborted) card.removeAttribute("aria-busy");
     }
-    if (signal.aborted || moreButtons.hidden) return;
+    if (signal.aborted || !foot.hasMore()) return;
     // Observe it again: the end may still be in sight.
     end.disconnect();
-    end.observe(foot);
+    end.observe(foot.node);
   }
 
   function settle() {
     shown = Math.min(shown, rows.length);
-    const hasMore = shown < rows.length || (!pages.isComplete && !pages.isCutOff);
-    moreButtons.hidden = !hasMore;
+    foot.offer(shown < rows.length || (!pages.isComplete && !pages.isCutOff));
     nothing.hidden = rows.length > 0;
     table.node.hidden = rows.length === 0;
-    result.textContent = rows.length || bar.isFiltered() ? countInWords(shown, rows.length, pages, ownerShown() && !bar.isFiltered() ? options.max_keys : Infinity) : "";
+    foot.say(rows.length || bar.isFiltered() ? countInWords(shown, rows.length, pages, ownerShown() && !bar.isFiltered() ? options.max_keys : Infinity) : "");
     // Without any key there is nothing to search.
     bar.node.hidden = rows.length === 0 && !bar.isFiltered();
-    foot.classList.toggle("is-empty", !rows.length);
+    foot.node.classList.toggle("is-empty", !rows.length);
     if (rows.length) return;
     nothing.replaceChildren(...(bar.isFiltered() ? noMatch(bar.clear) : firstVisit(head.newButton(), bar.showRevoked)));
   }
 
   function failed(error) {
     if (error.name === "AbortError") return;
-    if (rows.length) {
-      say(error.message, "bad");
-      return;
-    }
+    if (rows.length) return say(error.message, "bad");
     table.node.hidden = true;
     nothing.hidden = false;
     nothing.replaceChildren(...failure("The keys cannot be shown", error.message, () => { table.node.hidden = false; nothing.hidden = true; load(); }));
