@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks import growth, in_flight, inside, limits, report, restart
+from benchmarks import calls, growth, in_flight, in_process, inside, limits, report, restart, revocation
 from benchmarks.compare import Comparison
 from benchmarks.load import LoadError, find_wrk
 from benchmarks.machine import describe
@@ -27,11 +27,14 @@ RESULTS = Path(__file__).with_name("results.json")
 PARTS = {
     "ours": "our modes and refusals",
     "peers": "other packages",
-    "thawed": "without gc.freeze()",
+    "frozen": "with gc.freeze()",
     "tables": "growth of the table",
     "caches": "growth of the cache",
     "limits": "growth of the list of limits",
     "inside": "inside one process",
+    "in_process": "CPU without a server",
+    "revocation": "revocations under load",
+    "calls": "calls to Redis",
     "restart": "after a restart",
     "in_flight": "open streams",
 }
@@ -74,14 +77,14 @@ def measure(parts: Collection[str], rounds: int, results: dict[str, Any]) -> dic
             measured[part] = rounds
             print(PARTS[part], flush=True)
             if part == "ours":
-                results["ours"] = compare((DICTIONARY, *OURS, *REFUSED), folder / part, url, rounds, freeze=True)
+                results["ours"] = compare((DICTIONARY, *OURS, *REFUSED), folder / part, url, rounds, freeze=False)
                 # Separately, because its leftovers would burden the others.
-                results["ours"] += compare((COLD,), folder / "cold", url, 1, freeze=True)
+                results["ours"] += compare((COLD,), folder / "cold", url, 1, freeze=False)
             elif part == "peers":
-                results["peers"] = compare(PEERS, folder / part, url, rounds, freeze=True)
-            elif part == "thawed":
-                at_16 = tuple(replace(subject, connections=(16,)) for subject in (DICTIONARY, *OURS))
-                results["thawed"] = compare(at_16, folder / part, url, rounds, freeze=False)
+                results["peers"] = compare(PEERS, folder / part, url, rounds, freeze=False)
+            elif part == "frozen":
+                some = tuple(replace(subject, connections=(16, 64)) for subject in (DICTIONARY, *OURS))
+                results["frozen"] = compare(some, folder / part, url, rounds, freeze=True)
             elif part == "tables":
                 results["tables"] = [asdict(row) for row in growth.by_table(folder, url, rounds, duration_s=1)]
             elif part == "caches":
@@ -90,6 +93,12 @@ def measure(parts: Collection[str], rounds: int, results: dict[str, Any]) -> dic
                 results["limits"] = [asdict(row) for row in asyncio.run(limits.by_limits(folder, url, rounds))]
             elif part == "in_flight":
                 results["in_flight"] = asdict(in_flight.measure(folder, url))
+            elif part == "in_process":
+                results["in_process"] = asyncio.run(in_process.above_bare(folder, url, rounds))
+            elif part == "calls":
+                results["calls"] = asdict(asyncio.run(calls.measure(folder, url)))
+            elif part == "revocation":
+                results["revocation"] = asdict(asyncio.run(revocation.measure(folder, url)))
             elif part == "restart":
                 results["restart"] = asdict(restart.measure(folder, url))
             else:

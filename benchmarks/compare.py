@@ -29,6 +29,7 @@ class Figure:
         p99_ratio: p99 latency divided by that of bare.
         p99_ms, bare_p99_ms: The two latencies, in milliseconds.
         per_s: Requests per second.
+        redis_calls: Scripts that Redis ran for 1,000 requests.
     """
 
     share: float
@@ -40,6 +41,7 @@ class Figure:
     p99_ms: float
     bare_p99_ms: float
     per_s: float
+    redis_calls: float
 
     @classmethod
     def of(cls, pairs: Sequence[Pair]) -> Figure:
@@ -55,6 +57,7 @@ class Figure:
             p99_ms=statistics.median(subject.p99_us for subject, _ in pairs) / 1000,
             bare_p99_ms=statistics.median(base.p99_us for _, base in pairs) / 1000,
             per_s=statistics.median(subject.per_s for subject, _ in pairs),
+            redis_calls=statistics.median(subject.redis_calls / subject.requests for subject, _ in pairs) * 1000,
         )
 
 

@@ -27,6 +27,7 @@ class Sample:
         p50_us, p99_us: Latency in microseconds.
         refused: Responses of 400 and above.
         requests: Total responses.
+        redis_calls: Scripts that Redis ran meanwhile.
     """
 
     per_s: float
@@ -35,6 +36,7 @@ class Sample:
     p99_us: int
     refused: int
     requests: int
+    redis_calls: int = 0
 
 
 class LoadError(RuntimeError):

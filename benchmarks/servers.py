@@ -9,10 +9,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import psutil
+import redis
 
 from benchmarks import load
 from benchmarks.load import LOAD_CPU, LoadError
@@ -47,13 +49,13 @@ class AppServer:
         told = folder / "headers.json"
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
+        self._redis = redis.Redis.from_url(redis_url)
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
         env = {
             **kept,
             "BENCH_REDIS_URL": redis_url,
             "BENCH_DIR": str(folder),
             "BENCH_HEADERS": str(told),
-            "BENCH_FREEZE": "1",
         }
         command = [taskset(), "-c", str(SERVER_CPU), str(python), "-m", "uvicorn", "--app-dir", str(APPS)]
         self.process: subprocess.Popen[bytes] = launch(
@@ -95,12 +97,18 @@ class AppServer:
     def load(self, connections: int, duration_s: int) -> load.Sample:
         """Load the server for a while. Raise LoadError if a response differs from the expected one."""
         pid = self.process.pid
+        calls = self._count_calls()
         sample = load.run(self.url, PATH, self._requests, self._sent, connections, duration_s, pid)
+        sample = replace(sample, redis_calls=self._count_calls() - calls)
         self._sent = (self._sent + sample.requests) % len(self.headers)
         expected = sample.requests if self.subject.status >= 400 else 0
         if sample.refused != expected:
             raise LoadError(f"{self.subject.name}: {sample.refused} of {sample.requests} refused")
         return sample
+
+    def _count_calls(self) -> int:
+        stats: Mapping[str, Mapping[str, int]] = self._redis.info("commandstats")
+        return sum(stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("eval", "evalsha"))
 
     def settle(self) -> None:
         """Wait until the server is idle: some continue hashing after the load has ended."""
@@ -125,6 +133,7 @@ class AppServer:
 
     def close(self) -> None:
         """Stop the server."""
+        self._redis.close()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:

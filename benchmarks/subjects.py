@@ -53,6 +53,7 @@ OURS = (
     ours("memory", "memory limiter, dependency", "memory-dependency"),
     ours("redis", "Redis, dependency", "redis-dependency"),
     ours("protect", "Redis, middleware", "redis-middleware"),
+    ours("turn", "Redis, dependency, 1,000 keys in turn", "redis-turn", "many"),
 )
 REFUSED = (
     ours("unknown", "wrong key, unknown id, dependency", "redis-dependency", "unknown", 401, "refused"),
