@@ -38,7 +38,7 @@ def _dictionary() -> FastAPI:
     app = FastAPI()
     header = APIKeyHeader(name="api-key")
 
-    def find_owner(key: Annotated[str, Depends(header)]) -> str:
+    async def find_owner(key: Annotated[str, Depends(header)]) -> str:
         owner = _KEYS.get(key)
         if owner is None:
             raise HTTPException(401)
