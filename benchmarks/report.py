@@ -177,20 +177,17 @@ def _goals(results: Results) -> str:
     at_least: list[tuple[str, float, float]] = [
         *(
             (
-                f"Redis, dependency, {count} connections: share of header + dictionary",
+                f"Redis, dependency, {_at(count)}: share of header + dictionary",
                 1.0,
                 over("redis", "dictionary", count),
             )
             for count in (1, 16, 64)
         ),
         *(
-            (f"Redis, dependency, {count} connections: share of bare", goal, share("redis", count))
+            (f"Redis, dependency, {_at(count)}: share of bare", goal, share("redis", count))
             for count, goal in ((1, 0.79), (16, 0.83), (64, 0.82))
         ),
-        *(
-            (f"Redis, middleware, {count} connections: share of bare", 0.93, share("protect", count))
-            for count in (1, 16, 64)
-        ),
+        *((f"Redis, middleware, {_at(count)}: share of bare", 0.93, share("protect", count)) for count in (1, 16, 64)),
         ("times keysigil on Redis, 16 connections", 3.6, over("redis", "keysigil", 16)),
         ("times limits on Redis, 16 connections", 2.0, over("redis", "limits", 16)),
         ("wrong key, unknown id, 16 connections: share of bare", 0.65, share("unknown", 16)),
@@ -247,6 +244,10 @@ def _limits(results: Results) -> str:
 
     head = ("limits", "worker", "each further limit", "Redis", "each further limit")
     return _table(head, [(row["label"], *above(row, "worker"), *above(row, "redis")) for row in results["limits"]])
+
+
+def _at(connections: int) -> str:
+    return "1 connection" if connections == 1 else f"{connections} connections"
 
 
 def _met(is_met: bool) -> str:
