@@ -258,7 +258,7 @@ def _inside(results: Results) -> str:
     hashing, hops = results["hashing"], results["hops"]
     rows = [
         ("one Argon2 hash at the default settings, with its wait for a thread", f"{hashing['each_ms']:.0f} ms"),
-        ("200 keys seen for the first time at once, until all are admitted", f"{hashing['took_s']:.1f} s"),
+        ("200 keys seen for the first time concurrently, until all are admitted", f"{hashing['took_s']:.1f} s"),
         ("longest stall of the event loop once all wait for their hash", f"{hashing['worst_stall_ms']:.1f} ms"),
         ("longest stall in the burst before that", f"{hashing['burst_stall_ms']:.1f} ms"),
         ("longest stall in the same burst with hashing left out", f"{hashing['plain_stall_ms']:.1f} ms"),

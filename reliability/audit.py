@@ -78,6 +78,12 @@ async def audit(
             f"{violations[ADMITTED_SUSPENDED]} requests admitted",
             violations[ADMITTED_SUSPENDED] == 0,
         ),
+        Check(
+            "no unit is granted twice" + (", or once more by each worker" if ledger.policy == "local" else ""),
+            f"{sum(sum(record.units.values()) for record in (*capped, *ledger.owners))} units, "
+            f"{ledger.units_given_twice()} too often",
+            ledger.units_given_twice() == 0,
+        ),
         Check("every key answered with 201 exists", f"{len(ledger.keys)} keys, {missing} missing", missing == 0),
         Check(
             "every active key is always admitted",

@@ -51,6 +51,7 @@ class Side:
     capped_keys: int
     full_keys: int
     over_cap: int
+    units_given_twice: int
     violations: dict[str, int]
     examples: list[str]
     calm_slowest_s: float
@@ -68,7 +69,7 @@ class Campaign:
 
     def is_clean(self) -> bool:
         """Return whether every promise was kept, including those about time."""
-        is_right = not any(side.over_cap or side.violations for side in self.sides)
+        is_right = not any(side.over_cap or side.units_given_twice or side.violations for side in self.sides)
         return is_right and all(
             row.unanswered == 0 and row.slowest_s <= REDIS_LIMIT_S and row.recovery_worst_s <= RECOVER_LIMIT_S
             for row in self.rows
@@ -169,6 +170,7 @@ def _side(each: Party, ended: int) -> Side:
         capped_keys=len(capped),
         full_keys=sum(key.is_full for key in capped),
         over_cap=ledger.over_cap(),
+        units_given_twice=ledger.units_given_twice(),
         violations=dict(ledger.total.violations),
         examples=ledger.examples,
         calm_slowest_s=round(each.calm.slowest_s, 3),

@@ -33,6 +33,8 @@ class Record:
     made_at: float
     admitted: Counter[int] = field(default_factory=Counter)
     """Counts by hour since 1970."""
+    units: Counter[tuple[int, int]] = field(default_factory=Counter)
+    """How often each unit was used, by hour and reported remainder."""
     workers: set[int] = field(default_factory=set)
     is_full: bool = False
     """Whether its hourly limit was reached."""
@@ -224,6 +226,8 @@ class Ledger:
             late_s = answer.began_at - key.owner.dead_from
             if late_s > 0:
                 self._violate(ADMITTED_SUSPENDED, f"{late_s:.3f} s after it was to hold")
+        if said:
+            limited.units[hour, int(said["r"])] += 1
 
     def over_cap(self) -> int:
         """Return the number of requests admitted beyond the promised limit, over all keys, owners and hours."""
@@ -235,6 +239,14 @@ class Ledger:
             return 0
         most = record.limit * self._lives(record)
         return sum(max(0, count - most) for count in record.admitted.values())
+
+    def units_given_twice(self) -> int:
+        """Return the number of units of keys and owners used more often than promised."""
+        return sum(
+            max(0, times - self._lives(record))
+            for record in (*self.keys.values(), *self.owners)
+            for times in record.units.values()
+        )
 
     def _lives(self, key: Record) -> int:
         """Return how often the same unit may be used.

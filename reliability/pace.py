@@ -30,4 +30,4 @@ class Pace:
 
 
 FULL = Pace()
-SHORT = Pace(clients=4, pause_s=0.15, keys=8, cap=8, calm_s=(0.0, 0.3), during_s=(0.5, 0.7), pending_s=0.0)
+SHORT = Pace(clients=4, pause_s=0.06, keys=8, cap=20, calm_s=(0.0, 0.3), during_s=(0.5, 0.7), pending_s=0.0)

@@ -64,6 +64,7 @@ def campaign(struck: Results) -> str:
                 ("keys with a rate limit", "capped_keys"),
                 ("of these, used up", "full_keys"),
                 ("requests admitted over a limit", "over_cap"),
+                ("units granted too often", "units_given_twice"),
             )
         ]
         + [("slowest response s (in the worker) without a fault", *map(_calm, struck["sides"]))],

@@ -19,7 +19,7 @@ from tests.helpers.thorough import turns
 from .comparing import Stage
 from .machine import KeysInUse
 
-STORIES = turns(thorough=16, brief=6)
+STORIES = turns(thorough=16, brief=10)
 STEPS = 16
 
 

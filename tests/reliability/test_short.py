@@ -34,7 +34,7 @@ async def test_every_promise_is_kept_through_each_fault_of_redis(
     found = await campaign.run(redis, postgres_url, tmp_path, 1, workers, 1, say=lambda _: None, pace=SHORT)
     redis.close()
     for side in found.sides:
-        assert (side.violations, side.over_cap) == ({}, 0), side.examples
+        assert (side.violations, side.over_cap, side.units_given_twice) == ({}, 0, 0), side.examples
         assert side.ended_keys == len(found.rows)  # two for each of its faults
     for row in found.rows:
         assert row.times == 1

@@ -26,7 +26,7 @@ class VerifiedKey:
         has_conditions: ``has_conditions`` of the row, computed once for all requests.
         generation: The generation that the limiter returned before the row was read; a later change replaces it.
         read_at: When the row was read, on the monotonic clock.
-        allowance: What admits further requests at the cost of one request. None: the limiter has to be asked.
+        allowance: Admits further requests at the cost of one request. None: the limiter decides.
     """
 
     key: KeySnapshot

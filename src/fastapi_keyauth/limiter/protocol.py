@@ -123,7 +123,7 @@ class Decision(NamedTuple):
 
 
 class Allowance(Protocol):
-    """What admits further requests with a question that was just answered, without asking it again.
+    """Admits further requests like the one that was just decided, without another call to the limiter.
 
     It ends by itself, after a second at most, and whenever the same question would have another answer.
 
