@@ -20,12 +20,12 @@ from fastapi_keyauth.limiter.leases.book import LeaseBook
 from fastapi_keyauth.limiter.leases.clock import outlast_s
 from fastapi_keyauth.limiter.leases.terms import Grant, Lease, LeaseAsk, Plan
 from fastapi_keyauth.limiter.protocol import Allowance, Decision, LimitCheck, Verdict
+from fastapi_keyauth.limiter.redis.leasing import RETURN_AFTER_S
 from fastapi_keyauth.telemetry.counters import Counters
 from tests.simulation.authority import Authority
 
 LEASE_MS = 100
-TIMER_MS = 10
-"""A worker returns leases this often at most, as `limiter/redis/base.py` does."""
+TIMER_MS = RETURN_AFTER_S * 1000
 RETRY_MS = 300
 """Milliseconds after which a change that could not be announced is announced again."""
 
@@ -235,7 +235,7 @@ class Worker:
         next_end_s = self.book.next_end_s()
         if next_end_s is not None and not self.has_timer:
             self.has_timer = True
-            self.world.at_worker(self, max(next_end_s * 1000, TIMER_MS) / self.rate, self.fire)
+            self.world.at_worker(self, (next_end_s * 1000 + TIMER_MS) / self.rate, self.fire)
 
     def fire(self) -> None:
         """Return leases that are over."""

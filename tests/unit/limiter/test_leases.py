@@ -16,6 +16,7 @@ from fastapi_keyauth.limiter import Decision, LimitCheck, SingleNodeLimiter, Ver
 from fastapi_keyauth.limiter.protocol import Policy
 from fastapi_keyauth.limiter.redis.base import RedisLimiterBase
 from fastapi_keyauth.limiter.redis.cluster import ClusterLimiter
+from fastapi_keyauth.limiter.redis.leasing import RETURN_AFTER_S
 from fastapi_keyauth.telemetry.counters import Counters
 from tests.helpers.limits import resolved
 from tests.helpers.session import Servers
@@ -157,6 +158,18 @@ async def test_blocked_address_is_admitted_by_no_lease_once_the_attempt_is_answe
     assert time.monotonic() - began_at >= 0.1
     assert (await busy.ask(HOURLY, bucket)).verdict is Verdict.BLOCKED
     assert await busy.admit(HOURLY, 20, "192.0.2.8") == 20
+
+
+async def test_timer_leaves_the_return_of_a_lease_to_the_next_request(make_worker: MakeWorker) -> None:
+    worker = make_worker()
+    while not worker.counters.leases_granted:
+        await worker.ask(HOURLY)
+    leases = worker.limiter._leases
+    assert leases._timer is not None
+    fires_in_s = leases._timer.when() - asyncio.get_running_loop().time()
+    ends_in_s = leases._book.next_end_s()  # type: ignore[union-attr]  # it has leases
+    assert ends_in_s is not None
+    assert fires_in_s >= ends_in_s + RETURN_AFTER_S
 
 
 async def test_unused_units_return_by_themselves_and_when_a_worker_stops(make_worker: MakeWorker) -> None:

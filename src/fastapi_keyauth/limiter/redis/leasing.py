@@ -10,8 +10,9 @@ from fastapi_keyauth.limiter.leases.terms import Grant, Plan
 from fastapi_keyauth.limiter.protocol import Allowance, Decision, LimitCheck
 from fastapi_keyauth.telemetry.counters import Counters
 
-RETURN_EVERY_S = 0.01
-"""Seconds between two calls that do nothing but return leases at least. Redis expects units back within 50 ms."""
+RETURN_AFTER_S = 0.01
+"""Seconds after the end of a lease at which a call is made only to return it. Until then, the next request of a busy key
+makes a call that also returns the lease. Redis expects units back within 50 ms."""
 
 
 class Leasing:
@@ -134,7 +135,7 @@ class Leasing:
             next_end_s = book.next_end_s()
             if next_end_s is not None:
                 loop = asyncio.get_running_loop()
-                self._timer = loop.call_later(max(next_end_s, RETURN_EVERY_S), self._return_due, book)
+                self._timer = loop.call_later(next_end_s + RETURN_AFTER_S, self._return_due, book)
 
     def _return_due(self, book: LeaseBook) -> None:
         self._timer = None
