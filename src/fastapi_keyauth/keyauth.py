@@ -284,7 +284,11 @@ class KeyAuth:
             yield self
 
     def session_token(self, connection: HTTPConnection) -> str | None:
-        """Return the session token that a request carries, unchecked, or None: for ``auth.sessions.revoke``."""
+        """Return the session token that a request carries, unchecked, or None: for ``auth.sessions.revoke``.
+
+        Raises:
+            RuntimeError: If KeyAuth is not installed on the application, or the request is over.
+        """
         return self._parts.request_handler.get_context(connection).credentials.session
 
     async def upgrade(self) -> list[str]:

@@ -71,6 +71,7 @@ class KeyAuthMiddleware:
         else:
             if request.ending is not None:
                 await request.absorb(None)
+            handler.close_context(scope)
         finally:
             del in_flight.open[request]
 

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 from typing import Annotated
 
 import pytest
-from fastapi import Depends, FastAPI, Security
+from fastapi import Depends, FastAPI, Request, Security
+from starlette.types import Receive, Scope, Send
 
 from fastapi_keyauth import KeyAuth, KeyPrincipal
 from fastapi_keyauth.domain.tokens import format_token, new_key_id
@@ -98,3 +99,26 @@ async def test_requests_leave_no_reference_cycles(
         case "limited":
             await call(app, path, headers=headers)
     assert not await find_cyclic_objects(app, path, headers, status)
+
+
+async def test_nothing_of_a_request_stays_in_its_scope(auth: KeyAuth) -> None:
+    """Servers keep the scope until the next request of the connection; see ``RequestHandler.close_context``."""
+    app = FastAPI()
+    auth.install(app)
+    scopes: list[Scope] = []
+    requests: list[Request] = []
+
+    @app.get("/", dependencies=[Depends(auth.require_key)])
+    async def read(request: Request) -> str:
+        requests.append(request)
+        return auth.session_token(request) or "none"
+
+    async def server(scope: Scope, receive: Receive, send: Send) -> None:
+        scopes.append(scope)
+        await app(scope, receive, send)
+
+    issued = await auth.keys.create("alice", "k")
+    assert (await call(server, "/", headers=[(b"api-key", issued.token.encode())])).status == 200
+    assert [name for name in scopes[0] if name.startswith("fastapi_keyauth")] == []
+    with pytest.raises(RuntimeError, match="The request is over"):
+        auth.session_token(requests[0])
