@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -37,7 +38,8 @@ def main() -> int:
         for target in targets:
             mutants = find_mutants(ROOT / PACKAGE, target.path)
             stale -= {mutant.id for mutant in mutants}
-            survivors = _run(target, _spread(mutants, arguments.limit), copies)
+            chosen = [mutant for mutant in mutants if mutant.id in (arguments.mutant or [mutant.id])]
+            survivors = _run(target, _spread(chosen, arguments.limit), copies)
             unexplained += [mutant for mutant in survivors if mutant.id not in explained]
     for mutant in unexplained:
         print(f"SURVIVED {mutant.id}  src/fastapi_keyauth/{mutant.path}:{mutant.line}  {mutant.place}: {mutant.change}")
@@ -51,6 +53,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make mutate ARGS=...", description=__doc__)
     parser.add_argument("--module", action="append", help="part of a target's path (repeatable); default: all targets")
     parser.add_argument("--limit", type=int, help="mutants of each target, evenly spread; default: all")
+    parser.add_argument("--mutant", action="append", help="id of a mutant (repeatable); default: all mutants")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes; default: one for each core")
     return parser.parse_args()
 
@@ -65,6 +68,7 @@ def _run(target: Target, mutants: Sequence[Mutant], copies: Sequence[Copy]) -> l
     """Test the mutants of one target that have no result yet; return the survivors."""
     results = _Results(target)
     waiting = [mutant for mutant in mutants if mutant.id not in results.verdicts]
+    began = time.monotonic()
     if waiting:
         baseline = run_baseline(copies[0], target, BASELINE_TIMEOUT_S)
         if baseline.code != 0:
@@ -75,7 +79,8 @@ def _run(target: Target, mutants: Sequence[Mutant], copies: Sequence[Copy]) -> l
         for mutant, verdict in judge(waiting, target, copies, timeout_s):
             results.add(mutant, verdict)
     survivors = [mutant for mutant in mutants if results.verdicts[mutant.id] == "survived"]
-    print(f"{target.path}: {len(mutants) - len(survivors)} of {len(mutants)} killed", flush=True)
+    took = f", {time.monotonic() - began:.0f} s" if waiting else ""
+    print(f"{target.path}: {len(mutants) - len(survivors)} of {len(mutants)} killed{took}", flush=True)
     return survivors
 
 

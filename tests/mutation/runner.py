@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import compileall
+import importlib
 import os
+import py_compile
+import re
 import shutil
 import signal
 import subprocess
@@ -11,23 +15,22 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import fastapi  # noqa: F401  # loaded once here, and not by each forked process
-import httpx  # noqa: F401
-import hypothesis  # noqa: F401
 import pytest
-import redis.asyncio  # noqa: F401
-import sqlmodel  # noqa: F401
 
 from tests.mutation.mutants import Mutant
 from tests.mutation.targets import Target
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path("src/fastapi_keyauth")
+OURS = ("tests", "fastapi_keyauth", "example_app", "benchmarks", "reliability")
+"""Packages that each forked process loads from its copy of the tree."""
+PLUGINS = ("pytest_asyncio.plugin", "pytest_timeout", "_hypothesis_pytestplugin")
+"""Plugins that the tests use; loading the others that are installed would take half a second for each mutant."""
 POLL_S = 0.02
 MIN_TIMEOUT_S = 60.0
 """A mutant that loops for ever takes this long at least; then it counts as killed."""
@@ -56,6 +59,12 @@ class Run:
             return "timeout"
         return "survived" if self.code == 0 else "killed"
 
+    @property
+    def killer(self) -> str | None:
+        """The test that failed, as pytest names it."""
+        failed = re.search(r"^(?:FAILED|ERROR) (\S+::.*?)(?: - |$)", self.output, re.MULTILINE)
+        return failed[1] if failed else None
+
 
 class Copy:
     """A copy of the tree, where one file at a time is mutated."""
@@ -63,13 +72,14 @@ class Copy:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._log = folder / "pytest.txt"
+        self._modules = folder / "modules.txt"
         self._original = ""
         self._file = folder
         self._process = 0
         self._began = 0.0
 
-    def start(self, target: Target, mutant: Mutant | None = None) -> None:
-        """Start a target's tests on the copy, with a mutant or as it is."""
+    def start(self, target: Target, mutant: Mutant | None = None, first: Sequence[str] = ()) -> None:
+        """Start a target's tests on the copy, with a mutant or as it is; some tests before the others."""
         if mutant is not None:
             self._file = self.folder / PACKAGE / mutant.path
             self._original = self._file.read_text("utf-8")
@@ -77,7 +87,7 @@ class Copy:
         self._began = time.monotonic()
         self._process = os.fork()
         if self._process == 0:
-            _become_pytest(self.folder, target, self._log)
+            self._become_pytest(target, first, writes_bytecode=mutant is None)
 
     def poll(self, timeout_s: float) -> Run | None:
         """Return the run once it has ended, or was ended after the timeout. None while it is running."""
@@ -94,29 +104,78 @@ class Copy:
         code = os.waitstatus_to_exitcode(status) if ended else None
         return Run(code, took_s, self._log.read_text("utf-8", errors="replace"))
 
+    def loaded(self) -> list[str]:
+        """Return the names of the modules that the last run without a mutant had loaded at its end."""
+        return self._modules.read_text("utf-8").split()
+
+    def _become_pytest(self, target: Target, first: Sequence[str], *, writes_bytecode: bool) -> None:
+        code: int = 70
+        try:
+            os.setsid()  # so that a run which hangs can be ended with all that it started
+            output = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            for stream in (1, 2):
+                os.dup2(output, stream)
+            os.chdir(self.folder)
+            source = str(self.folder / "src")
+            os.environ |= {
+                "PYTHONPATH": source,
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+                "HYPOTHESIS_STORAGE_DIRECTORY": "/dev/null",
+            }
+            # Tests are the same for all mutants: the run without one stores them, with pytest's asserts.
+            sys.dont_write_bytecode = not writes_bytecode
+            sys.path[:] = [
+                source,
+                str(self.folder),
+                *(path for path in sys.path if Path(path or ".").resolve() != ROOT),
+            ]
+            for name in [name for name in sys.modules if name.split(".")[0] in OURS]:
+                del sys.modules[name]
+            code = _run_pytest(target, first)
+            if writes_bytecode:
+                self._modules.write_text("\n".join(list(sys.modules)), "utf-8")
+        except BaseException:  # whatever it is, this process must not go on as its parent
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
 
 def run_baseline(copy: Copy, target: Target, timeout_s: float) -> Run:
-    """Run a target's tests without a mutant."""
+    """Run a target's tests without a mutant, and load the third-party modules that they need into this process."""
     copy.start(target)
     while (run := copy.poll(timeout_s)) is None:
         time.sleep(POLL_S)
+    if run.code == 0:
+        for name in copy.loaded():
+            if name.split(".")[0] not in OURS and name not in sys.modules:
+                with suppress(Exception):  # a module that only others may import; each mutant's process loads it
+                    importlib.import_module(name)
     return run
 
 
 def judge(
     mutants: Sequence[Mutant], target: Target, copies: Sequence[Copy], timeout_s: float
 ) -> Iterator[tuple[Mutant, Verdict]]:
-    """Run a target's tests against each mutant, one mutant in each copy at a time; yield the verdicts."""
+    """Run a target's tests against each mutant, one mutant in each copy at a time; yield the verdicts.
+
+    The tests that killed earlier mutants run first: most often one of them also kills the next.
+    """
     waiting = list(reversed(mutants))
+    killers: list[str] = []
     running: dict[Copy, Mutant] = {}
     while waiting or running:
         for copy in copies:
             if copy not in running and waiting:
                 running[copy] = waiting.pop()
-                copy.start(target, running[copy])
+                copy.start(target, running[copy], killers)
         for copy, mutant in list(running.items()):
             if (run := copy.poll(timeout_s)) is not None:
                 del running[copy]
+                if run.killer is not None:
+                    killers = [run.killer, *(killer for killer in killers if killer != run.killer)]
                 yield mutant, run.verdict
         time.sleep(POLL_S)
 
@@ -137,44 +196,35 @@ def copied_tree() -> Iterator[Copy]:
                 goal = Path(folder, name)
                 goal.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, goal)
+        # Bytecode that Python uses only for the very source that it was compiled from: a mutant may have the size and
+        # the time of the file before it.
+        checked = py_compile.PycInvalidationMode.CHECKED_HASH
+        compileall.compile_dir(Path(folder, "src"), quiet=2, invalidation_mode=checked)
         yield Copy(Path(folder))
 
 
-def _become_pytest(folder: Path, target: Target, log: Path) -> None:
-    code: int = 70
-    try:
-        os.setsid()  # so that a run which hangs can be ended with all that it started
-        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        for stream in (1, 2):
-            os.dup2(output, stream)
-        os.chdir(folder)
-        source = str(folder / "src")
-        os.environ |= {
-            "PYTHONPATH": source,
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "HYPOTHESIS_STORAGE_DIRECTORY": "/dev/null",
-        }
-        sys.dont_write_bytecode = True  # a mutant may have the size and the time of the file before it
-        sys.path[:] = [source, str(folder), *(path for path in sys.path if Path(path or ".").resolve() != ROOT)]
-        for name in [name for name in sys.modules if name.split(".")[0] in ("tests", "fastapi_keyauth")]:
-            del sys.modules[name]
-        code = _run_pytest(target)
-    except BaseException:  # whatever it is, this process must not go on as its parent
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+class _FirstTests:
+    """A plugin of pytest that moves some tests to the front."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._place = {name: number for number, name in enumerate(names)}
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Sort the tests; those without a place keep their order."""
+        items.sort(key=lambda item: self._place.get(item.nodeid, len(self._place)))
 
 
-def _run_pytest(target: Target) -> int:
+def _run_pytest(target: Target, first: Sequence[str]) -> int:
     """Run the tests of one mutant up to the first failure, and return pytest's exit status."""
     # Plugins that a package above has loaded are not rewritten; their asserts are not the tests'.
     options = ["-x", "-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    for plugin in PLUGINS:
+        options += ["-p", plugin]
     if target.keyword:
         options += ["-k", target.keyword]
     for paths in filter(None, (target.units, target.others)):
-        code = int(pytest.main([*options, *paths]))
+        code = int(pytest.main([*options, *paths], plugins=[_FirstTests(first)]))
         if code:
             return code
     return 0

@@ -18,7 +18,7 @@ class Target:
         path: The file, below ``src/fastapi_keyauth``.
         units: Paths for pytest, of tests that take a second or two together.
         others: Paths for pytest, of tests that run only if the first ones pass.
-        keyword: For pytest's ``-k``: by default the stack that needs no server.
+        keyword: For pytest's ``-k``: by default the stack that needs no server. Empty: all tests.
     """
 
     path: str
@@ -74,6 +74,8 @@ TARGETS = (
         ("tests/unit/keys/test_management.py",),
         (*_contract("management_changes", "management", "management_validation", "limits"),),
     ),
+    Target("auth/tickets.py", ("tests/unit/auth/test_tickets.py",), keyword=""),
+    Target("limiter/memory_allowance.py", ("tests/unit/limiter/test_allowances.py",), _LIMITERS),
     Target("limiter/memory.py", _LIMITERS, (*_COUNTERS, *_contract("limits"))),
     Target("limiter/holders.py", _LIMITERS, (*_COUNTERS, *_contract("limits"))),
     Target("limiter/counters.py", _LIMITERS, (*_COUNTERS, *_contract("limits"))),
@@ -82,4 +84,12 @@ TARGETS = (
         for name in ("take", "take_others", "fail", "changed", "unblock", "now")
     ),
     Target("limiter/redis/lua/blocked.lua", _LIMITERS, keyword="cluster"),  # no other server needs this script
+    *(
+        Target(
+            f"limiter/leases/{name}.py",
+            ("tests/unit/limiter/test_lease_book.py", "tests/unit/limiter/test_allowances.py"),
+            ("tests/simulation/test_leases.py",),
+        )
+        for name in ("allowance", "terms", "book", "demand", "clock")
+    ),
 )
