@@ -185,10 +185,10 @@ class Authority:
         wait_s = states[1] if states else ceil_s((hour + 1) * HOUR_MS - now_ms)
         return Grant(units, lasts_ms, hour, wait_s, states, stamp)
 
-    def give_back(self, lease: Lease, left: int, now_ms: int) -> None:
-        """Take back what a lease did not use."""
+    def give_back(self, lease: Lease, used: int, left: int, now_ms: int) -> None:
+        """Take back what a lease, or a part of it, did not use."""
         ask = lease.ask
-        end_ms, key_birth, owner_birth, *windows = lease.grant.stamp.partition("#")[0].split(" ")
+        end_ms, key_birth, owner_birth, *windows = lease.grant.stamp.split(" ")
         numbers = [int(window) for window in windows if window]
         places = [(ask.key_id, key_birth, limit) for limit in ask.limits.key]
         places += [(ask.owner_id, owner_birth, limit) for limit in ask.limits.owner]
@@ -199,10 +199,11 @@ class Authority:
             (room,) = holder.rooms([limit], now_ms)
             room.counter.refund(number, left * cost)
             out = holder.leases.out.get(limit.counter_id)
-            if out is not None and now_ms < int(end_ms) + GRACE_MS and (out.number == number or limit.is_sliding):
-                out.units = max(0, out.units - lease.grant.units * cost)
-        if left < lease.grant.units:
-            self.count(ask.key_id, (lease.grant.units - left) * dict(ask.cost).get("requests", 0))
+            returns_in_time = now_ms < int(end_ms.partition("#")[0]) + GRACE_MS
+            if out is not None and returns_in_time and (out.number == number or limit.is_sliding):
+                out.units = max(0, out.units - (used + left) * cost)
+        if used:
+            self.count(ask.key_id, used * dict(ask.cost).get("requests", 0))
 
     def count(self, key_id: str, requests: int) -> None:
         """Add to the usage of a key."""

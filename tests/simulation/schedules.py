@@ -72,7 +72,7 @@ def shrink(schedule: Schedule, fails: Callable[[Schedule], bool]) -> Schedule:
 def _limit(rng: random.Random, name: str) -> Limit:
     return Limit(
         name=name,
-        limit=rng.choice((40, 100, 200)),
+        limit=rng.choice((40, 100, 200, 600)),
         per=rng.choice((1, 1, 2, "minute")),
         unit=rng.choice(("requests", "requests", "requests", "tokens")),
         algorithm=rng.choice(("fixed_window", "fixed_window", "sliding_window")),
@@ -80,6 +80,8 @@ def _limit(rng: random.Random, name: str) -> Limit:
 
 
 def _burst(rng: random.Random, workers: int, keys: int) -> Action:
+    """Return requests that are over soon, or that outlast a lease, so that it is renewed."""
+    count, gap_ms = rng.choice(((6, 0.5), (12, 0.5), (12, 2), (25, 2), (25, 6), (40, 4)))
     return Action(
         rng.uniform(0, LASTS_MS),
         "burst",
@@ -88,8 +90,8 @@ def _burst(rng: random.Random, workers: int, keys: int) -> Action:
             rng.randrange(keys),
             rng.choice((None, "a", "a", "b")),
             rng.choice((ONE_REQUEST, ONE_REQUEST, THREE_TOKENS)),
-            rng.choice((6, 12, 25)),
-            rng.choice((0.5, 2, 6)),
+            count,
+            gap_ms,
         ),
     )
 

@@ -23,7 +23,7 @@ from tests.simulation.schedules import make_schedule, shrink
 from tests.simulation.world import Action, Schedule, Violation, World
 
 CHUNKS = 8
-SCHEDULES = 33_334 * max(1, TIMES) // CHUNKS if IS_LONG else turns(thorough=100, brief=50)
+SCHEDULES = 33_334 * max(1, TIMES) // CHUNKS if IS_LONG else turns(thorough=500, brief=250)
 """In each chunk: 10^6 in all with `make fuzz`."""
 
 
@@ -95,9 +95,39 @@ def allowances_that_outlive_their_leases() -> AbstractContextManager[Any]:
     def end_late(self: LeaseBook, lease: Lease, now: float) -> None:
         ends_at = lease.ends_at
         end(self, lease, now)
-        lease.ends_at = ends_at
+        lease.renew_at = ends_at
 
     return mock.patch.object(LeaseBook, "_end", end_late)
+
+
+def splitting(*, returns_all: bool = False, forgets: bool = False) -> AbstractContextManager[Any]:
+    """Return all that a renewed lease has left, although it goes on, or forget what was returned already."""
+    split = Lease.split
+
+    def split_wrongly(self: Lease, unused: int) -> Lease:
+        units = self.units
+        part = split(self, unused)
+        if returns_all:
+            part.units, part.left = part.units + self.left, part.left + self.left
+        if forgets:
+            self.units = units
+        return part
+
+    return mock.patch.object(Lease, "split", split_wrongly)
+
+
+def renewing_without_an_answer() -> AbstractContextManager[Any]:
+    """Have leases go on while they are being renewed."""
+    plan_renewals = LeaseBook.plan_renewals
+
+    def plan(self: LeaseBook) -> Plan:
+        renewed = list(self._to_renew)
+        planned = plan_renewals(self)
+        for lease in renewed:
+            lease.ends_at = lease.renew_at = lease.ends_at + 0.1
+        return planned
+
+    return mock.patch.object(LeaseBook, "plan_renewals", plan)
 
 
 MUTATIONS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
@@ -110,6 +140,10 @@ MUTATIONS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     ),
     "a lease is measured from the answer": measured_from_the_answer,
     "an address is believed for ever": believing_addresses_for_ever,
+    "a renewed lease goes on without an answer": renewing_without_an_answer,
+    "a renewed lease returns units that it goes on using": lambda: splitting(returns_all=True),
+    "a renewed lease returns twice what it admitted": lambda: splitting(forgets=True),
+    "a lease takes over units of another window": lambda: mock.patch.object(Lease, "continues", return_value=True),
     "an allowance outlives its lease": allowances_that_outlive_their_leases,
     "units are not returned": lambda: mock.patch.object(Authority, "give_back", return_value=None),
     "a lease crosses the end of a window": lambda: mock.patch.object(
@@ -121,7 +155,7 @@ MUTATIONS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_simulation_notices_broken_code(mutation: str) -> None:
     with MUTATIONS[mutation]():
-        directed = [crowd_in_the_next_window(), *map(change_at_a_grant, range(100))]
+        directed = [crowd_in_the_next_window(), *map(change_at_a_grant, range(100)), *map(used_up_beside, range(60))]
         assert any(map(breaks_a_promise, directed)) or find_violation(range(400))
 
 
@@ -133,6 +167,24 @@ def crowd_in_the_next_window() -> Schedule:
         Action(305, "burst", (0, 0, None, ONE_REQUEST, 120, 0.2)),
     )
     return Schedule(1, actions, (limits,), workers=2, delay_ms=1, starts_at_ms=10**12 - 300, is_calm=True)
+
+
+def used_up_beside(seed: int) -> Schedule:
+    """One worker's lease is renewed, first about when a window ends; another worker uses up the next window."""
+    limits = LimitSet([Limit(name="k", limit=800, per="second", algorithm="fixed_window")], [])
+    actions = (
+        Action(5, "burst", (0, 0, None, ONE_REQUEST, 65, 6)),
+        Action(330 + seed % 20, "burst", (1, 0, None, (("requests", 4),), 210, 0.05)),
+    )
+    starts_at_ms = 10**12 - 161 - seed % 6
+    return Schedule(seed, actions, (limits,), workers=2, delay_ms=20, starts_at_ms=starts_at_ms, is_calm=True)
+
+
+def test_renewed_lease_admits_no_more_than_the_limit_of_each_window() -> None:
+    worlds = [World(used_up_beside(seed)) for seed in range(60)]
+    for world in worlds:
+        world.run()
+    assert sum(worker.renewed for world in worlds for worker in world.workers) > 60
 
 
 def change_at_a_grant(seed: int) -> Schedule:

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from fastapi_keyauth.domain.limit_sets import ONE_REQUEST, Cost, LimitSet
-from fastapi_keyauth.limiter.leases.book import LeaseBook
+from fastapi_keyauth.limiter.leases.book import LeaseBook, address_check
 from fastapi_keyauth.limiter.leases.clock import outlast_s
 from fastapi_keyauth.limiter.leases.terms import Grant, Lease, LeaseAsk, Plan
 from fastapi_keyauth.limiter.protocol import Allowance, Decision, LimitCheck, Verdict
@@ -109,6 +109,9 @@ class Worker:
         self.counters = Counters()
         self.book = LeaseBook(LEASE_MS, self.clock, self.counters)
         self.has_timer = False
+        self.is_renewing = False
+        self.renewed = 0
+        """Renewals that were requested."""
         self.allowed = 0
         """Requests that were admitted by an allowance."""
 
@@ -144,6 +147,9 @@ class Worker:
             if decision is None:
                 return False
             assert lease is not None
+            if self.book.has_renewals and not self.is_renewing:
+                self.is_renewing = True
+                self.world.at_worker(self, 0, self.renew)
             if request.cost is not ONE_REQUEST:
                 self.world.admitted(request, lease.grant.stamp, self.world.redis_ms())
                 return True
@@ -164,7 +170,8 @@ class Worker:
     def send(self, plan: Plan, batch: list[tuple[Request, LimitCheck]]) -> None:
         """Send a call."""
         plan.mark_sent(self.clock(), self.epoch)
-        returns = [(lease, lease.left) for lease in plan.returned]
+        returns = [(lease, lease.used, lease.left) for lease in plan.returned]
+        addresses = [address_check(bucket) for bucket in plan.buckets]
         prefix = f"{self.epoch}:"
         asks = [copy.copy(ask) for ask in plan.asks]
         for ask in asks:
@@ -176,9 +183,10 @@ class Worker:
         connection, world = self.connection, self.world
 
         def execute() -> None:
-            for lease, left in returns:
-                world.authority.give_back(lease, left, world.redis_ms())
+            for lease, used, left in returns:
+                world.authority.give_back(lease, used, left, world.redis_ms())
             now_ms = world.redis_ms()
+            checked = [world.authority.take(question, now_ms) for question in addresses]
             decisions, names = [], []
             for request, question in checks:
                 decision = world.authority.take(question, now_ms)
@@ -187,17 +195,20 @@ class Worker:
                     world.refusals.append((now_ms, request))
                 decisions.append(decision)
             grants = [world.grant(ask) for ask in asks]
-            world.deliver(self, connection, lambda: self.received(plan, batch, decisions, grants, names, now_ms))
+
+            def receive() -> None:
+                self.book.receive(plan, grants, self.epoch)
+                self.book.note_unblocked(addresses, checked, plan.sent_at)
+                self.received(plan, batch, decisions, names, now_ms)
+
+            world.deliver(self, connection, receive)
 
         world.send(self, connection, execute)
 
-    def received(
-        self, plan: Plan, batch: Any, decisions: list[Decision], grants: Any, names: list[str], at_ms: int
-    ) -> None:
+    def received(self, plan: Plan, batch: Any, decisions: list[Decision], names: list[str], at_ms: int) -> None:
         """Take an answer, which was given at a moment of the server's clock."""
-        self.book.receive(plan, grants, self.epoch)
         self.book.note_unblocked([question for _, question in batch], decisions, plan.sent_at)
-        if not batch:  # a call of the timer
+        if not batch:  # a call of the timer, or a renewal
             self.set_timer()
             return
         self.in_flight = None
@@ -243,6 +254,14 @@ class Worker:
         if self.book.end_due():
             self.send_returns()
         self.set_timer()
+
+    def renew(self) -> None:
+        """Renew leases that are about to end."""
+        self.is_renewing = False
+        plan = self.book.plan_renewals()
+        if plan.asks:
+            self.renewed += len(plan.asks)
+            self.send(plan, [])
 
     def report(self) -> None:
         """Return all leases, as `read_usage` does, so that what they admitted is counted."""
@@ -526,7 +545,8 @@ class World:
             self.granted += 1
             while self.ambush:
                 self.at(0.001, self.ambush.pop())
-            grant = grant._replace(stamp=f"{grant.stamp}#{self.charge_name()}")
+            end_ms, _, place = grant.stamp.partition(" ")
+            grant = grant._replace(stamp=f"{end_ms}#{self.charge_name()} {place}")
             self.authority.charges.add(grant.stamp)
         return grant
 
@@ -583,5 +603,6 @@ class World:
     def check_usage(self) -> None:
         """Check that what was counted as used is what was admitted."""
         used = sum(self.authority.usage.values())
-        if used != len(self.admissions):
-            raise Violation(f"{used} counted, {len(self.admissions)} admitted")
+        admitted = sum(dict(one.request.cost).get("requests", 0) for one in self.admissions)
+        if used != admitted:
+            raise Violation(f"{used} counted, {admitted} admitted")

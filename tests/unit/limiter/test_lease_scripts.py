@@ -77,7 +77,7 @@ class Both:
         for lease in leases:
             lease.left = left
         await self.call([], Plan([leases[0]]))
-        self.model.give_back(leases[1], left, self.now_ms)
+        self.model.give_back(leases[1], leases[1].used, left, self.now_ms)
 
 
 LIMITS = st.lists(

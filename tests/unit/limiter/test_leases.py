@@ -13,6 +13,7 @@ import pytest
 from fastapi_keyauth.domain.limit_sets import ONE_REQUEST, LimitSet, limit_set
 from fastapi_keyauth.domain.limits import hour_limit
 from fastapi_keyauth.limiter import Decision, LimitCheck, SingleNodeLimiter, Verdict
+from fastapi_keyauth.limiter.leases.terms import LeaseAsk, Plan
 from fastapi_keyauth.limiter.protocol import Policy
 from fastapi_keyauth.limiter.redis.base import RedisLimiterBase
 from fastapi_keyauth.limiter.redis.cluster import ClusterLimiter
@@ -158,6 +159,29 @@ async def test_blocked_address_is_admitted_by_no_lease_once_the_attempt_is_answe
     assert time.monotonic() - began_at >= 0.1
     assert (await busy.ask(HOURLY, bucket)).verdict is Verdict.BLOCKED
     assert await busy.admit(HOURLY, 20, "192.0.2.8") == 20
+
+
+async def test_busy_key_is_renewed_without_a_question(make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker, other = make_worker(), make_worker()
+    leases, renewals, remaining = worker.limiter._leases, list[LeaseAsk](), list[int]()
+    send = leases._send
+
+    def send_noting(plan: Plan) -> None:
+        renewals.extend(plan.asks)
+        send(plan)
+
+    monkeypatch.setattr(leases, "_send", send_noting)
+    while len(renewals) < 4:
+        remaining.append((await worker.ask(HOURLY, "192.0.2.1")).states[0])
+        await asyncio.sleep(0)
+    truth = range(999_999, 999_999 - len(remaining), -1)
+    if isinstance(worker.limiter, ClusterLimiter):  # calls overtake each other: units on their way here look taken
+        assert all(said <= left for said, left in zip(remaining, truth, strict=True))
+    else:
+        assert remaining == list(truth)
+    await worker.limiter.close()
+    assert (await other.ask(HOURLY)).states[0] == 1_000_000 - len(remaining) - 1
+    assert worker.counters.lease_returned == worker.counters.lease_units - worker.counters.lease_used
 
 
 async def test_timer_leaves_the_return_of_a_lease_to_the_next_request(make_worker: MakeWorker) -> None:

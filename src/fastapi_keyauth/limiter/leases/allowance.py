@@ -10,9 +10,9 @@ _NEVER = -math.inf
 
 
 class LeaseAllowance:
-    """Admits requests from a lease, except for the last one.
+    """Admits requests from a lease, until it should be renewed, and except for the last one.
 
-    The last request is left to ``LeaseBook.admit``, which then ends the lease.
+    These two are left to ``LeaseBook.admit``, which then renews or ends the lease.
 
     Args:
         lease: The lease.
@@ -28,7 +28,6 @@ class LeaseAllowance:
         "_end_s",
         "_has_one_limit",
         "_lease",
-        "_remaining",
         "_unblocked_until",
         "_wait_s",
         "decision",
@@ -40,7 +39,7 @@ class LeaseAllowance:
         self._unblocked_until = unblocked_until
         self.decision = decision_of(lease)
         self._has_one_limit = lease.costs == (1,)
-        self._remaining, self._wait_s, self._end_s = lease.grant.states[:3] if self._has_one_limit else (0, 0, 0)
+        self._wait_s, self._end_s = lease.grant.states[1:3] if self._has_one_limit else (0, 0)
 
     def take(self, bucket: str | None) -> Sequence[int] | None:
         """See ``Allowance``."""
@@ -48,12 +47,12 @@ class LeaseAllowance:
         left = lease.left - 1
         now = self._clock()
         # A lease that was ended, whatever the reason, has no time left.
-        if left < 1 or now >= lease.ends_at:
+        if left < 1 or now >= lease.renew_at:
             return None
         if bucket is not None and self._unblocked_until.get(bucket, _NEVER) <= now:
             return None
         lease.left = left
-        return (self._remaining + left, self._wait_s, self._end_s) if self._has_one_limit else lease.states()
+        return (lease.remaining + left, self._wait_s, self._end_s) if self._has_one_limit else lease.states()
 
 
 def decision_of(lease: Lease) -> Decision:

@@ -15,6 +15,15 @@ MAX_ADDRESSES = 10_000
 """Maximum number of addresses that a worker caches as not blocked."""
 MIN_ELAPSED_S = 0.001
 """Minimum duration of a lease in seconds, for computing how busy its key is."""
+MIN_AHEAD_S = 0.003
+"""Minimum number of seconds before its end at which a lease is renewed. To this, the duration of the last call is added
+twice."""
+MAX_AHEAD_SHARE = 0.5
+"""Maximum share of its duration by which a lease is renewed before its end."""
+MAX_LEASE_ADDRESSES = 8
+"""Maximum number of addresses that are checked for blocks when a lease is renewed."""
+ADDRESS_RENEWALS = 10
+"""Number of renewals with which an address is checked after it was last seen in a question. It may be gone by then."""
 
 
 class LeaseBook:
@@ -34,6 +43,7 @@ class LeaseBook:
         self._ended: list[Lease] = []
         """Leases that have ended and are not returned yet."""
         self._asking: set[LeaseName] = set()
+        self._to_renew: list[Lease] = []
         self._demand = Demand(lease_ms / 1000)
         self._unblocked_until: BoundedDict[str, float] = BoundedDict(MAX_ADDRESSES)
 
@@ -41,6 +51,11 @@ class LeaseBook:
     def has_leases(self) -> bool:
         """Whether this worker has a lease."""
         return bool(self._live)
+
+    @property
+    def has_renewals(self) -> bool:
+        """Whether a lease should be renewed; see ``plan_renewals``."""
+        return bool(self._to_renew)
 
     def admit(self, question: LimitCheck) -> Decision | None:
         """Admit a request from a lease. Return None if the limiter must decide.
@@ -52,8 +67,7 @@ class LeaseBook:
         if lease is None or question.is_fresh or not _is_plain(question):
             return None
         now = self._clock()
-        if now >= lease.ends_at or lease.generation != question.generation:
-            self._end(lease, now)
+        if not self._is_alive(lease, question.generation, now) or now >= lease.ends_at:
             return None
         if lease.limits is not question.limits:
             return None
@@ -64,6 +78,11 @@ class LeaseBook:
         decision = decision_of(lease)
         if not lease.left:
             self._end(lease, now)
+        elif now >= lease.renew_at:
+            lease.renew_at = lease.ends_at
+            if bucket is not None:
+                _note_address(lease, bucket)
+            self._to_renew.append(lease)
         return decision
 
     def find_allowance(self, question: LimitCheck) -> LeaseAllowance | None:
@@ -72,10 +91,15 @@ class LeaseBook:
         return None if lease is None else LeaseAllowance(lease, self._clock, self._unblocked_until)
 
     def correct(self, question: LimitCheck, decision: Decision) -> Decision:
-        """Return a decision of the limiter, with the units that this worker's lease still has added."""
+        """Return a decision of the limiter, with the units that this worker's lease still has added.
+
+        What the lease says is left is corrected, too: it does not know of this request.
+        """
         lease = self._live.get((question.key_id, question.cost))  # type: ignore[arg-type]  # as in ``admit``
         if lease is None or lease.limits is not question.limits or decision.verdict is not ADMITTED:
             return decision
+        if lease.name not in self._asking:  # otherwise the units of the new lease may be charged already
+            lease.note_states(decision.states)
         states = list(decision.states)
         for position, cost in enumerate(lease.costs):
             states[3 * position] += lease.left * cost
@@ -103,10 +127,8 @@ class LeaseBook:
         asks: dict[LeaseName, LeaseAsk] = {}
         for name, (key_id, _, limits, cost, generation, _, _, owner_id, _) in asked.items():
             lease = self._live.get(name)
-            if lease is not None and now < lease.ends_at and lease.generation == generation:
+            if lease is not None and self._is_alive(lease, generation, now):
                 continue
-            if lease is not None:
-                self._end(lease, now)
             units = self._demand.units_to_ask(name)
             if units and name not in self._asking:
                 asks[name] = LeaseAsk(key_id, owner_id or "", limits, cost or (), generation, units)
@@ -117,6 +139,35 @@ class LeaseBook:
             returns = [lease for lease in self._ended if lease.ask.owner_id in owners]
             self._ended = [lease for lease in self._ended if lease.ask.owner_id not in owners]
         return Plan(returns, list(asks.values()))
+
+    def plan_renewals(self) -> Plan:
+        """Return what a call says that renews leases before they end, so that no request has to wait for it.
+
+        The call returns what the leases have admitted, and units that are not needed any more. The rest goes on
+        admitting requests, and the new lease takes it over.
+        """
+        now = self._clock()
+        self._demand.advance(now)
+        plan, buckets = Plan(), dict[str, None]()
+        for lease in self._to_renew:
+            name = lease.name
+            if now >= lease.ends_at or name in self._asking:
+                continue
+            self._note_demand(lease, now)
+            units = self._demand.units_to_ask(name)
+            if not units:
+                continue
+            part = lease.split(max(0, lease.left - units))
+            self._count_used(part)
+            lease.began_at = now
+            ask, needed = lease.ask, max(1, units - lease.left)
+            plan.returns.append(part)
+            plan.asks.append(LeaseAsk(ask.key_id, ask.owner_id, ask.limits, ask.cost, ask.generation, needed))
+            buckets |= dict.fromkeys(lease.addresses)
+            self._asking.add(name)
+        self._to_renew.clear()
+        plan.buckets = list(buckets)
+        return plan
 
     def receive(self, plan: Plan, grants: Sequence[Grant], epoch: int) -> None:
         """Store the leases that were granted, and count those that were returned.
@@ -138,10 +189,24 @@ class LeaseBook:
             self._counters.leases_granted += 1
             self._counters.lease_units += grant.units
             lease = Lease(ask, grant, now, ask.sent_at + grant.lasts_ms * LEASE_SHARE / 1000)
-            if ask.epoch == epoch and now < lease.ends_at and name not in self._live:
-                self._live[name] = lease
+            if ask.epoch == epoch and now < lease.ends_at:
+                self._begin(lease, now)
             else:
                 self._ended.append(lease)
+
+    def _begin(self, lease: Lease, now: float) -> None:
+        """Have a lease admit requests, in place of the one before."""
+        before = self._live.get(lease.name)
+        if before is not None:
+            lease.addresses = {bucket: left - 1 for bucket, left in before.addresses.items() if left > 1}
+            if lease.continues(before):
+                lease.take_over(before)
+            else:
+                self._end(before, now)
+        self._live[lease.name] = lease
+        if lease.grant.lasts_ms == self.lease_ms:  # otherwise a window ends with it, and the next one knows no lease
+            ahead_s = MIN_AHEAD_S + 2 * (now - lease.ask.sent_at)
+            lease.renew_at = max(now, lease.ends_at - ahead_s, lease.ends_at - MAX_AHEAD_SHARE * self.lease_ms / 1000)
 
     def fail(self, plan: Plan) -> None:
         """Record that a call failed. It may have been executed, so nothing in it is sent again."""
@@ -153,7 +218,7 @@ class LeaseBook:
         """Cache that the addresses of requests with leased keys were not blocked.
 
         Args:
-            questions: The questions of a call.
+            questions: The questions of a call, which may be those of ``address_check``.
             decisions: The answers.
             sent_at: Time on the lease clock, just before the call was sent.
         """
@@ -161,12 +226,15 @@ class LeaseBook:
             return
         until = sent_at + self.lease_ms * LEASE_SHARE / 1000
         for question, decision in zip(questions, decisions, strict=True):
-            if (
-                question.bucket is not None
-                and decision.verdict is not BLOCKED
-                and (question.key_id, question.cost) in self._live
-            ):
-                self._unblocked_until[question.bucket] = max(until, self._unblocked_until.get(question.bucket, until))
+            bucket = question.bucket
+            if bucket is None or decision.verdict is BLOCKED:
+                continue
+            lease = self._live.get((question.key_id, question.cost))  # type: ignore[arg-type]  # as in ``admit``
+            if lease is not None:
+                _note_address(lease, bucket)
+            elif question.key_id:
+                continue
+            self._unblocked_until[bucket] = max(until, self._unblocked_until.get(bucket, until))
 
     def forget_address(self, bucket: str) -> None:
         """Remove an address from those cached as not blocked."""
@@ -182,8 +250,8 @@ class LeaseBook:
     def end_due(self) -> bool:
         """End the leases whose time is over. Return whether any leases must be returned."""
         now = self._clock()
-        for lease in [lease for lease in self._live.values() if lease.ends_at <= now]:
-            self._end(lease, now)
+        for lease in list(self._live.values()):
+            self._is_alive(lease, lease.generation, now)
         return bool(self._ended)
 
     def next_end_s(self) -> float | None:
@@ -194,20 +262,48 @@ class LeaseBook:
             return None
         return max(0.0, min(lease.ends_at for lease in self._live.values()) - self._clock())
 
+    def _is_alive(self, lease: Lease, generation: str, now: float) -> bool:
+        """Return whether a lease goes on. End it if its time is over, or if its row has changed.
+
+        While it is being renewed, it admits nothing more after its time, but is not returned: the new lease takes over
+        what it still has.
+        """
+        if lease.generation == generation and (now < lease.ends_at or lease.name in self._asking):
+            return True
+        self._end(lease, now)
+        return False
+
     def _end(self, lease: Lease, now: float) -> None:
         del self._live[lease.name]
-        self._counters.lease_used += lease.used
-        self._counters.lease_trips_saved += max(0, lease.used - 1)
+        self._count_used(lease)
         self._ended.append(lease)
+        self._note_demand(lease, now)
+        lease.end()  # its allowances are still in use, and its units are about to be returned
+
+    def _note_demand(self, lease: Lease, now: float) -> None:
         elapsed = max(min(now, lease.ends_at) - lease.began_at, MIN_ELAPSED_S)
         self._demand.note(lease.name, int(lease.used * max(1.0, self.lease_ms / 1000 / elapsed)))
-        lease.ends_at = -math.inf  # its allowances are still in use, and its units are about to be returned
+
+    def _count_used(self, lease: Lease) -> None:
+        self._counters.lease_used += lease.used
+        self._counters.lease_trips_saved += max(0, lease.used - 1)
 
     def _count_return(self, lease: Lease, *, is_returned: bool) -> None:
         if is_returned:
             self._counters.lease_returned += lease.left
         else:
             self._counters.lease_forfeited += lease.left
+
+
+def _note_address(lease: Lease, bucket: str) -> None:
+    """Have an address checked for a block whenever a lease is renewed in the near future."""
+    if bucket in lease.addresses or len(lease.addresses) < MAX_LEASE_ADDRESSES:
+        lease.addresses[bucket] = ADDRESS_RENEWALS
+
+
+def address_check(bucket: str) -> LimitCheck:
+    """Return the question whether an address is blocked, without a key."""
+    return LimitCheck("", bucket)
 
 
 def _is_plain(question: LimitCheck) -> bool:

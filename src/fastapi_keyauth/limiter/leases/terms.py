@@ -1,5 +1,6 @@
 """The types that pass between a worker and the limiter. The units of a lease are requests of one cost."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -44,7 +45,8 @@ class Grant(NamedTuple):
         hour: The hour of the limiter's clock, in hours since 1970. It does not end before the lease.
         wait_s: As in ``Decision``.
         states: As in ``Decision``: what is left after all units of the lease.
-        stamp: What the limiter needs to recognize the lease when it is returned. Opaque.
+        stamp: What the limiter needs to recognize the lease when it is returned: when the lease ends, a space, and then
+            its place.
     """
 
     units: int
@@ -53,6 +55,11 @@ class Grant(NamedTuple):
     wait_s: int = 0
     states: Sequence[int] = ()
     stamp: str = ""
+
+    @property
+    def place(self) -> str:
+        """The server, the memory and the windows where its units were charged. Opaque."""
+        return self.stamp.partition(" ")[2]
 
 
 class Lease:
@@ -64,10 +71,29 @@ class Lease:
         costs: The units that a request costs, for each limit.
         began_at: When it was received, on the lease clock.
         ends_at: When it ends, on the lease clock. Long ago, once it has ended.
+        renew_at: When it should be renewed, or its end if it should not.
+        units: Number of requests that it is still to account for: those that it was granted or took over from the lease
+            before it, without those that were already returned.
         left: Number of requests that it still admits.
+        remaining: What is left of the first limit after all that it still admits; see ``note_states``.
+        addresses: Addresses that are checked for blocks when it is renewed, and how often still.
     """
 
-    __slots__ = ("ask", "began_at", "costs", "ends_at", "generation", "grant", "left", "limits")
+    __slots__ = (
+        "_states",
+        "addresses",
+        "ask",
+        "began_at",
+        "costs",
+        "ends_at",
+        "generation",
+        "grant",
+        "left",
+        "limits",
+        "remaining",
+        "renew_at",
+        "units",
+    )
 
     def __init__(self, ask: LeaseAsk, grant: Grant, began_at: float, ends_at: float) -> None:
         self.ask = ask
@@ -76,15 +102,63 @@ class Lease:
         self.limits = ask.limits
         self.costs = ask.limits.costs(ask.cost)
         self.began_at = began_at
-        self.ends_at = ends_at
-        self.left = grant.units
+        self.ends_at = self.renew_at = ends_at
+        self.units = self.left = grant.units
+        self.addresses: dict[str, int] = {}
+        self._states = list(grant.states)
+        self.remaining = self._states[0] if self._states else 0
+
+    def note_states(self, states: Sequence[int]) -> None:
+        """Note what the limiter said of the limits, without this lease: it has charged other requests since the grant.
+
+        Args:
+            states: Those of its decision.
+        """
+        for position in range(0, len(self._states), 3):
+            self._states[position] = min(self._states[position], states[position])
+        self.remaining = self._states[0] if self._states else 0
+
+    def split(self, unused: int) -> "Lease":
+        """Return the part of this lease that is returned while the rest goes on: what it has admitted until now.
+
+        Args:
+            unused: Number of requests that it gives up besides.
+        """
+        part = Lease(self.ask, self.grant, self.began_at, self.ends_at)
+        part.units, part.left = self.used + unused, unused
+        self.left -= unused
+        self.units = self.left
+        return part
+
+    def continues(self, before: "Lease") -> bool:
+        """Return whether this lease may take over what another one still admits: both are for the same row, and were
+        charged to the same counters, in the same windows.
+        """
+        return (
+            self.generation == before.generation
+            and self.limits is before.limits
+            and self.grant.hour == before.grant.hour
+            and self.grant.place == before.grant.place
+        )
+
+    def take_over(self, before: "Lease") -> None:
+        """Take over what another lease still admits, and what it is to account for."""
+        self.left += before.left
+        self.units += before.units
+        self.began_at = before.began_at
+        before.left = before.units = 0
+        before.end()
+
+    def end(self) -> None:
+        """Have its allowances admit nothing more."""
+        self.ends_at = self.renew_at = -math.inf
 
     def states(self) -> Sequence[int]:
         """Return what is left of each limit, including what this lease still admits; see ``Decision``."""
-        states, costs = self.grant.states, self.costs
+        states, costs = self._states, self.costs
         if len(costs) == 1:
             return (states[0] + self.left * costs[0], states[1], states[2])
-        found = list(states)
+        found = states.copy()
         for position, cost in enumerate(costs):
             found[3 * position] += self.left * cost
         return found
@@ -96,8 +170,8 @@ class Lease:
 
     @property
     def used(self) -> int:
-        """Number of requests that it has admitted."""
-        return self.grant.units - self.left
+        """Number of requests that it has admitted, without those that were already returned."""
+        return self.units - self.left
 
 
 @dataclass(slots=True)
@@ -107,6 +181,7 @@ class Plan:
     Attributes:
         returns: Leases that have ended.
         asks: Leases that are requested.
+        buckets: Addresses to check for blocks.
         returned: Those of ``returns`` whose unused units the call returns.
         counted: Those of ``returns`` of which the call only reports the used units. They are of another epoch: the
             server may have been replaced, and not know them.
@@ -116,6 +191,7 @@ class Plan:
 
     returns: list[Lease] = field(default_factory=list)
     asks: list[LeaseAsk] = field(default_factory=list)
+    buckets: Sequence[str] = ()
     returned: list[Lease] = field(default_factory=list)
     counted: list[Lease] = field(default_factory=list)
     sent_at: float = 0.0

@@ -120,7 +120,7 @@ class RedisLimiterBase(Limiter):
         # Not in __init__: workers forked from one process must not create the same generations.
         self._nonce = secrets.token_hex(8)
         self._numbers = itertools.count()
-        self._leases = Leasing(self._lease_ms, self._clock, self._counters, self._send_returns)
+        self._leases = Leasing(self._lease_ms, self._clock, self._counters, self._send_plan)
 
     def invalidate_generations(self) -> None:
         """Invalidate all cached rows, since the server may have rejected changes, or lost them in a failover or
@@ -144,12 +144,12 @@ class RedisLimiterBase(Limiter):
         self._leases.end_all()
 
     @abstractmethod
-    def _send_returns(self, plan: Plan) -> None:
-        """Make a call that does nothing but return leases, if there are any."""
+    def _send_plan(self, plan: Plan) -> None:
+        """Make a call that returns and renews leases, if there are any, and carries no questions of requests."""
 
     async def _return_leases(self) -> None:
         """End all leases, and wait until they are returned."""
-        self._send_returns(self._leases.end())
+        self._send_plan(self._leases.end())
         await self._leases.returned()
 
     @override

@@ -14,7 +14,8 @@ from typing_extensions import override
 from fastapi_keyauth.concurrency.stall_tolerant_timeout import stall_tolerant_timeout
 from fastapi_keyauth.domain.usage import UsageOf
 from fastapi_keyauth.errors import LimiterUnavailable
-from fastapi_keyauth.limiter.leases.terms import Lease, Plan
+from fastapi_keyauth.limiter.leases.book import address_check
+from fastapi_keyauth.limiter.leases.terms import Plan
 from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Verdict, ceil_s
 from fastapi_keyauth.limiter.redis.base import RedisLimiterBase
 from fastapi_keyauth.limiter.redis.batcher import MAX_POSTPONED
@@ -27,6 +28,8 @@ from fastapi_keyauth.limiter.redis.slots import SlotRouter
 from fastapi_keyauth.limiter.redis.take_args import CallRecord
 from fastapi_keyauth.settings.check_warnings import CheckWarning
 
+UNBLOCKED = Decision(Verdict.STALE)
+"""The answer of a single server to ``address_check``, if the address is not blocked."""
 Answer = TypeVar("Answer")
 Asked = TypeVar("Asked", bound=tuple[Any, ...])
 
@@ -58,6 +61,7 @@ class ClusterLimiter(RedisLimiterBase):
     @override
     async def close(self) -> None:
         await self._return_leases()
+        await self._return_leases()  # those that a renewal in flight has brought
         await self._router.close()
 
     @override
@@ -103,10 +107,8 @@ class ClusterLimiter(RedisLimiterBase):
     async def _check_in_order(self, question: LimitCheck) -> Decision:
         sent_at = self._leases.now()
         if question.bucket is not None:
-            blocked_ms = await self._router.call(self._blocked, self._block_args(self._name(question.bucket)))
-            if blocked_ms:
-                blocked_s = ceil_s(blocked_ms)
-                self._cache_block(question.bucket, blocked_s)
+            blocked_s = await self._find_block(question.bucket)
+            if blocked_s:
                 return Decision(Verdict.BLOCKED, wait_s=blocked_s)
         if question.owner_id is None and question.age_s is None:
             return Decision(Verdict.STALE, share_s=math.inf)  # the slot depends on the owner, whom only the row names
@@ -115,6 +117,15 @@ class ClusterLimiter(RedisLimiterBase):
         (decision,) = await self._take_leasing(questions, owner_id, self._leases.plan(questions, (owner_id,)))
         self._leases.note_unblocked(question, decision, sent_at)
         return decision
+
+    async def _find_block(self, bucket: str) -> int:
+        """Return the seconds for which an address is still blocked. 0: it is not."""
+        blocked_ms = await self._router.call(self._blocked, self._block_args(self._name(bucket)))
+        if not blocked_ms:
+            return 0
+        blocked_s = ceil_s(blocked_ms)
+        self._cache_block(bucket, blocked_s)
+        return blocked_s
 
     async def _take_leasing(self, questions: list[LimitCheck], owner_id: str, plan: Plan) -> list[Decision]:
         """Make a call about one owner. If its connection is lost, it is repeated; without a record, without leases."""
@@ -141,20 +152,28 @@ class ClusterLimiter(RedisLimiterBase):
         return prepared, self._prepare(questions, Plan()) if plan.returns or plan.asks else prepared
 
     @override
-    def _send_returns(self, plan: Plan) -> None:
+    def _send_plan(self, plan: Plan) -> None:
         if plan.returns:
-            task = asyncio.create_task(self._return(plan), name="keyauth-return-leases")
+            task = asyncio.create_task(self._carry_out(plan), name="keyauth-leases")
             self._tasks.add(task)  # the event loop keeps no reference
             task.add_done_callback(self._tasks.discard)
 
-    async def _return(self, plan: Plan) -> None:
-        """Return leases, those of each owner by a call to its slot."""
-        by_owner: defaultdict[str, list[Lease]] = defaultdict(list)
+    async def _carry_out(self, plan: Plan) -> None:
+        """Return and renew leases, those of each owner by a call to its slot."""
+        by_owner: defaultdict[str, Plan] = defaultdict(Plan)
         for lease in plan.returns:
-            by_owner[lease.ask.owner_id].append(lease)
-        calls = (self._in_time(self._take_leasing([], owner, Plan(leases))) for owner, leases in by_owner.items())
-        await asyncio.gather(*calls, return_exceptions=True)  # requests and probes notice an outage
+            by_owner[lease.ask.owner_id].returns.append(lease)
+        for ask in plan.asks:
+            by_owner[ask.owner_id].asks.append(ask)
+        calls = [self._in_time(self._take_leasing([], owner_id, part)) for owner_id, part in by_owner.items()]
+        checks = [self._in_time(self._check_address(bucket)) for bucket in plan.buckets]
+        await asyncio.gather(*calls, *checks, return_exceptions=True)  # requests and probes notice an outage
         self._leases.settle(plan)
+
+    async def _check_address(self, bucket: str) -> None:
+        sent_at = self._leases.now()
+        if not await self._find_block(bucket):
+            self._leases.note_unblocked(address_check(bucket), UNBLOCKED, sent_at)
 
     def _block_args(self, name: str) -> ScriptArgs:
         """Return keys and arguments of ``lua/blocked.lua``."""

@@ -11,8 +11,8 @@ from fastapi_keyauth.limiter.protocol import Allowance, Decision, LimitCheck
 from fastapi_keyauth.telemetry.counters import Counters
 
 RETURN_AFTER_S = 0.01
-"""Seconds after the end of a lease at which a call is made only to return it. Until then, the next request of a busy key
-makes a call that also returns the lease. Redis expects units back within 50 ms."""
+"""Seconds after the end of a lease at which a call is made only to return it. Until then, the next request of a busy
+key makes a call that also returns the lease. Redis expects units back within 50 ms."""
 
 
 class Leasing:
@@ -22,7 +22,7 @@ class Leasing:
         lease_ms: See the setting. 0: there are no leases.
         clock: Seconds since 1970, in place of the clock of Redis; for tests.
         counters: Where leases are counted.
-        send_returns: Makes a call that returns leases.
+        send: Makes a call that carries no questions of requests.
     """
 
     def __init__(
@@ -30,18 +30,25 @@ class Leasing:
         lease_ms: int,
         clock: Callable[[], float] | None,
         counters: Counters,
-        send_returns: Callable[[Plan], object],
+        send: Callable[[Plan], object],
     ) -> None:
         self._now = lease_clock() if clock is None else SteppedClock(clock, lease_clock())
         self._book = LeaseBook(lease_ms, self._now, counters) if lease_ms else None
-        self._send_returns = send_returns
+        self._send = send
         self._timer: asyncio.TimerHandle | None = None
+        self._renewing: asyncio.Handle | None = None
         self._returning: dict[int, asyncio.Future[None]] = {}
         """Calls in flight that return leases, by the identity of their plan."""
 
     def admit(self, question: LimitCheck) -> Decision | None:
         """Admit a request from a lease, or return None."""
-        return None if self._book is None else self._book.admit(question)
+        book = self._book
+        if book is None:
+            return None
+        decision = book.admit(question)
+        if book.has_renewals and self._renewing is None:
+            self._renewing = asyncio.get_running_loop().call_soon(self._renew, book)
+        return decision
 
     def find_allowance(self, question: LimitCheck) -> Allowance | None:
         """Return what admits further requests from the lease that has just admitted a question."""
@@ -51,10 +58,18 @@ class Leasing:
         """Return what the next call says about leases; see ``LeaseBook.plan``."""
         if self._book is None:
             return Plan()
-        plan = self._book.plan(questions, owners)
+        return self._tracked(self._book.plan(questions, owners))
+
+    def _tracked(self, plan: Plan) -> Plan:
         if plan.returns:
             self._returning[id(plan)] = asyncio.get_running_loop().create_future()
         return plan
+
+    def _renew(self, book: LeaseBook) -> None:
+        self._renewing = None
+        plan = self._tracked(book.plan_renewals())
+        if plan.asks:
+            self._send(plan)
 
     def settle(self, plan: Plan) -> None:
         """Note that the call with a plan has ended."""
@@ -125,9 +140,10 @@ class Leasing:
     def end(self) -> Plan:
         """End all leases, and return what to say about them."""
         self.end_all()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for handle in (self._timer, self._renewing):
+            if handle is not None:
+                handle.cancel()
+        self._timer = self._renewing = None
         return self.plan(())
 
     def _set_timer(self, book: LeaseBook) -> None:
@@ -140,7 +156,7 @@ class Leasing:
     def _return_due(self, book: LeaseBook) -> None:
         self._timer = None
         if book.end_due():
-            self._send_returns(book.plan(()))
+            self._send(self.plan(()))
         self._set_timer(book)
 
 

@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from fastapi_keyauth.domain.usage import UsageOf
 from fastapi_keyauth.errors import LimiterUnavailable
+from fastapi_keyauth.limiter.leases.book import address_check
 from fastapi_keyauth.limiter.leases.terms import Plan
 from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Unsettled, Verdict
 from fastapi_keyauth.limiter.redis.base import RedisLimiterBase
@@ -80,6 +81,7 @@ class SingleNodeLimiter(RedisLimiterBase):
     async def close(self) -> None:
         await self._checks.close()
         await self._return_leases()
+        await self._return_leases()  # those that a renewal in flight has brought
         await self._failures.close()
         self._units.close()
         self._control.close()
@@ -195,16 +197,19 @@ class SingleNodeLimiter(RedisLimiterBase):
                 self._checks.postpone(position, decision.wait_s / 1000)
 
     @override
-    def _send_returns(self, plan: Plan) -> None:
+    def _send_plan(self, plan: Plan) -> None:
+        questions, record = [address_check(bucket) for bucket in plan.buckets], CallRecord()
+
         def received(reply: Any) -> None:
             if isinstance(reply, LimiterUnavailable):
                 self._leases.fail(plan)
-            else:
-                self._receive((), plan, reply)
+                return
+            for question, decision in zip(questions, self._receive(questions, plan, reply), strict=True):
+                if decision.verdict is Verdict.BLOCKED and question.bucket is not None:
+                    self._cache_block(question.bucket, decision.wait_s)
 
         if plan.returns:
-            record = CallRecord()
-            self._take.call(lambda: self._prepare_repeatable((), plan, record), received)
+            self._take.call(lambda: self._prepare_repeatable(questions, plan, record), received)
 
     def _send_failures(self, buckets: list[str], resolve: Resolve[int], since: float) -> None:
         self._failing.call(lambda: self._prepare_failures(buckets), resolve, since)

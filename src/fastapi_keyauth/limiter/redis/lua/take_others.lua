@@ -470,7 +470,7 @@ local function answer_others(LIMIT, HEAD, USED, GRACE, now, usage_field, signatu
       states[3 * i - 2], states[3 * i - 1], states[3 * i] = max(0, free[i] - units * limit.cost), left_s, ends_s
     end
     states[#states + 1] = lasts
-    local stamp = string.format('%s %.0f %s %s ', signature, now + lasts, key.leases[1], owner.leases[1])
+    local stamp = string.format('%.0f %s %s %s ', now + lasts, signature, key.leases[1], owner.leases[1])
     answer(units, stamp .. table.concat(windows, ' '), states[2] and #limits > 0 and states[2] or hour_left_s, states)
   end
 
@@ -478,7 +478,7 @@ local function answer_others(LIMIT, HEAD, USED, GRACE, now, usage_field, signatu
   -- or is on another server, does not know it.
   local function give_back(k, a, how)
     local key_name, owner_name, used, unused = KEYS[k + 1], KEYS[k + 2], ARGV[a + 3] + 0, ARGV[a + 4] + 0
-    local signed, ends, key_birth, owner_birth, windows = string.match(ARGV[a], '^(%S*) (%d+) (%S+) (%S+) (.*)$')
+    local ends, signed, key_birth, owner_birth, windows = string.match(ARGV[a], '^(%d+) (%S*) (%S+) (%S+) (.*)$')
     local key = load(key_name)
     if used > 0 then
       -- Whatever this server knows, the requests were admitted. A lease ends with the hour at the latest.

@@ -1,0 +1,232 @@
+"""Leases that are renewed before they end, with a clock of the test. `test_leases.py` does it on a real Redis."""
+
+from __future__ import annotations
+
+import pytest
+
+from fastapi_keyauth.domain.limit_sets import ONE_REQUEST, limit_set
+from fastapi_keyauth.domain.limits import hour_limit
+from fastapi_keyauth.limiter import Decision, LimitCheck, Verdict
+from fastapi_keyauth.limiter.leases.book import ADDRESS_RENEWALS, MAX_LEASE_ADDRESSES, LeaseBook, address_check
+from fastapi_keyauth.limiter.leases.terms import Grant, Plan
+from fastapi_keyauth.telemetry.counters import Counters
+
+LIMITS = limit_set((hour_limit(1000).model_copy(update={"algorithm": "fixed_window"}),), ())
+ADDRESS = "192.0.2.1"
+QUESTION = LimitCheck("k", ADDRESS, LIMITS, ONE_REQUEST, "0:g.o", 1.0, False, "o")
+PLACE = "memory owner 500000"
+UNBLOCKED = Decision(Verdict.STALE)
+ADMITTED = Decision(Verdict.ADMITTED)
+
+
+class Lab:
+    """A book, its clock and its counters, with a lease of 20 requests that has admitted ten."""
+
+    def __init__(self, lasts_ms: int = 100, units: int = 20) -> None:
+        self.now = 100.0
+        self.counters = Counters()
+        self.book = LeaseBook(100, lambda: self.now, self.counters)
+        plan = self.book.plan([QUESTION] * 4)
+        plan.mark_sent(self.now, 0)
+        self.book.receive(plan, [self.grant(units, lasts_ms)], 0)
+        self.book.note_unblocked([QUESTION], [ADMITTED], plan.sent_at)
+        for _ in range(10):
+            assert self.book.admit(QUESTION) is not None
+
+    @staticmethod
+    def grant(units: int, lasts_ms: int = 100, *, place: str = PLACE, hour: int = 500_000, free: int = 900) -> Grant:
+        return Grant(units, lasts_ms, hour, 1800, [free, 1800, 1_800_003_600], f"123 {place}")
+
+    def renew(self) -> Plan:
+        """Send a request shortly before the lease ends; return what is sent."""
+        self.now += 0.0975
+        assert self.book.admit(QUESTION) is not None
+        plan = self.book.plan_renewals()
+        plan.mark_sent(self.now, 0)
+        return plan
+
+    def receive(self, plan: Plan, grant: Grant) -> None:
+        """Receive the answer to a renewal."""
+        self.book.receive(plan, [grant], 0)
+        self.book.note_unblocked(list(map(address_check, plan.buckets)), [UNBLOCKED] * len(plan.buckets), plan.sent_at)
+
+    def returned(self) -> list[tuple[int, int]]:
+        """Return what is returned at the end: requests that were admitted, and that were not."""
+        self.book.end_all()
+        return [(lease.used, lease.left) for lease in self.book.plan(()).returns]
+
+
+def test_renewal_returns_what_was_used_and_asks_for_as_much_as_is_needed() -> None:
+    lab = Lab()
+    plan = lab.renew()
+    assert [(part.used, part.left) for part in plan.returned] == [(11, 0)]
+    assert [ask.units for ask in plan.asks] == [13 - 9]  # 11 and a quarter, of which 9 are left
+    assert plan.buckets == [ADDRESS]
+    assert not lab.book.has_renewals
+
+
+def test_requests_are_admitted_while_a_renewal_is_on_its_way_and_after_it() -> None:
+    lab = Lab()
+    plan = lab.renew()
+    decisions = [lab.book.admit(QUESTION)]
+    lab.receive(plan, lab.grant(4, free=891 - 4))
+    lab.now += 0.09  # the first lease would have ended long ago
+    decisions += [lab.book.admit(QUESTION) for _ in range(13)]
+    assert [None if decision is None else decision.states[0] for decision in decisions] == [
+        908,
+        *range(898, 886, -1),
+        None,
+    ]
+    assert lab.returned() == [(13, 0)]
+    assert lab.counters.lease_used == 24
+
+
+def test_one_request_triggers_a_renewal_and_the_next_ones_do_not() -> None:
+    lab = Lab()
+    lab.renew()
+    assert lab.book.admit(QUESTION) is not None
+    assert not lab.book.has_renewals
+    assert lab.book.plan_renewals() == Plan(buckets=[])
+    assert lab.book.plan([QUESTION] * 4).asks == []
+
+
+def test_allowance_leaves_the_renewal_to_the_book_and_ends_with_the_lease_before() -> None:
+    lab = Lab()
+    allowance = lab.book.find_allowance(QUESTION)
+    assert allowance is not None
+    assert allowance.take(ADDRESS) is not None
+    lab.now += 0.0975
+    assert allowance.take(ADDRESS) is None
+    assert lab.book.admit(QUESTION) is not None
+    plan = lab.book.plan_renewals()
+    plan.mark_sent(lab.now, 0)
+    assert allowance.take(ADDRESS) is not None
+    lab.receive(plan, lab.grant(4))
+    assert allowance.take(ADDRESS) is None
+
+
+def test_units_that_are_not_needed_any_more_are_returned_with_the_renewal() -> None:
+    lab = Lab(units=100)
+    plan = lab.renew()
+    assert [(part.used, part.left) for part in plan.returned] == [(11, 89 - 13)]
+    assert [ask.units for ask in plan.asks] == [1]
+    lab.receive(plan, lab.grant(1))
+    assert lab.returned() == [(0, 14)]
+
+
+@pytest.mark.parametrize(
+    "grant",
+    [
+        Lab.grant(4, place="memory owner 500001"),
+        Lab.grant(4, place="another owner 500000"),
+        Lab.grant(4, hour=500_001),
+    ],
+    ids=["window", "memory", "hour"],
+)
+def test_nothing_is_taken_over_into_another_window_or_memory(grant: Grant) -> None:
+    lab = Lab()
+    lab.receive(lab.renew(), grant)
+    assert lab.book.admit(QUESTION) is not None
+    assert lab.returned() == [(0, 9), (1, 3)]
+
+
+def test_lease_that_ends_with_a_window_is_not_renewed() -> None:
+    lab = Lab(lasts_ms=99)
+    lab.now += 0.0965
+    assert lab.book.admit(QUESTION) is not None
+    assert not lab.book.has_renewals
+
+
+def test_key_that_is_not_busy_any_more_is_not_renewed() -> None:
+    lab = Lab()
+    lab.receive(lab.renew(), lab.grant(4))
+    lab.now += 0.201  # nothing was sent since
+    assert lab.book.admit(QUESTION) is None
+    lab = Lab()
+    lab.book._to_renew.extend(lab.book._live.values())
+    lab.book.end_all()
+    assert lab.book.plan_renewals().asks == []
+
+
+def test_lease_goes_on_until_its_end_if_its_renewal_is_denied_or_fails() -> None:
+    for is_denied in (True, False):
+        lab = Lab()
+        plan = lab.renew()
+        if is_denied:
+            lab.receive(plan, Grant(0))
+        else:
+            lab.book.fail(plan)
+        assert lab.book.admit(QUESTION) is not None
+        lab.now += 0.001
+        assert lab.book.admit(QUESTION) is None
+        assert lab.returned() == [(1, 8)]
+        assert (lab.counters.lease_returned, lab.counters.lease_forfeited) == (0, 0)
+
+
+def test_renewal_that_arrives_after_the_end_takes_over_what_was_left() -> None:
+    lab = Lab()
+    plan = lab.renew()
+    lab.now += 0.05
+    assert lab.book.admit(QUESTION) is None
+    assert not lab.book.end_due()
+    asked = lab.book.plan([QUESTION])
+    assert (asked.returns, asked.asks) == ([], [])
+    lab.receive(plan, lab.grant(4, free=887))
+    corrected = lab.book.correct(QUESTION, ADMITTED._replace(states=[886, 1800, 1_800_003_600]))
+    assert corrected.states[0] == 886 + 13
+    admitted = lab.book.admit(QUESTION)
+    assert admitted is not None
+    assert admitted.states[0] == 886 + 12
+    assert lab.returned() == [(1, 12)]
+
+
+def test_lease_that_is_over_is_returned_if_its_renewal_fails_or_its_row_changes() -> None:
+    lab = Lab()
+    plan = lab.renew()
+    lab.now += 0.05
+    assert not lab.book.end_due()
+    lab.book.fail(plan)
+    assert lab.book.end_due()
+    assert lab.returned() == [(0, 9)]
+    lab = Lab()
+    lab.renew()
+    assert lab.book.admit(QUESTION._replace(generation="0:h.o")) is None
+    assert lab.book.end_due()
+
+
+def test_the_longer_calls_take_the_earlier_leases_are_renewed() -> None:
+    lab = Lab()
+    plan = lab.renew()
+    lab.now += 0.02
+    lab.receive(plan, lab.grant(40))
+    ends_at = plan.sent_at + 0.098
+    lab.now = ends_at - 0.0432
+    assert lab.book.admit(QUESTION) is not None
+    assert not lab.book.has_renewals
+    lab.now = ends_at - 0.0429
+    assert lab.book.admit(QUESTION) is not None
+    assert lab.book.has_renewals
+
+
+def test_addresses_are_checked_again_with_some_renewals() -> None:
+    lab = Lab()
+    lab.book.note_unblocked([QUESTION._replace(bucket="192.0.2.2")], [ADMITTED], lab.now)
+    for number in range(ADDRESS_RENEWALS + 2):
+        plan = lab.renew()
+        assert set(plan.buckets) == ({ADDRESS, "192.0.2.2"} if number < ADDRESS_RENEWALS else {ADDRESS})
+        lab.receive(plan, lab.grant(20))
+        for _ in range(10):
+            assert lab.book.admit(QUESTION) is not None
+    some = [QUESTION._replace(bucket=f"192.0.2.{number}") for number in range(3, 20)]
+    lab.book.note_unblocked(some, [ADMITTED] * len(some), lab.now)
+    assert len(lab.renew().buckets) == MAX_LEASE_ADDRESSES
+
+
+def test_address_that_is_blocked_meanwhile_is_not_admitted_after_a_renewal() -> None:
+    lab = Lab()
+    plan = lab.renew()
+    lab.book.receive(plan, [lab.grant(4)], 0)
+    lab.book.note_unblocked([address_check(ADDRESS)], [Decision(Verdict.BLOCKED)], plan.sent_at)
+    assert lab.book.admit(QUESTION) is not None  # by what is known since before, which the block outlasts
+    lab.now += 0.001
+    assert lab.book.admit(QUESTION) is None
