@@ -16,6 +16,7 @@ from tests.helpers.stage import ELSEWHERE, OpenScene, Scene, code_of
 from tests.helpers.waiting import until
 
 ADMIN = ["*", "admin"]
+STATE = {"remaining", "reset_at"}
 ZERO = {"active": 0, "disabled": 0, "expired": 0, "revoked": 0}
 
 
@@ -68,6 +69,28 @@ async def test_what_is_set_stays_until_it_is_set_again(open_scene: OpenScene) ->
             assert (current.status_code, current.json()["limits"][0]["remaining"]) == (200, 3)
         await scene.send("PUT", "/api-keys/owners/p", json={"limits": None}, **admin)
         assert (await scene.get("/api-keys/owners/p", **admin)).json()["limits"] == []
+
+
+async def test_limits_that_were_read_can_be_set_again_and_keep_their_algorithm(open_scene: OpenScene) -> None:
+    async with open_scene(rate_limit_algorithm="sliding_window") as scene:
+        admin = await admin_of(scene)
+        limits = [
+            {"name": "day", "limit": 5, "per": "day", "unit": "requests", "algorithm": "fixed_window"},
+            {"name": "burst", "limit": 9, "per": 600, "unit": "requests", "algorithm": "sliding_window"},
+            {"name": "month", "limit": 90, "per": "month", "unit": "requests"},  # a month is always fixed
+            {"name": "hour", "limit": 30, "per": "hour", "unit": "requests"},  # as in the setting
+        ]
+        await scene.send("PUT", "/api-keys/owners/p", json={"limits": limits}, **admin)
+        shown = (await scene.get("/api-keys/owners/p", **admin)).json()["limits"]
+        assert [limit["algorithm"] for limit in shown] == [
+            "fixed_window",
+            "sliding_window",
+            "fixed_window",
+            "sliding_window",
+        ]
+        read = [{name: value for name, value in limit.items() if name not in STATE} for limit in shown]
+        again = await scene.send("PUT", "/api-keys/owners/p", json={"limits": read}, **admin)
+        assert (again.status_code, again.json()["limits"]) == (200, shown)
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,7 @@ class Site:
             owners_of=self._find_owners,
             scopes=SCOPES,
             units=["tokens"],
+            default_owner_limits=[{"name": "year", "limit": 1_000_000, "per": 31_536_000, "unit": "tokens"}],
             dashboard=DashboardOptions(product="Parrot AI"),
         )
         self.lifetimes_auth = self._make_auth(

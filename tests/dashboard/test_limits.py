@@ -15,28 +15,15 @@ from tests.dashboard.visitor import Visitor
 MakeVisitor = Callable[..., Visitor]
 
 
-def fill_limit(visitor: Visitor, at: int, **values: str) -> None:
-    """Fill a line of the limits: text fields by label, choices by label."""
-    row = visitor.dialog.get_by_role("group", name=f"Limit {at}")
-    for label in ("Name", "Number"):
-        if label in values:
-            row.get_by_label(label, exact=True).fill(values[label])
-    for label in ("Unit", "Per", "Window"):
-        if label in values:
-            row.get_by_label(label, exact=True).select_option(values[label])
-    if "Seconds" in values:
-        row.get_by_label("Seconds", exact=True).fill(values["Seconds"])
-
-
 def test_a_key_gets_several_limits_and_shows_what_is_left_of_each(visitor: Visitor, site: Site) -> None:
     visitor.open_list()
     visitor.start_new_key("several limits")
     visitor.field("Requests per houroptional").fill("100")
     visitor.dialog.get_by_text("More limits").click()
     visitor.press("Add a limit")
-    fill_limit(visitor, 1, Name="per-day", Number="2,000", Per="day", Window="Sliding")
+    visitor.fill_limit(1, Name="per-day", Number="2,000", Per="day", Window="Sliding")
     visitor.press("Add a limit")
-    fill_limit(visitor, 2, Name="burst", Number="5", Per="seconds…", Seconds="10")
+    visitor.fill_limit(2, Name="burst", Number="5", Per="seconds…", Seconds="10")
     visitor.press("Create key")
     token = visitor.shown_token
     visitor.press("I have saved it")
@@ -66,7 +53,7 @@ def test_limits_are_changed_and_removed_with_a_reason(visitor: Visitor, site: Si
     )
     visitor.open_key(made)
     visitor.press("Edit")
-    fill_limit(visitor, 1, Number="800")
+    visitor.fill_limit(1, Number="800")
     visitor.dialog.get_by_role("group", name="Limit 2").get_by_role("button", name="Remove this limit").click()
     visitor.field("Reasonoptional").fill("Half the traffic")
     visitor.press("Save changes")
@@ -89,7 +76,7 @@ def test_errors_of_a_limit_are_shown_at_the_limits(visitor: Visitor) -> None:
         ({"Name": "day", "Number": "0"}, "Limit 1, limit: Input should be greater than or equal to 1."),
         ({"Number": "many"}, "Limit 1, limit: Must be a whole number."),
     ):
-        fill_limit(visitor, 1, **values)
+        visitor.fill_limit(1, **values)
         visitor.press("Create key")
         expect(visitor.error_at("limits")).to_contain_text(sentence)
 
@@ -102,7 +89,7 @@ def test_a_limit_of_another_unit_is_offered_where_units_are_declared(make_visito
     admin.dialog.get_by_text("More limits").click()
     admin.field("No limit of requests per hour").check()
     admin.press("Add a limit")
-    fill_limit(admin, 1, Name="tokens", Number="500000", Unit="tokens", Per="day")
+    admin.fill_limit(1, Name="tokens", Number="500000", Unit="tokens", Per="day")
     admin.press("Create key")
     assert admin.shown_token
     admin.press("I have saved it")

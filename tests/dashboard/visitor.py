@@ -124,6 +124,18 @@ class Visitor:
         """A field of the open dialog."""
         return self.dialog.get_by_label(label, exact=True)
 
+    def fill_limit(self, at: int, **values: str) -> None:
+        """Fill a line of the limits in the open dialog: text fields by label, choices by label."""
+        row = self.dialog.get_by_role("group", name=f"Limit {at}")
+        for label in ("Name", "Number"):
+            if label in values:
+                row.get_by_label(label, exact=True).fill(values[label])
+        for label in ("Unit", "Per", "Window"):
+            if label in values:
+                row.get_by_label(label, exact=True).select_option(values[label])
+        if "Seconds" in values:
+            row.get_by_label("Seconds", exact=True).fill(values["Seconds"])
+
     def error_at(self, field: str) -> Locator:
         """The sentence at a field, by the field's name in the API."""
         return self.dialog.locator(f"[data-field={field}] .error:visible")

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastapi_keyauth.domain.units import MAX_UNITS, NAME_PATTERN, REQUESTS
+from fastapi_keyauth.domain.windows import Algorithm
 
 if TYPE_CHECKING:  # Pydantic takes long to import, and the command line's help needs none of it
     from fastapi_keyauth.domain.limits import Limit
@@ -61,6 +62,7 @@ class LimitState(NamedTuple):
         unit: What is counted.
         remaining: Units left, never below 0.
         reset_at: When the window ends (UTC).
+        algorithm: ``fixed_window`` or ``sliding_window``.
     """
 
     name: str
@@ -69,6 +71,7 @@ class LimitState(NamedTuple):
     unit: str
     remaining: int
     reset_at: datetime
+    algorithm: Algorithm
 
 
 class LimitSet:
@@ -135,9 +138,9 @@ class LimitSet:
         """Yield each limit with what is left of it."""
         for position, (name, limit) in enumerate(zip(self.names, self.all, strict=True)):
             remaining, _, reset_at_s = states[3 * position : 3 * position + 3]
-            yield LimitState(
-                name, limit.limit, limit.per, limit.unit, remaining, datetime.fromtimestamp(reset_at_s, UTC)
-            )
+            reset_at = datetime.fromtimestamp(reset_at_s, UTC)
+            algorithm: Algorithm = "sliding_window" if limit.is_sliding else "fixed_window"
+            yield LimitState(name, limit.limit, limit.per, limit.unit, remaining, reset_at, algorithm)
 
 
 @lru_cache(maxsize=4096)

@@ -6,12 +6,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from fastapi_keyauth.domain.units import MAX_UNITS, NAME_PATTERN, REQUESTS
-from fastapi_keyauth.domain.windows import MAX_WINDOW_S
+from fastapi_keyauth.domain.windows import MAX_WINDOW_S, Algorithm
 from fastapi_keyauth.errors import InvalidField
 
 MAX_LIMITS = 8
 """Limits of one holder: of a key or of an owner."""
-Algorithm = Literal["fixed_window", "sliding_window"]
 _PER_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400, "month": 0}
 """Seconds of the named windows; 0: a calendar month."""
 _PER_SENTENCE = f"must be second, minute, hour, day, month, or a whole number of seconds from 1 to {MAX_WINDOW_S}"

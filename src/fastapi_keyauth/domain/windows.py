@@ -2,8 +2,9 @@
 
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+Algorithm = Literal["fixed_window", "sliding_window"]
 MAX_WINDOW_S = 31_622_400
 """Seconds of the longest window: 366 days."""
 STEP_MS = 10_000

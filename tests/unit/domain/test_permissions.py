@@ -14,8 +14,9 @@ from fastapi_keyauth.domain.fields import NewKey
 from fastapi_keyauth.domain.keys import Key, KeySnapshot
 from fastapi_keyauth.domain.lifetimes import KeyPolicy
 from fastapi_keyauth.domain.limit_sets import limit_set
-from fastapi_keyauth.domain.limits import Algorithm, Limit, LimitRules
+from fastapi_keyauth.domain.limits import Limit, LimitRules
 from fastapi_keyauth.domain.permissions import Caller
+from fastapi_keyauth.domain.windows import Algorithm
 from fastapi_keyauth.errors import InvalidField
 from fastapi_keyauth.http.problem_details import find_problem_type
 

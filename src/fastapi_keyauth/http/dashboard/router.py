@@ -78,6 +78,7 @@ class OptionsOut(BaseModel):
     default_limits: list[LimitOut] = Field(
         description="Limits of a key without limits of its own, beside the hourly one."
     )
+    default_owner_limits: list[LimitOut] = Field(description="Limits of an owner without limits of its own.")
     units: list[str] = Field(description="What limits can count.")
     limit_is_bound: bool = Field(description="Whether the default is also the maximum for this caller.")
     max_keys: int
@@ -170,6 +171,7 @@ def _build_data_router(
             default_environment=settings.default_environment,
             default_hourly_limit=settings.default_hourly_limit,
             default_limits=[LimitOut.model_validate(limit) for limit in caller.rules.defaults if limit.counter_id],
+            default_owner_limits=[LimitOut.model_validate(limit) for limit in caller.rules.of_owner(None)],
             units=[REQUESTS, *settings.units],
             limit_is_bound=settings.default_hourly_limit is not None and not caller.is_admin,
             max_keys=settings.max_keys_per_owner,

@@ -15,9 +15,10 @@ from pydantic import (
 
 from fastapi_keyauth.domain.audit import FindingKind
 from fastapi_keyauth.domain.keys import CreatedKey, Key
-from fastapi_keyauth.domain.limits import Algorithm, drop_defaults
+from fastapi_keyauth.domain.limits import drop_defaults
 from fastapi_keyauth.domain.principals import KeyPrincipal
 from fastapi_keyauth.domain.validation import Reason, StrictInt
+from fastapi_keyauth.domain.windows import Algorithm
 
 
 def _rfc3339(value: datetime) -> str:
@@ -58,12 +59,15 @@ class LimitStateOut(BaseModel):
 
     model_config = ConfigDict(from_attributes=True)
 
-    name: str = Field(description="As in the headers: a limit of the owner starts with `owner-`.")
-    limit: int
-    per: str | int
+    name: str = Field(
+        description="Beside the limits of a key, a limit of its owner starts with `owner-`, as in the headers."
+    )
+    limit: int = Field(description="Units per window.")
+    per: str | int = Field(description="A calendar window in UTC, or seconds counted from 1970.")
     unit: str
-    remaining: int
-    reset_at: Moment
+    algorithm: Algorithm
+    remaining: int = Field(description="Units left, never below 0.")
+    reset_at: Moment = Field(description="When the window ends.")
 
 
 _RARE = ("disabled_by_admin", "exempt_from_policy")

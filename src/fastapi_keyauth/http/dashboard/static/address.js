@@ -45,7 +45,7 @@ export function rememberAddress(address, label, isStep) {
 /** What was shown before a key's own page: {address, label}. */
 export const lastPlace = () => last;
 
-/** The filters in the address; what does not belong there is dropped. */
+/** The filters in the address; what does not belong there is dropped. `isEditing`: the form of the owner is open. */
 export function filtersInAddress(prefix) {
   const asked = askedInAddress();
   const sort = asked.get("sort") ?? NEWEST_FIRST;
@@ -55,13 +55,14 @@ export function filtersInAddress(prefix) {
     isUnused: asked.has("unused"),
     owner: asked.get("owner") ?? "",
     creator: (asked.get("creator") ?? "").slice(0, MOST_OF_ACTOR),
+    isEditing: asked.has("edit"),
     sort: FIELDS.includes(sort.replace(/^-/, "")) ? sort : NEWEST_FIRST,
   };
 }
 
 /** The address of the list with these filters. */
-export function listAddress({ status = "", q = "", isUnused = false, owner = "", creator = "", sort = NEWEST_FIRST } = {}) {
-  return addressOf("#/", { status, q, unused: isUnused && "1", owner, creator, sort: sort !== NEWEST_FIRST && sort });
+export function listAddress({ status = "", q = "", isUnused = false, owner = "", creator = "", sort = NEWEST_FIRST, isEditing = false } = {}) {
+  return addressOf("#/", { status, q, unused: isUnused && "1", owner, creator, sort: sort !== NEWEST_FIRST && sort, edit: isEditing && "1" });
 }
 
 /** Write the filters into the address. */

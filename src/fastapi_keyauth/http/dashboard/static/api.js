@@ -129,6 +129,7 @@ export const api = {
     return { ...options, owners };
   },
   owner: (id, signal) => request("GET", oneOwner(id), { signal }),
+  setOwner: (id, body) => request("PUT", oneOwner(id), { body }),
   suspendOwner: (id, reason) => request("POST", `${oneOwner(id)}/suspend`, { body: reason ? { reason } : {} }),
   resumeOwner: (id) => request("POST", `${oneOwner(id)}/resume`, { body: {} }),
   list: (query, signal) => request("GET", "keys", { query, signal }),

@@ -12,15 +12,17 @@ const NAME = /^[a-z0-9_-]{1,32}$/;
 
 /**
  * Gives a field whose `read()` is a list of limits. `units`: what can be counted; `current`: the limits to start with;
- * `hasHourly`: whether the hourly limit, which has a field of its own, takes one of the 8 places and the name "hour".
+ * `hasHourly`: whether the hourly limit, which has a field of its own, takes one of the 8 places and the name "hour";
+ * `defaults`: limits that a button puts in place of the others, see `isDefault()`.
  */
-export function limitsField({ units, current = [], hasHourly = true }) {
+export function limitsField({ units, current = [], hasHourly = true, label = "Limits", hint = "", defaults = [] }) {
   const list = el("div", { class: "limit-rows" });
   const add = el("button", { type: "button", class: "button", on: { click: () => addRow({}, true) } }, icon("plus"), "Add a limit");
+  const restore = el("button", { type: "button", class: "button", on: { click: showDefaults } }, "Use the defaults");
   let rows = [];
   const base = field({
-    name: "limits", label: "Limits", isGroup: true, control: el("div", {}, list, add),
-    hint: "A request must have room in every limit. A window of a day or a month is one of the calendar, in UTC.",
+    name: "limits", label, isGroup: true, control: el("div", {}, list, el("div", { class: "buttons" }, add, restore)),
+    hint: `A request must have room in every limit. A window of a day or a month is one of the calendar, in UTC.${hint && ` ${hint}`}`,
   });
 
   function addRow(limit, isNew = false) {
@@ -39,12 +41,27 @@ export function limitsField({ units, current = [], hasHourly = true }) {
 
   function settle() {
     add.hidden = rows.length >= MOST - Number(hasHourly);
+    restore.hidden = !defaults.length;
     rows.forEach((row, index) => row.node.setAttribute("aria-label", `Limit ${index + 1}`));
   }
 
-  current.forEach((limit) => addRow(limit));
-  settle();
+  function showLimits(limits) {
+    rows = [];
+    list.replaceChildren();
+    limits.forEach((limit) => addRow(limit));
+    settle();
+  }
+
+  function showDefaults() {
+    base.showError("");
+    showLimits(defaults);
+    rows[0].first.focus();
+  }
+
   const read = () => rows.map((row) => row.read());
+  showLimits(defaults);
+  const usual = JSON.stringify(read());
+  showLimits(current);
   const before = JSON.stringify(read());
   return {
     ...base,
@@ -52,6 +69,7 @@ export function limitsField({ units, current = [], hasHourly = true }) {
     state: () => rows.map((row) => row.state()),
     read,
     isChanged: () => JSON.stringify(read()) !== before,
+    isDefault: () => defaults.length > 0 && JSON.stringify(read()) === usual,
     /** What is wrong and can be seen here, or "". */
     problem() {
       const names = read().map(({ name }) => name);

@@ -1,16 +1,23 @@
 // The bar above the list: search, status, disuse, owner, order.
 
-import { SORTS, STATUSES } from "./address.js";
+import { filtersInAddress, SORTS, STATUSES } from "./address.js";
 import { chip } from "./chip.js";
 import { el, newId } from "./dom.js";
 import { choices } from "./fields.js";
 import { whoOf } from "./history.js";
 import { icon } from "./icons.js";
-import { ownerField } from "./owners.js";
+import { listedOwner, ownerField } from "./owners.js";
 import { readSearch } from "./search-text.js";
 
 const UNUSED_DAYS = 90;
 const TYPING_MS = 250;
+
+/** The filters in the address, as far as this user may choose them. */
+export function filtersOf(options) {
+  const asked = filtersInAddress(options.key_prefix);
+  const isEditing = options.is_admin && Boolean(asked.owner) && asked.isEditing;
+  return { ...asked, owner: listedOwner(options, asked.owner), isEditing, local: "" };
+}
 
 /** What the server is asked for. */
 export function queryOf({ status, q, owner, creator, isUnused }) {

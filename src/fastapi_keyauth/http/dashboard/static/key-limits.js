@@ -3,7 +3,7 @@
 import { api } from "./api.js";
 import { el } from "./dom.js";
 import { limitList } from "./limits.js";
-import { keepFresh } from "./live.js";
+import { keepFresh, onChangeOfOwner } from "./live.js";
 import { suspension } from "./owner-card.js";
 
 const OWNERS = "owner-";
@@ -46,5 +46,6 @@ export function limitsCard(id, signal, onOwner) {
   }
 
   keepFresh(() => load(), signal);
+  onChangeOfOwner((ownerId) => ownerId === key?.owner_id && load(), signal);
   return { node, suspension: notice, load };
 }

@@ -1,9 +1,9 @@
 // The page's first view: all keys, filters, the way to a new one.
 
-import { filtersInAddress, NEWEST_FIRST, rememberFilters } from "./address.js";
+import { NEWEST_FIRST, rememberFilters } from "./address.js";
 import { api } from "./api.js";
 import { el } from "./dom.js";
-import { filterBar, queryOf } from "./filters.js";
+import { filterBar, filtersOf, queryOf } from "./filters.js";
 import { count } from "./format.js";
 import { arranged, keyPages } from "./key-pages.js";
 import { countInWords, failure, firstVisit, noMatch } from "./list-empty.js";
@@ -12,7 +12,6 @@ import { listHead } from "./list-head.js";
 import { onChangeOfKey, onCreationOfKey } from "./live.js";
 import { say } from "./messages.js";
 import { ownerCard } from "./owner-card.js";
-import { listedOwner } from "./owners.js";
 import { keyTable } from "./table.js";
 
 const FIRST = 50;
@@ -23,17 +22,12 @@ const NEARLY_SEEN = "600px";
 export function listView(options) {
   const leaving = new AbortController();
   let asking = new AbortController();
-  let filters = readFilters();
+  let filters = filtersOf(options);
   let pages = null;
   let rows = [];
   let shown = 0;
   let growing = Promise.resolve();
   let loading = Promise.resolve();
-
-  function readFilters() {
-    const asked = filtersInAddress(options.key_prefix);
-    return { ...asked, owner: listedOwner(options, asked.owner), local: "" };
-  }
 
   const bar = filterBar(options, filters, (next, isStep) => {
     filters = next;
@@ -47,7 +41,13 @@ export function listView(options) {
     load();
   });
   const table = keyTable(options, bar.sortBy);
-  const owner = ownerCard(options, leaving.signal, ({ owner_id: id, suspended_at: since }) => table.showSuspension(id, Boolean(since)));
+  const owner = ownerCard(options, leaving.signal, {
+    onOwner: ({ owner_id: id, suspended_at: since }) => table.showSuspension(id, Boolean(since)),
+    onEditing(isEditing) {
+      filters = { ...filters, isEditing };
+      rememberFilters(filters, false);
+    },
+  });
   const nothing = el("div", { class: "nothing", hidden: true });
   const foot = listFoot((isAll) => grow(true, isAll));
   const card = el("div", { class: "card table-card" }, table.node, nothing, foot.node);
@@ -61,7 +61,7 @@ export function listView(options) {
     asking = new AbortController();
     const { signal } = asking;
     head.show(filters.owner);
-    owner.load(ownerShown());
+    owner.load(ownerShown(), filters.isEditing);
     pages = keyPages(queryOf(filters), signal);
     end.disconnect();
     if (!rows.length) table.showWaiting();
@@ -185,7 +185,7 @@ export function listView(options) {
     focus: head.focus,
     /** The address was changed by Back, Forward or a link. */
     readAddress() {
-      filters = readFilters();
+      filters = filtersOf(options);
       bar.show(filters);
       rememberFilters(filters, false);
       load();

@@ -26,6 +26,19 @@ export function onChangeOfKey(onChange, signal) {
   here.addEventListener("changed", ({ detail }) => onChange(detail.id, detail.key), { signal });
 }
 
+/** Tell this view and other tabs that an owner was changed. */
+export function announceChangeOfOwner(id) {
+  tellOtherTabs("ownerChanged", id);
+  here.dispatchEvent(new CustomEvent("ownerChanged", { detail: id }));
+}
+
+/** Call `onChange(id)` when an owner was changed, here or in another tab, until `signal` ends it. */
+export function onChangeOfOwner(onChange, signal) {
+  const stop = fromOtherTabs("ownerChanged", onChange);
+  signal.addEventListener("abort", stop);
+  here.addEventListener("ownerChanged", ({ detail }) => onChange(detail), { signal });
+}
+
 /** Tell this view that a key was created. A dialog may outlive the view that opened it. */
 export function announceCreation(key) {
   here.dispatchEvent(new CustomEvent("created", { detail: key }));

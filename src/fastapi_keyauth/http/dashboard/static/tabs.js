@@ -5,7 +5,7 @@ import { config } from "./config.js";
 
 const ANSWER_WITHIN_MS = 300;
 const channel = open();
-const listeners = { session: new Set(), loggedOut: new Set(), changed: new Set() };
+const listeners = { session: new Set(), loggedOut: new Set(), changed: new Set(), ownerChanged: new Set() };
 let giveSession = () => null;
 
 function open() {
@@ -30,7 +30,9 @@ export function answerOtherTabs(give) {
   giveSession = give;
 }
 
-/** Tell the other tabs. Kinds: "session" and "loggedOut" with a token, "changed" with a key's id. */
+/**
+ * Tell the other tabs. Kinds: "session" and "loggedOut" with a token, "changed" with a key's id, "ownerChanged" with an
+ * owner's. */
 export function tellOtherTabs(kind, value) {
   channel?.postMessage({ kind, value });
 }
