@@ -34,6 +34,8 @@ PLUGINS = ("pytest_asyncio.plugin", "pytest_timeout", "_hypothesis_pytestplugin"
 POLL_S = 0.02
 MIN_TIMEOUT_S = 60.0
 """A mutant that loops for ever takes this long at least; then it counts as killed."""
+TEST_TIMEOUT_S = 60
+"""A single test that takes this long fails, so a mutant that waits for ever does not take the time of all tests."""
 
 Verdict = Literal["killed", "timeout", "survived"]
 
@@ -219,6 +221,7 @@ def _run_pytest(target: Target, first: Sequence[str]) -> int:
     """Run the tests of one mutant up to the first failure, and return pytest's exit status."""
     # Plugins that a package above has loaded are not rewritten; their asserts are not the tests'.
     options = ["-x", "-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    options.append(f"--timeout={TEST_TIMEOUT_S}")
     for plugin in PLUGINS:
         options += ["-p", plugin]
     if target.keyword:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-_ONE_STACK = "not valkey and not redis6 and not postgres"
+_ONE_STACK = "not valkey and not redis6 and not postgres and not cluster"
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,13 @@ TARGETS = (
     Target(
         "auth/authenticator.py",
         _contract("order_of_checks"),
-        (*_contract("key_or_session", "blocking", "limits"), "tests/unit/auth/test_freshness.py"),
+        ("tests/unit/auth/test_freshness.py", *_contract("key_or_session", "limits", "blocking")),
     ),
-    Target("auth/session_checks.py", _contract("order_of_checks"), _contract("key_or_session")),
+    Target(
+        "auth/session_checks.py",
+        ("tests/unit/auth/test_session_checks.py",),
+        _contract("order_of_checks", "key_or_session"),
+    ),
     Target(
         "keys/outbox.py",
         ("tests/unit/keys/test_outbox.py",),

@@ -53,6 +53,12 @@ def test_what_the_headers_hold(lines: Lines, token: str | None, session: str | N
     assert (found.has_token, found.has_session) == (token is not None, session is not None)
 
 
+@pytest.mark.parametrize("session", ["ks_session", "*", "*session"])
+def test_tokens_of_any_form_are_imported_from_the_header_alone(session: str) -> None:
+    found = read([("api-key", "anything"), *bearers(session)], imported_prefixes=["*"])
+    assert (found.token, found.session) == ("anything", session)
+
+
 @pytest.mark.parametrize(
     ("lines", "problem"),
     [

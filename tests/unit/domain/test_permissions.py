@@ -177,6 +177,23 @@ def test_the_owners_whose_keys_are_listed(caller: Caller, named: str | None, lis
     assert (caller.visible_owner_ids is None) == caller.is_admin
 
 
+@pytest.mark.parametrize(
+    ("caller", "readable", "writable"),
+    [
+        (by_key("keys:read"), ["ada"], []),
+        (by_key("keys:write"), [], ["ada"]),
+        (by_key("admin"), None, None),
+        (by_session("a"), ["ada"], ["ada"]),
+        (by_session("a", {"team": ["keys:read"], "crew": ["keys:read", "keys:write"]}), ["team", "crew"], ["crew"]),
+        (by_session("a", {}), [], []),
+    ],
+)
+def test_the_owners_whose_keys_a_caller_may_read_or_change(
+    caller: Caller, readable: list[str] | None, writable: list[str] | None
+) -> None:
+    assert (caller.find_owners("keys:read"), caller.find_owners("keys:write")) == (readable, writable)
+
+
 def test_visible_owners_are_those_that_the_caller_acts_for() -> None:
     assert [*(by_session("*", {"team": ()}).visible_owner_ids or ())] == ["team"]
 
@@ -424,6 +441,15 @@ def test_a_list_of_limits_is_all_that_a_key_has() -> None:
 )
 def test_keys_that_a_caller_may_create(caller: Caller, fields: dict[str, Any], said: str) -> None:
     new = NewKey(name="n", **({"environment": "live"} | fields))
+    assert missing(lambda: caller.check_new(new)) == said
+
+
+@pytest.mark.parametrize(
+    ("caller", "said"),
+    [(by_session("*"), "admin"), (by_key("* keys:write"), "admin"), (by_session("admin"), "yes")],
+)
+def test_only_admin_creates_keys_that_are_exempt_from_the_policy(caller: Caller, said: str) -> None:
+    new = NewKey(name="n", owner_id="ada", hourly_limit=1, exempt_from_policy=True)
     assert missing(lambda: caller.check_new(new)) == said
 
 

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from fastapi_keyauth import KeyAuth, KeyNotFound
+from fastapi_keyauth.domain.fields import KeyPatch
+from fastapi_keyauth.domain.keys import Key
 from fastapi_keyauth.errors import ChangePending, InvalidField, KeyNotActive
-from fastapi_keyauth.keys.management import MAX_OVERLAP, KeyManagement
+from fastapi_keyauth.keys.management import Check, KeyManagement
 from tests.helpers.keys import make_key
 
 MakeAuth = Callable[..., KeyAuth]
@@ -119,12 +121,50 @@ async def test_a_rotation_that_is_not_announced_gives_its_token_in_any_case(
         assert (await auth.keys.get(key_id)).secrets[0].hint.endswith(token[-4:])
 
 
-@pytest.mark.parametrize("overlap", [timedelta(seconds=-1), MAX_OVERLAP + timedelta(seconds=1)])
+async def _patch(auth: KeyAuth, key_id: str, check: Check) -> Any:
+    return await management_of(auth).patch(key_id, KeyPatch(name="other"), check=check)
+
+
+async def _patch_result(auth: KeyAuth, key_id: str, check: Check) -> Any:
+    return await management_of(auth).patch(key_id, KeyPatch(name="other"), check_result=check)
+
+
+async def _revoke_checked(auth: KeyAuth, key_id: str, check: Check) -> Any:
+    return await management_of(auth).revoke(key_id, check=check)
+
+
+@pytest.mark.parametrize("change", [_patch, _patch_result, _revoke_checked])
+async def test_a_change_that_its_check_refuses_leaves_the_key_unchanged(
+    make_auth: MakeAuth, change: Callable[[KeyAuth, str, Check], Awaitable[Any]]
+) -> None:
+    def refuse(_key: Key) -> None:
+        raise KeyNotFound
+
+    async with make_auth() as auth:
+        key = (await make_key(auth)).key
+        with pytest.raises(KeyNotFound):
+            await change(auth, key.id, refuse)
+        after = await auth.keys.get(key.id)
+        assert (after.name, after.status) == (key.name, "active")
+
+
+@pytest.mark.parametrize("method", ["rotate", "revoke"])
+async def test_a_reason_that_is_too_long_stops_the_change(make_auth: MakeAuth, method: str) -> None:
+    async with make_auth() as auth:
+        key = (await make_key(auth)).key
+        with pytest.raises(InvalidField) as refused:
+            await getattr(auth.keys, method)(key.id, reason="x" * 1001)
+        assert refused.value.field == "reason"
+        after = await auth.keys.get(key.id)
+        assert (after.status, after.secrets) == ("active", key.secrets)
+
+
+@pytest.mark.parametrize("overlap", [timedelta(seconds=-1), timedelta(days=7, seconds=1)])
 async def test_an_overlap_out_of_bounds_is_refused(make_auth: MakeAuth, overlap: timedelta) -> None:
     async with make_auth() as auth:
         key_id = (await make_key(auth)).key.id
         with pytest.raises(InvalidField) as refused:
             await auth.keys.rotate(key_id, overlap)
         assert refused.value.field == "overlap_s"
-        await auth.keys.rotate(key_id, MAX_OVERLAP)
+        await auth.keys.rotate(key_id, timedelta(days=7))
         await auth.keys.rotate(key_id, timedelta(0))
