@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import asyncpg
 from sqlalchemy.engine import make_url
 
+from reliability import counts
 from reliability.campaign import RECOVER_LIMIT_S, REDIS_LIMIT_S
 from reliability.ledger import ADMITTED_DEAD, ADMITTED_SUSPENDED, ERROR, HUNG, ODD, REFUSED_LIVE
 from reliability.line import Line
@@ -55,6 +56,7 @@ async def audit(
     watch.look()
     connections = _connections(party, watch, redis), await _database_connections(postgres.url, party.site.count)
     await party.close()
+    counted = await counts.compare(party.ledger, redis.url, postgres.url)
     ledger, violations = party.ledger, party.ledger.total.violations
     capped = [key for key in ledger.keys.values() if key.limit is not None]
     over_cap = sum(map(ledger.over_limit, capped))
@@ -79,10 +81,11 @@ async def audit(
             violations[ADMITTED_SUSPENDED] == 0,
         ),
         Check(
-            "no unit is granted twice" + (", or once more by each worker" if ledger.policy == "local" else ""),
-            f"{sum(sum(record.units.values()) for record in (*capped, *ledger.owners))} units, "
-            f"{ledger.units_given_twice()} too often",
-            ledger.units_given_twice() == 0,
+            "Redis has counted every admitted request"
+            + (", except those of workers on their own" if ledger.policy == "local" else ""),
+            f"{counted.admitted} requests since Redis last lost its data, {counted.units} units, "
+            f"{counted.uncounted} not counted",
+            counted.uncounted == 0,
         ),
         Check("every key answered with 201 exists", f"{len(ledger.keys)} keys, {missing} missing", missing == 0),
         Check(

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from reliability import counts
+from reliability.counts import Counted
 from reliability.faults import RedisFaults
 from reliability.ledger import ADMITTED_DEAD, Tally
 from reliability.pace import FULL, Pace
@@ -51,7 +53,8 @@ class Side:
     capped_keys: int
     full_keys: int
     over_cap: int
-    units_given_twice: int
+    counted: int
+    uncounted: int
     violations: dict[str, int]
     examples: list[str]
     calm_slowest_s: float
@@ -69,7 +72,7 @@ class Campaign:
 
     def is_clean(self) -> bool:
         """Return whether every promise was kept, including those about time."""
-        is_right = not any(side.over_cap or side.units_given_twice or side.violations for side in self.sides)
+        is_right = not any(side.over_cap or side.uncounted or side.violations for side in self.sides)
         return is_right and all(
             row.unanswered == 0 and row.slowest_s <= REDIS_LIMIT_S and row.recovery_worst_s <= RECOVER_LIMIT_S
             for row in self.rows
@@ -132,7 +135,8 @@ async def run(
             ended = await asyncio.gather(*(each.ask_for_the_dead() for each in parties))
             for each in parties:
                 await each.close()
-            sides = [_side(each, count) for each, count in zip(parties, ended, strict=True)]
+            counted = [await counts.compare(each.ledger, redis.url, database_url) for each in parties]
+            sides = [_side(*found) for found in zip(parties, ended, counted, strict=True)]
     finally:
         hands.close()
     rows = [_row(fault.name, each) for fault in faults for each in parties]
@@ -161,7 +165,7 @@ def _row(fault: str, each: Party) -> Row:
     )
 
 
-def _side(each: Party, ended: int) -> Side:
+def _side(each: Party, ended: int, counted: Counted) -> Side:
     ledger = each.ledger
     capped = [key for key in ledger.keys.values() if key.limit is not None]
     return Side(
@@ -170,7 +174,8 @@ def _side(each: Party, ended: int) -> Side:
         capped_keys=len(capped),
         full_keys=sum(key.is_full for key in capped),
         over_cap=ledger.over_cap(),
-        units_given_twice=ledger.units_given_twice(),
+        counted=counted.admitted,
+        uncounted=counted.uncounted,
         violations=dict(ledger.total.violations),
         examples=ledger.examples,
         calm_slowest_s=round(each.calm.slowest_s, 3),

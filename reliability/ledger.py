@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from tests.helpers.fleet import Answer, Outcome
 
 HOUR_S = 3600
+LEASE_S = 0.1
+"""The default of ``lease_ms``: for as long, workers may admit requests that a Redis counted which has lost its data."""
 REFUSED_KEY = {(401, "revoked_api_key"), (401, "disabled_api_key"), (401, "expired_api_key")}
 SUSPENDED: Outcome = (401, "owner_suspended")
 
@@ -33,8 +35,8 @@ class Record:
     made_at: float
     admitted: Counter[int] = field(default_factory=Counter)
     """Counts by hour since 1970."""
-    units: Counter[tuple[int, int]] = field(default_factory=Counter)
-    """How often each unit was used, by hour and reported remainder."""
+    began_at: defaultdict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """When the admitted requests of each hour since 1970 were sent, on the monotonic clock."""
     workers: set[int] = field(default_factory=set)
     is_full: bool = False
     """Whether its hourly limit was reached."""
@@ -226,8 +228,7 @@ class Ledger:
             late_s = answer.began_at - key.owner.dead_from
             if late_s > 0:
                 self._violate(ADMITTED_SUSPENDED, f"{late_s:.3f} s after it was to hold")
-        if said:
-            limited.units[hour, int(said["r"])] += 1
+        limited.began_at[hour].append(answer.began_at)
 
     def over_cap(self) -> int:
         """Return the number of requests admitted beyond the promised limit, over all keys, owners and hours."""
@@ -240,22 +241,38 @@ class Ledger:
         most = record.limit * self._lives(record)
         return sum(max(0, count - most) for count in record.admitted.values())
 
-    def units_given_twice(self) -> int:
-        """Return the number of units of keys and owners used more often than promised."""
-        return sum(
-            max(0, times - self._lives(record))
-            for record in (*self.keys.values(), *self.owners)
-            for times in record.units.values()
-        )
+    def limited(self) -> list[Record]:
+        """Return all keys and owners with a limit."""
+        return [record for record in (*self.keys.values(), *self.owners) if record.limit is not None]
 
-    def _lives(self, key: Record) -> int:
-        """Return how often the same unit may be used.
+    def surely_counted(self, record: Record, hour: int) -> int:
+        """Return the number of requests admitted in an hour that Redis must still have counted.
 
-        Once, once more each time that Redis lost its data, and in an outage under the policy ``local`` once by each
-        worker.
+        Not those that it may have counted before it lost its data, also by leases.
         """
-        lost = sum(at > key.made_at for at in self.data_lost_at)
-        return 1 + lost + (len(key.workers) if self.policy == "local" else 0)
+        since = max(self.data_lost_at, default=-math.inf) + LEASE_S
+        return sum(at > since for at in record.began_at[hour])
+
+    def uncounted(self, record: Record, hour: int, units: int) -> int:
+        """Return the number of requests that were admitted without being counted.
+
+        Args:
+            record: A key or owner with a limit.
+            hour: Hours since 1970.
+            units: The units of that hour that Redis has counted.
+        """
+        return max(0, self.surely_counted(record, hour) - units - (record.limit or 0) * self._alone(record))
+
+    def _lives(self, record: Record) -> int:
+        """Return how often a limit may be used.
+
+        Once, once more each time that Redis lost its data, and in an outage by each worker that counts alone.
+        """
+        return 1 + sum(at > record.made_at for at in self.data_lost_at) + self._alone(record)
+
+    def _alone(self, record: Record) -> int:
+        """Return how many workers may have counted a limit by themselves during outages."""
+        return len(record.workers) if self.policy == "local" else 0
 
     def _violate(self, kind: str, what: str) -> None:
         for tally in self._open:

@@ -15,6 +15,7 @@ from fastapi_keyauth.domain.limits import hour_limit
 from fastapi_keyauth.limiter import Decision, LimitCheck, SingleNodeLimiter, Verdict
 from fastapi_keyauth.limiter.leases.terms import LeaseAsk, Plan
 from fastapi_keyauth.limiter.protocol import Policy
+from fastapi_keyauth.limiter.redis import leasing
 from fastapi_keyauth.limiter.redis.base import RedisLimiterBase
 from fastapi_keyauth.limiter.redis.cluster import ClusterLimiter
 from fastapi_keyauth.limiter.redis.leasing import RETURN_AFTER_S
@@ -51,7 +52,9 @@ class Worker:
         return verdicts.count(Verdict.ADMITTED)
 
 
-MakeWorker = Callable[[], Worker]
+MakeWorker = Callable[..., Worker]
+"""Takes a clock in place of Redis's, in seconds since 1970."""
+NOON_S = 1_800_014_400.0
 
 
 @pytest.fixture(params=["valkey", "cluster"])
@@ -65,13 +68,14 @@ async def make_worker(request: pytest.FixtureRequest, servers: Servers) -> Async
     )
     async with AsyncExitStack() as closing:
 
-        def make() -> Worker:
+        def make(clock: Callable[[], float] | None = None) -> Worker:
             counters, calls = Counters(), list[int]()
             limiter = kind(
                 url,
                 POLICY,
                 namespace,
                 10.0,
+                clock,
                 answered=lambda questions, _seconds, _error: calls.append(questions),
                 lease_ms=100,
                 counters=counters,
@@ -207,3 +211,35 @@ async def test_unused_units_return_by_themselves_and_when_a_worker_stops(make_wo
     await worker.admit(HOURLY, 6)
     await worker.limiter.close()
     assert (await other.ask(HOURLY)).states[0] == 1_000_000 - 15
+
+
+async def test_reported_number_repeats_once_unused_units_have_returned(
+    make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leasing, "lease_clock", lambda: lambda: 0.0)  # a lease ends when this test ends it
+    holder, other = make_worker(lambda: NOON_S), make_worker(lambda: NOON_S)
+    while not holder.counters.leases_granted:
+        left = (await holder.ask(HOURLY)).states[0]
+    leased = holder.counters.lease_units
+    assert leased > 1
+    seen = (await other.ask(HOURLY)).states[0]
+    assert seen == left - leased - 1
+    holder.limiter.end_leases()  # returned by the next call
+    later = [(await holder.ask(HOURLY)).states[0] for _ in range(leased)]
+    assert later == list(range(left - 2, seen - 1, -1))
+    admitted = 1_000_000 - left + 1 + leased
+    await holder.limiter.close()
+    assert (await other.ask(HOURLY)).states[0] == 1_000_000 - admitted - 1  # each request was counted once
+
+
+async def test_number_reported_under_a_lease_is_as_old_as_the_lease(
+    make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leasing, "lease_clock", lambda: lambda: 0.0)  # as above
+    holder, other = make_worker(lambda: NOON_S), make_worker(lambda: NOON_S)
+    while not holder.counters.leases_granted:
+        left = (await holder.ask(HOURLY)).states[0]
+    await other.admit(HOURLY, 3)
+    assert (await holder.ask(HOURLY)).states[0] == left - 1
+    holder.limiter.end_leases()
+    assert (await holder.ask(HOURLY)).states[0] == left - 5
