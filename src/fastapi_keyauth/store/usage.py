@@ -78,7 +78,7 @@ class UsageStore:
         Returns:
             The first hour since 1970 whose day is not closed.
         """
-        counts = sorted(counts)
+        counts = _largest(counts)
         found = [hour for _, hour, _ in usage.units] + [hour for _, hour in usage.refused]
         async with self._database.write() as connection:
             open_hour = await self._find_open_hour(connection, [*found, *(count.hour for count in counts)])
@@ -91,7 +91,7 @@ class UsageStore:
 
     async def set_counts(self, counts: Iterable[UsageCount], now: datetime) -> None:
         """Write counts of a limiter."""
-        counts = sorted(counts)
+        counts = _largest(counts)
         async with self._database.write() as connection:
             open_hour = await self._find_open_hour(connection, [count.hour for count in counts])
             await self._set(connection, counts, open_hour, max(hour_of(now), open_hour))
@@ -124,7 +124,7 @@ class UsageStore:
         await self._add_late(connection, late, current)
 
     async def _set(
-        self, connection: AsyncConnection, counts: Iterable[UsageCount], open_hour: int, current: int
+        self, connection: AsyncConnection, counts: Sequence[UsageCount], open_hour: int, current: int
     ) -> None:
         rows = []
         late: dict[tuple[str, str], list[int]] = {}
@@ -235,6 +235,15 @@ class UsageStore:
         )
         async with self._database.read() as connection:
             return [tuple(row) for row in await connection.execute(statement)]
+
+
+def _largest(counts: Iterable[UsageCount]) -> list[UsageCount]:
+    """Return the counts in the order of their rows, and only the largest one of each row.
+
+    An hour may have been read twice: by itself, and with all hours of its key. What arrives late must be added once.
+    """
+    found: dict[Sequence[Any], UsageCount] = {count[:4]: count for count in sorted(counts)}
+    return list(found.values())
 
 
 async def _move_times(connection: AsyncConnection, usage: Usage) -> None:

@@ -201,6 +201,27 @@ async def test_units_of_a_database_outage_are_billed_when_it_ends(
     assert await bill(auth, TODAY + timedelta(days=1)) == (1, False)
 
 
+@on_one_redis
+async def test_a_lease_that_is_returned_after_its_day_was_closed_is_billed_once(start: Any, clock: Clock) -> None:
+    slow, other = await start(lease_ms=1000), await start()
+    created = await other.keys.create(owner_id="o", name="k")
+    await use(slow, created)
+    await slow._parts.usage.flush()
+    requests, counters = 4, slow._parts.metrics.counters  # of all tests
+    before = counters.leases_granted
+    while counters.leases_granted == before:
+        await use(slow, created)
+        requests += 1
+    await use(slow, created, 3)  # of the lease
+    clock.to_next_day()
+    await other._parts.day_closer.close_due_days()  # before the other worker has returned its lease
+    await use(slow, created)  # it now reads the hour before, and all hours
+    await slow._parts.usage.flush()
+    report = await other.usage.report(TODAY, TODAY + timedelta(days=2))
+    assert [item.closed for item in report] == [True, False]
+    assert sum(item.units["requests"] for item in report) == requests + 1
+
+
 async def test_a_day_waits_for_a_redis_that_does_not_respond(
     start_valkey: Callable[..., Server], tmp_path: Any, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:

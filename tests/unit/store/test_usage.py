@@ -109,6 +109,17 @@ async def test_units_that_arrive_late_count_on_the_current_day(ledger: Ledger) -
     assert await ledger.of_day(DAY + 1) == {"requests": 10}
 
 
+@pytest.mark.parametrize("numbers", [(9, 9), (8, 9), (9, 8)])
+async def test_a_late_count_that_was_read_twice_is_added_once(ledger: Ledger, numbers: tuple[int, int]) -> None:
+    await ledger.count(7)
+    await ledger.close(DAY)
+    counts = [UsageCount(ledger.key_id, HOUR, "requests", "redis-1", units) for units in numbers]
+    await ledger.hours.set_counts(counts, NEXT_DAY)
+    assert await ledger.of_hour() == (9, 0)
+    await ledger.close(DAY + 1)
+    assert await ledger.of_day(DAY + 1) == {"requests": 2}
+
+
 async def test_a_count_of_an_hour_that_is_not_kept_any_more_is_not_added_again(ledger: Ledger) -> None:
     await ledger.count(7)
     await ledger.close(DAY)
