@@ -21,6 +21,7 @@ class CuttingProxy:
         port: Port of the proxy.
         cuts: Number of script calls that lose their answer from now on.
         cuts_before: Number of script calls that are lost from now on before they are carried out.
+        holds: Number of script calls from now on whose answers never arrive, although the connection stays open.
         lost: Number of calls and answers that were lost.
     """
 
@@ -30,6 +31,7 @@ class CuttingProxy:
         self.port = 0
         self.cuts = 0
         self.cuts_before = 0
+        self.holds = 0
         self.lost = 0
 
     @property
@@ -58,6 +60,10 @@ class CuttingProxy:
                     self.cuts -= 1
                     self.lost += 1
                     break
+                if self.holds and words[0].startswith(b"EVAL") and not answer.startswith(b"-"):
+                    self.holds -= 1
+                    self.lost += 1
+                    continue
                 writer.write(answer)
                 await writer.drain()
         to_server.close()

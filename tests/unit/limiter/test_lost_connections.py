@@ -41,11 +41,11 @@ async def proxy(request: pytest.FixtureRequest, servers: Servers) -> AsyncIterat
 
 def build(database_url: str, redis_url: str, **settings: Any) -> KeyAuth:
     values = {
-        **settings,
         "argon2_time_cost": 1,
         "argon2_memory_kib": 8,
         "units": ["tokens"],
         "on_limiter_outage": "deny",
+        **settings,
     }
     return KeyAuth(KeyAuthSettings(_env_file=None, database_url=database_url, redis_url=redis_url, **values))
 
@@ -170,6 +170,58 @@ async def test_the_usage_of_a_lease_that_is_returned_while_the_connection_is_los
             proxy.cuts_before = 1
         assert await _billed(auth, created) == requests  # leases are returned before usage is read
         assert proxy.lost == 1
+
+
+@pytest.mark.parametrize("is_carried_out", [True, False])
+async def test_the_usage_of_a_lease_is_not_counted_again_if_only_the_second_call_is_recorded(
+    database_url: str, proxy: CuttingProxy, is_carried_out: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that stalls while it connects again takes the new connection for one that was idle."""
+    is_unsure = property(lambda _: proxy.lost > 0)
+    monkeypatch.setattr(connection.Connection, "is_unsure", is_unsure)
+    async with build(database_url, proxy.url, lease_ms=1000) as auth:
+        created = await create(auth)
+        counters = auth._parts.metrics.counters  # of all tests
+        before, requests = counters.leases_granted, 1
+        while counters.leases_granted == before:
+            await authenticate(auth, created.token)
+            requests += 1
+        for _ in range(3):
+            await authenticate(auth, created.token)
+        if is_carried_out:
+            proxy.cuts = 1
+        else:
+            proxy.cuts_before = 1
+        billed = await _billed(auth, created)
+        assert proxy.lost == 1
+        assert billed == requests + (3 if is_carried_out else 0)
+
+
+@pytest.mark.parametrize("policy", ["local", "deny"])
+async def test_a_request_whose_call_times_out_is_counted_by_redis_and_with_local_by_the_worker_too(
+    database_url: str, proxy: CuttingProxy, policy: str
+) -> None:
+    settings = {"on_limiter_outage": policy, "redis_timeout_s": 0.5, "block_spares_valid_keys": True}
+    async with build(database_url, proxy.url, **settings) as auth:
+        created = await create(auth)
+        await authenticate(auth, created.token)  # from now on its row is current, so that the first call charges
+        proxy.holds = 1
+        if policy == "local":
+            await authenticate(auth, created.token)
+        else:
+            with pytest.raises(LimiterUnavailable):
+                await authenticate(auth, created.token)
+        assert proxy.lost == 1
+
+        async def is_over() -> bool:
+            with suppress(LimiterUnavailable):
+                return await _billed(auth, created) > 0
+            return False
+
+        await until(is_over)
+        assert await _billed(auth, created) == 3  # Redis has carried out the call
+        [hour] = await auth.keys.usage(created.key.id, hours=1)
+        assert hour.admitted == (4 if policy == "local" else 3)
 
 
 async def _billed(auth: KeyAuth, created: CreatedKey) -> int:

@@ -313,7 +313,8 @@ class RedisLimiterBase(Limiter):
         args = TakeArgs(head, self._limits, int((self._clock or time.time)() * 1000))
         epoch = f"{self._epoch}:"
         length = len(epoch)
-        self._leases.mark_sent(plan, self._epoch, is_repeatable=has_record)
+        # It has a name only if it was also in the first call. Otherwise that may have been executed, and nobody knows.
+        self._leases.mark_sent(plan, self._epoch, is_repeatable=record is not None and record.name != "")
         for lease in plan.returned:
             ask = lease.ask
             names = self._holder_names(ask.key_id, ask.owner_id)
