@@ -64,7 +64,7 @@ class Run:
     @property
     def killer(self) -> str | None:
         """The test that failed, as pytest names it."""
-        failed = re.search(r"^(?:FAILED|ERROR) (\S+::.*?)(?: - |$)", self.output, re.MULTILINE)
+        failed = re.search(r"^(?:FAILED|ERROR) (\S+?::[^\[\n]*?(?:\[.*\])?)(?: - .*)?$", self.output, re.MULTILINE)
         return failed[1] if failed else None
 
 

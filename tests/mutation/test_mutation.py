@@ -12,7 +12,7 @@ import pytest
 from tests.mutation import __main__ as command
 from tests.mutation import explained
 from tests.mutation.mutants import Mutant, find_mutants
-from tests.mutation.runner import Run
+from tests.mutation.runner import Run, judge
 from tests.mutation.targets import TARGETS, Target
 
 ROOT = Path(__file__).parents[2]
@@ -80,6 +80,39 @@ def test_every_target_and_its_tests_exist() -> None:
         assert [path for path in target.tests if not (ROOT / path).exists()] == []
 
 
+OUTPUT = """F
+=========================== short test summary info ============================
+FAILED tests/a.py::test_it[a-b - c d] - assert 1 == 2
+1 failed in 0.10s
+"""
+
+
+def test_a_run_names_the_test_that_failed() -> None:
+    assert Run(1, 0.1, OUTPUT).killer == "tests/a.py::test_it[a-b - c d]"
+    assert Run(2, 0.1, "ERROR tests/a.py::test_it - fixture\n").killer == "tests/a.py::test_it"
+    assert Run(0, 0.1, "1 passed in 0.10s\n").killer is None
+
+
+def test_tests_that_killed_earlier_mutants_run_first(tmp_path: Path) -> None:
+    (tmp_path / "a.lua").write_text(LUA)
+    outputs = ["FAILED tests/a.py::test_1\n", "", "FAILED tests/a.py::test_2\n", "FAILED tests/a.py::test_1\n", ""]
+    firsts: list[list[str]] = []
+
+    class Copy:
+        def start(self, _target: Target, _mutant: Mutant, first: Sequence[str]) -> None:
+            firsts.append([*first])
+
+        def poll(self, _timeout_s: float) -> Run:
+            output = outputs[len(firsts) - 1]
+            return Run(1 if output else 0, 0.1, output)
+
+    copies: Any = [Copy()]
+    verdicts = [verdict for _, verdict in judge(find_mutants(tmp_path, "a.lua")[:5], TARGETS[0], copies, 1.0)]
+    assert verdicts == ["killed", "survived", "killed", "killed", "survived"]
+    one, two = "tests/a.py::test_1", "tests/a.py::test_2"
+    assert firsts == [[], [one], [one], [two, one], [one, two]]
+
+
 Mutate = Callable[..., int]
 
 
@@ -131,6 +164,16 @@ def test_a_survivor_that_the_page_explains_passes(
     [mutant] = [one for one in find_mutants(tmp_path / "src/fastapi_keyauth", "a.lua") if one.change == "< -> <="]
     assert mutate(survivors=[mutant.change], explain=[mutant.id]) == 0
     assert "SURVIVED" not in capsys.readouterr().out
+
+
+def test_one_mutant_can_be_tested_alone(
+    mutate: Mutate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = find_mutants(tmp_path / "src/fastapi_keyauth", "a.lua")[-1]
+    monkeypatch.setattr("sys.argv", ["mutate", "--mutant", last.id])
+    assert mutate() == 0
+    assert mutate.calls == [last.id]  # type: ignore[attr-defined]  # of the fixture
+    assert "1 of 1 killed" in capsys.readouterr().out
 
 
 def test_an_explanation_of_a_mutant_that_does_not_exist_fails_the_command(
