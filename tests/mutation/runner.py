@@ -220,7 +220,7 @@ class _FirstTests:
 def _run_pytest(target: Target, first: Sequence[str]) -> int:
     """Run the tests of one mutant up to the first failure, and return pytest's exit status."""
     # Plugins that a package above has loaded are not rewritten; their asserts are not the tests'.
-    options = ["-x", "-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    options = ["-x", "-q", "--tb=native", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
     options.append(f"--timeout={TEST_TIMEOUT_S}")
     for plugin in PLUGINS:
         options += ["-p", plugin]

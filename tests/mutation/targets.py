@@ -60,8 +60,12 @@ TARGETS = (
     ),
     Target(
         "auth/authenticator.py",
-        _contract("order_of_checks"),
-        ("tests/unit/auth/test_freshness.py", *_contract("key_or_session", "limits", "blocking")),
+        ("tests/unit/auth/test_authenticator.py",),
+        (
+            *_contract("order_of_checks"),
+            "tests/unit/auth/test_freshness.py",
+            *_contract("key_or_session", "limits", "blocking"),
+        ),
     ),
     Target(
         "auth/session_checks.py",

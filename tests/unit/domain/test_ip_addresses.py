@@ -4,6 +4,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
+from fastapi_keyauth.domain import ip_addresses
 from fastapi_keyauth.domain.ip_addresses import (
     AddressResolver,
     is_in,
@@ -28,6 +29,8 @@ CLIENT, PROXY = "198.51.100.9", "10.0.0.1"
         ("::ffff:0:10.0.0.0/104", "10.0.0.0/8"),
         ("::ffff:0:0/95", None),
         ("::fffe:0:0/95", "::fffe:0:0/95"),
+        ("64:ff9b::/32", "64:ff9b::/32"),
+        ("::ffff:0:0:0/80", "::ffff:0:0:0/80"),
         ("2001:db8::1", "2001:db8::1/128"),
         ("10.0.0.1/8", None),
         ("fe80::1%eth0", None),
@@ -84,6 +87,8 @@ def test_addresses(text: str, address: str | None) -> None:
         (f"{CLIENT}:\u0663", None),
         ("[2001:db8::5]", "2001:db8::5"),
         ("[2001:db8::5]:4711", "2001:db8::5"),
+        ("[2001:db8::5]:7", "2001:db8::5"),
+        ("[2001:db8::5]:x711", None),
         ("[2001:db8::5]:", None),
         ("[2001:db8::5]4711", None),
         ("[2001:db8::5]:port", None),
@@ -144,6 +149,20 @@ def test_a_peer_of_more_than_255_characters_is_not_an_address() -> None:
     assert resolve(host) == host
     assert resolve("fe80::1%".ljust(255, "a")) == "fe80::1"
     assert resolve("fe80::1%".ljust(256, "a")) is None
+
+
+def test_a_peer_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[str] = []
+
+    def parse(text: str) -> ip_addresses.IPAddress | None:
+        parsed.append(text)
+        return parse_ip(text)
+
+    monkeypatch.setattr(ip_addresses, "parse_ip", parse)
+    resolver = AddressResolver([], 64)
+    found = [resolver.resolve((peer, 1), []) for peer in (CLIENT, PROXY, CLIENT, "name", PROXY, "name")]
+    assert [address and address.text for address in found] == [CLIENT, PROXY, CLIENT, "name", PROXY, "name"]
+    assert parsed == [CLIENT, PROXY, "name"]
 
 
 def test_of_more_than_64_entries_the_rightmost_are_read() -> None:

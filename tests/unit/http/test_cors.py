@@ -25,6 +25,7 @@ class Store:
         self.origins = frozenset(origins)
         self.reads = 0
         self.is_available = True
+        self.error: Exception = StoreUnavailable("test")
         self.may_answer = asyncio.Event()
         self.may_answer.set()
 
@@ -32,7 +33,7 @@ class Store:
         self.reads += 1
         await self.may_answer.wait()
         if not self.is_available:
-            raise StoreUnavailable("test")
+            raise self.error
         return self.origins
 
 
@@ -99,6 +100,14 @@ async def test_the_last_origins_stay_while_the_database_is_unavailable() -> None
     rules.now_s += 3.0
     assert [await rules.allow(SHOP) for _ in range(3)] == [True] * 3
     assert rules.store.reads == 2
+
+
+async def test_an_error_that_is_not_an_outage_is_raised() -> None:
+    rules = Rules(Store(SHOP))
+    rules.store.is_available = False
+    rules.store.error = RuntimeError("not started")
+    with pytest.raises(RuntimeError, match="not started"):
+        await rules.allow(SHOP)
 
 
 async def test_responses_do_not_wait_for_a_database_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,96 @@
+"""What the checks of a key promise beyond the contract's routes: outcomes that are kept, and requests from memory."""
+
+from collections.abc import Callable
+
+import pytest
+
+from fastapi_keyauth import AddressNotAllowed, KeyAuth, KeyPrincipal, MalformedApiKey
+from fastapi_keyauth.auth.credentials import Credentials
+from fastapi_keyauth.auth.request_context import AuthContext
+from fastapi_keyauth.domain.ip_addresses import AddressResolver
+from fastapi_keyauth.domain.tokens import token_digest
+from tests.helpers.keys import make_key
+from tests.helpers.stage import Clock
+
+MakeAuth = Callable[..., KeyAuth]
+ADDRESS, OTHER = "192.0.2.1", "198.51.100.1"
+ON_MEMORY = pytest.mark.parametrize("stack", ["sqlite-memory"], indirect=True)
+"""The limiter that gives an allowance to every key that is in use."""
+
+
+def request(token: str, address: str = ADDRESS) -> AuthContext:
+    return AuthContext(Credentials(token), AddressResolver([], 64).resolve((address, 1), []), None)
+
+
+async def check(auth: KeyAuth, context: AuthContext) -> KeyPrincipal:
+    return await auth._parts.authenticator.authenticate_key(context)
+
+
+async def warm(auth: KeyAuth, token: str) -> KeyPrincipal:
+    """Have an allowance admit the last of a few requests."""
+    for _ in range(4):
+        principal = await check(auth, request(token))
+    verified = auth._parts.authenticator._verifier.find_verified(token_digest(token))
+    assert verified is not None
+    assert verified.allowance is not None
+    return principal
+
+
+async def test_a_refused_request_stays_refused_and_is_one_failed_attempt(make_auth: MakeAuth) -> None:
+    async with make_auth(clock=Clock(), block_after_failures=2) as auth:
+        created = await make_key(auth)
+        context = request(created.token[:-1])
+        refusals = []
+        for _ in range(3):
+            with pytest.raises(MalformedApiKey) as refused:
+                await check(auth, context)
+            refusals.append(refused.value)
+        assert refusals[0] is refusals[1] is refusals[2]
+        assert isinstance(await check(auth, request(created.token)), KeyPrincipal)  # the address is not blocked
+
+
+async def test_an_admitted_request_is_charged_once(make_auth: MakeAuth) -> None:
+    async with make_auth(clock=Clock()) as auth:
+        created = await auth.keys.create(owner_id="alice", name="k", hourly_limit=2)
+        context = request(created.token)
+        first = await check(auth, context)
+        assert [await check(auth, context) for _ in range(3)] == [first] * 3
+        assert (await check(auth, request(created.token))).remaining == 0
+
+
+@ON_MEMORY
+async def test_an_allowance_does_not_admit_an_address_that_is_not_in_the_list(make_auth: MakeAuth) -> None:
+    async with make_auth(clock=Clock()) as auth:
+        created = await auth.keys.create(owner_id="alice", name="k", allowed_ips=[ADDRESS])
+        await warm(auth, created.token)
+        with pytest.raises(AddressNotAllowed):
+            await check(auth, request(created.token, OTHER))
+        await check(auth, request(created.token))
+
+
+@ON_MEMORY
+async def test_an_allowance_does_not_admit_a_request_that_costs_more_than_one_unit(make_auth: MakeAuth) -> None:
+    async with make_auth(clock=Clock()) as auth:
+        created = await auth.keys.create(owner_id="alice", name="k", hourly_limit=100)
+        before = (await warm(auth, created.token)).remaining
+        context = request(created.token)
+        context.cost = (("requests", 5),)
+        assert before is not None
+        assert (await check(auth, context)).remaining == before - 5
+
+
+@ON_MEMORY
+async def test_a_request_that_an_allowance_admits_is_counted_like_any_other(make_auth: MakeAuth) -> None:
+    async with make_auth(clock=Clock()) as auth:
+        created = await auth.keys.create(owner_id="alice", name="k", hourly_limit=100)
+        await warm(auth, created.token)
+        context = request(created.token)
+        principal = await check(auth, context)
+        assert (principal.id, principal.remaining) == (created.key.id, 95)
+        assert context.key is not None
+        assert (context.key.id, list(context.states)[:1]) == (created.key.id, [95])
+        assert await _admitted(auth, created.key.id) == 5
+
+
+async def _admitted(auth: KeyAuth, key_id: str) -> int:
+    return sum(hour.admitted for hour in await auth.keys.usage(key_id))
