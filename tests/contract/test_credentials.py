@@ -267,3 +267,12 @@ async def test_no_response_or_log_line_contains_a_secret(
         for secret in secrets:
             assert all(secret not in text for text in said + shown)
             assert secret not in caplog.text
+
+
+async def test_only_different_session_tokens_contradict_each_other(open_scene: OpenScene) -> None:
+    async with open_scene() as scene:
+        one, other = await scene.session("ada"), await scene.session("ada")
+        for second, status in ((one, 200), (other, 401)):
+            headers = [("authorization", f"Bearer {token}") for token in (one, second)]
+            answer = await scene.get("/me", headers=headers)
+            assert (answer.status_code, code_of(answer)) == (status, None if status == 200 else "invalid_session")

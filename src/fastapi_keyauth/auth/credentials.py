@@ -19,7 +19,8 @@ class Credentials:
         token_problem: Half a sentence if what was sent is ambiguous.
         token_is_bearer: Whether the API token was sent as Bearer value.
         session: The session token, or None.
-        session_is_unusable: Whether several were sent, or an API token that is not accepted as Bearer value.
+        session_is_unusable: Whether several different ones were sent, or an API token that is not accepted as Bearer
+            value.
     """
 
     # Attributes of the class are the values of most requests, which send a token in its header and no more.
@@ -103,7 +104,7 @@ class CredentialReader:
                 if scheme.lower() == b"bearer" and rest.strip(_WHITE_SPACE):
                     bearers.append(_text(rest))
         keys = [value for value in bearers if value.startswith(self._token_starts)]
-        sessions = [value for value in bearers if not value.startswith(self._token_starts)]
+        sessions = list(dict.fromkeys(value for value in bearers if not value.startswith(self._token_starts)))
         as_bearer = keys if self._accepts_bearer else []
         token, problem = self._one_token(in_header, as_bearer)
         # A key that is not accepted as Bearer value is not a session either: a resolver may send it elsewhere.

@@ -75,10 +75,15 @@ def test_several_different_tokens_are_all_rejected(lines: Lines, problem: str) -
     assert (found.token, found.token_problem, found.has_token) == (None, problem, True)
 
 
-@pytest.mark.parametrize("values", [("ks_one", "ks_two"), ("ks_one", "ks_one"), (KEY, "ks_one", "ks_two")])
+@pytest.mark.parametrize("values", [("ks_one", "ks_two"), ("ks_one", "ks_one", "ks_two"), (KEY, "ks_one", "ks_two")])
 def test_several_different_sessions_are_all_rejected(values: tuple[str, ...]) -> None:
     found = read(bearers(*values))
     assert (found.session, found.session_is_unusable, found.has_session) == (None, True, True)
+
+
+def test_a_session_that_is_sent_twice_is_one_session() -> None:
+    found = read(bearers("ks_one", "ks_one"))
+    assert (found.session, found.session_is_unusable) == ("ks_one", False)
 
 
 @pytest.mark.parametrize("others", [(), ("ks_session",)])
