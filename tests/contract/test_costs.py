@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 import pytest
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.security import SecurityScopes
 
 from fastapi_keyauth import KeyPrincipal, RateLimitExceeded, SessionPrincipal
@@ -70,6 +70,27 @@ async def test_request_state_has_what_is_left_after_the_difference(open_scene: O
         answer = await scene.get("/left", token=key.token)
         assert answer.json() == {"state": 5, "dependency": 5}
         assert remaining_of(answer) == 5
+
+
+@pytest.mark.parametrize("path", ["/dear", "/included/dear", "/mounted/dear"])
+async def test_what_a_limit_refuses_behind_protect_is_charged_nothing(open_scene: OpenScene, path: str) -> None:
+    async with open_scene() as scene:
+        auth = scene.auth
+        router, mounted = APIRouter(dependencies=[Depends(auth.require(cost=3))]), FastAPI()
+
+        @mounted.get("/dear")
+        @router.get("/dear")
+        @scene.app.get("/dear")
+        async def dear(key: Annotated[KeyPrincipal, Depends(auth.require(cost=5))]) -> None: ...
+
+        scene.app.include_router(router, prefix="/included")
+        auth.install(mounted)
+        scene.app.mount("/mounted", mounted)
+        auth.protect(scene.app)
+        key = await scene.key(hourly_limit=9)
+        answers = [await scene.get(path, token=key.token) for _ in range(3)]
+        assert [(answer.status_code, remaining_of(answer)) for answer in answers] == [(200, 4), (429, 4), (429, 4)]
+        assert remaining_of(await scene.get(token=key.token)) == 3
 
 
 async def test_several_requirements_charge_the_highest_cost_of_each_unit_once(open_scene: OpenScene) -> None:

@@ -6,7 +6,9 @@ from functools import partial
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from fastapi_keyauth.auth.charges import raise_cost
 from fastapi_keyauth.auth.request_context import AuthContext
+from fastapi_keyauth.domain.limit_sets import ONE_REQUEST
 from fastapi_keyauth.domain.principals import KeyPrincipal
 from fastapi_keyauth.errors import KeyAuthError
 from fastapi_keyauth.http.host_cors import has_cors_middleware, with_host_cors
@@ -92,6 +94,11 @@ class ProtectMiddleware:
         handler = self._handler
         context = handler.begin(scope)
         context.takes_key = True
+        if handler.costs.has_any:
+            # Now, not after routing: what a limit refuses must be charged nothing.
+            cost = handler.costs.foresee(scope, ONE_REQUEST)
+            if cost != ONE_REQUEST:
+                raise_cost(context, cost)
         try:
             outcome = handler.authenticator.start(context)
         except KeyAuthError as error:

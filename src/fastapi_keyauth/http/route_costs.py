@@ -7,7 +7,7 @@ from typing import Any
 from starlette.types import Scope
 
 from fastapi_keyauth.domain.limit_sets import Cost, highest_cost
-from fastapi_keyauth.http.routes import find_dependant, iterate_dependants
+from fastapi_keyauth.http.routes import find_dependant, foresee_dependant, iterate_dependants
 
 MAX_ROUTES = 10_000
 """Maximum number of routes whose costs are cached."""
@@ -31,7 +31,19 @@ class RouteCosts:
             scope: The request's ASGI scope, after routing.
             cost: The cost of the calling requirement, which may not be a dependency of the route.
         """
-        dependant = find_dependant(scope)
+        return self._add(find_dependant(scope), cost)
+
+    def foresee(self, scope: Scope, cost: Cost) -> Cost:
+        """Return the cost of a request that was not routed yet, at least ``cost``.
+
+        Args:
+            scope: The request's ASGI scope.
+            cost: The cost of a request to a route without requirements, or to one that is not found.
+        """
+        return self._add(foresee_dependant(scope.get("app"), scope), cost)
+
+    def _add(self, dependant: Any, cost: Cost) -> Cost:
+        """Return the higher one of a cost and the cost of a route."""
         if dependant is None:
             return cost
         known, of_route = self._known.get(id(dependant), (None, None))
