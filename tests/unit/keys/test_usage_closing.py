@@ -1,6 +1,7 @@
 """What Redis has counted reaches closed days once: through killed workers, outages, and a Redis that was emptied."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, date, datetime, timedelta
@@ -20,6 +21,7 @@ from tests.helpers.waiting import until
 
 MakeAuth = Callable[..., KeyAuth]
 TODAY = date(2026, 11, 10)
+CLOSED_WITHIN_S = 60.0  # the lease of a worker that was interrupted lasts half as long
 on_redis = pytest.mark.parametrize("stack", ["postgres-valkey", "sqlite-redis6", CLUSTER_STACK], indirect=True)
 on_one_redis = pytest.mark.parametrize("stack", ["postgres-valkey"], indirect=True)
 
@@ -220,6 +222,88 @@ async def test_a_lease_that_is_returned_after_its_day_was_closed_is_billed_once(
     report = await other.usage.report(TODAY, TODAY + timedelta(days=2))
     assert [item.closed for item in report] == [True, False]
     assert sum(item.units["requests"] for item in report) == requests + 1
+
+
+def drop_leases(auth: KeyAuth) -> int:
+    """Have a worker forget its leases, as if it had been killed. Return the requests that they have admitted."""
+    limiter = auth._parts.limiter
+    assert isinstance(limiter, FailoverLimiter)
+    book = limiter.primary._leases._book
+    if book is None:
+        return 0
+    limiter.primary.end_leases()
+    admitted = sum(lease.used for lease in book._ended)
+    book._ended.clear()
+    return admitted
+
+
+async def fail_to_write(auth: KeyAuth, monkeypatch: pytest.MonkeyPatch, *, is_written: bool) -> None:
+    """Have a worker write its usage, with an error before or after the commit."""
+    store = auth._parts.usage._store
+
+    def broken(write: Any) -> Any:
+        async def fail(*args: Any) -> None:
+            if is_written:
+                await write(*args)
+            raise StoreUnavailable
+
+        return fail
+
+    with monkeypatch.context() as outage:
+        for name in ("write", "set_counts"):
+            outage.setattr(store, name, broken(getattr(store, name)))
+        await auth._parts.usage.flush()
+
+
+@pytest.mark.parametrize("seed", [0, 8, 12, 15])
+@pytest.mark.parametrize("lease_ms", [0, 1000])
+@on_one_redis
+async def test_nothing_is_billed_twice_in_a_random_schedule(
+    start: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch, lease_ms: int, seed: int
+) -> None:
+    random_ = random.Random(seed)
+    workers = [await start(lease_ms=lease_ms) for _ in range(3)]
+    keys = [await workers[0].keys.create(owner_id=f"o{number}", name="k") for number in range(3)]
+    used = lost = 0
+
+    async def close_by_two() -> None:
+        await asyncio.gather(*(one._parts.day_closer.close_due_days() for one in random_.sample(workers, 2)))
+
+    steps = {"use": 20, "use often": 25, "write": 10, "all write": 5, "fail": 10, "kill": 3, "advance": 6, "close": 10}
+    for step in random_.choices(list(steps), list(steps.values()), k=100):
+        worker = random_.choice(workers)
+        if step.startswith("use"):
+            times = 1 if step == "use" else random_.randint(3, 12)
+            await use(worker, random_.choice(keys), times)
+            used += times
+        elif step == "write":
+            await worker._parts.usage.flush()
+        elif step == "all write":
+            await asyncio.gather(*(one._parts.usage.flush() for one in workers), close_by_two())
+        elif step == "fail":
+            await fail_to_write(worker, monkeypatch, is_written=random_.random() < 0.5)
+        elif step == "advance":
+            clock.now += timedelta(hours=random_.choice([1, 1, 1, 18] if lease_ms == 0 else [-1, 1, 1, 18]))
+        elif step == "close":
+            await close_by_two()
+        if step == "kill" or (step == "fail" and random_.random() < 0.5):
+            lost += drop_leases(worker)
+            kill(worker)
+    for worker in workers:
+        await worker._parts.usage.flush()
+    clock.to_next_day()
+
+    async def is_closed() -> bool:
+        """Close what is left. Another worker, whose periodic task began with it, may still be closing it."""
+        await workers[0]._parts.day_closer.close_due_days()
+        past = await workers[0].usage.report(TODAY - timedelta(days=1), clock.now.date())
+        return all(item.closed for item in past)
+
+    await until(is_closed, CLOSED_WITHIN_S)
+    report = await workers[0].usage.report(TODAY - timedelta(days=1), clock.now.date() + timedelta(days=1))
+    billed = sum(item.units["requests"] for item in report)
+    # What a lease returns after its hour was closed and deleted from Redis is not billed.
+    assert billed == used if lease_ms == 0 else 0 < billed <= used - lost
 
 
 async def test_a_day_waits_for_a_redis_that_does_not_respond(
