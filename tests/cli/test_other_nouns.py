@@ -93,6 +93,17 @@ def test_audit_lists_findings_and_ends_with_1() -> None:
     assert json.loads(keyauth("audit", "--owner", "bob", "--json").stdout) == {"items": []}
 
 
+def test_audit_lists_only_the_findings_that_were_named() -> None:
+    _, id = make()
+    found = json.loads(keyauth("audit", "--finding", "all_scopes", "--finding", "admin", "--json", code=1).stdout)
+    detail = "It holds every scope of the application (*)."
+    assert found["items"] == [{"finding": "all_scopes", "key_id": id, "owner_id": "ada", "detail": detail}]
+    assert "never_expires" not in keyauth("audit", "--finding", "all_scopes", code=1).stdout
+    assert keyauth("audit", "--finding", "admin").stderr == "There are no such findings.\n"
+    refused = keyauth("audit", "--finding", "expired", code=2)
+    assert "never_expires" in refused.stderr
+
+
 def test_key_can_be_exempt_from_the_policy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KEYAUTH_MAX_KEY_TTL_S", "3600")
     exempt = read("keys", "create", "--owner", "ada", "--name", "n", "--exempt-from-policy")

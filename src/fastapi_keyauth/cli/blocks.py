@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fastapi_keyauth.cli.output import Json, print_json, print_table, say
+from fastapi_keyauth.cli.output import Json, print_json, say
 from fastapi_keyauth.cli.progress import tracking
 from fastapi_keyauth.cli.runner import Exit, fail, run_command
+from fastapi_keyauth.cli.tables import print_table
 
 if TYPE_CHECKING:
     from fastapi_keyauth.auth.blocked_addresses import Block

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from fastapi_keyauth.cli.output import Json, print_json, print_table
+from fastapi_keyauth.cli.output import Json, print_json
 from fastapi_keyauth.cli.progress import tracking
 from fastapi_keyauth.cli.runner import Exit
+from fastapi_keyauth.cli.tables import print_table
 
 if TYPE_CHECKING:
     from fastapi_keyauth.cli.checks import Finding

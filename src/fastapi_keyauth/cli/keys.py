@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fastapi_keyauth.cli.import_keys import import_file
-from fastapi_keyauth.cli.output import Json, day, moment, print_facts, print_json, print_line, print_table, say, status
+from fastapi_keyauth.cli.output import Json, day, moment, print_facts, print_json, print_line, say, status
 from fastapi_keyauth.cli.parameters import KeyId, parse_duration, parse_moment, parse_object
 from fastapi_keyauth.cli.progress import tracking
 from fastapi_keyauth.cli.records import describe, dump, print_created
 from fastapi_keyauth.cli.rotate_revoke import revoke, rotate
 from fastapi_keyauth.cli.runner import run_command
+from fastapi_keyauth.cli.tables import print_table
 from fastapi_keyauth.cli.update import disable, enable, update
 from fastapi_keyauth.domain.keys import EventPage, Key, KeyPage, Status, UsageHour
 from fastapi_keyauth.domain.pagination import MAX_PAGE, MAX_USAGE_HOURS

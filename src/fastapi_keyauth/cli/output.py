@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +13,7 @@ import typer
 from fastapi_keyauth.domain.text import is_printable_text
 
 if TYPE_CHECKING:
-    from rich.console import Console, JustifyMethod
+    from rich.console import Console
     from rich.text import Text
 
 Json = Annotated[bool, typer.Option("--json", help="JSON output, for programs.")]
@@ -46,20 +46,6 @@ def say(text: str) -> None:
     console(stderr=True).print(text, soft_wrap=True)
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, right: Sequence[str] = ()) -> None:
-    """Print rows under headings. Nothing is cut off: what is too long for the terminal is wrapped."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for number, column in enumerate(columns):
-        # The first column is what other commands take as an argument.
-        justify: JustifyMethod = "right" if column in right else "left"
-        table.add_column(column, no_wrap=number == 0, overflow="fold", justify=justify, min_width=len(column))
-    for row in rows:
-        table.add_row(*map(_visible, row))
-    console().print(table)
-
-
 def print_facts(facts: Iterable[tuple[str, str | Text]]) -> None:
     """Print an object's properties, one per line."""
     from rich.table import Table
@@ -68,11 +54,11 @@ def print_facts(facts: Iterable[tuple[str, str | Text]]) -> None:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in facts:
-        table.add_row(_visible(name), _visible(value))
+        table.add_row(visible(name), visible(value))
     console().print(table)
 
 
-def _visible(cell: str | Text) -> str | Text:
+def visible(cell: str | Text) -> str | Text:
     """Escape control characters: text that owners write must not control the terminal of whoever reads it."""
     if not isinstance(cell, str) or is_printable_text(cell):
         return cell

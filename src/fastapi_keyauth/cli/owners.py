@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastapi_keyauth.cli.output import Json, moment, print_facts, print_json, print_line, print_table, say
+from fastapi_keyauth.cli.output import Json, moment, print_facts, print_json, print_line, say
 from fastapi_keyauth.cli.parameters import parse_object
 from fastapi_keyauth.cli.runner import run_command
+from fastapi_keyauth.cli.tables import print_table
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

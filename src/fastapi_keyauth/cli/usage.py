@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fastapi_keyauth.cli.output import Json, print_json, print_table, say
+from fastapi_keyauth.cli.output import Json, print_json, say
 from fastapi_keyauth.cli.parameters import parse_key_id
 from fastapi_keyauth.cli.runner import run_command
+from fastapi_keyauth.cli.tables import print_table
 from fastapi_keyauth.domain.usage import By
 
 if TYPE_CHECKING:
