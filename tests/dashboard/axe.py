@@ -12,6 +12,11 @@ from tests.helpers.thorough import IS_THOROUGH
 LOOKS: list[tuple[int, Literal["light", "dark"]]] = [(1280, "light"), (360, "dark")]
 if IS_THOROUGH:
     LOOKS += [(1280, "dark"), (640, "light")]
+COLORS: list[tuple[str, Literal["light", "dark"], bool]] = [
+    ("light", "light", False),
+    ("dark", "dark", False),
+    ("forced", "dark", True),
+]
 RUN_AXE = """async (part) => {
     const { violations } = await axe.run(part, { resultTypes: ["violations"] });
     return violations
@@ -36,3 +41,12 @@ def violations_in_every_look(visitor: Visitor, part: str) -> dict[str, list[str]
         visitor.prefer(color_scheme)
         found[f"{part} {width} {color_scheme}"] = violations(visitor, part)
     return {look: serious for look, serious in found.items() if serious}
+
+
+def violations_in_all_colors(visitor: Visitor, part: str) -> dict[str, list[str]]:
+    """Return them in the light, the dark and the forced colors."""
+    found = {}
+    for name, color_scheme, is_forced in COLORS:
+        visitor.prefer(color_scheme, forced_colors=is_forced)
+        found[f"{part} {name}"] = violations(visitor, part)
+    return {colors: serious for colors, serious in found.items() if serious}
