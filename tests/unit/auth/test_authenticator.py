@@ -1,6 +1,7 @@
 """What the checks of a key promise beyond the contract's routes: outcomes that are kept, and requests from memory."""
 
 from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 
@@ -9,6 +10,7 @@ from fastapi_keyauth.auth.credentials import Credentials
 from fastapi_keyauth.auth.request_context import AuthContext
 from fastapi_keyauth.domain.ip_addresses import AddressResolver
 from fastapi_keyauth.domain.tokens import token_digest
+from fastapi_keyauth.limiter import LimitCheck, Limiter
 from tests.helpers.keys import make_key
 from tests.helpers.stage import Clock
 
@@ -90,6 +92,52 @@ async def test_a_request_that_an_allowance_admits_is_counted_like_any_other(make
         assert context.key is not None
         assert (context.key.id, list(context.states)[:1]) == (created.key.id, [95])
         assert await _admitted(auth, created.key.id) == 5
+
+
+@ON_MEMORY
+@pytest.mark.parametrize("path", ["allowance", "limiter", "question"])
+async def test_metrics_count_each_admitted_request_and_each_row_that_is_read_once(
+    make_auth: MakeAuth, path: str
+) -> None:
+    """A warm key is admitted by its allowance, by a limiter that decides by itself, or by one that must be asked."""
+    algorithm = "fixed_window" if path == "allowance" else "sliding_window"
+    async with make_auth(clock=Clock(), rate_limit_algorithm=algorithm, max_staleness_s=3600) as auth:
+        created = await auth.keys.create(owner_id="alice", name="k", hourly_limit=100)
+        if path == "question":
+            auth._parts.authenticator.limiter = cast("Limiter", AskedLimiter(auth._parts.authenticator.limiter))
+        counters = auth._parts.metrics.counters
+
+        async def counted(requests: int) -> tuple[int, int, int, int]:
+            before = counters.admitted_from_memory, counters.admitted_by_row, counters.missed, counters.stale
+            for _ in range(requests):
+                await check(auth, request(created.token))
+            from_memory, by_row, missed, stale = before
+            return (
+                counters.admitted_from_memory - from_memory,
+                counters.admitted_by_row - by_row,
+                counters.missed - missed,
+                counters.stale - stale,
+            )
+
+        assert await counted(1) == (0, 1, 1, 0)
+        assert await counted(1) in ((0, 1, 0, 1), (1, 0, 0, 0))  # the limiter knows the key since the first request
+        assert await counted(4) == (4, 0, 0, 0)
+        await auth.keys.update(created.key.id, name="other")
+        assert await counted(2) == (1, 1, 0, 1)
+        assert await _admitted(auth, created.key.id) == 8
+
+
+class AskedLimiter:
+    """A limiter that decides nothing without being asked, as one on Redis."""
+
+    def __init__(self, limiter: Limiter) -> None:
+        self._limiter = limiter
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._limiter, name)
+
+    def try_decide(self, _question: LimitCheck) -> None:
+        """Decide nothing."""
 
 
 async def _admitted(auth: KeyAuth, key_id: str) -> int:

@@ -1,5 +1,6 @@
 """Changes are announced to all workers, and again until that succeeds."""
 
+import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,11 +22,15 @@ class Limiter:
     def __init__(self) -> None:
         self.bumped: list[tuple[str, ...]] = []
         self.failure: Exception | None = None
+        self.slow_owners: set[str] = set()
 
     async def bump_generation(self, key_id: str, owner_id: str) -> None:
         self._bump(key_id, owner_id)
 
     async def bump_owner_generation(self, owner_id: str) -> None:
+        if owner_id in self.slow_owners:
+            for _ in range(10):
+                await asyncio.sleep(0)
         self._bump(owner_id)
 
     def _bump(self, *what: str) -> None:
@@ -171,3 +176,20 @@ async def test_changes_of_many_owners_are_all_tried_before_one_that_failed_is_re
     stage.limiter.failure = None
     await stage.outbox.drain()
     assert sorted(stage.limiter.bumped[2:]) == [("ada",), ("bob",)]
+
+
+async def test_a_change_that_failed_is_reported_once_the_slower_ones_are_announced() -> None:
+    stage = Stage()
+    stage.store.rows = {2: ("", "bob")}
+    stage.limiter.slow_owners = {"bob"}
+    real = stage.limiter._bump
+
+    def fail_for_ada(*what: str) -> None:
+        if what == ("ada",):
+            raise LimiterUnavailable("test")
+        real(*what)
+
+    stage.limiter._bump = fail_for_ada  # type: ignore[method-assign]  # one owner fails, the other does not
+    with pytest.raises(ChangePending):
+        await stage.outbox.publish_owners({"ada": 1, "bob": 2})
+    assert (stage.limiter.bumped, stage.store.rows) == ([("bob",)], {})
