@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from fastapi_keyauth import AddressNotAllowed, KeyAuth, KeyPrincipal, MalformedApiKey
+from fastapi_keyauth import AddressNotAllowed, KeyAuth, KeyPrincipal, MalformedApiKey, RateLimitExceeded
 from fastapi_keyauth.auth.credentials import Credentials
 from fastapi_keyauth.auth.request_context import AuthContext
 from fastapi_keyauth.domain.ip_addresses import AddressResolver
@@ -49,6 +49,21 @@ async def test_a_refused_request_stays_refused_and_is_one_failed_attempt(make_au
             refusals.append(refused.value)
         assert refusals[0] is refusals[1] is refusals[2]
         assert isinstance(await check(auth, request(created.token)), KeyPrincipal)  # the address is not blocked
+
+
+@ON_MEMORY
+async def test_a_request_over_the_limit_stays_refused_and_counts_as_one(make_auth: MakeAuth) -> None:
+    async with make_auth(clock=Clock()) as auth:
+        created = await auth.keys.create(owner_id="alice", name="k", hourly_limit=4)
+        await warm(auth, created.token)
+        context = request(created.token)
+        refusals = []
+        for _ in range(3):
+            with pytest.raises(RateLimitExceeded) as refused:
+                await check(auth, context)
+            refusals.append(refused.value)
+        assert refusals[0] is refusals[1] is refusals[2]
+        assert sum(hour.refused for hour in await auth.keys.usage(created.key.id)) == 1
 
 
 async def test_an_admitted_request_is_charged_once(make_auth: MakeAuth) -> None:

@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
+import redis
 from redis.asyncio import Redis
 
 from fastapi_keyauth.errors import LimiterUnavailable
@@ -346,3 +348,57 @@ async def test_a_clock_that_was_a_day_ahead_blocks_for_no_longer_than_the_policy
     assert [await other.record_failure("192.0.2.2") for _ in range(3)] == [None, None, 0]
     clock.now += 121
     assert await make_limiter().record_failure("192.0.2.1") is None
+
+
+@pytest.mark.parametrize("make_limiter", ["valkey", "redis6", "cluster"], indirect=True)
+@pytest.mark.parametrize("ask", ["failure", "check"])
+async def test_block_that_a_clock_ahead_began_is_shortened_once_and_kept_until_its_end(
+    make_limiter: MakeLimiter, servers: Servers, clock: Clock, ask: str
+) -> None:
+    async def blocked_s() -> int | None:
+        worker = make_limiter()  # one that has not met the block yet
+        if ask == "failure":
+            return await worker.record_failure("192.0.2.1")
+        decision = await worker.check(question(bucket="192.0.2.1"))
+        assert decision.verdict is Verdict.BLOCKED
+        return decision.wait_s
+
+    limiter = make_limiter()
+    clock.now += 86_400
+    for _ in range(3):
+        await limiter.record_failure("192.0.2.1")
+    clock.now -= 86_400
+    with _client_of(limiter, servers) as client:
+        (name,) = [name for name in client.scan_iter() if b"192.0.2.1" in name]
+        client.pexpire(name, 30_000)
+        assert await blocked_s() == 120
+        assert client.pttl(name) > 90_000
+        clock.now += 60
+        assert await blocked_s() == 60
+
+
+@pytest.mark.parametrize("make_limiter", ["valkey", "redis6"], indirect=True)
+async def test_failed_attempts_are_kept_until_their_window_ends_and_a_block_until_its_own_end(
+    make_limiter: MakeLimiter, servers: Servers, clock: Clock
+) -> None:
+    limiter = make_limiter()
+    await limiter.record_failure("192.0.2.1")
+    with _client_of(limiter, servers) as client:
+        (name,) = client.keys()
+        assert 50_000 < client.pttl(name) <= 60_000
+        clock.now += 20
+        await limiter.record_failure("192.0.2.1")
+        assert 30_000 < client.pttl(name) <= 40_000
+        await limiter.record_failure("192.0.2.1")
+        assert 110_000 < client.pttl(name) <= 120_000
+
+
+_ADDRESS = {"host", "port", "db", "username", "password"}
+
+
+def _client_of(limiter: Limiter, servers: Servers) -> Any:
+    """Return a client for the keys of a limiter."""
+    if isinstance(limiter, SingleNodeLimiter):
+        given = limiter._control_client.connection_pool.connection_kwargs
+        return redis.Redis(**{name: given[name] for name in _ADDRESS & given.keys()})
+    return redis.RedisCluster.from_url(servers.cluster(emptied=False).servers[0].url)
