@@ -405,9 +405,11 @@ async def test_member_who_may_not_read_an_owners_keys_reads_neither_key_nor_usag
 ) -> None:
     async with open_scene(owners_of=owners_of({"ada": {"p": ["keys:write"]}})) as scene:
         ada: dict[str, Any] = {"bearer": await scene.session("ada")}
-        key = await scene.key(owner_id="p")
+        key, hidden = await scene.key(owner_id="p"), await scene.key(owner_id="q")
         for path in ("", "/usage", "/events"):
-            assert (await scene.get(f"/api-keys/{key.id}{path}", **ada)).status_code == 404, path
+            refused = await scene.get(f"/api-keys/{key.id}{path}", **ada)
+            assert (refused.status_code, refused.json()["missing_scopes"]) == (403, ["keys:read"]), path
+            assert (await scene.get(f"/api-keys/{hidden.id}{path}", **ada)).status_code == 404, path
         for path in ("?owner_id=p", "/audit?owner_id=p", "/usage?owner_id=p"):
             assert (await scene.get(f"/api-keys{path}", **ada)).status_code == 403, path
         assert (await scene.send("PATCH", f"/api-keys/{key.id}", json={"name": "n"}, **ada)).status_code == 200

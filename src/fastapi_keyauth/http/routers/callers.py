@@ -140,6 +140,12 @@ class RequestAuthority:
         return self.caller.find_owners(KEYS_READ)
 
     @property
+    def writes_unread_owners(self) -> bool:
+        """Whether the caller has ``keys:write`` without ``keys:read`` for an owner."""
+        readable = self.readable_owner_ids
+        return readable is not None and len(readable) < len(self.caller.owners)
+
+    @property
     def changeable_owner_ids(self) -> Collection[str] | None:
         """The owners whose keys the caller may change. None: all."""
         return self.caller.find_owners(KEYS_WRITE)

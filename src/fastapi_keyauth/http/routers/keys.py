@@ -79,6 +79,12 @@ def build_keys_router(
     reader = Annotated[RequestAuthority, Depends(callers.having(KEYS_READ, manager))]
     writer = Annotated[RequestAuthority, Depends(callers.having(KEYS_WRITE, manager))]
     router = APIRouter(route_class=strict_json_route(authenticate), tags=["API keys"])
+
+    async def check_read(id: str, by: RequestAuthority) -> None:
+        """Refuse to read the key of an owner for which the caller only has ``keys:write``. Other keys are found."""
+        if by.writes_unread_owners:
+            by.caller.check_permission((await queries.get(id, by.owner_ids, by.turn)).owner_id, KEYS_READ)
+
     # First: `/owners` and `/usage` are not the ids of keys.
     router.include_router(build_owners_router(owners, require_key, require_session, manager, callers))
     router.include_router(build_usage_router(usage, manager, callers))
@@ -137,6 +143,7 @@ def build_keys_router(
     @router.get("/{id}", responses=_NOT_FOUND, response_model=KeyOut)
     async def read_key(id: str, by: reader) -> Key:
         """Return one key."""
+        await check_read(id, by)
         return await queries.get(id, by.readable_owner_ids, by.turn)
 
     @router.patch("/{id}", responses=_NOT_FOUND | _CONFLICT, response_model=KeyOut)
@@ -189,12 +196,14 @@ def build_keys_router(
     @router.get("/{id}/usage", responses=_NOT_FOUND)
     async def read_usage(id: str, by: reader, hours: Annotated[int, Query(ge=1, le=MAX_USAGE_HOURS)] = 24) -> UsageOut:
         """Return the usage in each of the last hours, oldest first."""
+        await check_read(id, by)
         found = await queries.usage(id, hours, by.readable_owner_ids, by.turn)
         return UsageOut(items=[UsageHourOut.model_validate(hour) for hour in found])
 
     @router.get("/{id}/events", responses=_NOT_FOUND, response_model=EventPageOut)
     async def list_events(id: str, by: reader, cursor: _Cursor = None, limit: _Limit = 50) -> EventPage:
         """Return the key's history: what was done, by whom, from where, when and why; newest first."""
+        await check_read(id, by)
         owners = by.readable_owner_ids
         return await queries.events(id, cursor, limit, owners, by.turn, shows_admin_addresses=by.caller.is_admin)
 
