@@ -24,10 +24,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import httpx
 import pytest
 
+from tests.helpers.empty_environment import skip_empty_environments
 from tests.helpers.lazy_routes import make_routes_lazy
 from tests.helpers.servers import Server
 from tests.helpers.session import Kind, Servers
 from tests.helpers.shared_statements import share_statements
+from tests.helpers.shared_tls import share_tls
 from tests.helpers.thorough import IS_THOROUGH, begin_with_long, scope_of, thin_out
 from tests.helpers.workers import Workers
 
@@ -102,11 +104,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture(scope="session", autouse=True)
 def _shortcuts() -> Iterator[None]:
-    """Build routes on first use and compile statements once, unless the run is thorough."""
+    """Spare each test what no test is about, unless the run is thorough; each shortcut has a module in `helpers`."""
     with pytest.MonkeyPatch.context() as patch:
         if not IS_THOROUGH:
             make_routes_lazy(patch)
             share_statements(patch)
+            skip_empty_environments(patch)
+            share_tls(patch)
         yield
 
 

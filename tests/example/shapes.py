@@ -1,4 +1,7 @@
-"""The shapes of `example_app/shapes`, served on a loopback port of this process."""
+"""The shapes of `example_app/shapes`, served on a loopback port of this process.
+
+OpenAI's SDK takes a second to import. Functions import it, since each process of `make test` imports all test modules.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
-import openai
 
 from tests.helpers.served import served
+
+if TYPE_CHECKING:
+    import openai
 
 LONG = " ".join(map(str, range(500)))
 """A prompt whose answer takes the model 50 seconds."""
@@ -41,6 +46,8 @@ class Shape:
 
     def sdk(self, token: str, **options: Any) -> openai.AsyncOpenAI:
         """Return OpenAI's SDK as a user sets it up: with the token and the address. It does not retry."""
+        import openai
+
         return openai.AsyncOpenAI(api_key=token, base_url=f"{self.url}/v1", max_retries=0, **options)
 
 

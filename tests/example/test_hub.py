@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
 
-import openai
 import pytest
 
 from tests.example.shapes import Shape, ask, problem_of
 from tests.helpers.tokens import forge, spoiled
 from tests.helpers.waiting import until
+
+if TYPE_CHECKING:
+    import openai
 
 
 @pytest.fixture
@@ -40,6 +43,8 @@ async def test_key_page_is_mounted_and_a_token_is_shown_once(hub: Shape) -> None
 
 
 async def test_restricted_key_is_refused_outside_its_permissions(hub: Shape) -> None:
+    import openai
+
     key = await hub.create_key("ci-nightly", scopes=["models:read"])
     async with hub.sdk(key["token"]) as sdk:
         assert [model.id async for model in sdk.models.list()] == ["parrot-1"]
@@ -50,6 +55,8 @@ async def test_restricted_key_is_refused_outside_its_permissions(hub: Shape) -> 
 
 
 async def test_short_lived_key_of_a_job_expires_by_itself(hub: Shape) -> None:
+    import openai
+
     key = await hub.create_key("ci-nightly", environment="ci", expires_in_s=1)
     assert key["token"].startswith("hub_ci_")
     problems: list[tuple[int, str | None, str]] = []
@@ -83,6 +90,8 @@ async def test_short_lived_key_of_a_job_expires_by_itself(hub: Shape) -> None:
     ],
 )
 async def test_refusal_says_what_is_wrong_with_the_header(hub: Shape, sent: str, code: str, hint: str) -> None:
+    import openai
+
     token = (await hub.create_key())["token"]
     value = sent.format(start=token[:60], end=token[60:], spoiled=spoiled(token), unknown=forge(prefix="hub"))
     async with hub.sdk("unused", default_headers={"Authorization": value}) as sdk:
@@ -97,6 +106,8 @@ async def test_refusal_says_what_is_wrong_with_the_header(hub: Shape, sent: str,
 
 
 async def test_key_is_replaced_and_revoked(hub: Shape) -> None:
+    import openai
+
     old, new = await hub.create_key("production-app"), await hub.create_key("production-app-2")
     await hub.revoke(old)
     async with hub.sdk(old["token"]) as sdk:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
-import openai
 import pytest
 import websockets
 from fastapi import FastAPI
@@ -17,6 +16,9 @@ from tests.example.shapes import LONG
 from tests.helpers.served import served
 from tests.helpers.session import Servers
 from tests.helpers.waiting import until
+
+if TYPE_CHECKING:
+    import openai
 
 pytestmark = pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
 FREE = 10_000
@@ -48,6 +50,8 @@ async def session(client: httpx.AsyncClient) -> str:
 
 def sdk(client: httpx.AsyncClient, key: dict[str, Any]) -> openai.AsyncOpenAI:
     """Return OpenAI's SDK, as a user sets it up."""
+    import openai
+
     return openai.AsyncOpenAI(api_key=key["token"], base_url=f"{client.base_url}/v1", max_retries=0)
 
 
@@ -106,6 +110,8 @@ async def test_client_that_hangs_up_is_charged_for_what_it_got(client: httpx.Asy
 
 
 async def test_answer_beyond_a_limit_is_refused_before_it_starts(client: httpx.AsyncClient, session: str) -> None:
+    import openai
+
     few = {"name": "few", "limit": 50, "per": "day", "unit": "tokens"}
     key = await create_key(client, session, hourly_limit=1000, limits=[few])
     async with sdk(client, key) as model:
@@ -117,6 +123,8 @@ async def test_answer_beyond_a_limit_is_refused_before_it_starts(client: httpx.A
 
 
 async def test_stream_and_websocket_end_with_their_key(client: httpx.AsyncClient, session: str) -> None:
+    import openai
+
     key = await create_key(client, session)
     has_begun = asyncio.Event()
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import openai
 import pytest
 
 from tests.example.shapes import LONG, Shape, ask, problem_of
 from tests.helpers.waiting import until
+
+if TYPE_CHECKING:
+    import openai
 
 
 @pytest.fixture
@@ -30,6 +32,8 @@ async def rotate(service: Shape, key: dict[str, Any], overlap_s: int) -> str:
 
 async def refusal_of(service: Shape, token: str) -> tuple[int, str | None, str] | None:
     """Return how a token is refused, as the SDK shows it. None if it is admitted."""
+    import openai
+
     async with service.sdk(token) as sdk:
         try:
             await ask(sdk, "Hello")
@@ -75,6 +79,8 @@ async def test_create_deploy_verify_and_revoke_the_old_key(service: Shape) -> No
 
 
 async def test_stream_ends_with_the_revocation_of_its_key(service: Shape) -> None:
+    import openai
+
     key = await service.create_key("prod-api-server")
     words: list[str | None] = []
 
@@ -96,6 +102,8 @@ async def test_stream_ends_with_the_revocation_of_its_key(service: Shape) -> Non
 
 
 async def test_request_that_waits_for_its_answer_gets_the_401(service: Shape) -> None:
+    import openai
+
     key, other = await service.create_key("prod-api-server"), await service.create_key("staging-worker")
     async with service.sdk(key["token"]) as sdk, service.sdk(other["token"]) as undisturbed:
         waiting = asyncio.create_task(ask(sdk, LONG))

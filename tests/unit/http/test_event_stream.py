@@ -1,10 +1,9 @@
 """An event stream that is cut anywhere delivers no part of an event as the whole, and says why if that is possible."""
 
+import importlib
 from collections.abc import Iterator
 from typing import Any
 
-import anthropic._streaming
-import openai._streaming
 import pytest
 
 from fastapi_keyauth.http.event_stream import START, TAIL, add_tail, error_event, is_event_stream
@@ -12,13 +11,14 @@ from fastapi_keyauth.http.event_stream import START, TAIL, add_tail, error_event
 BODY = b'{"code": "revoked_api_key"}'
 TOKEN = b"event: token\nid: 7\ndata: one\ndata: two"
 STREAM = b"\n\n".join((b": hello", TOKEN, b": ping\n: pong", b"retry: 3000\ndata: three", b"data", b": end\n"))
-# Both are private. The public ones read streams of their own vendors' answers.
-DECODERS = {"openai": openai._streaming.SSEDecoder, "anthropic": anthropic._streaming.SSEDecoder}
 
 
-@pytest.fixture(params=DECODERS)
+@pytest.fixture(params=["openai", "anthropic"])
 def decoder(request: pytest.FixtureRequest) -> Any:
-    return DECODERS[request.param]
+    """Return the decoder of a vendor's SDK."""
+    # Private: the public ones read streams of their own vendors' answers.
+    # Imported here, since each process of `make test` imports all test modules, and each SDK takes a second.
+    return importlib.import_module(f"{request.param}._streaming").SSEDecoder
 
 
 def _read(decoder: Any, sent: bytes) -> list[tuple[str | None, str, str | None]]:
