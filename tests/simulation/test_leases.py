@@ -121,7 +121,7 @@ def renewing_without_an_answer() -> AbstractContextManager[Any]:
     plan_renewals = LeaseBook.plan_renewals
 
     def plan(self: LeaseBook) -> Plan:
-        renewed = list(self._to_renew)
+        renewed = list(self.to_renew)
         planned = plan_renewals(self)
         for lease in renewed:
             lease.ends_at = lease.renew_at = lease.ends_at + 0.1

@@ -147,7 +147,7 @@ class Worker:
             if decision is None:
                 return False
             assert lease is not None
-            if self.book.has_renewals and not self.is_renewing:
+            if self.book.to_renew and not self.is_renewing:
                 self.is_renewing = True
                 self.world.at_worker(self, 0, self.renew)
             if request.cost is not ONE_REQUEST:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from fastapi_keyauth.domain.limit_sets import ONE_REQUEST, limit_set
 from fastapi_keyauth.domain.limits import hour_limit
 from fastapi_keyauth.limiter import Decision, LimitCheck, Verdict
 from fastapi_keyauth.limiter.leases.book import ADDRESS_RENEWALS, MAX_LEASE_ADDRESSES, LeaseBook, address_check
-from fastapi_keyauth.limiter.leases.terms import Grant, Plan
+from fastapi_keyauth.limiter.leases.clock import GRACE_MS, LEASE_SHARE
+from fastapi_keyauth.limiter.leases.terms import MAX_SHARE, Grant, Plan
 from fastapi_keyauth.telemetry.counters import Counters
+from tests.simulation.authority import Authority
 
 LIMITS = limit_set((hour_limit(1000).model_copy(update={"algorithm": "fixed_window"}),), ())
 ADDRESS = "192.0.2.1"
@@ -62,7 +66,7 @@ def test_renewal_returns_what_was_used_and_asks_for_as_much_as_is_needed() -> No
     assert [(part.used, part.left) for part in plan.returned] == [(11, 0)]
     assert [ask.units for ask in plan.asks] == [13 - 9]  # 11 and a quarter, of which 9 are left
     assert plan.buckets == [ADDRESS]
-    assert not lab.book.has_renewals
+    assert not lab.book.to_renew
 
 
 def test_requests_are_admitted_while_a_renewal_is_on_its_way_and_after_it() -> None:
@@ -85,7 +89,7 @@ def test_one_request_triggers_a_renewal_and_the_next_ones_do_not() -> None:
     lab = Lab()
     lab.renew()
     assert lab.book.admit(QUESTION) is not None
-    assert not lab.book.has_renewals
+    assert not lab.book.to_renew
     assert lab.book.plan_renewals() == Plan(buckets=[])
     assert lab.book.plan([QUESTION] * 4).asks == []
 
@@ -134,7 +138,7 @@ def test_lease_that_ends_with_a_window_is_not_renewed() -> None:
     lab = Lab(lasts_ms=99)
     lab.now += 0.0965
     assert lab.book.admit(QUESTION) is not None
-    assert not lab.book.has_renewals
+    assert not lab.book.to_renew
 
 
 def test_key_that_is_not_busy_any_more_is_not_renewed() -> None:
@@ -143,7 +147,7 @@ def test_key_that_is_not_busy_any_more_is_not_renewed() -> None:
     lab.now += 0.201  # nothing was sent since
     assert lab.book.admit(QUESTION) is None
     lab = Lab()
-    lab.book._to_renew.extend(lab.book._live.values())
+    lab.book.to_renew.extend(lab.book._live.values())
     lab.book.end_all()
     assert lab.book.plan_renewals().asks == []
 
@@ -166,7 +170,7 @@ def test_lease_goes_on_until_its_end_if_its_renewal_is_denied_or_fails() -> None
 def test_renewal_that_arrives_after_the_end_takes_over_what_was_left() -> None:
     lab = Lab()
     plan = lab.renew()
-    lab.now += 0.05
+    lab.now += 0.04
     assert lab.book.admit(QUESTION) is None
     assert not lab.book.end_due()
     asked = lab.book.plan([QUESTION])
@@ -178,6 +182,70 @@ def test_renewal_that_arrives_after_the_end_takes_over_what_was_left() -> None:
     assert admitted is not None
     assert admitted.states[0] == 886 + 12
     assert lab.returned() == [(1, 12)]
+
+
+def test_renewal_that_arrives_when_units_count_as_forfeited_takes_nothing_over() -> None:
+    lab = Lab()
+    plan = lab.renew()
+    lab.now = 100.098 + GRACE_MS * LEASE_SHARE / 1000
+    lab.receive(plan, lab.grant(4))
+    assert lab.book.admit(QUESTION) is not None
+    assert lab.returned() == [(0, 9), (1, 3)]
+
+
+@pytest.mark.parametrize("cost", [1, 29, 32, 50])
+def test_nobody_is_refused_for_units_that_come_back_after_a_late_renewal(cost: int) -> None:
+    now, server, admitted = [100.0], Authority(), 0
+    book = LeaseBook(100, lambda: now[0], Counters())
+    generation = server.generation("k", "o")
+
+    def now_ms() -> int:
+        return int(now[0] * 1000)
+
+    def call(plan: Plan) -> None:
+        for part in plan.returned:
+            server.give_back(part, part.used, part.left, now_ms())
+        asks = [replace(ask, generation=generation) for ask in plan.asks]
+        book.receive(plan, [server.grant(ask, 100, now_ms()) for ask in asks], 0)
+
+    def renew(after_s: float, requests: int, late_s: float) -> int:
+        now[0] += after_s
+        count = sum(book.admit(question) is not None for _ in range(requests))
+        plan = book.plan_renewals()
+        plan.mark_sent(now[0], 0)
+        now[0] += late_s
+        call(plan)
+        ended = book.plan(())  # of the timer
+        ended.mark_sent(now[0], 0)
+        call(ended)
+        return count
+
+    question = QUESTION._replace(bucket=None, generation=f"0:{generation}")
+    plan = book.plan([question] * 40)
+    plan.mark_sent(now[0], 0)
+    call(plan)
+    admitted += renew(0.0975, 26, late_s=0.08)
+    admitted += renew(0.016, 24, late_s=0.001)
+    other = QUESTION._replace(bucket=None, cost=(("requests", cost),), is_fresh=True)
+    decision = server.take(other, now_ms())
+    while decision.verdict is Verdict.ADMITTED:
+        admitted += cost
+        decision = server.take(other, now_ms())
+    assert (decision.verdict is Verdict.WAITING) == (admitted + cost <= 1000)
+
+
+def test_renewed_lease_gives_up_what_a_new_one_would_not_get() -> None:
+    lab = Lab(units=60)
+    for _ in range(40):
+        assert lab.book.admit(QUESTION) is not None
+    lab.receive(lab.renew(), lab.grant(50, free=100))  # others have used up most of the rest
+    plan = lab.renew()
+    assert [(part.used, part.left) for part in plan.returned] == [(1, 58 - (100 + 58) // MAX_SHARE)]
+    assert [ask.units for ask in plan.asks] == [52 + 52 // 4 - 9]
+    lab.receive(plan, lab.grant(9, free=0))
+    plan = lab.renew()
+    assert [(part.used, part.left) for part in plan.returned] == [(1, 16)]
+    assert lab.book.admit(QUESTION) is not None
 
 
 def test_lease_that_is_over_is_returned_if_its_renewal_fails_or_its_row_changes() -> None:
@@ -202,10 +270,10 @@ def test_the_longer_calls_take_the_earlier_leases_are_renewed() -> None:
     ends_at = plan.sent_at + 0.098
     lab.now = ends_at - 0.0432
     assert lab.book.admit(QUESTION) is not None
-    assert not lab.book.has_renewals
+    assert not lab.book.to_renew
     lab.now = ends_at - 0.0429
     assert lab.book.admit(QUESTION) is not None
-    assert lab.book.has_renewals
+    assert lab.book.to_renew
 
 
 def test_addresses_are_checked_again_with_some_renewals() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from fastapi_keyauth.concurrency.bounded_dict import BoundedDict
 from fastapi_keyauth.limiter.leases.allowance import LeaseAllowance, decision_of
-from fastapi_keyauth.limiter.leases.clock import LEASE_SHARE
+from fastapi_keyauth.limiter.leases.clock import GRACE_MS, LEASE_SHARE
 from fastapi_keyauth.limiter.leases.demand import Demand
 from fastapi_keyauth.limiter.leases.terms import Grant, Lease, LeaseAsk, LeaseName, Plan
 from fastapi_keyauth.limiter.protocol import ADMITTED, BLOCKED, Decision, LimitCheck
@@ -33,6 +33,9 @@ class LeaseBook:
         lease_ms: Maximum duration of a lease.
         clock: The lease clock, in seconds.
         counters: Counters of leases.
+
+    Attributes:
+        to_renew: Leases that should be renewed; see ``plan_renewals``.
     """
 
     def __init__(self, lease_ms: int, clock: Callable[[], float], counters: Counters) -> None:
@@ -43,7 +46,7 @@ class LeaseBook:
         self._ended: list[Lease] = []
         """Leases that have ended and are not returned yet."""
         self._asking: set[LeaseName] = set()
-        self._to_renew: list[Lease] = []
+        self.to_renew: list[Lease] = []
         self._demand = Demand(lease_ms / 1000)
         self._unblocked_until: BoundedDict[str, float] = BoundedDict(MAX_ADDRESSES)
 
@@ -51,11 +54,6 @@ class LeaseBook:
     def has_leases(self) -> bool:
         """Whether this worker has a lease."""
         return bool(self._live)
-
-    @property
-    def has_renewals(self) -> bool:
-        """Whether a lease should be renewed; see ``plan_renewals``."""
-        return bool(self._to_renew)
 
     def admit(self, question: LimitCheck) -> Decision | None:
         """Admit a request from a lease. Return None if the limiter must decide.
@@ -67,7 +65,8 @@ class LeaseBook:
         if lease is None or question.is_fresh or not _is_plain(question):
             return None
         now = self._clock()
-        if not self._is_alive(lease, question.generation, now) or now >= lease.ends_at:
+        if now >= lease.ends_at or lease.generation != question.generation:
+            self._is_alive(lease, question.generation, now)
             return None
         if lease.limits is not question.limits:
             return None
@@ -82,7 +81,7 @@ class LeaseBook:
             lease.renew_at = lease.ends_at
             if bucket is not None:
                 _note_address(lease, bucket)
-            self._to_renew.append(lease)
+            self.to_renew.append(lease)
         return decision
 
     def find_allowance(self, question: LimitCheck) -> LeaseAllowance | None:
@@ -149,7 +148,7 @@ class LeaseBook:
         now = self._clock()
         self._demand.advance(now)
         plan, buckets = Plan(), dict[str, None]()
-        for lease in self._to_renew:
+        for lease in self.to_renew:
             name = lease.name
             if now >= lease.ends_at or name in self._asking:
                 continue
@@ -157,7 +156,7 @@ class LeaseBook:
             units = self._demand.units_to_ask(name)
             if not units:
                 continue
-            part = lease.split(max(0, lease.left - units))
+            part = lease.split(max(0, lease.left - min(units, lease.share())))
             self._count_used(part)
             lease.began_at = now
             ask, needed = lease.ask, max(1, units - lease.left)
@@ -165,7 +164,7 @@ class LeaseBook:
             plan.asks.append(LeaseAsk(ask.key_id, ask.owner_id, ask.limits, ask.cost, ask.generation, needed))
             buckets |= dict.fromkeys(lease.addresses)
             self._asking.add(name)
-        self._to_renew.clear()
+        self.to_renew.clear()
         plan.buckets = list(buckets)
         return plan
 
@@ -199,7 +198,8 @@ class LeaseBook:
         before = self._live.get(lease.name)
         if before is not None:
             lease.addresses = {bucket: left - 1 for bucket, left in before.addresses.items() if left > 1}
-            if lease.continues(before):
+            # Later, the limiter may no longer count its units among those that others have to wait for.
+            if lease.continues(before) and now < before.ends_at + GRACE_MS * LEASE_SHARE / 1000:
                 lease.take_over(before)
             else:
                 self._end(before, now)

@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 from fastapi_keyauth.domain.limit_sets import Cost, LimitSet
 
+MAX_SHARE = 16
+"""A lease gets at most one part in this many of what is left, as in ``lua/take_others.lua``."""
+
 LeaseName = tuple[str, Cost]
 """The id of a key, and the cost of a request. A worker has at most one lease for each pair."""
 
@@ -117,6 +120,17 @@ class Lease:
         for position in range(0, len(self._states), 3):
             self._states[position] = min(self._states[position], states[position])
         self.remaining = self._states[0] if self._states else 0
+
+    def share(self) -> int:
+        """Return the maximum number of requests that it may hand on when it is renewed: as many as a new lease would
+        admit by what it says is left, and at least 1.
+        """
+        shares = [
+            (self._states[3 * position] + self.left * cost) // (MAX_SHARE * cost)
+            for position, cost in enumerate(self.costs)
+            if cost
+        ]
+        return max(1, min(shares, default=self.left))
 
     def split(self, unused: int) -> "Lease":
         """Return the part of this lease that is returned while the rest goes on: what it has admitted until now.

@@ -46,7 +46,7 @@ class Leasing:
         if book is None:
             return None
         decision = book.admit(question)
-        if book.has_renewals and self._renewing is None:
+        if book.to_renew and self._renewing is None:
             self._renewing = asyncio.get_running_loop().call_soon(self._renew, book)
         return decision
 
@@ -113,7 +113,7 @@ class Leasing:
             book.receive(plan, read_grants(grants), epoch)
         if book.has_leases:
             book.note_unblocked(questions, decisions, plan.sent_at)
-            self._set_timer(book)
+        self._set_timer(book)  # also if all leases came too late to be used
         return decisions
 
     def note_unblocked(self, question: LimitCheck, decision: Decision, sent_at: float) -> None:
