@@ -62,7 +62,7 @@ TARGETS = (
         "auth/authenticator.py",
         ("tests/unit/auth/test_authenticator.py",),
         (
-            *_contract("order_of_checks"),
+            *_contract("costs", "order_of_checks"),
             "tests/unit/auth/test_freshness.py",
             *_contract("key_or_session", "limits", "blocking"),
         ),
@@ -89,8 +89,9 @@ TARGETS = (
     Target("limiter/counters.py", _LIMITERS, (*_COUNTERS, *_contract("limits"))),
     *(
         Target(f"limiter/redis/lua/{name}.lua", _LIMITERS, _COUNTERS, "valkey")
-        for name in ("take", "take_others", "fail", "changed", "unblock", "now")
+        for name in ("take", "take_others", "fail", "changed", "now")
     ),
+    Target("limiter/redis/lua/unblock.lua", ("tests/unit/auth/test_blocked_addresses.py",), keyword="valkey"),
     Target("limiter/redis/lua/blocked.lua", _LIMITERS, keyword="cluster"),  # no other server needs this script
     *(
         Target(

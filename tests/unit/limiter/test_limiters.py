@@ -191,6 +191,17 @@ class TestGeneration:
         else:
             assert servers.cluster(emptied=False).names() == set()
 
+    async def test_each_change_gives_a_generation_that_was_never_there(self, make_limiter: MakeLimiter) -> None:
+        limiter = make_limiter()
+        seen = []
+        for _ in range(5):
+            seen.append((await limiter.check(question(limit=None))).generation)
+            await limiter.bump_generation("k")
+        seen.append((await limiter.check(question(limit=None))).generation)
+        assert len(set(seen)) == 6
+        for generation in seen[:-1]:
+            assert (await limiter.check(question(generation=generation, age_s=0.5))).verdict is Verdict.STALE
+
     async def test_a_key_changed_before_its_first_check_is_stale_for_old_rows(self, make_limiter: MakeLimiter) -> None:
         limiter = make_limiter()
         await limiter.bump_generation("k")
