@@ -22,9 +22,9 @@ HOURLY = limit_set((hour_limit(10).model_copy(update={"algorithm": "fixed_window
 class Memory:
     """A limiter in memory, and the question that an allowance is for."""
 
-    def __init__(self, limits: LimitSet = HOURLY, starts_at: float = 7200.0) -> None:
+    def __init__(self, limits: LimitSet = HOURLY, starts_at: float = 7200.0, max_age_s: float = 0.5) -> None:
         self.now = starts_at
-        self.limiter = MemoryLimiter(Policy(3, 60_000, 120_000), 0.5, lambda: self.now, lambda: self.now)
+        self.limiter = MemoryLimiter(Policy(3, 60_000, 120_000), max_age_s, lambda: self.now, lambda: self.now)
         self.question = LimitCheck("k", BUCKET, limits, ONE_REQUEST, "", 0.0, True, "o")
         generation = self.limiter.try_decide(self.question).generation
         self.question = self.question._replace(generation=generation, is_fresh=False)
@@ -76,6 +76,15 @@ async def test_memory_allowance_ends_with_the_age_of_the_row_and_before_the_hour
     memory.now += 0.09
     assert allowance.take(BUCKET) is not None
     memory.now += 0.009
+    assert allowance.take(BUCKET) is None
+
+
+async def test_memory_allowance_ends_after_a_second_however_old_a_row_may_be() -> None:
+    memory = Memory(max_age_s=3600.0)
+    allowance = memory.find()
+    memory.now += 0.999
+    assert allowance.take(BUCKET) is not None
+    memory.now += 0.001
     assert allowance.take(BUCKET) is None
 
 
