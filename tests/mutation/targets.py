@@ -85,7 +85,11 @@ TARGETS = (
     Target("auth/tickets.py", ("tests/unit/auth/test_tickets.py",), keyword=""),
     Target("limiter/memory_allowance.py", ("tests/unit/limiter/test_allowances.py",), _LIMITERS),
     Target("limiter/memory.py", _LIMITERS, (*_COUNTERS, *_contract("limits"))),
-    Target("limiter/holders.py", _LIMITERS, (*_COUNTERS, *_contract("limits"))),
+    Target(
+        "limiter/holders.py",
+        ("tests/unit/limiter/test_holders.py",),
+        (*_LIMITERS, *_COUNTERS, *_contract("limits")),
+    ),
     Target("limiter/counters.py", _LIMITERS, (*_COUNTERS, *_contract("limits"))),
     *(
         Target(f"limiter/redis/lua/{name}.lua", _LIMITERS, _COUNTERS, "valkey")
@@ -95,11 +99,11 @@ TARGETS = (
     Target("limiter/redis/lua/blocked.lua", _LIMITERS, keyword="cluster"),  # no other server needs this script
     *(
         Target(
-            f"limiter/leases/{name}.py",
-            ("tests/unit/limiter/test_lease_book.py", "tests/unit/limiter/test_allowances.py"),
+            f"limiter/leases/{module}.py",
+            tuple(f"tests/unit/limiter/test_{name}.py" for name in ("lease_book", "allowances", "renewals")),
             ("tests/simulation/test_leases.py",),
             f"{_ONE_STACK} and not test_no_schedule_breaks_a_promise",  # random schedules take 15 seconds of CPU time
         )
-        for name in ("allowance", "terms", "book", "demand", "clock")
+        for module in ("allowance", "terms", "book", "demand", "clock")
     ),
 )

@@ -10,7 +10,8 @@ from fastapi_keyauth.auth.credentials import Credentials
 from fastapi_keyauth.auth.request_context import AuthContext
 from fastapi_keyauth.domain.ip_addresses import AddressResolver
 from fastapi_keyauth.domain.tokens import token_digest
-from fastapi_keyauth.limiter import LimitCheck, Limiter
+from fastapi_keyauth.errors import LimiterUnavailable
+from fastapi_keyauth.limiter import Decision, LimitCheck, Limiter
 from tests.helpers.keys import make_key
 from tests.helpers.stage import Clock
 
@@ -73,6 +74,38 @@ async def test_an_admitted_request_is_charged_once(make_auth: MakeAuth) -> None:
         first = await check(auth, context)
         assert [await check(auth, context) for _ in range(3)] == [first] * 3
         assert (await check(auth, request(created.token))).remaining == 0
+
+
+@ON_MEMORY
+async def test_a_cost_that_was_charged_is_not_charged_again(make_auth: MakeAuth) -> None:
+    async with make_auth(clock=Clock()) as auth:
+        created = await auth.keys.create(owner_id="alice", name="k", hourly_limit=100)
+        context = request(created.token)
+        await check(auth, context)
+        left = []
+        for cost in (5, 5, 3, 7):
+            await auth._parts.authenticator.raise_cost(context, (("requests", cost),))
+            left.append((await check(auth, context)).remaining)
+        assert left == [95, 95, 95, 93]
+
+
+@ON_MEMORY
+async def test_a_difference_that_could_not_be_charged_is_charged_when_it_is_tried_again(
+    make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: Any) -> Decision:
+        raise LimiterUnavailable("test")
+
+    async with make_auth(clock=Clock()) as auth:
+        created = await auth.keys.create(owner_id="alice", name="k", hourly_limit=100)
+        context = request(created.token)
+        await check(auth, context)
+        with monkeypatch.context() as patch:
+            patch.setattr(auth._parts.authenticator.limiter, "check", fail)
+            with pytest.raises(LimiterUnavailable):
+                await auth._parts.authenticator.raise_cost(context, (("requests", 5),))
+        await auth._parts.authenticator.raise_cost(context, (("requests", 5),))
+        assert (await check(auth, context)).remaining == 95
 
 
 @ON_MEMORY
