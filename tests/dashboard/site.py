@@ -105,7 +105,7 @@ class Site:
     behind one that says it, as `root_path`. `url` + "/jwt": a product whose sessions are JWTs and that has no log-in
     of its own. `url` + "/oauth2": a product with the login of FastAPI's tutorial. `url` + "/projects": a product whose
     keys belong to projects; `members` says who may act for which. `url` + "/lifetimes": a product with a policy for the
-    lifetime of keys.
+    lifetime of keys, and with limits of owners by default.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -131,11 +131,14 @@ class Site:
             owners_of=self._find_owners,
             scopes=SCOPES,
             units=["tokens"],
-            default_owner_limits=[{"name": "year", "limit": 1_000_000, "per": 31_536_000, "unit": "tokens"}],
             dashboard=DashboardOptions(product="Parrot AI"),
         )
         self.lifetimes_auth = self._make_auth(
-            "lifetimes", scopes=SCOPES, max_key_ttl_s=45 * 86_400, disable_unused_after_days=120
+            "lifetimes",
+            scopes=SCOPES,
+            max_key_ttl_s=45 * 86_400,
+            disable_unused_after_days=120,
+            default_owner_limits=[{"name": "year", "limit": 1_000_000, "per": 31_536_000}],
         )
         others = (self.jwt_auth, self.oauth2_auth, self.projects_auth, self.lifetimes_auth)
         self._server = Server(self._build(), self.auth, *others)

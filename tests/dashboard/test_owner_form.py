@@ -81,22 +81,21 @@ def test_only_what_was_changed_is_sent(admin: Visitor, site: Site) -> None:
 
 
 def test_the_defaults_can_be_restored(admin: Visitor, site: Site) -> None:
-    visitor = admin
-    visitor.hand_over(site.run(site.projects_auth.sessions.create(visitor.user, ("*", "admin"))))
-    owner = f"owner of {visitor.user}"
-    auth = site.projects_auth
+    admin.hand_over(site.run(site.lifetimes_auth.sessions.create(admin.user, ("*", "admin"))))
+    owner = f"owner of {admin.user}"
+    auth = site.lifetimes_auth
     site.run(auth.owners.set(owner, limits=[Limit(name="mine", limit=1, per="day")]))
     sent: list[object] = []
-    visitor.page.on("request", lambda request: sent.append(request.post_data_json) if request.method == "PUT" else None)
-    visitor.open(f"/projects{PAGE}#/?owner={owner}")
-    visitor.press("Edit owner")
-    visitor.press("Use the defaults")
-    names = visitor.dialog.get_by_role("group", name="Limit").get_by_label("Name", exact=True)
+    admin.page.on("request", lambda request: sent.append(request.post_data_json) if request.method == "PUT" else None)
+    admin.open(f"/lifetimes{PAGE}#/?owner={owner}")
+    admin.press("Edit owner")
+    admin.press("Use the defaults")
+    names = admin.dialog.get_by_role("group", name="Limit").get_by_label("Name", exact=True)
     expect(names).to_have_count(1)
     expect(names).to_have_value("year")
     expect(names).to_be_focused()
-    visitor.press("Save changes")
-    expect(visitor.page.locator(".owner-limits .limit")).to_contain_text("1,000,000 tokens every 31,536,000 seconds")
+    admin.press("Save changes")
+    expect(admin.page.locator(".owner-limits .limit")).to_contain_text("1,000,000 requests every 31,536,000 seconds")
     assert sent == [{"limits": None}]
 
 
