@@ -43,6 +43,9 @@ def test_a_key_gets_several_limits_and_shows_what_is_left_of_each(visitor: Visit
     expect(limits.nth(1)).to_contain_text("1,999 left")
     expect(limits.nth(3)).to_contain_text("8,999 left")
     expect(visitor.page.get_by_role("heading", name="Shared by all keys of the owner")).to_be_visible()
+    site.run(site.auth.owners.set(visitor.user, name="Project X"))
+    visitor.page.evaluate("dispatchEvent(new Event('focus'))")
+    expect(visitor.page.get_by_role("heading", name="Shared by all keys of Project X")).to_be_visible()
 
 
 def test_limits_are_changed_and_removed_with_a_reason(visitor: Visitor, site: Site) -> None:

@@ -143,8 +143,14 @@ def test_an_administrator_sees_the_limits_of_the_chosen_owner(make_visitor: Make
     admin.page.reload()
     expect(admin.row("of the owner").locator(".status")).to_have_text("Suspended")
     site.run(site.auth.owners.resume(owner))
+    columns = admin.page.get_by_role("columnheader")
+    shown = ["Key", "Owner", "Scopes", "Status", "Last used", "Expires", "Last 24 hours", "Actions"]
+    expect(columns).to_have_text(shown)
     admin.page.get_by_role("link", name=owner).first.click()
     expect(admin.page.locator(".owner-limits .limit")).to_contain_text("7 requests per day")
+    expect(admin.page.locator(".lead")).to_contain_text("in the name of its owner")
+    shown = ["Key", "Environment", "Scopes", "Status", "Created", "Last used", "Expires", "Last 24 hours", "Actions"]
+    expect(columns).to_have_text(shown)
     expect(admin.row("of the owner").locator(".status")).to_have_text("Active")
     admin.start_new_key("by the administrator")
     expect(admin.dialog).to_contain_text(f"For the owner {owner}")
@@ -152,6 +158,20 @@ def test_an_administrator_sees_the_limits_of_the_chosen_owner(make_visitor: Make
     assert admin.shown_token
     admin.press("I have saved it")
     expect(admin.page.locator(".key-name")).to_have_text(["by the administrator", "of the owner"])
+
+
+def test_an_administrator_sees_the_name_of_the_owner_with_a_key(make_visitor: MakeVisitor, site: Site) -> None:
+    owner = "owner with a name"
+    made = site.create_key(owner, "of the owner")
+    admin = make_visitor(scopes=("*", "admin"))
+    admin.open_key(made)
+    details = admin.page.locator(".details")
+    expect(details.get_by_role("link", name=owner, exact=True)).to_be_visible()
+    site.run(site.auth.owners.set(owner, name="Project X"))
+    admin.page.evaluate("dispatchEvent(new Event('focus'))")
+    expect(details.locator("div", has_text="Owner").locator("dd")).to_have_text(f"Project X{owner}")
+    details.get_by_role("link", name="Project X").click()
+    expect(admin.page.locator(".key-name")).to_have_text(["of the owner"])
 
 
 def test_an_administrator_suspends_and_resumes_an_owner(make_visitor: MakeVisitor, site: Site) -> None:

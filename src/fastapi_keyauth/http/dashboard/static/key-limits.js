@@ -1,7 +1,7 @@
 // The limits of a key and of its owner, and whether the owner is suspended.
 
 import { api } from "./api.js";
-import { el } from "./dom.js";
+import { el, written } from "./dom.js";
 import { limitList } from "./limits.js";
 import { keepFresh, onChangeOfOwner } from "./live.js";
 import { suspension } from "./owner-card.js";
@@ -19,12 +19,12 @@ export function limitsCard(id, signal, onOwner) {
   let key = null;
   let drawn = "";
 
-  function show(states) {
+  function show(states, name) {
     const own = states.slice(0, key.limits.length);
     const shared = states.slice(key.limits.length).map((state) => ({ ...state, name: state.name.slice(OWNERS.length) }));
     body.replaceChildren(
       own.length ? limitList(own) : el("p", { class: "muted" }, "This key has no limits of its own."),
-      ...(shared.length ? [el("h3", {}, "Shared by all keys of the owner"), limitList(shared)] : []),
+      ...(shared.length ? [el("h3", {}, "Shared by all keys of ", name ? written(name) : "the owner"), limitList(shared)] : []),
     );
   }
 
@@ -33,10 +33,10 @@ export function limitsCard(id, signal, onOwner) {
     key = now;
     try {
       const [states, owner] = await Promise.all([api.limits(id, signal), api.owner(key.owner_id, signal)]);
-      const text = JSON.stringify([states, owner.suspended_at, owner.reason]);
+      const text = JSON.stringify([states, owner.name, owner.suspended_at, owner.reason]);
       if (text === drawn) return;
       drawn = text;
-      show(states);
+      show(states, owner.name);
       onOwner(owner);
       notice.hidden = !owner.suspended_at;
       notice.replaceChildren(...[suspension(owner)].filter(Boolean));

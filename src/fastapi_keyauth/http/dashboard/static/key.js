@@ -27,6 +27,7 @@ export function keyView(id, options, setTitle) {
   let drawn = "";
   let shown = null;
   let isSuspended = false;
+  let nameOfOwner = null;
   let under = el("p", { class: "under" });
   let buttons = el("div", { class: "buttons" });
   let facts = el("div", { class: "card", "aria-busy": "true" }, el("span", { class: "skeleton" }));
@@ -34,6 +35,9 @@ export function keyView(id, options, setTitle) {
   const limits = limitsCard(id, signal, (owner) => {
     isSuspended = Boolean(owner.suspended_at);
     showUnder();
+    if (owner.name === nameOfOwner) return;
+    nameOfOwner = owner.name;
+    facts = replace(facts, factsOf(shown, options, nameOfOwner));
   });
   const byDayLink = el("a", { class: "small", hidden: true }, "Usage by day");
   const usage = el("div", { class: "card" }, el("div", { class: "card-head" }, el("h2", {}, "Usage in the last 7 days"), byDayLink), el("span", { class: "skeleton skeleton-chart" }));
@@ -55,7 +59,7 @@ export function keyView(id, options, setTitle) {
     byDayLink.hidden = false;
     showUnder();
     buttons = replace(buttons, buttonsOf(key));
-    facts = replace(facts, factsOf(key, options));
+    facts = replace(facts, factsOf(key, options, nameOfOwner));
     secrets = replace(secrets, secretsCard(key));
     limits.load(key);
   }
@@ -130,13 +134,13 @@ function creatorOf(key, options) {
   return el("span", { class: "muted small" }, "by ", el("a", { href: all, title: "All keys with this creator" }, written(whoOf(key.created_by, options.user_id))));
 }
 
-function factsOf(key, options) {
+function factsOf(key, options, nameOfOwner) {
   const list = (values, none) => (values.length ? el("ul", { class: "plain" }, values.map((value) => el("li", {}, written(value)))) : el("span", { class: "muted" }, none));
   const metadata = Object.keys(key.metadata).length > 0;
   const rows = [
     ["Key ID", el("span", { class: "with-copy" }, el("code", {}, key.id), copyIcon("Copy the key ID", key.id))],
     !options.is_admin && options.acts_for_owners && ["Owner", written(ownerName(options, key.owner_id))],
-    options.is_admin && ["Owner", el("a", { href: listAddress({ owner: key.owner_id }) }, written(key.owner_id))],
+    options.is_admin && ["Owner", [el("a", { href: listAddress({ owner: key.owner_id }) }, written(nameOfOwner ?? key.owner_id)), nameOfOwner && el("code", { class: "key-hint" }, key.owner_id)]],
     ["Scopes", scopeTags(key.scopes, Infinity)],
     ["Created", [exactly(key.created_at), key.created_by && creatorOf(key, options)]],
     ["Last used", lastUse(key)],

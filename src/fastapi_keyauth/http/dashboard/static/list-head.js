@@ -26,7 +26,8 @@ export function listHead(options, onOwner) {
       views.show(ownerId);
       owners?.show(ownerId);
       main.hidden = !mayCreate();
-      lead.textContent = mayCreate() ? "A key lets a program call the API in your name. Create one for each program." : "You may see these keys, but not create or change any.";
+      const name = ownerOfNew(options, owner) === options.user_id ? "your name" : "the name of its owner";
+      lead.textContent = mayCreate() ? `A key lets a program call the API in ${name}. Create one for each program.` : "You may see these keys, but not create or change any.";
     },
     focus: () => heading.focus(),
     focusButton: () => main.focus(),

@@ -65,7 +65,7 @@ export function listView(options) {
     pages = keyPages(queryOf(filters), signal);
     end.disconnect();
     if (!rows.length) table.showWaiting();
-    table.showSort(filters.sort);
+    table.showHead(filters);
     loading = busy(signal, async () => {
       await pages.next(FIRST);
       if (filters.sort !== NEWEST_FIRST || filters.local) await loadRest();

@@ -20,7 +20,7 @@ const MOST_IDS = 200;
 
 /**
  * Gives {node, show(keys), add(keys), loadUsage(signal), showSuspension(ownerId, isSuspended), update(key), remove(id),
- * showSort(sort)}. `sortBy(sort)` for a press on a column.
+ * showHead(filters)}. `sortBy(sort)` for a press on a column.
  */
 export function keyTable(options, sortBy) {
   const columns = options.is_admin ? [COLUMNS[0], OWNER, ...COLUMNS.slice(1)] : COLUMNS;
@@ -29,9 +29,12 @@ export function keyTable(options, sortBy) {
   const suspended = new Set();
   const rows = new Map();
   const head = el("tr", { role: "row" });
-  const node = el("table", { class: options.is_admin ? "keys has-owner" : "keys", role: "table", "aria-label": "API keys" }, el("thead", { role: "rowgroup" }, head), body);
+  const node = el("table", { class: "keys", role: "table", "aria-label": "API keys" }, el("thead", { role: "rowgroup" }, head), body);
 
-  function showSort(sort) {
+  // Beside the keys of one owner, its column says nothing: there is room for what it takes the place of.
+  function showHead({ sort, owner }) {
+    node.classList.toggle("has-owner", options.is_admin && !owner);
+    node.classList.toggle("has-one-owner", options.is_admin && Boolean(owner));
     const fresh = el("tr", { role: "row" }, columns.map(([label, field]) => heading(label, field, sort, sortBy)), el("th", { scope: "col", role: "columnheader" }, el("span", { class: "hidden-text" }, "Actions")));
     refill(head, ...fresh.children);
   }
@@ -66,7 +69,7 @@ export function keyTable(options, sortBy) {
   return {
     node,
     add,
-    showSort,
+    showHead,
     showSuspension,
     has: (id) => rows.has(id),
     /** Load what has not been asked for, in one request for many keys, and which of their owners are suspended. */

@@ -75,7 +75,7 @@ export function openOwnerForm(owner, options, callbacks) {
 function fieldsOf(owner, options) {
   return {
     name: textField({
-      name: "name", label: "Name", isOptional: true, hint: "Shown in place of the ID.", placeholder: "Project X", maxlength: MAX_NAME,
+      name: "name", label: "Name", isOptional: true, hint: "Shown to people who act for the owner.", placeholder: "Project X", maxlength: MAX_NAME,
       value: owner.name ?? "", autofocus: true,
     }),
     limits: limitsField({
