@@ -276,6 +276,20 @@ def test_the_longer_calls_take_the_earlier_leases_are_renewed() -> None:
     assert lab.book.to_renew
 
 
+def test_requests_that_waited_for_a_lease_count_for_the_whole_time_of_the_call() -> None:
+    now = [100.0]
+    book = LeaseBook(100, lambda: now[0], Counters())
+    question = QUESTION._replace(bucket=None)
+    plan = book.plan([question] * 40)
+    plan.mark_sent(now[0], 0)
+    now[0] += 0.08
+    book.receive(plan, [Lab.grant(50)], 0)
+    for _ in range(30):  # they waited behind the call
+        assert book.admit(question) is not None
+    (ask,) = book.plan_renewals().asks
+    assert ask.units == 50 - 20  # for 40 in 100 ms, and a quarter more, of which 20 are left
+
+
 def test_addresses_are_checked_again_with_some_renewals() -> None:
     lab = Lab()
     lab.book.note_unblocked([QUESTION._replace(bucket="192.0.2.2")], [ADMITTED], lab.now)

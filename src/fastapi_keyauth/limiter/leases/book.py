@@ -187,7 +187,7 @@ class LeaseBook:
                 continue
             self._counters.leases_granted += 1
             self._counters.lease_units += grant.units
-            lease = Lease(ask, grant, now, ask.sent_at + grant.lasts_ms * LEASE_SHARE / 1000)
+            lease = Lease(ask, grant, ask.sent_at, ask.sent_at + grant.lasts_ms * LEASE_SHARE / 1000)
             if ask.epoch == epoch and now < lease.ends_at:
                 self._begin(lease, now)
             else:

@@ -72,7 +72,7 @@ class Lease:
         ask: The request for it.
         grant: The answer.
         costs: The units that a request costs, for each limit.
-        began_at: When it was received, on the lease clock.
+        began_at: When it was requested, or last returned what it had admitted, on the lease clock.
         ends_at: When it ends, on the lease clock. Long ago, once it has ended.
         renew_at: When it should be renewed, or its end if it should not.
         units: Number of requests that it is still to account for: those that it was granted or took over from the lease
