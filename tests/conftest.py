@@ -28,6 +28,7 @@ from tests.helpers.empty_environment import skip_empty_environments
 from tests.helpers.lazy_routes import make_routes_lazy
 from tests.helpers.servers import Server
 from tests.helpers.session import Kind, Servers
+from tests.helpers.shared_commands import share_commands
 from tests.helpers.shared_statements import share_statements
 from tests.helpers.shared_tls import share_tls
 from tests.helpers.thorough import IS_THOROUGH, begin_with_long, scope_of, thin_out
@@ -111,6 +112,7 @@ def _shortcuts() -> Iterator[None]:
             share_statements(patch)
             skip_empty_environments(patch)
             share_tls(patch)
+            share_commands(patch)
         yield
 
 
