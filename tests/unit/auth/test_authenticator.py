@@ -5,11 +5,19 @@ from typing import Any, cast
 
 import pytest
 
-from fastapi_keyauth import AddressNotAllowed, KeyAuth, KeyPrincipal, MalformedApiKey, RateLimitExceeded
+from fastapi_keyauth import (
+    AddressBlocked,
+    AddressNotAllowed,
+    InvalidApiKey,
+    KeyAuth,
+    KeyPrincipal,
+    MalformedApiKey,
+    RateLimitExceeded,
+)
 from fastapi_keyauth.auth.credentials import Credentials
 from fastapi_keyauth.auth.request_context import AuthContext
 from fastapi_keyauth.domain.ip_addresses import AddressResolver
-from fastapi_keyauth.domain.tokens import token_digest
+from fastapi_keyauth.domain.tokens import format_token, new_key_id, new_secret, token_digest
 from fastapi_keyauth.errors import LimiterUnavailable
 from fastapi_keyauth.limiter import Decision, LimitCheck, Limiter
 from tests.helpers.keys import make_key
@@ -87,6 +95,22 @@ async def test_a_cost_that_was_charged_is_not_charged_again(make_auth: MakeAuth)
             await auth._parts.authenticator.raise_cost(context, (("requests", cost),))
             left.append((await check(auth, context)).remaining)
         assert left == [95, 95, 95, 93]
+        assert await _admitted(auth, created.key.id) == 7
+
+
+@ON_MEMORY
+async def test_a_cost_that_is_added_leaves_the_generation_with_which_the_row_was_read(make_auth: MakeAuth) -> None:
+    """A running request is checked again by this generation: a later one would hide the change in between."""
+    async with make_auth(clock=Clock()) as auth:
+        created = await make_key(auth)
+        for _ in range(3):  # the limiter gives a generation to a key that it has seen
+            context = request(created.token)
+            await check(auth, context)
+        assert context.decision is not None
+        before = context.decision.generation
+        await auth.keys.update(created.key.id, name="other")
+        await auth._parts.authenticator.raise_cost(context, (("requests", 5),))
+        assert context.decision.generation == before != ""
 
 
 @ON_MEMORY
@@ -175,17 +199,88 @@ async def test_metrics_count_each_admitted_request_and_each_row_that_is_read_onc
         assert await _admitted(auth, created.key.id) == 8
 
 
+@ON_MEMORY
+@pytest.mark.parametrize("is_verified", [True, False])
+async def test_a_known_block_is_refused_without_asking_the_limiter_or_naming_the_key(
+    make_auth: MakeAuth, is_verified: bool
+) -> None:
+    async with make_auth(clock=Clock(), rate_limit_algorithm="sliding_window") as auth:
+        created = await make_key(auth)
+        if is_verified:
+            await check(auth, request(created.token))
+        limiter = AskedLimiter(auth._parts.authenticator.limiter)
+        auth._parts.authenticator.limiter = cast("Limiter", limiter)
+        limiter.known_blocks[ADDRESS] = 7
+        context = request(created.token)
+        with pytest.raises(AddressBlocked) as refused:
+            await check(auth, context)
+        assert (refused.value.retry_after_s, context.key, limiter.asked) == (7, None, 0)
+        await check(auth, request(created.token, OTHER))
+        assert limiter.asked > 0
+
+
+@ON_MEMORY
+async def test_only_the_attempt_that_begins_a_block_says_so(make_auth: MakeAuth) -> None:
+    async with make_auth(clock=Clock(), block_after_failures=3) as auth:
+        unknown = format_token("ka", "live", new_key_id(), new_secret())
+        begins = []
+        for token in ("malformed", unknown, unknown):  # an unknown token is found in the cache the second time
+            with pytest.raises((MalformedApiKey, InvalidApiKey)) as refused:
+                await check(auth, request(token))
+            begins.append(refused.value.begins_block)
+        assert begins == [False, False, True]
+        for token in ("malformed", unknown, (await make_key(auth)).token):
+            with pytest.raises(AddressBlocked):
+                await check(auth, request(token))
+            await check(auth, request((await make_key(auth)).token, OTHER))
+
+
+@ON_MEMORY
+async def test_a_placeholder_is_not_a_failed_attempt_but_a_block_applies_to_it(make_auth: MakeAuth) -> None:
+    async with make_auth(clock=Clock(), block_after_failures=1) as auth:
+        for _ in range(2):
+            with pytest.raises(MalformedApiKey) as refused:
+                await check(auth, request("YOUR_API_KEY"))
+            assert not refused.value.begins_block
+        with pytest.raises(MalformedApiKey):
+            await check(auth, request("malformed"))
+        with pytest.raises(AddressBlocked):
+            await check(auth, request("YOUR_API_KEY"))
+
+
+@ON_MEMORY
+async def test_a_request_that_a_finding_refuses_is_counted_as_refused(make_auth: MakeAuth) -> None:
+    async with make_auth(clock=Clock()) as auth:
+        created = await auth.keys.create(owner_id="alice", name="k", allowed_ips=[ADDRESS])
+        for _ in range(3):
+            with pytest.raises(AddressNotAllowed):
+                await check(auth, request(created.token, OTHER))
+        (hour,) = [hour for hour in await auth.keys.usage(created.key.id) if hour.refused]
+        assert (hour.refused, hour.admitted) == (3, 0)
+
+
 class AskedLimiter:
     """A limiter that decides nothing without being asked, as one on Redis."""
 
     def __init__(self, limiter: Limiter) -> None:
         self._limiter = limiter
+        self.known_blocks: dict[str, int] = {}
+        self.asked = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._limiter, name)
 
     def try_decide(self, _question: LimitCheck) -> None:
         """Decide nothing."""
+
+    def known_block_s(self, bucket: str) -> int | None:
+        """Return the remaining duration of a block that this worker knows."""
+        return self.known_blocks.get(bucket)
+
+    async def check(self, question: LimitCheck) -> Decision:
+        """Count the question, and ask the limiter."""
+        self.asked += 1
+        return await self._limiter.check(question)
 
 
 async def _admitted(auth: KeyAuth, key_id: str) -> int:
