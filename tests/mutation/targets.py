@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 _ONE_STACK = "not valkey and not redis6 and not postgres and not cluster"
 
+_MEMORY = f"{_ONE_STACK} or test_counters and valkey"
+"""Also the comparison of the limiter in memory with the one on Redis, and of both with a model."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -84,13 +87,14 @@ TARGETS = (
     ),
     Target("auth/tickets.py", ("tests/unit/auth/test_tickets.py",), keyword=""),
     Target("limiter/memory_allowance.py", ("tests/unit/limiter/test_allowances.py",), _LIMITERS),
-    Target("limiter/memory.py", _LIMITERS, (*_COUNTERS, *_contract("limits"))),
+    Target("limiter/memory.py", _LIMITERS, (*_COUNTERS, *_contract("limits")), _MEMORY),
     Target(
         "limiter/holders.py",
         ("tests/unit/limiter/test_holders.py",),
         (*_LIMITERS, *_COUNTERS, *_contract("limits")),
+        _MEMORY,
     ),
-    Target("limiter/counters.py", _LIMITERS, (*_COUNTERS, *_contract("limits"))),
+    Target("limiter/counters.py", _LIMITERS, (*_COUNTERS, *_contract("limits")), _MEMORY),
     *(
         Target(f"limiter/redis/lua/{name}.lua", _LIMITERS, _COUNTERS, "valkey")
         for name in ("take", "take_others", "fail", "changed", "now")
