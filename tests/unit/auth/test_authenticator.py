@@ -182,7 +182,7 @@ async def test_metrics_count_each_admitted_request_and_each_row_that_is_read_onc
         async def counted(requests: int) -> tuple[int, int, int, int]:
             before = counters.admitted_from_memory, counters.admitted_by_row, counters.missed, counters.stale
             for _ in range(requests):
-                await check(auth, request(created.token))
+                assert (await check(auth, request(created.token))).id == created.key.id
             from_memory, by_row, missed, stale = before
             return (
                 counters.admitted_from_memory - from_memory,
