@@ -18,9 +18,9 @@ from fastapi_keyauth.auth.credentials import Credentials
 from fastapi_keyauth.auth.request_context import AuthContext
 from fastapi_keyauth.domain.ip_addresses import AddressResolver
 from fastapi_keyauth.domain.tokens import format_token, new_key_id, new_secret, token_digest
-from fastapi_keyauth.errors import LimiterUnavailable
+from fastapi_keyauth.errors import LimiterUnavailable, StoreUnavailable
 from fastapi_keyauth.limiter import Decision, LimitCheck, Limiter
-from tests.helpers.keys import make_key
+from tests.helpers.keys import make_key, store_of
 from tests.helpers.stage import Clock
 
 MakeAuth = Callable[..., KeyAuth]
@@ -246,6 +246,28 @@ async def test_a_placeholder_is_not_a_failed_attempt_but_a_block_applies_to_it(m
             await check(auth, request("malformed"))
         with pytest.raises(AddressBlocked):
             await check(auth, request("YOUR_API_KEY"))
+        # Another worker began the block, so this one has to ask.
+        auth._parts.authenticator.limiter = cast("Limiter", AskedLimiter(auth._parts.authenticator.limiter))
+        with pytest.raises(AddressBlocked):
+            await check(auth, request("YOUR_API_KEY"))
+
+
+@ON_MEMORY
+async def test_a_key_that_may_have_changed_is_not_named_while_its_row_cannot_be_read(
+    make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: Any, **__: Any) -> None:
+        raise StoreUnavailable("test")
+
+    async with make_auth(clock=Clock()) as auth:
+        created = await make_key(auth)
+        await warm(auth, created.token)
+        await auth.keys.update(created.key.id, name="other")
+        monkeypatch.setattr(store_of(auth), "find_for_token", fail)
+        context = request(created.token)
+        with pytest.raises(StoreUnavailable):
+            await check(auth, context)
+        assert context.key is None
 
 
 @ON_MEMORY
