@@ -176,7 +176,7 @@ def test_renewal_that_arrives_after_the_end_takes_over_what_was_left() -> None:
     asked = lab.book.plan([QUESTION])
     assert (asked.returns, asked.asks) == ([], [])
     lab.receive(plan, lab.grant(4, free=887))
-    corrected = lab.book.correct(QUESTION, ADMITTED._replace(states=[886, 1800, 1_800_003_600]))
+    (corrected,) = lab.book.receive(asked, [], 0, [QUESTION], [ADMITTED._replace(states=[886, 1800, 1_800_003_600])])
     assert corrected.states[0] == 886 + 13
     admitted = lab.book.admit(QUESTION)
     assert admitted is not None

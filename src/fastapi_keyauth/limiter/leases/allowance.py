@@ -24,9 +24,9 @@ class LeaseAllowance:
     """
 
     __slots__ = (
+        "_balance",
         "_clock",
         "_end_s",
-        "_has_one_limit",
         "_lease",
         "_unblocked_until",
         "_wait_s",
@@ -38,8 +38,8 @@ class LeaseAllowance:
         self._clock = clock
         self._unblocked_until = unblocked_until
         self.decision = decision_of(lease)
-        self._has_one_limit = lease.costs == (1,)
-        self._wait_s, self._end_s = lease.grant.states[1:3] if self._has_one_limit else (0, 0)
+        self._balance = lease.balances[0] if lease.costs == (1,) else None
+        self._wait_s, self._end_s = (0, 0) if self._balance is None else lease.grant.states[1:3]
 
     def take(self, bucket: str | None) -> Sequence[int] | None:
         """See ``Allowance``."""
@@ -51,8 +51,13 @@ class LeaseAllowance:
             return None
         if bucket is not None and self._unblocked_until.get(bucket, _NEVER) <= now:
             return None
+        balance = self._balance
+        if balance is None:
+            lease.take()
+            return lease.states()
         lease.left = left
-        return (lease.remaining + left, self._wait_s, self._end_s) if self._has_one_limit else lease.states()
+        balance.left = remaining = balance.left - 1
+        return (remaining, self._wait_s, self._end_s)
 
 
 def decision_of(lease: Lease) -> Decision:

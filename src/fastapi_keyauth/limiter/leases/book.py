@@ -5,10 +5,11 @@ from collections.abc import Callable, Collection, Sequence
 
 from fastapi_keyauth.concurrency.bounded_dict import BoundedDict
 from fastapi_keyauth.limiter.leases.allowance import LeaseAllowance, decision_of
+from fastapi_keyauth.limiter.leases.balances import Balances
 from fastapi_keyauth.limiter.leases.clock import GRACE_MS, LEASE_SHARE
 from fastapi_keyauth.limiter.leases.demand import Demand
 from fastapi_keyauth.limiter.leases.terms import Grant, Lease, LeaseAsk, LeaseName, Plan
-from fastapi_keyauth.limiter.protocol import ADMITTED, BLOCKED, Decision, LimitCheck
+from fastapi_keyauth.limiter.protocol import BLOCKED, Decision, LimitCheck
 from fastapi_keyauth.telemetry.counters import Counters
 
 MAX_ADDRESSES = 10_000
@@ -45,7 +46,9 @@ class LeaseBook:
         self._live: dict[LeaseName, Lease] = {}
         self._ended: list[Lease] = []
         """Leases that have ended and are not returned yet."""
-        self._asking: set[LeaseName] = set()
+        self._asking: dict[LeaseName, LeaseAsk] = {}
+        """Requests for leases that are not answered yet."""
+        self._balances = Balances()
         self.to_renew: list[Lease] = []
         self._demand = Demand(lease_ms / 1000)
         self._unblocked_until: BoundedDict[str, float] = BoundedDict(MAX_ADDRESSES)
@@ -73,7 +76,7 @@ class LeaseBook:
         bucket = question.bucket
         if bucket is not None and self._unblocked_until.get(bucket, -math.inf) <= now:
             return None
-        lease.left -= 1
+        lease.take()
         decision = decision_of(lease)
         if not lease.left:
             self._end(lease, now)
@@ -89,21 +92,6 @@ class LeaseBook:
         lease = self._live.get((question.key_id, question.cost))  # type: ignore[arg-type]  # as in ``admit``
         return None if lease is None else LeaseAllowance(lease, self._clock, self._unblocked_until)
 
-    def correct(self, question: LimitCheck, decision: Decision) -> Decision:
-        """Return a decision of the limiter, with the units that this worker's lease still has added.
-
-        What the lease says is left is corrected, too: it does not know of this request.
-        """
-        lease = self._live.get((question.key_id, question.cost))  # type: ignore[arg-type]  # as in ``admit``
-        if lease is None or lease.limits is not question.limits or decision.verdict is not ADMITTED:
-            return decision
-        if lease.name not in self._asking:  # otherwise the units of the new lease may be charged already
-            lease.note_states(decision.states)
-        states = list(decision.states)
-        for position, cost in enumerate(lease.costs):
-            states[3 * position] += lease.left * cost
-        return decision._replace(states=states)
-
     def plan(self, questions: Sequence[LimitCheck], owners: Collection[str] | None = None) -> Plan:
         """Return the leases that the next call requests and returns.
 
@@ -115,6 +103,8 @@ class LeaseBook:
         self._demand.advance(now)
         asked: dict[LeaseName, LimitCheck] = {}
         for question in questions:
+            if not _is_plain(question):
+                self._end_of_owner(question.owner_id or "", now)
             if question.cost is None or question.age_s is None or question.owner_id is None:
                 continue
             # A row that was read for one request cannot admit others, and an earlier call has counted that request.
@@ -131,7 +121,7 @@ class LeaseBook:
             units = self._demand.units_to_ask(name)
             if units and name not in self._asking:
                 asks[name] = LeaseAsk(key_id, owner_id or "", limits, cost or (), generation, units)
-        self._asking.update(asks)
+        self._asking |= asks
         if owners is None:
             returns, self._ended = self._ended, []
         else:
@@ -157,41 +147,57 @@ class LeaseBook:
             if not units:
                 continue
             part = lease.split(max(0, lease.left - min(units, lease.share())))
+            self._balances.share(part)
             self._count_used(part)
             lease.began_at = now
             ask, needed = lease.ask, max(1, units - lease.left)
             plan.returns.append(part)
-            plan.asks.append(LeaseAsk(ask.key_id, ask.owner_id, ask.limits, ask.cost, ask.generation, needed))
+            again = LeaseAsk(ask.key_id, ask.owner_id, ask.limits, ask.cost, ask.generation, needed)
+            plan.asks.append(again)
             buckets |= dict.fromkeys(lease.addresses)
-            self._asking.add(name)
+            self._asking[name] = again
         self.to_renew.clear()
         plan.buckets = list(buckets)
         return plan
 
-    def receive(self, plan: Plan, grants: Sequence[Grant], epoch: int) -> None:
-        """Store the leases that were granted, and count those that were returned.
+    def receive(
+        self,
+        plan: Plan,
+        grants: Sequence[Grant],
+        epoch: int,
+        questions: Sequence[LimitCheck] = (),
+        decisions: Sequence[Decision] = (),
+    ) -> list[Decision]:
+        """Receive the answer to a call: store the leases that were granted, and count those that were returned.
 
         Args:
             plan: The plan.
             grants: One for each of ``plan.asks``, in order.
             epoch: The current epoch of the limiter.
+            questions: The questions of the call.
+            decisions: The answers, after what was returned and before what was granted.
+
+        Returns:
+            The decisions, with the units that this worker's leases hold.
         """
         now = self._clock()
         for lease in plan.returns:
             self._count_return(lease, is_returned=lease in plan.returned)
+        corrected = [self._balances.correct(*pair) for pair in zip(questions, decisions, strict=True)]
         for ask, grant in zip(plan.asks, grants, strict=True):
-            name = (ask.key_id, ask.cost)
-            self._asking.discard(name)
+            self._asking.pop(ask.name, None)
             if not grant.units:
-                self._demand.deny(name)
+                self._demand.deny(ask.name)
                 continue
             self._counters.leases_granted += 1
             self._counters.lease_units += grant.units
             lease = Lease(ask, grant, ask.sent_at, ask.sent_at + grant.lasts_ms * LEASE_SHARE / 1000)
-            if ask.epoch == epoch and now < lease.ends_at:
+            self._balances.join(lease)
+            if ask.epoch == epoch and now < lease.ends_at and not ask.is_void:
                 self._begin(lease, now)
             else:
                 self._ended.append(lease)
+        return corrected
 
     def _begin(self, lease: Lease, now: float) -> None:
         """Have a lease admit requests, in place of the one before."""
@@ -201,6 +207,7 @@ class LeaseBook:
             # Later, the limiter may no longer count its units among those that others have to wait for.
             if lease.continues(before) and now < before.ends_at + GRACE_MS * LEASE_SHARE / 1000:
                 lease.take_over(before)
+                self._balances.leave(before, is_returned=True)
             else:
                 self._end(before, now)
         self._live[lease.name] = lease
@@ -210,7 +217,8 @@ class LeaseBook:
 
     def fail(self, plan: Plan) -> None:
         """Record that a call failed. It may have been executed, so nothing in it is sent again."""
-        self._asking.difference_update((ask.key_id, ask.cost) for ask in plan.asks)
+        for ask in plan.asks:
+            self._asking.pop(ask.name, None)
         for lease in plan.returns:
             self._count_return(lease, is_returned=False)
 
@@ -288,7 +296,17 @@ class LeaseBook:
         self._counters.lease_used += lease.used
         self._counters.lease_trips_saved += max(0, lease.used - 1)
 
+    def _end_of_owner(self, owner_id: str, now: float) -> None:
+        """End the leases of an owner's keys: a reservation is charged or settled, which may leave a debt."""
+        for lease in list(self._live.values()):
+            if lease.ask.owner_id == owner_id:
+                self._end(lease, now)
+        for ask in self._asking.values():
+            if ask.owner_id == owner_id:
+                ask.is_void = True
+
     def _count_return(self, lease: Lease, *, is_returned: bool) -> None:
+        self._balances.leave(lease, is_returned=is_returned)
         if is_returned:
             self._counters.lease_returned += lease.left
         else:

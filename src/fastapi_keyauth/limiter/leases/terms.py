@@ -27,6 +27,7 @@ class LeaseAsk:
         units: Maximum number of requests that the lease would admit.
         sent_at: Time on the lease clock, just before it was sent. If it was sent twice, before the second time.
         epoch: The epoch of the limiter in which it was sent.
+        is_void: Whether the lease must be returned at once: what it was requested for has changed meanwhile.
     """
 
     key_id: str
@@ -37,6 +38,12 @@ class LeaseAsk:
     units: int
     sent_at: float = 0.0
     epoch: int = 0
+    is_void: bool = False
+
+    @property
+    def name(self) -> LeaseName:
+        """The key and the cost."""
+        return self.key_id, self.cost
 
 
 class Grant(NamedTuple):
@@ -65,6 +72,34 @@ class Grant(NamedTuple):
         return self.stamp.partition(" ")[2]
 
 
+BalanceName = tuple[bool, str, str, int]
+"""Whether a counter is the owner's, the id of the key or owner, the counter's id, and the end of its window."""
+
+
+class Balance:
+    """What is left of one counter in one window, as far as this worker knows.
+
+    Args:
+        name: The counter and the window.
+
+    Attributes:
+        name: As above.
+        left: Units that are left, with those that this worker's leases hold.
+        shares: Leases that hold units of it, and what each of their requests costs.
+    """
+
+    __slots__ = ("left", "name", "shares")
+
+    def __init__(self, name: BalanceName) -> None:
+        self.name = name
+        self.left = 0
+        self.shares: dict[Lease, int] = {}
+
+    def held(self) -> int:
+        """Return the units that this worker's leases hold."""
+        return sum(lease.left * cost for lease, cost in self.shares.items())
+
+
 class Lease:
     """A lease that was granted.
 
@@ -78,14 +113,14 @@ class Lease:
         units: Number of requests that it is still to account for: those that it was granted or took over from the lease
             before it, without those that were already returned.
         left: Number of requests that it still admits.
-        remaining: What is left of the first limit after all that it still admits; see ``note_states``.
+        balances: What is left of each limit.
         addresses: Addresses that are checked for blocks when it is renewed, and how often still.
     """
 
     __slots__ = (
-        "_states",
         "addresses",
         "ask",
+        "balances",
         "began_at",
         "costs",
         "ends_at",
@@ -93,7 +128,6 @@ class Lease:
         "grant",
         "left",
         "limits",
-        "remaining",
         "renew_at",
         "units",
     )
@@ -108,27 +142,14 @@ class Lease:
         self.ends_at = self.renew_at = ends_at
         self.units = self.left = grant.units
         self.addresses: dict[str, int] = {}
-        self._states = list(grant.states)
-        self.remaining = self._states[0] if self._states else 0
-
-    def note_states(self, states: Sequence[int]) -> None:
-        """Note what the limiter said of the limits, without this lease: it has charged other requests since the grant.
-
-        Args:
-            states: Those of its decision.
-        """
-        for position in range(0, len(self._states), 3):
-            self._states[position] = min(self._states[position], states[position])
-        self.remaining = self._states[0] if self._states else 0
+        self.balances: tuple[Balance, ...] = ()
 
     def share(self) -> int:
         """Return the maximum number of requests that it may hand on when it is renewed: as many as a new lease would
         admit by what it says is left, and at least 1.
         """
         shares = [
-            (self._states[3 * position] + self.left * cost) // (MAX_SHARE * cost)
-            for position, cost in enumerate(self.costs)
-            if cost
+            balance.left // (MAX_SHARE * cost) for balance, cost in zip(self.balances, self.costs, strict=True) if cost
         ]
         return max(1, min(shares, default=self.left))
 
@@ -139,7 +160,7 @@ class Lease:
             unused: Number of requests that it gives up besides.
         """
         part = Lease(self.ask, self.grant, self.began_at, self.ends_at)
-        part.units, part.left = self.used + unused, unused
+        part.units, part.left, part.balances = self.used + unused, unused, self.balances
         self.left -= unused
         self.units = self.left
         return part
@@ -167,20 +188,25 @@ class Lease:
         """Have its allowances admit nothing more."""
         self.ends_at = self.renew_at = -math.inf
 
+    def take(self) -> None:
+        """Admit one request."""
+        self.left -= 1
+        for balance, cost in zip(self.balances, self.costs, strict=True):
+            balance.left -= cost
+
     def states(self) -> Sequence[int]:
-        """Return what is left of each limit, including what this lease still admits; see ``Decision``."""
-        states, costs = self._states, self.costs
-        if len(costs) == 1:
-            return (states[0] + self.left * costs[0], states[1], states[2])
-        found = states.copy()
-        for position, cost in enumerate(costs):
-            found[3 * position] += self.left * cost
+        """Return what is left of each limit, with what this worker's leases still hold; see ``Decision``."""
+        if len(self.balances) == 1:
+            return (self.balances[0].left, *self.grant.states[1:3])
+        found = list(self.grant.states)
+        for position, balance in enumerate(self.balances):
+            found[3 * position] = balance.left
         return found
 
     @property
     def name(self) -> LeaseName:
         """The key and the cost."""
-        return self.ask.key_id, self.ask.cost
+        return self.ask.name
 
     @property
     def used(self) -> int:

@@ -342,7 +342,7 @@ class RedisLimiterBase(Limiter):
                 args.args[-1] = how + 12
                 args.names.append(f"{owner}:{charge.id}")
                 actual = None if charge.actual is None else limits.costs(charge.actual)
-                settled = "" if actual is None else " ".join(map(str, actual))
+                settled = "" if actual is None else " ".join(map(str, actual)) or "-"  # "" means: not to be settled
                 args.args += (charge.keep_s * 1000, settled, encode_usage(usage_of(cost or (), charge)))
         for ask in plan.asks:
             names = self._holder_names(ask.key_id, ask.owner_id)

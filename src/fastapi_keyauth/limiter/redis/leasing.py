@@ -107,10 +107,7 @@ class Leasing:
         if book is None:
             return decisions
         self.settle(plan)
-        if book.has_leases:
-            decisions = [book.correct(*pair) for pair in zip(questions, decisions, strict=True)]
-        if plan.asks or plan.returns:
-            book.receive(plan, read_grants(grants), epoch)
+        decisions = book.receive(plan, read_grants(grants), epoch, questions, decisions)
         if book.has_leases:
             book.note_unblocked(questions, decisions, plan.sent_at)
         self._set_timer(book)  # also if all leases came too late to be used
