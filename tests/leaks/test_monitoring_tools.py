@@ -22,6 +22,7 @@ from fastapi_keyauth import KeyAuth, KeyPrincipal, redact_event
 from fastapi_keyauth.domain.redaction import MAX_DEPTH, TOO_DEEP
 from fastapi_keyauth.domain.tokens import format_token, new_key_id, new_secret, new_session_token
 from fastapi_keyauth.testing import cheap_settings
+from tests.helpers.sentry_integrations import own_integrations
 
 API_TOKEN, SESSION_TOKEN = format_token("acme", "live", new_key_id(), new_secret()), new_session_token()
 
@@ -66,12 +67,14 @@ def crash(report: Callable[[], object] | None = None) -> str:
 @contextmanager
 def sentry(**options: Any) -> Iterator[list[Any]]:
     kept = KeptEvents()
-    sentry_sdk.init(dsn="https://x@sentry.example/1", transport=kept, traces_sample_rate=1.0, **options)
+    with own_integrations():
+        sentry_sdk.init(dsn="https://x@sentry.example/1", transport=kept, traces_sample_rate=1.0, **options)
     try:
         yield kept.events
     finally:
         sentry_sdk.get_client().close()
-        sentry_sdk.init()
+        with own_integrations():
+            sentry_sdk.init()
 
 
 @pytest.mark.parametrize("is_redacted", [True, False])
