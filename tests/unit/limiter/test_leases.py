@@ -13,6 +13,7 @@ import pytest
 from fastapi_keyauth.domain.limit_sets import ONE_REQUEST, LimitSet, limit_set
 from fastapi_keyauth.domain.limits import hour_limit
 from fastapi_keyauth.limiter import Decision, LimitCheck, SingleNodeLimiter, Verdict
+from fastapi_keyauth.limiter.leases.book import MAX_LEASE_ADDRESSES
 from fastapi_keyauth.limiter.leases.terms import LeaseAsk, Plan
 from fastapi_keyauth.limiter.protocol import Policy
 from fastapi_keyauth.limiter.redis import leasing
@@ -186,6 +187,45 @@ async def test_busy_key_is_renewed_without_a_question(make_worker: MakeWorker, m
     await worker.limiter.close()
     assert (await other.ask(HOURLY)).states[0] == 1_000_000 - len(remaining) - 1
     assert worker.counters.lease_returned == worker.counters.lease_units - worker.counters.lease_used
+
+
+async def test_one_of_many_addresses_is_blocked_while_leases_are_renewed(
+    make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy, other = make_worker(), make_worker()
+    addresses = [f"192.0.2.{number}" for number in range(MAX_LEASE_ADDRESSES + 2)]
+    leases, renewals = busy.limiter._leases, list[LeaseAsk]()
+    send = leases._send
+
+    def send_noting(plan: Plan) -> None:
+        renewals.extend(plan.asks)
+        send(plan)
+
+    async def ask_until(is_over: Callable[[], bool]) -> None:
+        for address in itertools.cycle(addresses):
+            if is_over():
+                return
+            await busy.ask(HOURLY, address)
+            await asyncio.sleep(0)
+
+    async def ask_until_renewed() -> None:
+        count = len(renewals)
+        await ask_until(lambda: len(renewals) > count)
+
+    async def block() -> None:
+        for _ in range(POLICY.block_after_failures):
+            blocked_s = await other.limiter.record_failure(addresses[0])
+        assert blocked_s == 0
+
+    monkeypatch.setattr(leases, "_send", send_noting)
+    await ask_until_renewed()
+    task = asyncio.create_task(block())
+    await ask_until(task.done)
+    await task
+    for _ in range(2):
+        verdicts = [(await busy.ask(HOURLY, address)).verdict for address in addresses]
+        assert verdicts == [Verdict.BLOCKED, *[Verdict.ADMITTED] * (len(addresses) - 1)]
+        await ask_until_renewed()
 
 
 async def test_timer_leaves_the_return_of_a_lease_to_the_next_request(make_worker: MakeWorker) -> None:
