@@ -84,7 +84,8 @@ class RequestHandler:
         connections would hold enough objects for the garbage collector to run in each turn of the event loop.
         """
         scope.pop(self.scope_key, None)
-        scope.pop(CURRENT, None)
+        if scope.get(CURRENT) is self:
+            del scope[CURRENT]
 
     def begin(self, scope: Scope) -> AuthContext:
         """Return the context of a request that this KeyAuth now handles.
