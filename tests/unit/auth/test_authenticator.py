@@ -20,7 +20,7 @@ from fastapi_keyauth.domain.ip_addresses import AddressResolver
 from fastapi_keyauth.domain.tokens import format_token, new_key_id, new_secret, token_digest
 from fastapi_keyauth.errors import LimiterUnavailable, StoreUnavailable
 from fastapi_keyauth.limiter import Decision, LimitCheck, Limiter
-from tests.helpers.keys import make_key, store_of
+from tests.helpers.keys import Gate, make_key, store_of
 from tests.helpers.stage import Clock
 
 MakeAuth = Callable[..., KeyAuth]
@@ -268,6 +268,34 @@ async def test_a_key_that_may_have_changed_is_not_named_while_its_row_cannot_be_
         with pytest.raises(StoreUnavailable):
             await check(auth, context)
         assert context.key is None
+
+
+@ON_MEMORY
+async def test_no_row_is_read_for_a_blocked_address(make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with make_auth(clock=Clock(), block_after_failures=1) as auth:
+        created = await make_key(auth)
+        with pytest.raises(MalformedApiKey):
+            await check(auth, request("malformed"))
+        # Another worker began the block, so this one has to ask.
+        auth._parts.authenticator.limiter = cast("Limiter", AskedLimiter(auth._parts.authenticator.limiter))
+        reads = Gate(monkeypatch, store_of(auth), "find_for_token")
+        with pytest.raises(AddressBlocked):
+            await check(auth, request(created.token))
+        assert reads.calls == 0
+
+
+@ON_MEMORY
+async def test_another_secret_of_a_known_key_is_admitted_from_memory_after_one_read(make_auth: MakeAuth) -> None:
+    async with make_auth(clock=Clock(), max_staleness_s=3600) as auth:
+        created = await make_key(auth)
+        await warm(auth, created.token)
+        rotated = await auth.keys.rotate(created.key.id)
+        await warm(auth, created.token)  # the limiter knows the generation since the rotation
+        counters = auth._parts.metrics.counters
+        before = counters.admitted_by_row
+        for _ in range(3):
+            await check(auth, request(rotated.token))
+        assert counters.admitted_by_row == before + 1
 
 
 @ON_MEMORY
