@@ -65,6 +65,7 @@ TARGETS = (
         "auth/authenticator.py",
         ("tests/unit/auth/test_authenticator.py",),
         (
+            "tests/unit/keys/test_importer.py",
             *_contract("costs", "order_of_checks"),
             "tests/unit/auth/test_freshness.py",
             *_contract("key_or_session", "limits", "blocking"),

@@ -285,6 +285,17 @@ async def test_no_row_is_read_for_a_blocked_address(make_auth: MakeAuth, monkeyp
 
 
 @ON_MEMORY
+async def test_an_imported_token_that_matches_no_row_is_refused_after_one_question(make_auth: MakeAuth) -> None:
+    async with make_auth(clock=Clock(), imported_prefixes=["old_"], block_after_failures=3) as auth:
+        for attempt in range(3):
+            limiter = AskedLimiter(auth._parts.authenticator.limiter)
+            auth._parts.authenticator.limiter = cast("Limiter", limiter)
+            with pytest.raises(InvalidApiKey) as refused:
+                await check(auth, request(f"old_{attempt}{'x' * 40}"))
+            assert (refused.value.begins_block, limiter.asked) == (attempt == 2, 1)
+
+
+@ON_MEMORY
 async def test_another_secret_of_a_known_key_is_admitted_from_memory_after_one_read(make_auth: MakeAuth) -> None:
     async with make_auth(clock=Clock(), max_staleness_s=3600) as auth:
         created = await make_key(auth)
