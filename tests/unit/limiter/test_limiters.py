@@ -202,6 +202,18 @@ class TestGeneration:
         for generation in seen[:-1]:
             assert (await limiter.check(question(generation=generation, age_s=0.5))).verdict is Verdict.STALE
 
+    async def test_a_key_that_gets_another_owner_changes_with_that_one(self, make_limiter: MakeLimiter) -> None:
+        limiter = make_limiter()
+        for owner_id in ("former", "present"):
+            asked = question(age_s=0.5)._replace(owner_id=owner_id)
+            generation = (await limiter.check(asked)).generation
+            asked = asked._replace(generation=generation)
+            assert (await limiter.check(asked)).verdict is Verdict.ADMITTED
+        await limiter.bump_owner_generation("former")
+        assert (await limiter.check(asked)).verdict is Verdict.ADMITTED
+        await limiter.bump_owner_generation("present")
+        assert (await limiter.check(asked)).verdict is Verdict.STALE
+
     async def test_a_key_changed_before_its_first_check_is_stale_for_old_rows(self, make_limiter: MakeLimiter) -> None:
         limiter = make_limiter()
         await limiter.bump_generation("k")
