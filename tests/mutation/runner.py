@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import hypothesis
 import pytest
 
 from tests.mutation.mutants import Mutant
@@ -134,6 +135,10 @@ class Copy:
             ]
             for name in [name for name in sys.modules if name.split(".")[0] in OURS]:
                 del sys.modules[name]
+            # The first failing example is enough; to find the smallest one may take minutes.
+            phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
+            hypothesis.settings.register_profile("mutants", phases=phases)
+            hypothesis.settings.load_profile("mutants")
             code = _run_pytest(target, first)
             if writes_bytecode:
                 self._modules.write_text("\n".join(list(sys.modules)), "utf-8")
