@@ -236,6 +236,15 @@ async def test_only_the_attempt_that_begins_a_block_says_so(make_auth: MakeAuth)
 
 
 @ON_MEMORY
+async def test_without_an_address_no_attempt_begins_a_block(make_auth: MakeAuth) -> None:
+    async with make_auth(clock=Clock(), block_after_failures=1) as auth:
+        for _ in range(2):
+            with pytest.raises(MalformedApiKey) as refused:
+                await check(auth, AuthContext(Credentials("malformed"), None, None))
+            assert refused.value.begins_block is False
+
+
+@ON_MEMORY
 async def test_a_placeholder_is_not_a_failed_attempt_but_a_block_applies_to_it(make_auth: MakeAuth) -> None:
     async with make_auth(clock=Clock(), block_after_failures=1) as auth:
         for _ in range(2):
