@@ -236,6 +236,20 @@ async def test_only_the_attempt_that_begins_a_block_says_so(make_auth: MakeAuth)
 
 
 @ON_MEMORY
+async def test_a_block_that_another_worker_began_names_no_key_that_was_verified_before(make_auth: MakeAuth) -> None:
+    async with make_auth(clock=Clock(), block_after_failures=1) as auth:
+        created = await make_key(auth)
+        await warm(auth, created.token)
+        with pytest.raises(MalformedApiKey):
+            await check(auth, request("malformed"))
+        auth._parts.authenticator.limiter = cast("Limiter", AskedLimiter(auth._parts.authenticator.limiter))
+        context = request(created.token)
+        with pytest.raises(AddressBlocked):
+            await check(auth, context)
+        assert context.key is None
+
+
+@ON_MEMORY
 async def test_without_an_address_no_attempt_begins_a_block(make_auth: MakeAuth) -> None:
     async with make_auth(clock=Clock(), block_after_failures=1) as auth:
         for _ in range(2):
