@@ -9,7 +9,7 @@ import redis
 from redis.asyncio import Redis
 
 from fastapi_keyauth.errors import LimiterUnavailable
-from fastapi_keyauth.limiter import ClusterLimiter, Limiter, MemoryLimiter, SingleNodeLimiter, Verdict
+from fastapi_keyauth.limiter import ClusterLimiter, Limiter, MemoryLimiter, SingleNodeLimiter, Verdict, memory
 from fastapi_keyauth.limiter.protocol import Policy
 from tests.helpers.limits import question
 from tests.helpers.session import Servers
@@ -103,7 +103,8 @@ class TestLimit:
     async def test_a_check_without_cost_uses_no_unit(self, make_limiter: MakeLimiter) -> None:
         limiter = make_limiter()
         for _ in range(9):
-            assert (await limiter.check(question(units=0))).verdict is Verdict.ADMITTED
+            seen = await limiter.check(question(units=0))
+            assert (seen.verdict, seen.wait_s, seen.hour) == (Verdict.ADMITTED, 3000, START // HOUR)
         assert (await limiter.check(question())).remaining == 4
 
     async def test_a_key_without_a_limit_is_not_counted(self, make_limiter: MakeLimiter) -> None:
@@ -354,6 +355,16 @@ async def test_no_cached_row_is_current_if_max_staleness_is_zero_however_coarse_
     limiter = MemoryLimiter(Policy(3, 60_000, 120_000), 0.0, clock)
     generation = (await limiter.check(question())).generation
     assert (await limiter.check(question(generation=generation, age_s=0.0))).verdict is Verdict.STALE
+
+
+async def test_limiter_in_memory_forgets_the_key_that_was_not_used_for_longest(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "MAX_KEYS", 2)
+    limiter = MemoryLimiter(Policy(3, 60_000, 120_000), 1.0, clock)
+    for key_id in ("a", "b", "a", "c"):
+        await limiter.check(question(key_id))
+    assert [(await limiter.check(question(key_id))).remaining for key_id in ("a", "b")] == [2, 4]
 
 
 async def test_a_clock_that_was_a_day_ahead_blocks_for_no_longer_than_the_policy_says(
