@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from fastapi_keyauth.errors import LimiterUnavailable
 from fastapi_keyauth.limiter import ClusterLimiter, Limiter, MemoryLimiter, SingleNodeLimiter, Verdict, memory
-from fastapi_keyauth.limiter.protocol import Policy
+from fastapi_keyauth.limiter.protocol import Charge, Policy
 from tests.helpers.limits import question
 from tests.helpers.session import Servers
 
@@ -118,6 +118,13 @@ class TestLimit:
             await limiter.check(question())
         decision = await limiter.check(question(limit=2))
         assert (decision.verdict, decision.remaining) == (Verdict.LIMITED, 0)
+
+    async def test_a_named_charge_of_one_unit_is_charged_once(self, make_limiter: MakeLimiter) -> None:
+        limiter = make_limiter()
+        await limiter.check(question())
+        named = question(charge=Charge("name", 60))
+        assert [(await limiter.check(named)).remaining for _ in range(3)] == [3, 3, 3]
+        assert (await limiter.check(question())).remaining == 2
 
     async def test_keys_are_counted_separately(self, make_limiter: MakeLimiter) -> None:
         limiter = make_limiter()
