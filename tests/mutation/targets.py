@@ -100,8 +100,8 @@ TARGETS = (
         Target(f"limiter/redis/lua/{name}.lua", _LIMITERS, _COUNTERS, "valkey")
         for name in ("take", "take_others", "fail", "changed", "now")
     ),
-    Target("limiter/redis/lua/unblock.lua", ("tests/unit/auth/test_blocked_addresses.py",), keyword="valkey"),
-    Target("limiter/redis/lua/blocked.lua", _LIMITERS, keyword="cluster"),  # no other server needs this script
+    # Only a cluster needs these scripts.
+    *(Target(f"limiter/redis/lua/{name}.lua", _LIMITERS, keyword="cluster") for name in ("unblock", "blocked")),
     *(
         Target(
             f"limiter/leases/{module}.py",

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Any
 
 import pytest
 import redis
@@ -272,6 +271,20 @@ class TestBlocking:
         assert [await limiter.record_failure("a") for _ in range(3)] == [None, None, 0]
         assert await limiter.record_failure("a") == 120
 
+    async def test_lifting_a_block_says_whether_there_was_one_and_forgets_the_failed_attempts(
+        self, make_limiter: MakeLimiter, clock: Clock
+    ) -> None:
+        limiter = make_limiter()
+        for _ in range(3):
+            await limiter.record_failure("192.0.2.1")
+        assert [await limiter.unblock("192.0.2.1") for _ in range(2)] == [True, False]
+        assert (await make_limiter().check(question(bucket="192.0.2.1"))).verdict is Verdict.ADMITTED
+        assert [await limiter.record_failure("192.0.2.1") for _ in range(2)] == [None, None]
+        assert await limiter.unblock("192.0.2.1") is False
+        assert [await limiter.record_failure("192.0.2.1") for _ in range(3)] == [None, None, 0]
+        clock.now += 120
+        assert await limiter.unblock("192.0.2.1") is False  # the block is over
+
 
 class TestRedisOnly:
     async def test_one_call_serves_all_waiting_requests_and_cancelled_ones_affect_no_other(
@@ -437,9 +450,11 @@ async def test_failed_attempts_are_kept_until_their_window_ends_and_a_block_unti
 _ADDRESS = {"host", "port", "db", "username", "password"}
 
 
-def _client_of(limiter: Limiter, servers: Servers) -> Any:
-    """Return a client for the keys of a limiter."""
+def _client_of(limiter: Limiter, servers: Servers) -> redis.Redis:
+    """Return a client for the server of a limiter that has the entry of 192.0.2.1."""
     if isinstance(limiter, SingleNodeLimiter):
         given = limiter._control_client.connection_pool.connection_kwargs
         return redis.Redis(**{name: given[name] for name in _ADDRESS & given.keys()})
-    return redis.RedisCluster.from_url(servers.cluster(emptied=False).servers[0].url)
+    cluster = servers.cluster(emptied=False)
+    (name,) = [name for name in cluster.names() if "192.0.2.1" in name]
+    return redis.Redis.from_url(cluster.owner(name).url)
