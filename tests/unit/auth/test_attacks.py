@@ -330,6 +330,8 @@ async def test_two_different_sessions_are_both_rejected(build: Build) -> None:
     auth, client = build()
     async with auth:
         sessions = [f"Bearer {await auth.sessions.create(user)}" for user in ("a", "b")]
-        for sent in (sessions, sessions[::-1], sessions[:1] * 2):
+        for sent in (sessions, sessions[::-1]):
             answer = await client.get("/api-keys", headers=[("authorization", value) for value in sent])
             assert (answer.status_code, answer.json()["code"]) == (401, "invalid_session")
+        answer = await client.get("/api-keys", headers=[("authorization", sessions[0])] * 2)
+        assert answer.status_code == 200  # the same one, sent twice
