@@ -88,7 +88,12 @@ TARGETS = (
     ),
     Target("auth/tickets.py", ("tests/unit/auth/test_tickets.py",), keyword=""),
     Target("limiter/memory_allowance.py", ("tests/unit/limiter/test_allowances.py",), _LIMITERS),
-    Target("limiter/memory.py", _LIMITERS, (*_COUNTERS, *_contract("limits")), _MEMORY),
+    Target(
+        "limiter/memory.py",
+        (*_LIMITERS, "tests/unit/limiter/test_allowances.py"),
+        (*_COUNTERS, *_contract("limits")),
+        _MEMORY,
+    ),
     Target(
         "limiter/holders.py",
         ("tests/unit/limiter/test_holders.py",),
