@@ -1,14 +1,18 @@
 """Verification tickets: a worker that starts admits known keys without Argon2, and a forged ticket admits nobody."""
 
+import asyncio
 import hashlib
 from collections.abc import Callable
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from fastapi_keyauth import KeyAuth, KeyAuthSettings, RevokedApiKey, SetupError
+from fastapi_keyauth.auth.tickets import Tickets
+from fastapi_keyauth.telemetry.counters import Counters
 from tests.conftest import Stack
 from tests.helpers.keys import Gate, authenticate, make_key
 from tests.helpers.servers import Server
@@ -168,3 +172,28 @@ def test_ticket_key_is_not_shown_by_the_settings() -> None:
     assert TICKET_KEY not in repr(settings)
     assert TICKET_KEY not in str(settings.model_dump())
     assert TICKET_KEY not in settings.model_dump_json()
+
+
+class SlowStore:
+    """A store of tickets that waits until the test lets it write."""
+
+    def __init__(self) -> None:
+        self.began, self.may_write = asyncio.Event(), asyncio.Event()
+        self.written: list[str] = []
+
+    async def write_ticket(self, key_id: str, _secret_id: int, _ticket: str) -> None:
+        self.began.set()
+        await self.may_write.wait()
+        self.written.append(key_id)
+
+
+async def test_close_waits_for_tickets_that_are_being_written() -> None:
+    store: Any = SlowStore()
+    key: Any = SimpleNamespace(id="key1", secret_id=1)
+    tickets = Tickets([TICKET_KEY], store, Counters())
+    tickets.issue_soon(key, "secret", "hash")
+    closing = asyncio.create_task(tickets.close())
+    await store.began.wait()
+    store.may_write.set()
+    await closing
+    assert store.written == ["key1"]
