@@ -109,7 +109,6 @@ class Worker:
         self.counters = Counters()
         self.book = LeaseBook(LEASE_MS, self.clock, self.counters)
         self.has_timer = False
-        self.is_renewing = False
         self.renewed = 0
         """Renewals that were requested."""
         self.allowed = 0
@@ -147,9 +146,8 @@ class Worker:
             if decision is None:
                 return False
             assert lease is not None
-            if self.book.to_renew and not self.is_renewing:
-                self.is_renewing = True
-                self.world.at_worker(self, 0, self.renew)
+            if self.book.to_renew:
+                self.renew()
             if request.cost is not ONE_REQUEST:
                 self.world.admitted(request, lease.grant.stamp, self.world.redis_ms())
                 return True
@@ -257,7 +255,6 @@ class Worker:
 
     def renew(self) -> None:
         """Renew leases that are about to end."""
-        self.is_renewing = False
         plan = self.book.plan_renewals()
         if plan.asks:
             self.renewed += len(plan.asks)

@@ -36,7 +36,6 @@ class Leasing:
         self._book = LeaseBook(lease_ms, self._now, counters) if lease_ms else None
         self._send = send
         self._timer: asyncio.TimerHandle | None = None
-        self._renewing: asyncio.Handle | None = None
         self._returning: dict[int, asyncio.Future[None]] = {}
         """Calls in flight that return leases, by the identity of their plan."""
 
@@ -46,8 +45,9 @@ class Leasing:
         if book is None:
             return None
         decision = book.admit(question)
-        if book.to_renew and self._renewing is None:
-            self._renewing = asyncio.get_running_loop().call_soon(self._renew, book)
+        if book.to_renew:
+            # Now, not in the next turn of the event loop: with many requests, a turn takes a good part of a lease.
+            self._send(self._tracked(book.plan_renewals()))
         return decision
 
     def find_allowance(self, question: LimitCheck) -> Allowance | None:
@@ -64,12 +64,6 @@ class Leasing:
         if plan.returns:
             self._returning[id(plan)] = asyncio.get_running_loop().create_future()
         return plan
-
-    def _renew(self, book: LeaseBook) -> None:
-        self._renewing = None
-        plan = self._tracked(book.plan_renewals())
-        if plan.asks:
-            self._send(plan)
 
     def settle(self, plan: Plan) -> None:
         """Note that the call with a plan has ended."""
@@ -137,10 +131,9 @@ class Leasing:
     def end(self) -> Plan:
         """End all leases, and return what to say about them."""
         self.end_all()
-        for handle in (self._timer, self._renewing):
-            if handle is not None:
-                handle.cancel()
-        self._timer = self._renewing = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         return self.plan(())
 
     def _set_timer(self, book: LeaseBook) -> None:
