@@ -114,6 +114,6 @@ TARGETS = (
             ("tests/simulation/test_leases.py",),
             f"{_ONE_STACK} and not test_no_schedule_breaks_a_promise",  # random schedules take 15 seconds of CPU time
         )
-        for module in ("allowance", "terms", "book", "balances", "demand", "clock")
+        for module in ("addresses", "allowance", "terms", "book", "balances", "demand", "clock")
     ),
 )

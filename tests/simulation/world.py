@@ -16,7 +16,8 @@ from functools import partial
 from typing import Any
 
 from fastapi_keyauth.domain.limit_sets import ONE_REQUEST, Cost, LimitSet
-from fastapi_keyauth.limiter.leases.book import LeaseBook, address_check
+from fastapi_keyauth.limiter.leases.addresses import address_check
+from fastapi_keyauth.limiter.leases.book import LeaseBook
 from fastapi_keyauth.limiter.leases.clock import outlast_s
 from fastapi_keyauth.limiter.leases.terms import Grant, Lease, LeaseAsk, Plan
 from fastapi_keyauth.limiter.protocol import Allowance, Decision, LimitCheck, Verdict

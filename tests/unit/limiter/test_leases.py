@@ -13,7 +13,7 @@ import pytest
 from fastapi_keyauth.domain.limit_sets import ONE_REQUEST, LimitSet, limit_set
 from fastapi_keyauth.domain.limits import hour_limit
 from fastapi_keyauth.limiter import Decision, LimitCheck, SingleNodeLimiter, Verdict
-from fastapi_keyauth.limiter.leases.book import MAX_LEASE_ADDRESSES
+from fastapi_keyauth.limiter.leases.addresses import MAX_LEASE_ADDRESSES
 from fastapi_keyauth.limiter.leases.terms import LeaseAsk, Plan
 from fastapi_keyauth.limiter.protocol import Policy
 from fastapi_keyauth.limiter.redis import leasing

@@ -9,7 +9,8 @@ import pytest
 from fastapi_keyauth.domain.limit_sets import ONE_REQUEST, limit_set
 from fastapi_keyauth.domain.limits import hour_limit
 from fastapi_keyauth.limiter import Decision, LimitCheck, Verdict
-from fastapi_keyauth.limiter.leases.book import ADDRESS_RENEWALS, MAX_LEASE_ADDRESSES, LeaseBook, address_check
+from fastapi_keyauth.limiter.leases.addresses import ADDRESS_RENEWALS, MAX_LEASE_ADDRESSES, address_check
+from fastapi_keyauth.limiter.leases.book import LeaseBook
 from fastapi_keyauth.limiter.leases.clock import GRACE_MS, LEASE_SHARE
 from fastapi_keyauth.limiter.leases.terms import MAX_SHARE, Grant, Plan
 from fastapi_keyauth.telemetry.counters import Counters

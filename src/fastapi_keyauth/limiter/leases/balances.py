@@ -1,4 +1,4 @@
-"""What is left of the counters that the leases of one worker were charged to. No I/O."""
+"""Balances of the counters that the leases of one worker were charged to. No I/O."""
 
 from collections.abc import Iterator, Sequence
 

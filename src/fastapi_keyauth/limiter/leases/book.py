@@ -1,9 +1,8 @@
 """The leases of one worker. No I/O; the clock is passed in."""
 
-import math
 from collections.abc import Callable, Collection, Sequence
 
-from fastapi_keyauth.concurrency.bounded_dict import BoundedDict
+from fastapi_keyauth.limiter.leases.addresses import UnblockedAddresses, note_address
 from fastapi_keyauth.limiter.leases.allowance import LeaseAllowance, decision_of
 from fastapi_keyauth.limiter.leases.balances import Balances
 from fastapi_keyauth.limiter.leases.clock import GRACE_MS, LEASE_SHARE
@@ -12,8 +11,6 @@ from fastapi_keyauth.limiter.leases.terms import Grant, Lease, LeaseAsk, LeaseNa
 from fastapi_keyauth.limiter.protocol import BLOCKED, Decision, LimitCheck
 from fastapi_keyauth.telemetry.counters import Counters
 
-MAX_ADDRESSES = 10_000
-"""Maximum number of addresses that a worker caches as not blocked."""
 MIN_ELAPSED_S = 0.001
 """Minimum duration of a lease in seconds, for computing how busy its key is."""
 MIN_AHEAD_S = 0.003
@@ -21,10 +18,6 @@ MIN_AHEAD_S = 0.003
 twice."""
 MAX_AHEAD_SHARE = 0.5
 """Maximum share of its duration by which a lease is renewed before its end."""
-MAX_LEASE_ADDRESSES = 8
-"""Maximum number of addresses that are checked for blocks when a lease is renewed."""
-ADDRESS_RENEWALS = 10
-"""Number of renewals with which an address is checked after it was last seen in a question. It may be gone by then."""
 
 
 class LeaseBook:
@@ -51,7 +44,7 @@ class LeaseBook:
         self._balances = Balances()
         self.to_renew: list[Lease] = []
         self._demand = Demand(lease_ms / 1000)
-        self._unblocked_until: BoundedDict[str, float] = BoundedDict(MAX_ADDRESSES)
+        self._unblocked = UnblockedAddresses(lease_ms)
 
     @property
     def has_leases(self) -> bool:
@@ -71,10 +64,7 @@ class LeaseBook:
         if now >= lease.ends_at or lease.generation != question.generation:
             self._is_alive(lease, question.generation, now)
             return None
-        if lease.limits is not question.limits:
-            return None
-        bucket = question.bucket
-        if bucket is not None and self._unblocked_until.get(bucket, -math.inf) <= now:
+        if lease.limits is not question.limits or not self._unblocked.covers(question.bucket, now):
             return None
         lease.take()
         decision = decision_of(lease)
@@ -82,15 +72,14 @@ class LeaseBook:
             self._end(lease, now)
         elif now >= lease.renew_at:
             lease.renew_at = lease.ends_at
-            if bucket is not None:
-                _note_address(lease, bucket)
+            note_address(lease, question.bucket)
             self.to_renew.append(lease)
         return decision
 
     def find_allowance(self, question: LimitCheck) -> LeaseAllowance | None:
         """Return what admits further requests from the lease that has just admitted a question."""
         lease = self._live.get((question.key_id, question.cost))  # type: ignore[arg-type]  # as in ``admit``
-        return None if lease is None else LeaseAllowance(lease, self._clock, self._unblocked_until)
+        return None if lease is None else LeaseAllowance(lease, self._clock, self._unblocked.until)
 
     def plan(self, questions: Sequence[LimitCheck], owners: Collection[str] | None = None) -> Plan:
         """Return the leases that the next call requests and returns.
@@ -232,26 +221,24 @@ class LeaseBook:
         """
         if not self._live:
             return
-        until = sent_at + self.lease_ms * LEASE_SHARE / 1000
         for question, decision in zip(questions, decisions, strict=True):
             bucket = question.bucket
             if bucket is None or decision.verdict is BLOCKED:
                 continue
             lease = self._live.get((question.key_id, question.cost))  # type: ignore[arg-type]  # as in ``admit``
             if lease is not None:
-                _note_address(lease, bucket)
-            elif question.key_id:
-                continue
-            self._unblocked_until[bucket] = max(until, self._unblocked_until.get(bucket, until))
+                note_address(lease, bucket)
+            if lease is not None or not question.key_id:
+                self._unblocked.add(bucket, sent_at)
 
     def forget_address(self, bucket: str) -> None:
         """Remove an address from those cached as not blocked."""
-        self._unblocked_until.pop(bucket, None)
+        self._unblocked.forget(bucket)
 
     def end_all(self) -> None:
         """End all leases before their time is over."""
         now = self._clock()
-        self._unblocked_until.clear()
+        self._unblocked.clear()
         for lease in list(self._live.values()):
             self._end(lease, now)
 
@@ -311,17 +298,6 @@ class LeaseBook:
             self._counters.lease_returned += lease.left
         else:
             self._counters.lease_forfeited += lease.left
-
-
-def _note_address(lease: Lease, bucket: str) -> None:
-    """Have an address checked for a block whenever a lease is renewed in the near future."""
-    if bucket in lease.addresses or len(lease.addresses) < MAX_LEASE_ADDRESSES:
-        lease.addresses[bucket] = ADDRESS_RENEWALS
-
-
-def address_check(bucket: str) -> LimitCheck:
-    """Return the question whether an address is blocked, without a key."""
-    return LimitCheck("", bucket)
 
 
 def _is_plain(question: LimitCheck) -> bool:

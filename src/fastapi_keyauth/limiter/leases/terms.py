@@ -27,7 +27,7 @@ class LeaseAsk:
         units: Maximum number of requests that the lease would admit.
         sent_at: Time on the lease clock, just before it was sent. If it was sent twice, before the second time.
         epoch: The epoch of the limiter in which it was sent.
-        is_void: Whether the lease must be returned at once: what it was requested for has changed meanwhile.
+        is_void: Whether the lease must be returned immediately: what it was requested for has changed meanwhile.
     """
 
     key_id: str
@@ -77,7 +77,7 @@ BalanceName = tuple[bool, str, str, int]
 
 
 class Balance:
-    """What is left of one counter in one window, as far as this worker knows.
+    """The units that are left of one counter in one window, as far as this worker knows.
 
     Args:
         name: The counter and the window.

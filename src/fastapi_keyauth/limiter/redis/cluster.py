@@ -14,7 +14,7 @@ from typing_extensions import override
 from fastapi_keyauth.concurrency.stall_tolerant_timeout import stall_tolerant_timeout
 from fastapi_keyauth.domain.usage import UsageOf
 from fastapi_keyauth.errors import LimiterUnavailable
-from fastapi_keyauth.limiter.leases.book import address_check
+from fastapi_keyauth.limiter.leases.addresses import address_check
 from fastapi_keyauth.limiter.leases.terms import Plan
 from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Verdict, ceil_s
 from fastapi_keyauth.limiter.redis.base import RedisLimiterBase

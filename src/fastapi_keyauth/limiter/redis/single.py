@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from fastapi_keyauth.domain.usage import UsageOf
 from fastapi_keyauth.errors import LimiterUnavailable
-from fastapi_keyauth.limiter.leases.book import address_check
+from fastapi_keyauth.limiter.leases.addresses import address_check
 from fastapi_keyauth.limiter.leases.terms import Plan
 from fastapi_keyauth.limiter.protocol import Decision, LimitCheck, Unsettled, Verdict
 from fastapi_keyauth.limiter.redis.base import RedisLimiterBase
