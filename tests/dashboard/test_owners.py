@@ -133,15 +133,15 @@ def test_a_user_who_acts_for_no_owner_sees_an_explanation(make_member: Callable[
 
 def test_an_administrator_sees_the_limits_of_the_chosen_owner(make_visitor: MakeVisitor, site: Site) -> None:
     owner = "owner with limits"
-    site.create_key(owner, "of an owner with limits")
+    site.create_key(owner, "shown to the administrator")
     site.run(site.auth.owners.set(owner, limits=[{"name": "day", "limit": 7, "per": "day"}]))
     admin = make_visitor(scopes=("*", "admin"))
     admin.open_list()
     expect(admin.page.locator(".owner-card")).to_be_hidden()
-    expect(admin.row("of an owner with limits").locator(".status")).to_have_text("Active")
+    expect(admin.row("shown to the administrator").locator(".status")).to_have_text("Active")
     site.run(site.auth.owners.suspend(owner))
     admin.page.reload()
-    expect(admin.row("of an owner with limits").locator(".status")).to_have_text("Suspended")
+    expect(admin.row("shown to the administrator").locator(".status")).to_have_text("Suspended")
     site.run(site.auth.owners.resume(owner))
     columns = admin.page.get_by_role("columnheader")
     shown = ["Key", "Owner", "Scopes", "Status", "Last used", "Expires", "Last 24 hours", "Actions"]
@@ -151,13 +151,13 @@ def test_an_administrator_sees_the_limits_of_the_chosen_owner(make_visitor: Make
     expect(admin.page.locator(".lead")).to_contain_text("in the name of its owner")
     shown = ["Key", "Environment", "Scopes", "Status", "Created", "Last used", "Expires", "Last 24 hours", "Actions"]
     expect(columns).to_have_text(shown)
-    expect(admin.row("of an owner with limits").locator(".status")).to_have_text("Active")
+    expect(admin.row("shown to the administrator").locator(".status")).to_have_text("Active")
     admin.start_new_key("by the administrator")
     expect(admin.dialog).to_contain_text(f"For the owner {owner}")
     admin.press("Create key")
     assert admin.shown_token
     admin.press("I have saved it")
-    expect(admin.page.locator(".key-name")).to_have_text(["by the administrator", "of an owner with limits"])
+    expect(admin.page.locator(".key-name")).to_have_text(["by the administrator", "shown to the administrator"])
 
 
 def test_an_administrator_sees_the_name_of_the_owner_with_a_key(make_visitor: MakeVisitor, site: Site) -> None:
