@@ -144,7 +144,8 @@ class Authority:
 
     def lasts_ms(self, lease_ms: int, rooms: Sequence[Room], now_ms: int) -> int:
         """Return how long a lease lasts that is granted now: never beyond the end of an hour or a window."""
-        return min([lease_ms, HOUR_MS - now_ms % HOUR_MS, *(room.left_ms for room in rooms)])
+        left_ms = min([HOUR_MS - now_ms % HOUR_MS, *(room.left_ms for room in rooms)])
+        return min(lease_ms, left_ms - 1)  # the moment is up to one millisecond later than its whole milliseconds say
 
     def grant(self, ask: LeaseAsk, lease_ms: int, now_ms: int) -> Grant:
         """Grant a lease, or none."""
@@ -213,7 +214,7 @@ class Authority:
         """Replace a generation. Return the milliseconds until the latest lease that is known ends."""
         holder = self.holder(name)
         holder.generation = self.fresh()
-        return 0 if holder.leases is None else max(0, holder.leases.end_ms - now_ms)
+        return 0 if holder.leases is None else max(0, holder.leases.end_ms - now_ms + 1)
 
     def fail(self, bucket: str) -> bool | None:
         """Count a failed attempt. Return whether it begins a block; None: it was blocked already."""

@@ -20,7 +20,7 @@ from tests.helpers.thorough import turns
 from tests.simulation import world as world_module
 from tests.simulation.authority import Authority, Holder
 from tests.simulation.schedules import make_schedule, shrink
-from tests.simulation.world import Action, Schedule, Violation, World
+from tests.simulation.world import Action, Schedule, Violation, Worker, World
 
 CHUNKS = 8
 SCHEDULES = 33_334 * max(1, TIMES) // CHUNKS if IS_LONG else turns(thorough=500, brief=250)
@@ -201,6 +201,20 @@ def test_change_at_a_grant_outlasts_the_lease() -> None:
 
 def test_no_lease_crosses_the_end_of_a_window() -> None:
     World(crowd_in_the_next_window()).run()
+
+
+@pytest.mark.parametrize("offset_ms", [0.2, 0.4, 0.5, 0.6, 0.8])
+def test_lease_on_the_slowest_clock_ends_with_its_window(offset_ms: float) -> None:
+    """The server's clock is in whole milliseconds: what it says is left of a window may be almost one more than is."""
+    limits = LimitSet([Limit(name="k", limit=2000, per="second", algorithm="fixed_window")], [])
+    actions = (Action(offset_ms, "burst", (0, 0, None, ONE_REQUEST, 100, 1)),)
+    schedule = Schedule(1, actions, (limits,), workers=1, delay_ms=0.01, starts_at_ms=10**12 - 60, is_calm=True)
+    with mock.patch.object(World, "new_worker", lambda self, number: Worker(self, number, 0.98)):
+        world = World(schedule)
+    world.run()
+    leased = [one for one in world.admissions if "#" in one.charge]
+    assert len(leased) > 50
+    assert [one.now_ms for one in leased if one.now_ms // 1000 != int(one.charge.rpartition(" ")[2])] == []
 
 
 def crowd_beside_a_lease(limit: int) -> Schedule:

@@ -439,11 +439,12 @@ local function answer_others(LIMIT, HEAD, USED, GRACE, now, usage_field, signatu
   end
 
   -- Take units from all counters as if their requests had been admitted, for a lease of the key's row with this
-  -- generation. It ends before any of the windows does, and gets a part of what is left.
+  -- generation. It ends before any of the windows does, and gets a part of what is left. One ms less, since it is up to
+  -- one ms later than the whole milliseconds of this clock say.
   local function grant(k, a, how)
     local key_name, owner_name = KEYS[k + 1], KEYS[k + 2]
     local key, owner = load(key_name), load(owner_name)
-    local units, lasts = tonumber(ARGV[a + 3]), min(tonumber(ARGV[a + 4]), (hour + 1) * HOUR - now)
+    local units, lasts = tonumber(ARGV[a + 3]), min(tonumber(ARGV[a + 4]), (hour + 1) * HOUR - now - 1)
     load_leases(key_name, key)
     load_leases(owner_name, owner)
     if generation_of(key, owner) ~= ARGV[a] or is_held(key) or is_held(owner) then return answer(0, '', 0) end
@@ -451,7 +452,7 @@ local function answer_others(LIMIT, HEAD, USED, GRACE, now, usage_field, signatu
     find_counters(limits, key_name, key, owner_name, owner)
     for i = 1, #limits do
       local limit = limits[i]
-      free[i], lasts = room_of(limit, lists[i], positions[i], left[i]), min(lasts, left[i])
+      free[i], lasts = room_of(limit, lists[i], positions[i], left[i]), min(lasts, left[i] - 1)
       if limit.cost > 0 then units = min(units, floor(max(0, free[i]) / (LEASE_SHARE * limit.cost))) end
     end
     if units < 1 or lasts < MIN_LEASE then return answer(0, '', 0) end
