@@ -358,7 +358,7 @@ async def test_a_cluster_that_rejects_the_connection_stops_the_start_with_one_se
 
 
 async def test_the_documented_acl_is_sufficient(cluster: Cluster, tmp_path: Path) -> None:
-    allowed = [f"+{command}" for command in service_commands("Cluster")]
+    allowed = [f"+{command}" for command in service_commands("a cluster")]
     for server in cluster.servers:
         cluster.ask(server, "ACL", "SETUSER", "api", "reset", "on", ">pw", "~keyauth:*", *allowed)
     url = cluster.url.replace(f":{PASSWORD}@", "api:pw@")

@@ -1,37 +1,37 @@
-"""The commands that an ACL must allow, as docs/how-to/redis.md lists them."""
+"""The commands that an ACL must allow, as docs/deployment.md lists them."""
 
 import re
 from pathlib import Path
 
-_PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to/redis.md"
+_PAGE = Path(__file__).resolve().parents[2] / "docs" / "deployment.md"
 
 
-def service_commands(heading: str | None = None) -> list[str]:
-    """Return the commands that the service uses.
+def service_commands(kind: str | None = None) -> list[str]:
+    """Return the commands that the service sends.
 
     Args:
-        heading: Heading of the section with further commands. None for those of a single server only.
+        kind: "Sentinel" or "a cluster". None: a single server.
     """
-    return _commands(_main_bullet().partition(";")[0]) + (_commands(_further_bullet(heading)) if heading else [])
+    wanted = ["for a URL with a database", "for a URL with `client_name`", *([f"for {kind}"] if kind else [])]
+    user = _section().partition("```text\n")[2].partition("```")[0]
+    return _commands(user) + [command for beginning in wanted for command in _commands(_bullet(beginning))]
 
 
 def command_line_commands() -> list[str]:
-    """Return the additional commands that the command line uses."""
-    return _commands(_main_bullet().partition(";")[2])
+    """Return the additional commands that the command line sends."""
+    return _commands(_bullet("for [`keyauth blocks`"))
 
 
-def _main_bullet() -> str:
-    return _bullet_from(_PAGE.read_text(encoding="utf-8"), "- With an ACL, allow the keys")
+def _section() -> str:
+    return _PAGE.read_text(encoding="utf-8").partition("\n## Redis\n")[2].partition("\n## ")[0]
 
 
-def _further_bullet(heading: str) -> str:
-    _, _, section = _PAGE.read_text(encoding="utf-8").partition(f"\n## {heading}\n")
-    return _bullet_from(section, "- With an ACL, also allow").partition(";")[0]
+def _bullet(beginning: str) -> str:
+    (bullet,) = [line for line in _section().splitlines() if line.startswith(f"- {beginning}")]
+    return bullet.partition(", and on")[0]
 
 
-def _bullet_from(text: str, beginning: str) -> str:
-    return text[text.index(beginning) :].partition("\n- ")[0]
-
-
-def _commands(bullet: str) -> list[str]:
-    return re.findall(r"`([A-Z|]+)`", bullet)
+def _commands(text: str) -> list[str]:
+    found = re.findall(r"\+([a-z]+(?:\|[a-z]+)?)", text)
+    assert found, text
+    return found

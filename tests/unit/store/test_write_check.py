@@ -15,7 +15,7 @@ from fastapi_keyauth.store.write_check import NUMBERED_TABLES, TABLE_PRIVILEGES,
 from tests.helpers.keys import authenticate
 from tests.helpers.servers import PASSWORD, Server
 
-PAGE = Path(__file__).parents[3] / "docs" / "how-to/postgresql.md"
+PAGE = Path(__file__).parents[3] / "docs" / "deployment.md"
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def url(postgres: Server) -> str:
 
 
 def documented_grants() -> list[str]:
-    section = PAGE.read_text().partition("## Permissions")[2]
+    section = PAGE.read_text().partition("\n## PostgreSQL\n")[2]
     return re.findall(r"^GRANT [^;]+;", section.partition("```sql")[2].partition("```")[0], re.MULTILINE)
 
 
