@@ -43,7 +43,7 @@ def clear(
     as_json: Json = False,
 ) -> None:
     """Lift blocks and reset failed attempts. Workers that cached a block follow within 5 seconds."""
-    from fastapi_keyauth.limiter.redis.base import KNOWN_BLOCK_S
+    from fastapi_keyauth.limiter.redis.known_blocks import KNOWN_BLOCK_S
 
     if bool(addresses) is every:
         raise typer.BadParameter("give addresses or --all")

@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from fastapi_keyauth import Block, InvalidField, KeyAuth, LimiterUnavailable
-from fastapi_keyauth.limiter.redis.base import KNOWN_BLOCK_S
+from fastapi_keyauth.limiter.redis.known_blocks import KNOWN_BLOCK_S
 from tests.conftest import Stack
 from tests.helpers.keys import authenticate, make_key
 from tests.helpers.servers import Server

@@ -22,7 +22,7 @@ from fastapi_keyauth.domain.ip_addresses import AddressResolver
 from fastapi_keyauth.domain.tokens import format_token, new_key_id, new_secret, new_session_token
 from fastapi_keyauth.keys import turns
 from fastapi_keyauth.limiter.protocol import Policy
-from fastapi_keyauth.limiter.redis import base as shared
+from fastapi_keyauth.limiter.redis import known_blocks
 from fastapi_keyauth.limiter.redis.single import SingleNodeLimiter
 from tests.helpers.keys import Gate, authenticate, make_key
 
@@ -34,7 +34,7 @@ TINY = {
     "fastapi_keyauth.domain.ip_addresses.MAX_PEERS": SMALL,
     "fastapi_keyauth.limiter.memory.MAX_ADDRESSES": SMALL,
     "fastapi_keyauth.limiter.memory.MAX_KEYS": SMALL,
-    "fastapi_keyauth.limiter.redis.base._MAX_KNOWN_BLOCKS": SMALL,
+    "fastapi_keyauth.limiter.redis.known_blocks._MAX_KNOWN_BLOCKS": SMALL,
     "fastapi_keyauth.telemetry.observer.MAX_LIMITED": SMALL,
 }
 BY_NATURE = 60
@@ -168,7 +168,7 @@ async def test_code_that_creates_many_keys_of_one_owner_waits_for_all_of_them(
 
 
 def test_known_blocks_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared, "_MAX_KNOWN_BLOCKS", SMALL)
+    monkeypatch.setattr(known_blocks, "_MAX_KNOWN_BLOCKS", SMALL)
     limiter = SingleNodeLimiter("redis://127.0.0.1:1/0", Policy(1, 1000, 60_000), "t", 0.1, lambda: 0.0)
     for number in range(FLOOD):
         limiter._cache_block(str(number), 60)

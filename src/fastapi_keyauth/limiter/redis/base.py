@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import math
 import secrets
 import time
 from abc import abstractmethod
@@ -12,8 +11,6 @@ from typing import Any, ClassVar
 from redis.asyncio import Redis
 from typing_extensions import override
 
-from fastapi_keyauth.concurrency.bounded_dict import BoundedDict
-from fastapi_keyauth.domain.limit_sets import ONE_REQUEST
 from fastapi_keyauth.domain.usage import UsageCount, UsageOf
 from fastapi_keyauth.errors import LimiterUnavailable, SetupError
 from fastapi_keyauth.limiter.leases.clock import outlast_s
@@ -24,18 +21,18 @@ from fastapi_keyauth.limiter.protocol import (
     LimitCheck,
     Limiter,
     Policy,
-    Verdict,
     ceil_s,
-    usage_of,
 )
 from fastapi_keyauth.limiter.redis.batcher import Answered
 from fastapi_keyauth.limiter.redis.blocks import RedisBlocks
 from fastapi_keyauth.limiter.redis.clients import ClientFactory
-from fastapi_keyauth.limiter.redis.encoding import LimitEncoder, decode_usage, encode_usage, owner_tag
+from fastapi_keyauth.limiter.redis.encoding import LimitEncoder, decode_usage, owner_tag
+from fastapi_keyauth.limiter.redis.known_blocks import KnownBlocks
 from fastapi_keyauth.limiter.redis.leasing import Leasing
 from fastapi_keyauth.limiter.redis.scripts import ScriptArgs
 from fastapi_keyauth.limiter.redis.server_info import ServerInfo
-from fastapi_keyauth.limiter.redis.take_args import GRANT, HOURLY, RETURN, CallRecord, TakeArgs
+from fastapi_keyauth.limiter.redis.take_args import CallRecord, TakeArgs
+from fastapi_keyauth.limiter.redis.take_reply import read_decisions
 from fastapi_keyauth.settings.redis_urls import RedisUrl, parse_redis_url
 from fastapi_keyauth.settings.urls import masked_url
 from fastapi_keyauth.telemetry.counters import Counters
@@ -46,15 +43,10 @@ KEEP_TICKETS_S = 7 * 86_400
 """Seconds for which a verification ticket is kept after it was last used."""
 START_TRIES = 5
 """Number of probes at startup before Redis counts as unavailable. A machine that starts workers is busy."""
-KNOWN_BLOCK_S = 5.0
-"""Seconds for which a worker caches a block, so that a flood from a blocked address costs no round trips. Short, so
-that all workers soon notice if a block is lifted."""
 MAX_USAGE_KEYS = 100
 """Maximum number of keys in one question about usage, so that Redis has others wait for a millisecond at most."""
 MAX_GENERATIONS = 500
 """Maximum number of keys in one question about generations, so that Redis has others wait for a millisecond at most."""
-_MAX_KNOWN_BLOCKS = 10_000
-_VERDICTS = tuple(Verdict)
 
 
 class RedisLimiterBase(Limiter):
@@ -111,8 +103,7 @@ class RedisLimiterBase(Limiter):
         self._counters = counters or Counters()
         self._epoch = 0
         self._limits = LimitEncoder()
-        self._known_blocks: BoundedDict[str, tuple[float, float]] = BoundedDict(_MAX_KNOWN_BLOCKS)
-        """Bucket to (cached until, blocked until), by the local clock."""
+        self._known_blocks = KnownBlocks(time.monotonic if clock is None else clock)
         self._open()
 
     def _open(self) -> None:
@@ -310,44 +301,13 @@ class RedisLimiterBase(Limiter):
         fresh = f"{self._nonce}{next(self._numbers):x}"
         flags = ("rm" if self.signs else "m") if has_record else "r" if self.signs else ""
         head = (self._now_ms(), fresh, flags, KEEP_S, self._policy.block_for_ms)
-        args = TakeArgs(head, self._limits, int((self._clock or time.time)() * 1000))
-        epoch = f"{self._epoch}:"
-        length = len(epoch)
+        now_ms = int((self._clock or time.time)() * 1000)
+        args = TakeArgs(head, self._limits, now_ms, self._namespace, self._holder_names, self._epoch)
         # It has a name only if it was also in the first call. Otherwise that may have been executed, and nobody knows.
         self._leases.mark_sent(plan, self._epoch, is_repeatable=record is not None and record.name != "")
-        for lease in plan.returned:
-            ask = lease.ask
-            names = self._holder_names(ask.key_id, ask.owner_id)
-            args.add_lease(names, lease.grant.stamp, ask.limits, ask.cost, RETURN, lease.used, lease.left)
-        for lease in plan.counted:
-            ask = lease.ask
-            names = self._holder_names(ask.key_id, ask.owner_id)
-            args.add_lease(names, str(lease.grant.hour), ask.limits, ask.cost, RETURN, lease.used, 0)
-        for key_id, bucket, limits, cost, generation, age_s, is_fresh, owner_id, charge in questions:
-            key, owner = self._holder_names(key_id, owner_id)
-            args.names += (key if bucket is None else f"{self._namespace}:{{{bucket}}}", key, owner)
-            # A generation of another epoch is invalid. "-" differs from every generation.
-            proof = generation[length:] if generation[:length] == epoch else "-"
-            how = (2 if is_fresh else 0 if age_s is None else 1) + (0 if cost is None else 3)
-            if bucket is not None:
-                how += 6
-            sent: str | int = ""
-            if cost is ONE_REQUEST and charge is None and limits.one_hour:
-                sent = limits.one_hour
-                how += HOURLY
-            elif cost is not None:
-                sent = args.place(limits, cost)
-            args.args += (proof or "-", sent, how)
-            if charge is not None:
-                args.args[-1] = how + 12
-                args.names.append(f"{owner}:{charge.id}")
-                actual = None if charge.actual is None else limits.costs(charge.actual)
-                settled = "" if actual is None else " ".join(map(str, actual)) or "-"  # "" means: not to be settled
-                args.args += (charge.keep_s * 1000, settled, encode_usage(usage_of(cost or (), charge)))
-        for ask in plan.asks:
-            names = self._holder_names(ask.key_id, ask.owner_id)
-            proof = ask.generation[length:] if ask.generation[:length] == epoch else "-"
-            args.add_lease(names, proof, ask.limits, ask.cost, GRANT, ask.units, self._lease_ms)
+        args.add_returns(plan)
+        args.add_questions(questions)
+        args.add_asks(plan, self._lease_ms)
         if record is not None and has_record:
             # In the slot of the other names: after that of the key of the first question.
             record.name = record.name or f"{args.names[1] if args.names else self._namespace}:{fresh}"
@@ -372,33 +332,7 @@ class RedisLimiterBase(Limiter):
 
     def _decide(self, questions: Sequence[LimitCheck], reply: Sequence[Any]) -> list[Decision]:
         """Return the decisions in a reply of ``lua/take.lua``."""
-        epoch = f"{self._epoch}:"
-        fields = iter(reply)
-        decisions = []
-        for question, verdict, generation, hour, wait_s, states in zip(questions, *[fields] * 5, strict=True):
-            if states and len(states) == len(question.limits.all):
-                encoded = self._limits.encode(question.limits, question.cost or (), wait_s * 1000)
-                if verdict:
-                    wait_s, states = encoded.exhausted_states(wait_s, states)
-                else:
-                    states = encoded.states(wait_s, states)
-                    wait_s = states[1]
-            decisions.append(
-                # Like Decision(...), but without a call of its Python-level __new__ for each request.
-                tuple.__new__(
-                    Decision,
-                    (
-                        _VERDICTS[verdict],
-                        epoch + generation if generation else "",
-                        wait_s,
-                        hour,
-                        math.inf,  # every change replaces the generation in Redis
-                        states,
-                        (),  # the script counts usage
-                    ),
-                )
-            )
-        return decisions
+        return read_decisions(questions, reply, self._limits, self._epoch)
 
     def _prepare_failures(self, buckets: Sequence[str]) -> ScriptArgs:
         """Return keys and arguments of ``lua/fail.lua``."""
@@ -422,25 +356,10 @@ class RedisLimiterBase(Limiter):
     def _now_ms(self) -> str | int:
         return "" if self._clock is None else int(self._clock() * 1000)
 
-    def _local_now(self) -> float:
-        return time.monotonic() if self._clock is None else self._clock()
-
     @override
     def known_block_s(self, bucket: str) -> int | None:
-        known = self._known_blocks.get(bucket)
-        if known is None:
-            return None
-        cached_until, blocked_until = known
-        now = self._local_now()
-        if now >= cached_until:
-            del self._known_blocks[bucket]
-            return None
-        return max(1, math.ceil(blocked_until - now))
+        return self._known_blocks.left_s(bucket)
 
     def _cache_block(self, bucket: str, blocked_s: int) -> None:
-        # One second less, since whole seconds are rounded up: a block must not last longer here than in Redis.
-        cached_s = min(KNOWN_BLOCK_S, blocked_s - 1)
-        if cached_s > 0:
-            now = self._local_now()
-            self._known_blocks[bucket] = (now + cached_s, now + blocked_s)
-            self._leases.forget_address(bucket)  # an allowance does not consider known blocks
+        self._known_blocks.add(bucket, blocked_s)
+        self._leases.forget_address(bucket)  # an allowance does not consider known blocks
