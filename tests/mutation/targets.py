@@ -40,6 +40,10 @@ def _contract(*names: str) -> tuple[str, ...]:
 
 
 _LIMITERS = ("tests/unit/limiter/test_limiters.py",)
+_LEASE_TESTS = (
+    *(f"lease_{name}" for name in ("book", "terms", "balances", "demand", "clock")),
+    *("allowances", "renewals", "renewal_demand"),
+)
 _COUNTERS = ("tests/unit/limiter/test_counters.py",)
 
 TARGETS = (
@@ -110,7 +114,7 @@ TARGETS = (
     *(
         Target(
             f"limiter/leases/{module}.py",
-            tuple(f"tests/unit/limiter/test_{name}.py" for name in ("lease_book", "allowances", "renewals")),
+            tuple(f"tests/unit/limiter/test_{name}.py" for name in _LEASE_TESTS),
             ("tests/simulation/test_leases.py",),
             f"{_ONE_STACK} and not test_no_schedule_breaks_a_promise",  # random schedules take 15 seconds of CPU time
         )

@@ -8,13 +8,15 @@ from fastapi_keyauth.domain.limit_sets import ONE_REQUEST, limit_set
 from fastapi_keyauth.domain.limits import hour_limit
 from fastapi_keyauth.limiter import Decision, LimitCheck, Verdict
 from fastapi_keyauth.limiter.leases.book import LeaseBook
-from fastapi_keyauth.limiter.leases.clock import SteppedClock, lease_clock, outlast_s
 from fastapi_keyauth.limiter.leases.terms import Grant, Plan
 from fastapi_keyauth.limiter.protocol import Charge
 from fastapi_keyauth.telemetry.counters import Counters
 
 LIMITS = limit_set((hour_limit(1000).model_copy(update={"algorithm": "fixed_window"}),), ())
 QUESTION = LimitCheck("k", None, LIMITS, ONE_REQUEST, "0:g.o", 1.0, False, "o")
+OF_OTHER_OWNER = QUESTION._replace(key_id="l", owner_id="p")
+HOLD = QUESTION._replace(charge=Charge("c", 60, is_hold=True))
+GRANT = Grant(3, 100, 500_000, 1800, [900, 1800, 1_800_003_600], "s")
 
 
 class Lab:
@@ -35,7 +37,7 @@ class Lab:
         """Get a lease for the key of a question, from the server's first moment on."""
         plan = self.plan(4, question=question)
         assert len(plan.asks) == 1
-        self.book.receive(plan, [Grant(units, 100, 500_000, 1800, [900, 1800, 1_800_003_600], "s")], 0)
+        self.book.receive(plan, [GRANT._replace(units=units)], 0)
         self.book.note_unblocked([question], [Decision(Verdict.ADMITTED)], plan.sent_at)
 
 
@@ -55,7 +57,7 @@ def test_lease_ends_before_its_time_measured_from_the_question() -> None:
     plan = lab.plan(4)
     lab.now += 0.05  # the answer takes a while
     lab.book.receive(plan, [Grant(3, 100, 0, 1, [900, 1, 2], "s")], 0)
-    lab.now = 100.0979
+    lab.now = 100.09795
     assert lab.book.admit(QUESTION) is not None
     lab.now = 100.098
     assert lab.book.admit(QUESTION) is None
@@ -71,7 +73,7 @@ def test_lease_ends_before_its_time_measured_from_the_question() -> None:
         QUESTION._replace(bucket="192.0.2.1"),
         QUESTION._replace(limits=limit_set((), ())),
         QUESTION._replace(is_fresh=True),
-        QUESTION._replace(charge=Charge("c", 60, is_hold=True)),
+        HOLD,
         QUESTION._replace(charge=Charge("c", 60, ONE_REQUEST)),
     ],
 )
@@ -136,21 +138,129 @@ def test_grant_of_another_epoch_is_not_used() -> None:
     plan = lab.plan(4)
     lab.book.receive(plan, [Grant(3, 100, 0, 1, [900, 1, 2], "s")], epoch=1)
     assert lab.book.admit(QUESTION) is None
+    assert not lab.book.has_leases
+    assert lab.plan().counted == []  # nothing was used
 
 
-def test_changes_wait_for_the_longest_lease_that_is_known() -> None:
-    assert outlast_s(100) == pytest.approx(0.102)
-    assert outlast_s(0, 80) == pytest.approx(0.0816)
-    assert outlast_s(100, 10**9) == pytest.approx(1.02)  # by a clock that was ahead
-    assert outlast_s(0) == 0
+def test_grant_that_arrives_at_the_end_of_its_lease_is_returned() -> None:
+    lab = Lab()
+    plan = lab.plan(4)
+    lab.now = plan.sent_at + 0.098
+    lab.book.receive(plan, [Grant(3, 100, 0, 1, [900, 1, 2], "s")], 0)
+    assert not lab.book.has_leases
+    assert [(lease.used, lease.left) for lease in lab.plan().returned] == [(0, 3)]
 
 
-def test_lease_clock_of_tests_advances_with_both_clocks_and_never_goes_back() -> None:
-    now = [1000.0]
-    clock = SteppedClock(lambda: now[0], lambda: 5.0)
-    assert clock() == 5.0
-    now[0] += 3
-    assert clock() == 8.0
-    now[0] -= 10
-    assert clock() == 18.0
-    assert lease_clock()() <= lease_clock()()
+@pytest.mark.parametrize(
+    "question",
+    [
+        QUESTION._replace(cost=None),
+        QUESTION._replace(age_s=None),
+        QUESTION._replace(owner_id=None),
+        QUESTION._replace(is_fresh=True),
+        HOLD,
+        QUESTION._replace(charge=Charge("c", 60, ONE_REQUEST)),
+    ],
+    ids=["no cost", "no age", "no owner", "fresh", "reserved", "settled"],
+)
+def test_no_lease_is_requested_for_requests_that_none_could_admit(question: LimitCheck) -> None:
+    lab = Lab()
+    assert lab.plan(40, question=question).asks == []
+    assert lab.plan(3).asks == []  # nor do they make the key busy
+
+
+def test_busy_period_is_as_long_as_a_lease() -> None:
+    lab = Lab()
+    lab.plan(3)
+    lab.now += 0.09995
+    assert len(lab.plan(1).asks) == 1
+    lab = Lab()
+    lab.plan(3)
+    lab.now += 0.1001
+    assert lab.plan(1).asks == []
+
+
+@pytest.mark.parametrize("charge", [Charge("c", 60, is_hold=True), Charge("c", 60, ONE_REQUEST)])
+def test_reservation_ends_the_leases_of_its_owner_and_those_that_are_requested(charge: Charge) -> None:
+    lab = Lab()
+    lab.lease()
+    lab.lease(question=OF_OTHER_OWNER)
+    other_key, other = QUESTION._replace(key_id="j"), OF_OTHER_OWNER._replace(key_id="m")
+    asked = lab.plan(4, question=other_key)
+    asked_by_other = lab.plan(4, question=other)
+    assert len(asked.asks) == len(asked_by_other.asks) == 1
+    plan = lab.plan(question=other_key._replace(charge=charge))
+    assert [lease.ask.key_id for lease in plan.returned] == ["k"]
+    assert lab.book.admit(QUESTION) is None
+    assert lab.book.admit(OF_OTHER_OWNER) is not None
+    for call in (asked, asked_by_other):
+        lab.book.receive(call, [GRANT], 0)
+    assert lab.book.admit(other_key) is None
+    assert lab.book.admit(other) is not None
+    assert [lease.ask.key_id for lease in lab.plan().returned] == ["j"]
+
+
+def test_leases_are_returned_once_and_only_those_of_the_owners_of_the_call() -> None:
+    lab = Lab()
+    lab.lease()
+    lab.lease(question=OF_OTHER_OWNER)
+    lab.book.end_all()
+    for owners, returned in (({"x"}, []), ({"p", "x"}, ["l"]), ({"p"}, []), ({"o"}, ["k"]), (None, [])):
+        assert [lease.ask.key_id for lease in lab.book.plan((), owners).returns] == returned
+
+
+def test_timer_runs_until_the_first_lease_ends() -> None:
+    lab = Lab()
+    assert lab.book.next_end_s() is None
+    assert not lab.book.end_due()
+    lab.lease()
+    lab.now += 0.05
+    lab.lease(question=OF_OTHER_OWNER)
+    assert lab.book.next_end_s() == pytest.approx(0.048)
+    lab.now += 0.04
+    assert lab.book.next_end_s() == pytest.approx(0.008)
+    lab.now += 0.01
+    assert lab.book.next_end_s() == 0
+    assert lab.book.end_due() is True
+    assert lab.book.next_end_s() == 0
+    assert [lease.ask.key_id for lease in lab.plan().returned] == ["k"]
+    assert lab.book.next_end_s() == pytest.approx(0.048)
+    assert lab.book.end_due() is False
+    assert lab.book.has_leases
+
+
+def test_counters_say_what_became_of_the_units_of_leases() -> None:
+    lab = Lab()
+    lab.lease(5)
+    assert (lab.counters.leases_granted, lab.counters.lease_units) == (1, 5)
+    for _ in range(3):
+        lab.book.admit(QUESTION)
+    lab.book.end_all()
+    assert (lab.counters.lease_used, lab.counters.lease_trips_saved) == (3, 2)
+    lab.book.receive(lab.plan(0), [], 0)
+    assert (lab.counters.lease_returned, lab.counters.lease_forfeited) == (2, 0)
+    lab.now += 1
+    lab.lease(4)
+    assert (lab.counters.leases_granted, lab.counters.lease_units) == (2, 9)
+    lab.book.end_all()
+    assert (lab.counters.lease_used, lab.counters.lease_trips_saved) == (3, 2)  # it saved nothing
+    lab.book.fail(lab.plan(0))
+    assert (lab.counters.lease_returned, lab.counters.lease_forfeited) == (2, 4)
+
+
+def test_lease_can_be_requested_again_after_a_call_that_failed() -> None:
+    lab = Lab()
+    plan = lab.plan(4)
+    lab.book.fail(plan)
+    assert len(lab.plan(1).asks) == 1
+
+
+def test_units_of_a_call_that_failed_are_not_stated_as_left_any_more() -> None:
+    lab = Lab()
+    lab.lease(5)
+    lab.book.end_all()
+    lab.lease(5)  # the call that returns the first lease
+    lab.book.fail(lab.plan(0))
+    decision = Decision(Verdict.ADMITTED, states=[890, 1800, 1_800_003_600])
+    (corrected,) = lab.book.receive(lab.plan(0), [], 0, [QUESTION], [decision])
+    assert corrected.states[0] == 895
