@@ -41,7 +41,7 @@ def _contract(*names: str) -> tuple[str, ...]:
 
 _LIMITERS = ("tests/unit/limiter/test_limiters.py",)
 _LEASE_TESTS = (
-    *(f"lease_{name}" for name in ("book", "terms", "balances", "demand", "clock")),
+    *(f"lease_{name}" for name in ("addresses", "terms", "book", "balances", "demand", "clock")),
     *("allowances", "renewals", "renewal_demand"),
 )
 _COUNTERS = ("tests/unit/limiter/test_counters.py",)

@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from fastapi_keyauth.domain.limit_sets import ONE_REQUEST, LimitSet, limit_set
+from fastapi_keyauth.domain.limit_sets import ONE_REQUEST, Cost, LimitSet, limit_set
 from fastapi_keyauth.domain.limits import hour_limit
 from fastapi_keyauth.limiter import LimitCheck, MemoryLimiter, Verdict
 from fastapi_keyauth.limiter.leases.book import LeaseBook
+from fastapi_keyauth.limiter.leases.clock import LEASE_SHARE
 from fastapi_keyauth.limiter.leases.terms import Grant
 from fastapi_keyauth.limiter.protocol import Allowance, Decision, Policy
 from fastapi_keyauth.telemetry.counters import Counters
@@ -102,15 +103,23 @@ async def test_memory_limiter_has_allowances_for_nothing_but_an_hourly_limit_of_
 class Book:
     """A book with a lease of four requests, and the question that it is for."""
 
-    def __init__(self, limits: LimitSet, states: list[int]) -> None:
+    def __init__(
+        self,
+        limits: LimitSet,
+        states: list[int],
+        *,
+        cost: Cost = ONE_REQUEST,
+        lasts_ms: int = 100,
+        known_at: float = 100.0,
+    ) -> None:
         self.now = 100.0
         self.counters = Counters()
         self.book = LeaseBook(100, lambda: self.now, self.counters)
-        self.question = LimitCheck("k", BUCKET, limits, ONE_REQUEST, "0:g.o", 1.0, False, "o")
+        self.question = LimitCheck("k", BUCKET, limits, cost, "0:g.o", 1.0, False, "o")
         plan = self.book.plan([self.question] * 4)
         plan.mark_sent(self.now, 0)
-        self.book.receive(plan, [Grant(4, 100, 500_000, 1800, states, "s")], 0)
-        self.book.note_unblocked([self.question], [Decision(Verdict.ADMITTED)], plan.sent_at)
+        self.book.receive(plan, [Grant(4, lasts_ms, 500_000, 1800, states, "s")], 0)
+        self.book.note_unblocked([self.question], [Decision(Verdict.ADMITTED)], known_at)
         self.first = self.book.admit(self.question)
 
     def find(self) -> Allowance:
@@ -131,6 +140,33 @@ def test_lease_allowance_leaves_the_last_request_to_the_book_which_ends_the_leas
     assert last.states == (900, 1800, 9000)
     assert book.book.find_allowance(book.question) is None
     assert book.counters.lease_used == 4
+
+
+def test_lease_allowance_charges_what_a_request_costs() -> None:
+    book = Book(HOURLY, [900, 1800, 9000], cost=(("requests", 2),))
+    allowance = book.find()
+    assert allowance.decision.states == (906, 1800, 9000)
+    assert [allowance.take(BUCKET) for _ in range(2)] == [(904, 1800, 9000), (902, 1800, 9000)]
+
+
+@pytest.mark.parametrize(
+    ("lasts_ms", "known_at", "ends_at"),
+    [
+        (50, 100.0, 100.0 + 50 * LEASE_SHARE / 1000),
+        (100, 99.95, 99.95 + 100 * LEASE_SHARE / 1000),
+    ],
+    ids=["lease", "address"],
+)
+def test_lease_allowance_has_ended_when_its_lease_ends_or_its_address_may_be_blocked(
+    lasts_ms: int, known_at: float, ends_at: float
+) -> None:
+    book = Book(HOURLY, [900, 1800, 9000], lasts_ms=lasts_ms, known_at=known_at)
+    allowance = book.find()
+    book.now = ends_at - 0.00001
+    assert allowance.take(BUCKET) is not None
+    book.now = ends_at
+    assert allowance.take(BUCKET) is None
+    assert book.book.admit(book.question) is None
 
 
 def test_lease_allowance_states_all_limits() -> None:

@@ -264,3 +264,39 @@ def test_units_of_a_call_that_failed_are_not_stated_as_left_any_more() -> None:
     decision = Decision(Verdict.ADMITTED, states=[890, 1800, 1_800_003_600])
     (corrected,) = lab.book.receive(lab.plan(0), [], 0, [QUESTION], [decision])
     assert corrected.states[0] == 895
+
+
+def test_key_with_a_lease_is_not_leased_again_for_requests_that_need_a_call() -> None:
+    lab = Lab()
+    lab.lease()
+    assert lab.plan(8, question=QUESTION._replace(bucket="192.0.2.1")).asks == []
+    assert lab.book.admit(QUESTION) is not None
+
+
+def test_changed_key_is_leased_again_by_the_call_that_returns_its_lease() -> None:
+    lab = Lab()
+    lab.lease()
+    plan = lab.plan(4, question=QUESTION._replace(generation="0:h.o"))
+    assert [ask.generation for ask in plan.asks] == ["0:h.o"]
+    assert [lease.generation for lease in plan.returned] == ["0:g.o"]
+
+
+def test_addresses_are_asked_about_again_after_all_leases_were_ended() -> None:
+    lab = Lab()
+    asked = QUESTION._replace(bucket="192.0.2.1")
+    lab.lease(question=asked)
+    lab.book.end_all()
+    plan = lab.plan(4)
+    lab.book.receive(plan, [GRANT], 0)
+    assert lab.book.admit(asked) is None
+    assert lab.book.admit(QUESTION) is not None
+
+
+def test_next_lease_is_as_large_as_the_time_needs_in_which_the_last_one_was_used_up() -> None:
+    lab = Lab()
+    lab.lease(10)
+    lab.now += 0.05
+    for _ in range(10):
+        assert lab.book.admit(QUESTION) is not None
+    (ask,) = lab.plan(1).asks
+    assert ask.units == 21 + 21 // 4  # 20 in 100 ms, and this request
