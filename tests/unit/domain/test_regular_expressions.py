@@ -35,14 +35,14 @@ def expressions() -> Iterator[Expression]:
         source = Path(module.__file__ or "").read_text("utf-8")
         if "import re\n" not in source:
             continue
-        tree = ast.parse(source)
-        for node in ast.walk(tree):
+        nodes = list(ast.walk(ast.parse(source)))
+        for node in nodes:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and _is_use(node.func):
                 scope = {**LOCALS, **vars(module)}
                 flags = [_value(word.value, scope) for word in node.keywords if word.arg == "flags"]
                 place = f"{module.__name__.removeprefix('fastapi_keyauth.')}:{node.lineno}"
                 pattern = _value(node.args[0], scope)
-                methods = {node.func.attr} if node.func.attr != "compile" else _uses(tree, node)
+                methods = {node.func.attr} if node.func.attr != "compile" else _uses(nodes, node)
                 if isinstance(pattern, bytes):  # the same expression for text, one character for each byte
                     pattern = pattern.decode("latin-1")
                 for method in sorted(methods):
@@ -61,17 +61,17 @@ def _is_use(function: ast.Attribute) -> bool:
     return isinstance(function.value, ast.Name) and function.value.id == "re" and function.attr != "escape"
 
 
-def _uses(tree: ast.Module, compiled: ast.Call) -> set[str]:
-    """Yield the methods that are called on compiled patterns, directly or by a name."""
+def _uses(nodes: list[ast.AST], compiled: ast.Call) -> set[str]:
+    """Return the methods that are called on compiled patterns, directly or by a name."""
     uses = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Attribute) and node.value is compiled:
             uses.add(node.attr)
         if isinstance(node, ast.Assign) and node.value is compiled and isinstance(node.targets[0], ast.Name):
             name = node.targets[0].id
             uses |= {
                 use.attr
-                for use in ast.walk(tree)
+                for use in nodes
                 if isinstance(use, ast.Attribute) and isinstance(use.value, ast.Name) and use.value.id == name
             }
     return uses or {"search"}
