@@ -62,8 +62,8 @@ TARGETS = (
     Target("http/routers/bodies.py", ("tests/unit/http/test_bodies.py",)),
     Target(
         "auth/verifier.py",
-        ("tests/unit/auth/test_freshness.py", "tests/unit/auth/test_verify_inactive.py"),
-        ("tests/unit/auth/test_bounds.py", *_contract("order_of_checks")),
+        tuple(f"tests/unit/auth/test_{name}.py" for name in ("verifier", "freshness", "verify_inactive")),
+        ("tests/unit/keys/test_importer.py", "tests/unit/auth/test_bounds.py", *_contract("order_of_checks")),
     ),
     Target(
         "auth/authenticator.py",
@@ -94,7 +94,7 @@ TARGETS = (
     Target("limiter/memory_allowance.py", ("tests/unit/limiter/test_allowances.py",), _LIMITERS),
     Target(
         "limiter/memory.py",
-        (*_LIMITERS, "tests/unit/limiter/test_allowances.py"),
+        (*_LIMITERS, "tests/unit/limiter/test_memory.py", "tests/unit/limiter/test_allowances.py"),
         (*_COUNTERS, *_contract("limits")),
         _MEMORY,
     ),
