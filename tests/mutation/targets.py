@@ -87,7 +87,7 @@ TARGETS = (
     ),
     Target(
         "keys/management.py",
-        ("tests/unit/keys/test_management.py",),
+        ("tests/unit/keys/test_management.py", "tests/unit/keys/test_management_checks.py"),
         (*_contract("management_changes", "management", "management_validation", "limits"),),
     ),
     Target("auth/tickets.py", ("tests/unit/auth/test_tickets.py",), keyword=""),

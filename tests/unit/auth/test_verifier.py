@@ -1,8 +1,11 @@
-"""What a verifier finds in the text of a token, without I/O."""
+"""What a verifier finds in the text of a token, without a database."""
 
 from __future__ import annotations
 
-from fastapi_keyauth.auth.verifier import Location
+from types import SimpleNamespace
+from typing import Any
+
+from fastapi_keyauth.auth.verifier import Location, Verifier
 from fastapi_keyauth.domain.tokens import TokenParser, format_token, new_key_id, new_secret
 
 
@@ -19,3 +22,30 @@ def test_location_of_an_imported_token_names_no_key_and_does_not_show_the_token(
     location = Location("acme-token", b"digest", None)
     assert location.key_id is None
     assert repr(location) == "Location(key_id=None)"
+
+
+class Imported:
+    """Tokens of imported keys: it records what is looked up."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    async def find_key_id(self, text: str, _digest: bytes) -> str:
+        """Look a token up."""
+        self.seen.append(text)
+        return "imported"
+
+
+async def test_only_tokens_of_imported_keys_are_looked_up_to_find_their_key() -> None:
+    imported: Any = Imported()
+    cache: Any = SimpleNamespace(find=None, find_negative=None)
+    unused: Any = None
+    key_id = new_key_id()
+    text = format_token("ka", "live", key_id, new_secret())
+    own = Location(text, b"digest", TokenParser("ka").parse(text))
+    for accepted in (None, imported):
+        verifier = Verifier(TokenParser("ka"), unused, unused, cache, unused, imported=accepted)
+        assert await verifier.find_key_id(own) == key_id
+    assert imported.seen == []
+    assert await verifier.find_key_id(Location("acme-token", b"digest", None)) == "imported"
+    assert imported.seen == ["acme-token"]

@@ -1,0 +1,138 @@
+"""What stops a change before it is written: invalid values, too many keys, a revoked key, a lost authority."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from fastapi_keyauth import KeyAuth
+from fastapi_keyauth.domain.fields import KeyPatch, NewKey
+from fastapi_keyauth.errors import InsufficientScope, InvalidField, KeyNotActive, TooManyKeys
+from fastapi_keyauth.keys.authority import TrustedCode
+from fastapi_keyauth.keys.management import KeyManagement
+from tests.helpers.keys import make_key
+
+MakeAuth = Callable[..., KeyAuth]
+pytestmark = pytest.mark.parametrize("stack", ["sqlite-memory"], indirect=True)
+
+YESTERDAY = datetime.now(UTC) - timedelta(days=1)
+TOKENS = [{"name": "t", "limit": 5, "per": "hour", "unit": "tokens"}]
+INVALID: list[tuple[str, dict[str, Any]]] = [
+    ("expires_at", {"expires_at": YESTERDAY}),
+    ("scopes", {"scopes": ["unknown"]}),
+    ("limits", {"limits": TOKENS}),
+]
+
+
+def management_of(auth: KeyAuth) -> KeyManagement:
+    return auth.keys._management
+
+
+class LostAuthority(TrustedCode):
+    """An authority that ends before the change is written."""
+
+    async def renew(self) -> None:
+        raise InsufficientScope(["keys:write"])
+
+
+@pytest.mark.parametrize(("field", "values"), INVALID, ids=[field for field, _ in INVALID])
+async def test_key_with_an_invalid_value_is_not_created(
+    make_auth: MakeAuth, field: str, values: dict[str, Any]
+) -> None:
+    async with make_auth(scopes=["known"]) as auth:
+        hashes: list[str] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(management_of(auth)._hasher, "hash", lambda *_: hashes.append("hashed"))
+            with pytest.raises(InvalidField) as refused:
+                await management_of(auth).create(NewKey(name="k", **values), "alice")
+        assert refused.value.field.startswith(field)
+        assert hashes == []
+
+
+@pytest.mark.parametrize(("field", "values"), INVALID, ids=[field for field, _ in INVALID])
+async def test_key_is_not_changed_to_an_invalid_value(make_auth: MakeAuth, field: str, values: dict[str, Any]) -> None:
+    async with make_auth(scopes=["known"]) as auth:
+        key = (await make_key(auth)).key
+        with pytest.raises(InvalidField) as refused:
+            await management_of(auth).patch(key.id, KeyPatch(**values))
+        assert refused.value.field.startswith(field)
+        after = await auth.keys.get(key.id)
+        assert (after.expires_at, after.scopes, after.limits) == (key.expires_at, key.scopes, key.limits)
+
+
+async def test_owner_id_of_a_session_is_checked_before_a_key_is_created(make_auth: MakeAuth) -> None:
+    async with make_auth() as auth:
+        with pytest.raises(InvalidField) as refused:
+            await management_of(auth).create(NewKey(name="k"), "")
+        assert refused.value.field == "owner_id"
+
+
+async def test_key_without_scopes_has_all_scopes_that_need_no_permission(make_auth: MakeAuth) -> None:
+    async with make_auth() as auth:
+        for scopes, held in ((None, ["*"]), ([], []), (["a"], ["a"])):
+            created = await management_of(auth).create(NewKey(name="k", scopes=scopes), "alice")
+            assert list(created.key.scopes) == held
+
+
+async def test_owner_with_the_maximum_number_of_keys_does_not_keep_argon2_busy(
+    make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with make_auth() as auth:
+        await make_key(auth)
+        monkeypatch.setattr(management_of(auth)._hasher, "hash", None)
+        with pytest.raises(TooManyKeys):
+            await management_of(auth).create(NewKey(name="k"), "alice", max_keys=1)
+
+
+async def test_revoked_key_is_not_changed(make_auth: MakeAuth) -> None:
+    async with make_auth() as auth:
+        key_id = (await make_key(auth)).key.id
+        await auth.keys.revoke(key_id)
+        with pytest.raises(KeyNotActive):
+            await management_of(auth).patch(key_id, KeyPatch(name="other"))
+
+
+async def test_changes_return_the_key_as_it_is_then(make_auth: MakeAuth) -> None:
+    async with make_auth() as auth:
+        key_id = (await make_key(auth)).key.id
+        assert (await management_of(auth).patch(key_id, KeyPatch(name="other"))).name == "other"
+        assert (await management_of(auth).revoke(key_id)).status == "revoked"
+
+
+CHANGES: dict[str, Callable[[KeyManagement, str], Awaitable[Any]]] = {
+    "create": lambda management, _id: management.create(NewKey(name="n"), "alice", LostAuthority()),
+    "patch": lambda management, id: management.patch(id, KeyPatch(name="other"), LostAuthority()),
+    "rotate": lambda management, id: management.rotate(id, timedelta(0), LostAuthority()),
+    "revoke": lambda management, id: management.revoke(id, LostAuthority()),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_authority_is_read_again_just_before_a_change(make_auth: MakeAuth, change: str) -> None:
+    async with make_auth() as auth:
+        key = (await make_key(auth)).key
+        with pytest.raises(InsufficientScope):
+            await CHANGES[change](management_of(auth), key.id)
+        after = await auth.keys.get(key.id)
+        assert (after.name, after.status, after.secrets) == (key.name, "active", key.secrets)
+        assert len((await auth.keys.list(owner_id="alice")).items) == 1
+
+
+async def test_replaced_secret_is_valid_for_a_day(make_auth: MakeAuth) -> None:
+    async with make_auth() as auth:
+        key_id = (await make_key(auth)).key.id
+        secrets = (await auth.keys.rotate(key_id)).key.secrets
+        ends = [secret.expires_at - secrets[0].created_at for secret in secrets if secret.expires_at is not None]
+        assert ends == [timedelta(hours=24)]
+
+
+async def test_key_that_is_revoked_again_keeps_the_time_of_its_revocation(make_auth: MakeAuth) -> None:
+    async with make_auth() as auth:
+        key_id = (await make_key(auth)).key.id
+        first = await management_of(auth).revoke(key_id)
+        again = await management_of(auth).revoke(key_id)
+        assert (again.status, again.revoked_at) == ("revoked", first.revoked_at)
+        assert [event.event for event in (await auth.keys.events(key_id)).items] == ["revoked", "created"]
