@@ -14,9 +14,10 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +26,7 @@ import pytest
 
 from tests.mutation.mutants import Mutant
 from tests.mutation.targets import Target
+from tests.mutation.warm import CRASHED, Warm
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path("src/fastapi_keyauth")
@@ -79,6 +81,8 @@ class Copy:
         self._original = ""
         self._file = folder
         self._process = 0
+        self._warm: tuple[Target, Warm] | None = None
+        self._is_warm = False
         self._began = 0.0
 
     def start(self, target: Target, mutant: Mutant | None = None, first: Sequence[str] = ()) -> None:
@@ -88,34 +92,66 @@ class Copy:
             self._original = self._file.read_text("utf-8")
             self._file.write_text(mutant.source, "utf-8")
         self._began = time.monotonic()
+        self._is_warm = target.keeps_server
+        if self._is_warm:
+            self._log.write_bytes(b"")
+            self._warm_for(target).start(first)
+            return
         self._process = os.fork()
         if self._process == 0:
-            self._become_pytest(target, first, writes_bytecode=mutant is None)
+            self._become_pytest(lambda: _run_pytest(target, _FirstTests(first)), writes_bytecode=mutant is None)
+
+    def close(self) -> None:
+        """End the process that was kept for the mutants of one target."""
+        if self._warm is not None:
+            self._warm[1].close()
+            self._warm = None
+
+    def _warm_for(self, target: Target) -> Warm:
+        if self._warm is None or self._warm[0] != target:
+            self.close()
+            become = partial(self._become_warm, target)
+            self._warm = target, Warm(become)
+        return self._warm[1]
+
+    def _become_warm(self, target: Target, plugin: object) -> None:
+        self._become_pytest(lambda: _run_together(target, plugin), writes_bytecode=True)
 
     def poll(self, timeout_s: float) -> Run | None:
         """Return the run once it has ended, or was ended after the timeout. None while it is running."""
-        ended, status = os.waitpid(self._process, os.WNOHANG)
+        code = self._poll_code()
         took_s = time.monotonic() - self._began
-        if not ended and took_s < timeout_s:
+        if code is None and took_s < timeout_s:
             return None
-        if not ended:
-            os.killpg(self._process, signal.SIGKILL)
-            os.waitpid(self._process, 0)
+        if code is None:
+            self._end_run()
         if self._file is not self.folder:
             self._file.write_text(self._original, "utf-8")
             self._file = self.folder
-        code = os.waitstatus_to_exitcode(status) if ended else None
         return Run(code, took_s, self._log.read_text("utf-8", errors="replace"))
+
+    def _poll_code(self) -> int | None:
+        if self._is_warm and self._warm is not None:
+            return self._warm[1].poll()
+        ended, status = os.waitpid(self._process, os.WNOHANG)
+        return os.waitstatus_to_exitcode(status) if ended else None
+
+    def _end_run(self) -> None:
+        if self._is_warm and self._warm is not None:
+            self._warm[1].end_run()
+            return
+        os.killpg(self._process, signal.SIGKILL)
+        os.waitpid(self._process, 0)
 
     def loaded(self) -> list[str]:
         """Return the names of the modules that the last run without a mutant had loaded at its end."""
         return self._modules.read_text("utf-8").split()
 
-    def _become_pytest(self, target: Target, first: Sequence[str], *, writes_bytecode: bool) -> None:
-        code: int = 70
+    def _become_pytest(self, run: Callable[[], int], *, writes_bytecode: bool) -> None:
+        code: int = CRASHED
         try:
             os.setsid()  # so that a run which hangs can be ended with all that it started
-            output = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            output = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
             for stream in (1, 2):
                 os.dup2(output, stream)
             os.chdir(self.folder)
@@ -139,7 +175,7 @@ class Copy:
             phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
             hypothesis.settings.register_profile("mutants", phases=phases)
             hypothesis.settings.load_profile("mutants")
-            code = _run_pytest(target, first)
+            code = run()
             if writes_bytecode:
                 self._modules.write_text("\n".join(list(sys.modules)), "utf-8")
         except BaseException:  # whatever it is, this process must not go on as its parent
@@ -156,7 +192,7 @@ def run_baseline(copy: Copy, target: Target, timeout_s: float) -> Run:
     while (run := copy.poll(timeout_s)) is None:
         time.sleep(POLL_S)
     if run.code == 0:
-        for name in copy.loaded():
+        for name in () if target.keeps_server else copy.loaded():
             if name.split(".")[0] not in OURS and name not in sys.modules:
                 with suppress(Exception):  # a module that only others may import; each mutant's process loads it
                     importlib.import_module(name)
@@ -207,7 +243,9 @@ def copied_tree() -> Iterator[Copy]:
         # the time of the file before it.
         checked = py_compile.PycInvalidationMode.CHECKED_HASH
         compileall.compile_dir(Path(folder, "src"), quiet=2, invalidation_mode=checked)
-        yield Copy(Path(folder))
+        copy = Copy(Path(folder))
+        yield copy
+        copy.close()
 
 
 class _FirstTests:
@@ -222,8 +260,21 @@ class _FirstTests:
         items.sort(key=lambda item: self._place.get(item.nodeid, len(self._place)))
 
 
-def _run_pytest(target: Target, first: Sequence[str]) -> int:
+def _run_pytest(target: Target, plugin: object) -> int:
     """Run the tests of one mutant up to the first failure, and return pytest's exit status."""
+    for paths in filter(None, (target.units, target.others)):
+        code = int(pytest.main([*_options(target), *paths], plugins=[plugin]))
+        if code:
+            return code
+    return 0
+
+
+def _run_together(target: Target, plugin: object) -> int:
+    """Run all tests of one mutant in one session."""
+    return int(pytest.main([*_options(target), *target.tests], plugins=[plugin]))
+
+
+def _options(target: Target) -> list[str]:
     # Plugins that a package above has loaded are not rewritten; their asserts are not the tests'.
     options = ["-x", "-q", "--tb=native", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
     options.append(f"--timeout={TEST_TIMEOUT_S}")
@@ -231,8 +282,4 @@ def _run_pytest(target: Target, first: Sequence[str]) -> int:
         options += ["-p", plugin]
     if target.keyword:
         options += ["-k", target.keyword]
-    for paths in filter(None, (target.units, target.others)):
-        code = int(pytest.main([*options, *paths], plugins=[_FirstTests(first)]))
-        if code:
-            return code
-    return 0
+    return options

@@ -30,6 +30,11 @@ class Target:
     keyword: str = _ONE_STACK
 
     @property
+    def keeps_server(self) -> bool:
+        """Whether all mutants are tested on one server, by forks of a process that has collected the tests."""
+        return self.path.endswith(".lua") and self.keyword == "valkey"
+
+    @property
     def tests(self) -> tuple[str, ...]:
         """All paths."""
         return self.units + self.others
@@ -45,6 +50,8 @@ _LEASE_TESTS = (
     *("allowances", "renewals", "renewal_demand"),
 )
 _COUNTERS = ("tests/unit/limiter/test_counters.py",)
+_TAKE = ("tests/unit/limiter/test_take_scripts.py",)
+_LEASES = ("tests/unit/limiter/test_lease_scripts.py",)
 
 TARGETS = (
     Target(
@@ -106,9 +113,10 @@ TARGETS = (
     ),
     Target("limiter/counters.py", _LIMITERS, (*_COUNTERS, *_contract("limits")), _MEMORY),
     *(
-        Target(f"limiter/redis/lua/{name}.lua", _LIMITERS, _COUNTERS, "valkey")
-        for name in ("take", "take_others", "fail", "changed", "now")
+        Target(f"limiter/redis/lua/{name}.lua", (*_TAKE, *_LEASES), (*_LIMITERS, *_COUNTERS), "valkey")
+        for name in ("take", "take_others")
     ),
+    *(Target(f"limiter/redis/lua/{name}.lua", _LIMITERS, _COUNTERS, "valkey") for name in ("fail", "changed", "now")),
     # Only a cluster needs these scripts.
     *(Target(f"limiter/redis/lua/{name}.lua", _LIMITERS, keyword="cluster") for name in ("unblock", "blocked")),
     *(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -180,3 +181,255 @@ async def test_lease_needs_the_generation_of_its_row(url: str) -> None:
     both.model.bump("k", both.now_ms)
     assert await both.grant(limits, ONE_REQUEST, 5) is None
     await both.redis.close()
+
+
+FREE: Cost = (("requests", 0),)
+"""Charges nothing, and shows what is left."""
+
+
+class TestBounds:
+    """Script and model agree to the millisecond and to the unit; each call compares their answers."""
+
+    @pytest.fixture
+    async def both(self, url: str) -> AsyncIterator[Both]:
+        opened = Both(url)
+        yield opened
+        await opened.redis.close()
+
+    @pytest.mark.parametrize(("left_ms", "is_granted"), [(102, True), (101, True), (12, True), (11, True), (10, False)])
+    @pytest.mark.parametrize("per", ["minute", "hour", None])
+    async def test_a_lease_ends_one_millisecond_before_its_window_and_lasts_ten(
+        self, both: Both, per: Any, left_ms: int, is_granted: bool
+    ) -> None:
+        limits = limit_set((resolved(limit=320, per=per),) if per else (), ())
+        both.now_ms = START_MS + 900 - left_ms
+        await both.take(limits, ONE_REQUEST)
+        lease = await both.grant(limits, ONE_REQUEST, 5)
+        assert (lease is not None) == is_granted
+        if lease is not None:
+            assert lease[0].grant.lasts_ms == min(100, left_ms - 1)
+
+    @pytest.mark.parametrize(("used", "cost", "units"), [(0, 1, 3), (1, 1, 2), (16, 1, 2), (17, 1, 1), (33, 1, 0)])
+    @pytest.mark.parametrize("of_owner", [False, True])
+    async def test_a_lease_gets_a_sixteenth_of_what_is_left(
+        self, both: Both, of_owner: bool, used: int, cost: int, units: int
+    ) -> None:
+        limit = (resolved(limit=48),)
+        limits = limit_set((), limit) if of_owner else limit_set(limit, ())
+        await both.take(limits, (("requests", used),))
+        lease = await both.grant(limits, (("requests", cost),), 9)
+        assert (lease[0].grant.units if lease else 0) == units
+        await both.take(limits, FREE)
+
+    async def test_what_a_lease_costs_is_what_its_requests_cost(self, both: Both) -> None:
+        limits = limit_set(
+            (resolved(limit=100), resolved(name="t", unit="tokens", limit=160)),
+            (resolved(name="o", limit=90, unit="tokens", per="day"),),
+        )
+        await both.take(limits, FREE)
+        lease = await both.grant(limits, TWO_TOKENS, 9)
+        assert lease is not None
+        assert lease[0].grant.units == 2
+        assert list(lease[0].grant.states[0:9:3]) == [98, 156, 86]
+        await both.take(limits, (("requests", 98), ("tokens", 86)))
+        assert (await both.take(limits, (("tokens", 4),))).verdict is Verdict.WAITING
+        assert (await both.take(limits, (("tokens", 5),))).verdict is Verdict.LIMITED
+        assert (await both.take(limits, (("requests", 2), ("tokens", 4)))).verdict is Verdict.WAITING
+        assert (await both.take(limits, (("requests", 3), ("tokens", 4)))).verdict is Verdict.LIMITED
+        await both.give_back(lease, 1)
+        assert (await both.take(limits, (("requests", 1), ("tokens", 2)))).verdict is Verdict.ADMITTED
+        assert (await both.take(limits, (("requests", 1),))).verdict is Verdict.LIMITED
+        counted = await both.redis.read_usage([UsageOf("k", "o", None)], 0)
+        assert {one.unit: one.units for one in counted} == {"requests": 98 + 1 + 1, "tokens": 86 + 2 + 2}
+
+    @pytest.mark.parametrize("of_owner", [False, True])
+    async def test_while_a_request_waits_and_shortly_after_nothing_is_leased(self, both: Both, of_owner: bool) -> None:
+        limit, other = resolved(limit=32), resolved(name="other", limit=9000)
+        limits = limit_set((other,), (limit,)) if of_owner else limit_set((limit,), (other,))
+        both.now_ms = START_MS + 900
+        await both.take(limits, FREE)
+        lease = await both.grant(limits, ONE_REQUEST, 1)
+        assert lease is not None
+        await both.take(limits, (("requests", 31),))
+        both.now_ms += 20
+        waiting = await both.take(limits, ONE_REQUEST)
+        assert (waiting.verdict, waiting.wait_s) == (Verdict.WAITING, 130)
+        await both.give_back(lease, 1)
+        other_limits = limit_set(tuple(one for one in limits.key if one.limit == 9000), ())
+        for passes_ms, is_granted in [(0, False), (129, False), (100, False), (1, True)]:
+            both.now_ms += passes_ms
+            await both.take(other_limits, FREE)
+            found = await both.grant(other_limits if not of_owner else limit_set((other,), ()), ONE_REQUEST, 1)
+            assert (found is not None) == is_granted
+
+    async def test_the_longest_wait_of_several_limits_counts(self, both: Both) -> None:
+        key, owner = resolved(limit=32), resolved(name="o", limit=64)
+        limits = limit_set((key,), (owner,))
+        both.now_ms = START_MS + 900
+        await both.take(limits, FREE)
+        assert await both.grant(limits, ONE_REQUEST, 1) is not None
+        await both.take(limits, FREE, "k2")
+        both.now_ms += 30
+        assert await both.grant(limits, ONE_REQUEST, 2, "k2") is not None
+        await both.take(limits, (("requests", 30),), "k2")
+        await both.take(limits, (("requests", 31),))
+        assert (await both.take(limits, ONE_REQUEST)).wait_s == 150
+        assert (await both.take(limits, ONE_REQUEST, "k2")).wait_s == 150
+        both.now_ms += 120
+        assert (await both.take(limits, ONE_REQUEST)).verdict is Verdict.LIMITED
+        waiting = await both.take(limits, ONE_REQUEST, "k2")  # its own limit is exhausted longer
+        assert (waiting.verdict, waiting.wait_s) == (Verdict.WAITING, 30)
+        both.now_ms += 30
+        assert (await both.take(limits, ONE_REQUEST, "k2")).verdict is Verdict.LIMITED
+
+    async def test_units_of_several_leases_are_added_and_each_returns_its_own(self, both: Both) -> None:
+        limits = limit_set((resolved(limit=320), resolved(name="b", limit=400)), (resolved(name="o", limit=330),))
+        both.now_ms = START_MS + 900
+        await both.take(limits, FREE)
+        leases = []
+        for units in (3, 4, 5):
+            both.now_ms += 10
+            await both.take(limits, FREE)
+            lease = await both.grant(limits, ONE_REQUEST, units)
+            assert lease is not None
+            leases.append(lease)
+        await both.take(limits, (("requests", 308),))
+        assert (await both.take(limits, (("requests", 12),))).verdict is Verdict.WAITING
+        assert (await both.take(limits, (("requests", 13),))).verdict is Verdict.LIMITED
+        await both.give_back(leases[1], 1)
+        assert (await both.take(limits, (("requests", 9),))).verdict is Verdict.WAITING
+        assert (await both.take(limits, (("requests", 10),))).verdict is Verdict.LIMITED
+        await both.give_back(leases[0], 0)
+        await both.give_back(leases[2], 5)
+        assert (await both.take(limits, (("requests", 7),))).verdict is Verdict.LIMITED
+        assert (await both.take(limits, (("requests", 6),))).verdict is Verdict.ADMITTED
+        both.now_ms += 10_000
+        assert (await both.take(limits, ONE_REQUEST)).verdict is Verdict.LIMITED
+
+    @pytest.mark.parametrize("algorithm", ["fixed_window", "sliding_window"])
+    @pytest.mark.parametrize("passes_ms", [1, 2, 500, 1000, 1500, 2000, 2500])
+    async def test_units_return_to_the_window_that_they_came_from(
+        self, both: Both, algorithm: str, passes_ms: int
+    ) -> None:
+        limits = limit_set(
+            (resolved(limit=80, per="second", algorithm=algorithm), resolved(name="b", limit=170, per="minute")),
+            (resolved(name="o", limit=90, per="second", algorithm=algorithm),),
+        )
+        both.now_ms = START_MS + 900 - 50 - 60_000
+        await both.take(limits, (("requests", 10),))
+        lease = await both.grant(limits, ONE_REQUEST, 4)
+        assert lease is not None
+        both.now_ms += 48 + passes_ms
+        await both.take(limits, (("requests", 5),))
+        for units in (80, 75, 72, 71, 70, 1):
+            await both.take(limits, (("requests", units),))
+        await both.give_back(lease, 3)
+        for units in (80, 76, 72, 2, 1, 0):
+            await both.take(limits, (("requests", units),))
+        again = await both.grant(limits, ONE_REQUEST, 2)
+        await both.take(limits, FREE)
+        if again is not None:
+            await both.give_back(again, 2)
+        await both.take(limits, FREE)
+
+    @pytest.mark.parametrize("back_ms", [900, 901, 949, 950, 999, 1000, 1001, 1050, 1051, 1100, 1149, 1150, 1151, 5000])
+    async def test_leases_of_a_clock_that_was_ahead_are_over(self, both: Both, back_ms: int) -> None:
+        limits = limit_set((resolved(limit=32),), (resolved(name="o", limit=900),))
+        both.now_ms = START_MS + 900 + 600_000
+        await both.take(limits, FREE)
+        assert await both.grant(limits, ONE_REQUEST, 1) is not None
+        await both.take(limits, (("requests", 31),))
+        both.now_ms -= back_ms
+        await both.take(limits, ONE_REQUEST)
+        await both.take(limits, FREE)
+        await both.grant(limit_set((), limits.owner), ONE_REQUEST, 1)
+        await both.take(limits, ONE_REQUEST)
+
+    @pytest.mark.parametrize("back_ms", [0, 899, 900, 901, 999, 1000, 1001, 1150, 1151, 5000])
+    async def test_a_hold_of_a_clock_that_was_ahead_is_over(self, both: Both, back_ms: int) -> None:
+        limits = limit_set((resolved(limit=32),), ())
+        both.now_ms = START_MS + 900 + 600_000
+        await both.take(limits, FREE)
+        assert await both.grant(limits, ONE_REQUEST, 1) is not None
+        await both.take(limits, (("requests", 31),))
+        assert (await both.take(limits, ONE_REQUEST)).verdict is Verdict.WAITING
+        both.now_ms -= back_ms
+        other = limit_set((resolved(name="other", limit=900),), ())
+        await both.take(other, FREE)
+        await both.grant(other, ONE_REQUEST, 1)
+        await both.take(limits, ONE_REQUEST)
+
+    async def test_a_lease_that_is_returned_late_is_used_in_its_own_hour(self, both: Both) -> None:
+        for name, limits in (
+            ("k", limit_set((), ())),
+            ("k2", limit_set((hour_limit(320).model_copy(update={"algorithm": "fixed_window"}),), ())),
+        ):
+            both.now_ms = START_MS + 900 - 50
+            await both.take(limits, ONE_REQUEST, name)
+            lease = await both.grant(limits, ONE_REQUEST, 5, name)
+            assert lease is not None
+            both.now_ms += 80
+            await both.take(limits, ONE_REQUEST, name)
+            await both.give_back(lease, 2)
+            await both.take(limits, FREE, name)
+            hour = (START_MS + 900) // 3_600_000
+            counted = await both.redis.read_usage([UsageOf(name, "o", None)], 0)
+            assert {one.hour: one.units for one in counted} == {hour - 1: 4, hour: 1}
+
+    async def test_a_lease_of_an_emptied_server_returns_nothing_but_its_usage(self, both: Both) -> None:
+        limits = limit_set((resolved(limit=320),), (resolved(name="o", limit=320),))
+        await both.take(limits, ONE_REQUEST)
+        lease = await both.grant(limits, ONE_REQUEST, 9)
+        assert lease is not None
+        async with both.redis._clients.borrow() as client:
+            await client.flushdb()
+        both.model = Authority()
+        for _ in range(9):
+            both.model.fresh()  # no name that the memory before it gave
+        await both.take(limits, (("requests", 40),))
+        assert await both.grant(limits, ONE_REQUEST, 1) is not None
+        await both.give_back(lease, 9)
+        await both.take(limits, FREE)
+        for units in (280, 279, 278):
+            await both.take(limits, (("requests", units),))
+
+    async def test_a_key_whose_owner_changed_leases_nothing(self, both: Both) -> None:
+        limits = limit_set((resolved(limit=320),), (resolved(name="o", limit=320),))
+        await both.take(limits, ONE_REQUEST)
+        await both.redis.bump_owner_generation("o")
+        both.model.bump("o", both.now_ms)
+        assert await both.grant(limits, ONE_REQUEST, 1) is None
+        await both.take(limits, ONE_REQUEST)
+        assert await both.grant(limits, ONE_REQUEST, 1) is not None
+
+    async def test_returns_questions_and_grants_go_together_in_one_call(self, both: Both) -> None:
+        hour = limit_set((hour_limit(3200).model_copy(update={"algorithm": "fixed_window"}),), ())
+        other = limit_set((resolved(limit=3200),), (resolved(name="o", limit=4000),))
+        leases = []
+        for name, limits in (("k", hour), ("k2", other), ("k3", other)):
+            await both.take(limits, FREE, name)
+            lease = await both.grant(limits, ONE_REQUEST, 5, name)
+            assert lease is not None
+            leases.append(lease)
+        for in_redis, in_model in leases:
+            in_redis.left = 3
+            both.model.give_back(in_model, 2, 3, both.now_ms)
+        questions = [
+            LimitCheck("k2", None, other, ONE_REQUEST, "", 0.0, is_fresh=True, owner_id="o"),
+            LimitCheck("k", None, hour, ONE_REQUEST, "", 0.0, is_fresh=True, owner_id="o"),
+        ]
+        generation = both.generations[0]
+        asks = [LeaseAsk("k3", "o", other, TWO_TOKENS, generation, 4), LeaseAsk("k3", "o", other, ONE_REQUEST, "x", 4)]
+        plan = Plan([one for one, _ in leases], asks=[asks[0], asks[1], asks[0]])
+        found, grants = await both.call(questions, plan)
+        expected = [both.model.take(question, both.now_ms) for question in questions]
+        assert [(one.verdict, list(one.states)) for one in found] == [
+            (one.verdict, list(one.states)) for one in expected
+        ]
+        assert [grant.units for grant in grants] == [4, 0, 4]
+        for _ in range(2):
+            both.model.grant(LeaseAsk("k3", "o", other, TWO_TOKENS, both.generations[1], 4), 100, both.now_ms)
+        for name, limits in (("k", hour), ("k2", other), ("k3", other)):
+            await both.take(limits, FREE, name)
+            counted = await both.redis.read_usage([UsageOf(name, "o", None)], 0)
+            assert sum(one.units for one in counted) == both.model.usage[name]
