@@ -433,3 +433,21 @@ class TestBounds:
             await both.take(limits, FREE, name)
             counted = await both.redis.read_usage([UsageOf(name, "o", None)], 0)
             assert sum(one.units for one in counted) == both.model.usage[name]
+
+    async def test_an_hourly_limit_waits_for_its_leases_and_not_for_those_of_others(self, both: Both) -> None:
+        limits = limit_set((hour_limit(32).model_copy(update={"algorithm": "fixed_window"}),), ())
+        both.now_ms = START_MS + 900
+        for name in ("k", "k2"):
+            await both.take(limits, ONE_REQUEST, name)
+        assert await both.grant(limits, ONE_REQUEST, 1, "k2") is not None
+        for _ in range(30):
+            await both.take(limits, ONE_REQUEST, "k2")
+        for passes_ms, wait_ms in ((0, 150), (100, 50), (49, 1)):
+            both.now_ms += passes_ms
+            for _ in range(2):
+                waiting = await both.take(limits, ONE_REQUEST, "k2")
+                assert (waiting.verdict, waiting.wait_s) == (Verdict.WAITING, wait_ms)
+        both.now_ms += 1
+        for _ in range(2):
+            assert (await both.take(limits, ONE_REQUEST, "k2")).verdict is Verdict.LIMITED
+        assert (await both.take(limits, ONE_REQUEST)).states[0] == 30
