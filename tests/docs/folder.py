@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Self
 
 from tests.docs.pages import BASH, ROOT
+from tests.helpers.thorough import IS_THOROUGH
+from tests.helpers.warm_keyauth import warm_keyauth
 from tests.helpers.workers import Workers
 
 SHOWN_URL = "http://127.0.0.1:8000"
@@ -27,10 +29,11 @@ class Folder:
         for name, text in files.items():
             (sources / name).write_text(text, "utf-8")
         python_path = os.pathsep.join([str(sources), str(ROOT), str(ROOT / "src")])
+        commands = [] if IS_THOROUGH else [str(warm_keyauth())]
         self.variables = {
             **(variables or {}),
             "PYTHONPATH": python_path,
-            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+            "PATH": os.pathsep.join([*commands, str(Path(sys.executable).parent), os.environ["PATH"]]),
         }
         self.place = place / "served"
         self.server = Workers("main:app", self.place, workers, self.variables, ())
