@@ -136,3 +136,32 @@ async def test_key_that_is_revoked_again_keeps_the_time_of_its_revocation(make_a
         again = await management_of(auth).revoke(key_id)
         assert (again.status, again.revoked_at) == ("revoked", first.revoked_at)
         assert [event.event for event in (await auth.keys.events(key_id)).items] == ["revoked", "created"]
+
+
+async def test_leak_is_recorded_once_and_announced_with_every_report(
+    make_auth: MakeAuth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with make_auth() as auth:
+        key_id = (await make_key(auth)).key.id
+        announced: list[str] = []
+
+        async def publish(key_id: str, *_: Any) -> None:
+            announced.append(key_id)
+
+        monkeypatch.setattr(management_of(auth)._outbox, "publish", publish)
+        statuses, events = [], []
+        for revoke in (False, False, True, True):
+            await management_of(auth).record_leak(key_id, {"source": "commit"}, "scanner", revoke=revoke)
+            statuses.append((await auth.keys.get(key_id)).status)
+            events.append([event.event for event in (await auth.keys.events(key_id)).items])
+        assert statuses == ["active", "active", "revoked", "revoked"]
+        assert events == [["leaked", "created"]] * 2 + [["revoked", "leaked", "created"]] * 2
+        assert announced == [key_id] * 4
+
+
+async def test_hint_of_a_secret_is_the_end_of_its_token(make_auth: MakeAuth) -> None:
+    async with make_auth() as auth:
+        created = await make_key(auth)
+        (secret,) = created.key.secrets
+        assert secret.hint.endswith(created.token[-4:])
+        assert not secret.hint.endswith(created.token[-5:])
