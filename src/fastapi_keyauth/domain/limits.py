@@ -1,7 +1,6 @@
 """Limits: how many units may be used in a window, and which are in force."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -69,17 +68,17 @@ class Limit(BaseModel):
     )
     algorithm: Algorithm | None = Field(None, description="Default: that of the service.")
 
-    @cached_property
+    @property
     def window_ms(self) -> int:
         """Milliseconds of the window; 0: a calendar month."""
         return (_PER_S[self.per] if isinstance(self.per, str) else self.per) * 1000
 
-    @cached_property
+    @property
     def is_sliding(self) -> bool:
         """Whether the window before counts by the share of it that is still inside."""
         return self.algorithm == "sliding_window" and self.per != "month"
 
-    @cached_property
+    @property
     def counter_id(self) -> str:
         """The name of its counter. The hour's counter has the name that it has always had."""
         if (self.name, self.per, self.unit) == ("hour", "hour", REQUESTS):
