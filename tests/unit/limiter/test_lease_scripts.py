@@ -451,3 +451,72 @@ class TestBounds:
         for _ in range(2):
             assert (await both.take(limits, ONE_REQUEST, "k2")).verdict is Verdict.LIMITED
         assert (await both.take(limits, ONE_REQUEST)).states[0] == 30
+
+    async def test_a_sliding_limit_waits_for_its_leases(self, both: Both) -> None:
+        limits = limit_set((resolved(limit=32, algorithm="sliding_window"),), ())
+        both.now_ms = START_MS + 900
+        await both.take(limits, FREE)
+        lease = await both.grant(limits, ONE_REQUEST, 1)
+        assert lease is not None
+        await both.take(limits, (("requests", 31),))
+        assert (await both.take(limits, ONE_REQUEST)).verdict is Verdict.WAITING
+        both.now_ms += 80
+        await both.give_back(lease, 0)  # in time: there is nothing left to wait for
+        assert (await both.take(limits, ONE_REQUEST)).verdict is Verdict.LIMITED
+
+    @pytest.mark.parametrize("passes_ms", [0, 1000])
+    async def test_a_lease_that_was_not_used_leaves_no_trace(self, both: Both, passes_ms: int) -> None:
+        limits = limit_set((resolved(limit=32, per="second", algorithm="sliding_window"),), ())
+        await both.take(limits, FREE)
+        lease = await both.grant(limits, ONE_REQUEST, 1)
+        assert lease is not None
+        both.now_ms += passes_ms
+        await both.give_back(lease, 1)
+        assert (await both.take(limits, FREE)).states[0] == 32
+
+    async def test_a_shorter_lease_does_not_end_those_before_it(self, both: Both) -> None:
+        limits = limit_set((resolved(limit=32, per="hour"),), ())
+        both.now_ms = START_MS + 900 + 1000 - 72
+        await both.take(limits, FREE)
+        assert await both.grant(limits, ONE_REQUEST, 1) is not None
+        both.now_ms += 60
+        brief = limit_set((resolved(name="second", limit=32, per="second"),), ())
+        await both.take(brief, FREE)
+        lease = await both.grant(brief, ONE_REQUEST, 1)
+        assert lease is not None
+        assert lease[0].grant.lasts_ms == 11
+        await both.take(limits, (("requests", 31),))
+        assert (await both.take(limits, ONE_REQUEST)).wait_s == 90
+
+    async def test_a_limit_that_is_exhausted_and_costs_nothing_prevents_no_lease(self, both: Both) -> None:
+        limits = limit_set((resolved(limit=32), resolved(name="t", unit="tokens", limit=5)), ())
+        await both.take(limits, (("tokens", 5),))
+        lease = await both.grant(limits, ONE_REQUEST, 1)
+        assert lease is not None
+        assert list(lease[0].grant.states[0:6:3]) == [31, 0]
+
+    async def test_a_lease_of_a_server_that_was_replaced_returns_only_its_usage(self, both: Both) -> None:
+        limits = limit_set((resolved(limit=320),), ())
+        await both.take(limits, FREE)
+        lease = await both.grant(limits, ONE_REQUEST, 9)
+        assert lease is not None
+        ends, _, rest = lease[0].grant.stamp.split(" ", 2)
+        lease[0].grant = lease[0].grant._replace(stamp=f"{ends} @another {rest}")
+        lease[0].left = 7
+        await both.call([], Plan([lease[0]]))
+        assert (await both.take(limits, FREE)).states[0] == 311
+        (counted,) = await both.redis.read_usage([UsageOf("k", "o", None)], 0)
+        assert counted.units == 2
+
+    async def test_the_first_usage_and_the_first_lease_may_come_in_one_call(self, both: Both) -> None:
+        limits = limit_set((resolved(limit=32),), ())
+        await both.take(limits, FREE)
+        question = LimitCheck("k", None, limits, ONE_REQUEST, "", 0.0, is_fresh=True, owner_id="o")
+        _, (grant,) = await both.call(
+            [question], Plan(asks=[LeaseAsk("k", "o", limits, ONE_REQUEST, both.generations[0], 1)])
+        )
+        assert grant.units == 1
+        (counted,) = await both.redis.read_usage([UsageOf("k", "o", None)], 0)
+        assert counted.units == 1
+        (found,), _ = await both.call([question._replace(cost=(("requests", 31),))], Plan())
+        assert found.verdict is Verdict.WAITING

@@ -47,7 +47,9 @@ class Pair:
     def _clock(self) -> float:
         return (self.now_ms + 0.5) / 1000
 
-    async def check(self, limits: LimitSet, cost: Cost = ONE_REQUEST, key_id: str = "k", **more: Any) -> Decision:
+    async def check(
+        self, limits: LimitSet, cost: Cost | None = ONE_REQUEST, key_id: str = "k", **more: Any
+    ) -> Decision:
         """Ask both; return the answer of Redis."""
         options = {"is_fresh": True, "age_s": 0.0, "owner_id": "o", **more}
         question = LimitCheck(key_id, limits=limits, cost=cost, **{"bucket": None, **options})
@@ -213,7 +215,7 @@ class TestCharges:
     )
 
     @pytest.mark.parametrize("passes_ms", [0, 999, 1000, 1999, 2000, HOUR_MS, 2 * HOUR_MS])
-    @pytest.mark.parametrize("requests", [0, 3, 8])
+    @pytest.mark.parametrize("requests", [0, 3, 6, 8])
     async def test_a_settled_charge_moves_units_of_the_windows_that_it_was_charged_to(
         self, pair: Pair, passes_ms: int, requests: int
     ) -> None:
@@ -257,6 +259,14 @@ class TestCharges:
         assert 1000 - SLOW_S < await pair.server.ttl(name) <= 1000
         await pair.check(limits, (("requests", 2), ("tokens", 3)), charge=charge._replace(actual=(("requests", 1),)))
         assert await pair.server.ttl(name) > 0
+
+    async def test_a_reservation_without_limits_counts_as_usage_when_it_is_settled(self, pair: Pair) -> None:
+        charge = Charge("c", 60, is_hold=True)
+        await pair.check(NO_LIMITS, charge=charge)
+        assert await pair.used() == {}
+        for _ in range(2):
+            await pair.check(NO_LIMITS, charge=charge._replace(actual=(("requests", 3),)))
+            assert await pair.used() == {(MONTH_MS // HOUR_MS, "requests"): 3}
 
     async def test_a_debt_is_paid_before_anything_is_admitted(self, pair: Pair) -> None:
         for limits in (hourly(5), self.LIMITS):
@@ -329,6 +339,20 @@ class TestBlocks:
             assert found.wait_s == wait_s
             assert await pair.left(limits) == [4] * len(limits.all)
 
+    @pytest.mark.parametrize(("left_ms", "wait_s"), [(1001, 2), (1000, 1), (1, 1)])
+    async def test_a_block_holds_for_questions_without_a_row_and_for_named_charges(
+        self, pair: Pair, left_ms: int, wait_s: int
+    ) -> None:
+        for _ in range(POLICY.block_after_failures):
+            await pair.memory.record_failure("192.0.2.1")
+            await pair.redis.record_failure("192.0.2.1")
+        pair.now_ms += POLICY.block_for_ms - left_ms
+        unknown = {"is_fresh": False, "age_s": None}
+        for more in ({"charge": Charge("c", 60)}, unknown, {"cost": None}, {"cost": None, **unknown}):
+            pair.redis._known_blocks.clear()
+            found = await pair.check(hourly(5), **{"cost": ONE_REQUEST, "bucket": "192.0.2.1", **more})
+            assert (found.verdict, found.wait_s) == (Verdict.BLOCKED, wait_s)
+
 
 class TestCalls:
     """Calls as the script gets them from the network: repeated, and from workers with another clock."""
@@ -386,6 +410,17 @@ class TestCalls:
         left = reply[4] if len(reply[4]) == 2 else reply[4][::3]
         assert (reply[0], left) == (0, [7, 18])
         await pair.check(limits)
+
+    async def test_hourly_limits_of_one_call_may_differ(self, pair: Pair) -> None:
+        questions = [LimitCheck(f"k{n}", None, hourly(n), ONE_REQUEST, "", 0.0, True, "o") for n in (3, 5, 4)]
+        found = await asyncio.gather(*map(pair.redis.check, questions))
+        assert [one.states[0] for one in found] == [2, 4, 3]
+
+    async def test_a_key_that_changed_before_its_first_check_is_stale_without_its_row(self, pair: Pair) -> None:
+        await pair.redis.bump_generation("k", "o")
+        question = LimitCheck("k", None, hourly(5), ONE_REQUEST, "", None, owner_id=None)
+        found = await pair.redis.check(question)
+        assert (found.verdict, found.generation) == (Verdict.STALE, "")
 
     async def test_each_of_many_questions_of_one_call_is_answered_by_its_own_arguments(self, pair: Pair) -> None:
         hour = self.QUESTIONS[0]
