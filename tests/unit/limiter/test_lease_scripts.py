@@ -520,3 +520,29 @@ class TestBounds:
         assert counted.units == 1
         (found,), _ = await both.call([question._replace(cost=(("requests", 31),))], Plan())
         assert found.verdict is Verdict.WAITING
+
+    async def test_a_lease_whose_key_was_lost_returns_the_units_of_its_owner(self, both: Both) -> None:
+        limits = limit_set((resolved(limit=320),), (resolved(name="o", limit=320),))
+        await both.take(limits, FREE)
+        lease = await both.grant(limits, ONE_REQUEST, 9)
+        assert lease is not None
+        async with both.redis._clients.borrow() as client:
+            await client.delete(f"{both.namespace}:{{k}}")
+        del both.model.holders["k"]
+        await both.give_back(lease, 9)
+        assert list((await both.take(limits, FREE)).states[0:6:3]) == [320, 320]
+
+    async def test_leases_of_two_windows_are_told_apart_while_both_may_return(self, both: Both) -> None:
+        limits = limit_set((resolved(limit=32, per="second"), resolved(name="b", limit=64)), ())
+        both.now_ms = START_MS - 12 + 900 - 2000
+        await both.take(limits, FREE)
+        first = await both.grant(limits, ONE_REQUEST, 1)
+        both.now_ms += 15
+        await both.take(limits, FREE)
+        second = await both.grant(limits, ONE_REQUEST, 1)
+        assert first is not None
+        assert second is not None
+        await both.give_back(second, 1)
+        await both.take(limits, (("requests", 32),))
+        await both.give_back(first, 1)
+        assert list((await both.take(limits, FREE)).states[0:6:3]) == [0, 32]
