@@ -347,10 +347,11 @@ class TestBlocks:
             await pair.memory.record_failure("192.0.2.1")
             await pair.redis.record_failure("192.0.2.1")
         pair.now_ms += POLICY.block_for_ms - left_ms
-        unknown = {"is_fresh": False, "age_s": None}
-        for more in ({"charge": Charge("c", 60)}, unknown, {"cost": None}, {"cost": None, **unknown}):
+        unknown: dict[str, Any] = {"is_fresh": False, "age_s": None}
+        asked: list[dict[str, Any]] = [{"charge": Charge("c", 60)}, unknown, {"cost": None}, {"cost": None, **unknown}]
+        for more in asked:
             pair.redis._known_blocks.clear()
-            found = await pair.check(hourly(5), **{"cost": ONE_REQUEST, "bucket": "192.0.2.1", **more})
+            found = await pair.check(hourly(5), bucket="192.0.2.1", **more)
             assert (found.verdict, found.wait_s) == (Verdict.BLOCKED, wait_s)
 
 
@@ -410,6 +411,13 @@ class TestCalls:
         left = reply[4] if len(reply[4]) == 2 else reply[4][::3]
         assert (reply[0], left) == (0, [7, 18])
         await pair.check(limits)
+
+    async def test_a_memory_that_was_lost_makes_no_earlier_row_current(self, pair: Pair) -> None:
+        seen = set()
+        for _ in range(3):
+            seen.add((await pair.redis.check(self.QUESTIONS[0])).generation)
+            await pair.server.flushdb()
+        assert len(seen) == 3
 
     async def test_hourly_limits_of_one_call_may_differ(self, pair: Pair) -> None:
         questions = [LimitCheck(f"k{n}", None, hourly(n), ONE_REQUEST, "", 0.0, True, "o") for n in (3, 5, 4)]
