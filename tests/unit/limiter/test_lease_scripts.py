@@ -546,3 +546,17 @@ class TestBounds:
         await both.take(limits, (("requests", 32),))
         await both.give_back(first, 1)
         assert list((await both.take(limits, FREE)).states[0:6:3]) == [0, 32]
+
+    async def test_a_key_waits_for_the_leases_of_other_keys_of_its_owner(self, both: Both) -> None:
+        limits = limit_set((resolved(limit=900),), (resolved(name="o", limit=32),))
+        both.now_ms = START_MS + 900
+        await both.take(limits, ONE_REQUEST)
+        await both.take(limits, FREE, "k2")
+        assert await both.grant(limits, ONE_REQUEST, 1, "k2") is not None
+        await both.take(limits, (("requests", 30),))
+        for passes_ms, wait_ms in ((0, 150), (149, 1)):
+            both.now_ms += passes_ms
+            waiting = await both.take(limits, ONE_REQUEST)
+            assert (waiting.verdict, waiting.wait_s) == (Verdict.WAITING, wait_ms)
+        both.now_ms += 1
+        assert (await both.take(limits, ONE_REQUEST)).verdict is Verdict.LIMITED

@@ -302,6 +302,15 @@ class TestUsage:
                 (hour + 1, "requests"): 3,
             }
 
+    async def test_usage_of_a_memory_that_was_lost_is_told_apart_from_that_of_the_next(self, pair: Pair) -> None:
+        sources = set()
+        for _ in range(3):
+            await pair.redis.check(LimitCheck("k", None, hourly(9), ONE_REQUEST, "", 0.0, True, "o"))
+            (count,) = await pair.redis.read_usage([UsageOf("k", "o", None)], 0)
+            sources.add(count.source)
+            await pair.server.flushdb()
+        assert len(sources) == 3
+
     async def test_requests_of_one_call_are_all_counted(self, pair: Pair) -> None:
         sets = [hourly(8), of(resolved(limit=8)), of(owner=(resolved(limit=900),)), NO_LIMITS, hourly(8, SLIDING)]
         for _ in range(3):
@@ -420,9 +429,9 @@ class TestCalls:
         assert len(seen) == 3
 
     async def test_hourly_limits_of_one_call_may_differ(self, pair: Pair) -> None:
-        questions = [LimitCheck(f"k{n}", None, hourly(n), ONE_REQUEST, "", 0.0, True, "o") for n in (3, 5, 4)]
+        questions = [LimitCheck(f"k{n}", None, hourly(n), ONE_REQUEST, "", 0.0, True, "o") for n in (3, 5, 4, 7, 6)]
         found = await asyncio.gather(*map(pair.redis.check, questions))
-        assert [one.states[0] for one in found] == [2, 4, 3]
+        assert [one.states[0] for one in found] == [2, 4, 3, 6, 5]
 
     async def test_a_key_that_changed_before_its_first_check_is_stale_without_its_row(self, pair: Pair) -> None:
         await pair.redis.bump_generation("k", "o")
