@@ -1,7 +1,8 @@
-"""What stops a change before it is written: invalid values, too many keys, a revoked key, a lost authority."""
+"""What stops a change: invalid values, too many keys, a revoked key, a lost authority. What a revocation reaches."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,10 +11,10 @@ import pytest
 
 from fastapi_keyauth import KeyAuth
 from fastapi_keyauth.domain.fields import KeyPatch, NewKey
-from fastapi_keyauth.errors import InsufficientScope, InvalidField, KeyNotActive, TooManyKeys
+from fastapi_keyauth.errors import InsufficientScope, InvalidField, KeyNotActive, RevokedApiKey, TooManyKeys
 from fastapi_keyauth.keys.authority import TrustedCode
 from fastapi_keyauth.keys.management import KeyManagement
-from tests.helpers.keys import make_key
+from tests.helpers.keys import authenticate, make_key
 
 MakeAuth = Callable[..., KeyAuth]
 pytestmark = pytest.mark.parametrize("stack", ["sqlite-memory"], indirect=True)
@@ -165,3 +166,79 @@ async def test_hint_of_a_secret_is_the_end_of_its_token(make_auth: MakeAuth) -> 
         (secret,) = created.key.secrets
         assert secret.hint.endswith(created.token[-4:])
         assert not secret.hint.endswith(created.token[-5:])
+
+
+@pytest.mark.parametrize("include_created", [True, False])
+async def test_keys_that_a_revoked_key_created_are_refused_only_if_that_was_requested(
+    make_auth: MakeAuth, include_created: bool
+) -> None:
+    async with make_auth(max_staleness_s=3600) as auth:
+        creator = (await make_key(auth)).key
+        created = await auth.keys.acting_as(f"key:{creator.id}").create("bob", "k")
+        for _ in range(3):  # its row is cached now, and is only read again if its owner's change is announced
+            await authenticate(auth, created.token)
+        await management_of(auth).revoke(creator.id, include_created=include_created)
+        if include_created:
+            with pytest.raises(RevokedApiKey):
+                await authenticate(auth, created.token)
+        assert (await auth.keys.get(created.key.id)).status == ("revoked" if include_created else "active")
+        assert (await auth.keys.get(creator.id)).status == "revoked"
+
+
+class SlowAuthority(TrustedCode):
+    """An authority whose change has its turn, and is held back before its transaction or inside it."""
+
+    def __init__(self, *, inside: bool = False) -> None:
+        super().__init__()
+        self._inside = inside
+        self.reached = asyncio.Event()
+        self.opened = asyncio.Event()
+
+    async def _wait(self) -> None:
+        self.reached.set()
+        await self.opened.wait()
+
+    async def renew(self) -> None:
+        if not self._inside:
+            await self._wait()
+
+    async def confirm(self, _rows: Any) -> None:
+        if self._inside:
+            await self._wait()
+
+
+async def test_revocation_does_not_wait_for_other_changes_to_its_key(make_auth: MakeAuth) -> None:
+    async with make_auth() as auth:
+        key_id = (await make_key(auth)).key.id
+        slow = SlowAuthority()
+        changing = asyncio.create_task(management_of(auth).patch(key_id, KeyPatch(name="other"), slow))
+        await slow.reached.wait()
+        try:
+            async with asyncio.timeout(60):  # so that a revocation that waits for the change fails the test
+                assert (await management_of(auth).revoke(key_id)).status == "revoked"
+        finally:
+            slow.opened.set()
+        with pytest.raises(KeyNotActive):
+            await changing
+
+
+async def test_revocation_passes_a_change_that_waits_for_the_writer(make_auth: MakeAuth) -> None:
+    async with make_auth() as auth:
+        management = management_of(auth)
+        written, changed, revoked = [(await make_key(auth)).key.id for _ in range(3)]
+        slow, patching, revoking = SlowAuthority(inside=True), SlowAuthority(), SlowAuthority()
+        writing = asyncio.create_task(management.patch(written, KeyPatch(name="other"), slow))
+        await slow.reached.wait()
+        ended: list[str] = []
+        waiting: list[asyncio.Task[Any]] = []
+        for name, authority, change in (
+            ("change", patching, management.patch(changed, KeyPatch(name="other"), patching)),
+            ("revocation", revoking, management.revoke(revoked, revoking)),
+        ):
+            authority.opened.set()
+            waiting.append(asyncio.create_task(change, name=name))
+            waiting[-1].add_done_callback(lambda done: ended.append(done.get_name()))
+            await authority.reached.wait()  # it now waits for the writer, in this order
+        slow.opened.set()
+        await asyncio.gather(writing, *waiting)
+        assert ended == ["revocation", "change"]
