@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from importlib.resources import files
 from typing import Any
 
@@ -52,7 +52,7 @@ class LuaScript:
         return b"".join((b"*%d\r\n" % (3 + len(keys) + len(args)), head, count, *map(_bulk, keys), *map(_bulk, args)))
 
 
-@cache
+@lru_cache(maxsize=64)
 def _read_lua(name: str) -> bytes:
     """Return the source of a file. Cached, since each ``KeyAuth`` of a process has the same scripts."""
     return files("fastapi_keyauth.limiter.redis").joinpath("lua", f"{name}.lua").read_bytes()
