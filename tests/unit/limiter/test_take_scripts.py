@@ -512,3 +512,23 @@ class TestExpiry:
         pair.now_ms += HOUR_MS
         await pair.check(hourly(5))
         assert KEEP_S - SLOW_S < await pair.ttl(owner_tag("o")) <= KEEP_S
+
+
+class TestShortPath:
+    """Questions that the first part of the script must leave to the second one, or answer just as well."""
+
+    @pytest.mark.parametrize("of_key", [(), (resolved(limit=99, per="day"),)])
+    async def test_the_window_of_an_owner_ends_before_that_of_its_key(self, pair: Pair, of_key: Any) -> None:
+        limits = of(*of_key, owner=[resolved(limit=5, per="minute")])
+        for _ in range(3):
+            assert (await pair.check(limits, (("requests", 4),))).verdict is Verdict.ADMITTED
+            assert (await pair.check(limits, (("requests", 4),))).verdict is Verdict.LIMITED
+            pair.now_ms += 60_000
+
+    async def test_a_question_that_costs_nothing_begins_no_usage(self, pair: Pair) -> None:
+        limits = of(resolved(limit=5, per="day"))
+        await pair.check(limits)
+        pair.now_ms += HOUR_MS
+        for _ in range(2):
+            assert (await pair.check(limits, (("requests", 0),))).verdict is Verdict.ADMITTED
+        assert await pair.used() == {(MONTH_MS // HOUR_MS, "requests"): 1}
