@@ -116,7 +116,8 @@ TARGETS = (
         Target(f"limiter/redis/lua/{name}.lua", (*_TAKE, *_LEASES), (*_LIMITERS, *_COUNTERS), "valkey")
         for name in ("take", "take_others")
     ),
-    *(Target(f"limiter/redis/lua/{name}.lua", _LIMITERS, _COUNTERS, "valkey") for name in ("fail", "changed", "now")),
+    Target("limiter/redis/lua/changed.lua", _LIMITERS, (*_LEASES, *_COUNTERS), "valkey"),
+    *(Target(f"limiter/redis/lua/{name}.lua", _LIMITERS, _COUNTERS, "valkey") for name in ("fail", "now")),
     # Only a cluster needs these scripts.
     *(Target(f"limiter/redis/lua/{name}.lua", _LIMITERS, keyword="cluster") for name in ("unblock", "blocked")),
     *(

@@ -402,6 +402,19 @@ class TestBounds:
         await both.take(limits, ONE_REQUEST)
         assert await both.grant(limits, ONE_REQUEST, 1) is not None
 
+    async def test_a_change_outlasts_the_latest_lease_to_the_millisecond(self, both: Both) -> None:
+        limits = limit_set((resolved(limit=320, per="day"),), ())
+        holders = both.redis._holder_names("k", "o")
+        await both.take(limits, ONE_REQUEST)
+        assert [await both.redis._bump(name) for name in holders] == [0, 0]
+        await both.take(limits, ONE_REQUEST)
+        assert await both.grant(limits, ONE_REQUEST, 1) is not None
+        both.now_ms += 40
+        # The clock had passed the whole millisecond of the grant by up to one more.
+        assert [await both.redis._bump(name) for name in holders] == [61, 61]
+        both.now_ms += 61
+        assert [await both.redis._bump(name) for name in holders] == [0, 0]
+
     async def test_returns_questions_and_grants_go_together_in_one_call(self, both: Both) -> None:
         hour = limit_set((hour_limit(3200).model_copy(update={"algorithm": "fixed_window"}),), ())
         other = limit_set((resolved(limit=3200),), (resolved(name="o", limit=4000),))
