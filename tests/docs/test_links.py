@@ -10,11 +10,12 @@ import pytest
 from tests.docs.pages import DOCS, PAGES, README, ROOT, find_anchors, name_of, prose_of
 
 SECTIONS = ("tutorial", "how-to", "reference", "explanation")
+OTHERS = ("CHANGELOG", "CONTRIBUTING", "SECURITY")
 
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+@pytest.mark.parametrize("page", [*PAGES, *(ROOT / f"{name}.md" for name in OTHERS)], ids=name_of)
 def test_relative_links_lead_to_a_file_and_a_heading(page: Path) -> None:
     broken = []
     for target in _LINK.findall(prose_of(page)):
