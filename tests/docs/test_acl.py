@@ -1,4 +1,4 @@
-"""The commands that docs/deployment.md has an ACL allow: they are enough."""
+"""The commands that docs/how-to/permissions.md has an ACL allow: they are enough."""
 
 from collections.abc import Callable
 from pathlib import Path

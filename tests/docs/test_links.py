@@ -53,8 +53,7 @@ def test_the_readme_and_the_landing_page_lead_to_every_section(page: Path) -> No
 
 def test_every_page_is_in_a_section() -> None:
     outside = {page for page in DOCS.rglob("*.md") if page.parent.name not in SECTIONS}
-    # Permissions of servers have been at this address since 0.1, and other people's documents link to it.
-    assert outside == {DOCS / "index.md", DOCS / "deployment.md"}
+    assert outside == {DOCS / "index.md"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

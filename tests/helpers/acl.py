@@ -1,9 +1,9 @@
-"""The commands that an ACL must allow, as docs/deployment.md lists them."""
+"""The commands that an ACL must allow, as docs/how-to/permissions.md lists them."""
 
 import re
 from pathlib import Path
 
-_PAGE = Path(__file__).resolve().parents[2] / "docs" / "deployment.md"
+_PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to/permissions.md"
 
 
 def service_commands(kind: str | None = None) -> list[str]:

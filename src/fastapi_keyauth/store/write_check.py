@@ -27,7 +27,7 @@ TABLE_PRIVILEGES: Mapping[str, tuple[str, ...]] = {
     "keyauth_usage_hours": _ALL,
     "keyauth_writers": _ALL,
 }
-"""Permissions that this package requires on PostgreSQL. ``docs/deployment.md`` lists them as GRANT."""
+"""Permissions that this package requires on PostgreSQL. ``docs/how-to/permissions.md`` lists them as GRANT."""
 NUMBERED_TABLES = ("keyauth_changes", "keyauth_events", "keyauth_secrets", "keyauth_usage_days")
 """Tables whose column ``id`` has a sequence, which requires ``USAGE``."""
 

@@ -15,7 +15,7 @@ from fastapi_keyauth.store.write_check import NUMBERED_TABLES, TABLE_PRIVILEGES,
 from tests.helpers.keys import authenticate
 from tests.helpers.servers import PASSWORD, Server
 
-PAGE = Path(__file__).parents[3] / "docs" / "deployment.md"
+PAGE = Path(__file__).parents[3] / "docs" / "how-to/permissions.md"
 
 
 @pytest.fixture
