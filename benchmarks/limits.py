@@ -6,7 +6,6 @@ import asyncio
 import gc
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,26 +24,35 @@ _TURNS = 6
 """Turns of each set of limits in a round."""
 _PER = ("hour", "day", "month", 7200, 14_400, 43_200, 172_800, 604_800)
 _MANY = 1_000_000_000
+_WORKER, _REDIS, _BATCH = range(3)
+_Turns = list[list[tuple[float, float, float]]]
+"""For each turn and each set of limits: CPU us of a request in the worker and in Redis, and requests per call."""
 
 
 @dataclass(frozen=True, slots=True)
 class LimitsRow:
     """Figures for one set of limits: microseconds of CPU for a request, and above the key's hourly limit alone.
 
+    "Leased" requests are admitted with leases, which are on by default, "asked" ones by a call to Redis.
+
     Attributes:
         label: Which limits.
         further: Number of limits besides the key's hourly one.
-        worker_us: CPU of the process that runs the application and sends the requests.
-        worker_above_us: How much of it is above the hourly limit alone.
-        redis_us: CPU of Redis.
+        leased_us: CPU of the process that runs the application and sends the requests, with leases.
+        leased_above_us: How much of it is above the hourly limit alone.
+        asked_us: CPU of that process without leases.
+        asked_above_us: How much of it is above the hourly limit alone.
+        redis_us: CPU of Redis without leases.
         redis_above_us: How much of it is above the hourly limit alone.
-        batch: Requests that share one call to Redis.
+        batch: Requests that share one call to Redis without leases.
     """
 
     label: str
     further: int
-    worker_us: float
-    worker_above_us: float
+    leased_us: float
+    leased_above_us: float
+    asked_us: float
+    asked_above_us: float
     redis_us: float
     redis_above_us: float
     batch: float
@@ -91,6 +99,12 @@ class _Meter:
 
 async def by_limits(folder: Path, redis_url: str, rounds: int) -> list[LimitsRow]:
     """Measure admitted requests of 16 keys, sent concurrently, with each set of limits in turn."""
+    leased = await _measure(folder / "limits-leased.db", redis_url, rounds, {})
+    asked = await _measure(folder / "limits-asked.db", redis_url, rounds, {"lease_ms": 0})
+    return [_row(number, subject, leased, asked) for number, subject in enumerate(SUBJECTS)]
+
+
+async def _measure(database: Path, redis_url: str, rounds: int, leases: dict[str, int]) -> _Turns:
     app = FastAPI()
 
     @app.get("/item")
@@ -98,7 +112,7 @@ async def by_limits(folder: Path, redis_url: str, rounds: int) -> list[LimitsRow
         return {"id": 1}
 
     cheap = {"argon2_time_cost": 1, "argon2_memory_kib": 8}
-    async with KeyAuth(settings(folder / "limits.db", redis_url=redis_url, **cheap)) as auth:
+    async with KeyAuth(settings(database, redis_url=redis_url, **leases, **cheap)) as auth:
         auth.protect(app)
         tokens = [await _create(auth, number, subject) for number, subject in enumerate(SUBJECTS)]
         with redis.Redis.from_url(redis_url) as client:
@@ -107,10 +121,9 @@ async def by_limits(folder: Path, redis_url: str, rounds: int) -> list[LimitsRow
             gc.collect()
             gc.disable()
             try:
-                seen = [await _turn(app, tokens, meter) for _ in range(rounds * _TURNS)]
+                return [await _turn(app, tokens, meter) for _ in range(rounds * _TURNS)]
             finally:
                 gc.enable()
-    return [_row(number, subject, seen) for number, subject in enumerate(SUBJECTS)]
 
 
 async def _create(auth: KeyAuth, number: int, subject: _Subject) -> list[str]:
@@ -145,16 +158,21 @@ async def _requests(app: FastAPI, tokens: list[str], count: int) -> None:
     await asyncio.gather(*map(send, tokens))
 
 
-def _row(number: int, subject: _Subject, seen: list[list[tuple[float, float, float]]]) -> LimitsRow:
-    def median(value: Callable[[list[tuple[float, float, float]]], float]) -> float:
-        return statistics.median(map(value, seen))
+def _row(number: int, subject: _Subject, leased: _Turns, asked: _Turns) -> LimitsRow:
+    def median(turns: _Turns, figure: int) -> float:
+        return statistics.median(turn[number][figure] for turn in turns)
+
+    def above(turns: _Turns, figure: int) -> float:
+        return statistics.median(turn[number][figure] - turn[0][figure] for turn in turns)
 
     return LimitsRow(
         subject.label,
         subject.of_key + subject.of_owner - 1,
-        median(lambda of: of[number][0]),
-        median(lambda of: of[number][0] - of[0][0]),
-        median(lambda of: of[number][1]),
-        median(lambda of: of[number][1] - of[0][1]),
-        median(lambda of: of[number][2]),
+        leased_us=median(leased, _WORKER),
+        leased_above_us=above(leased, _WORKER),
+        asked_us=median(asked, _WORKER),
+        asked_above_us=above(asked, _WORKER),
+        redis_us=median(asked, _REDIS),
+        redis_above_us=above(asked, _REDIS),
+        batch=median(asked, _BATCH),
     )

@@ -217,15 +217,13 @@ def _goals(results: Results) -> str:
             revocation["lease_ms"] + 50,
             revocation["with_ms"] - revocation["without_ms"],
         ),
-        (
-            "CPU us of a worker for each further limit, highest",
-            4,
-            max(r["worker_above_us"] / r["further"] for r in further),
-        ),
-        (
-            "CPU us of Redis for each further limit, highest",
-            2,
-            max(r["redis_above_us"] / r["further"] for r in further),
+        *(
+            (f"CPU us of {place} for each further limit, highest", goal, max(r[name] / r["further"] for r in further))
+            for place, goal, name in (
+                ("a worker", 4, "leased_above_us"),
+                ("a worker without leases", 4, "asked_above_us"),
+                ("Redis without leases", 2, "redis_above_us"),
+            )
         ),
         ("bytes of memory for a warm key", 1536, warm["bytes_each"]),
         ("bytes in Redis for an active key", 300, results["redis_bytes"]),
@@ -242,8 +240,10 @@ def _limits(results: Results) -> str:
         each = f"{row[f'{name}_above_us'] / further:+.1f}" if further else "-"
         return f"{row[f'{name}_us']:.0f}", each
 
-    head = ("limits", "worker", "each further limit", "Redis", "each further limit")
-    return _table(head, [(row["label"], *above(row, "worker"), *above(row, "redis")) for row in results["limits"]])
+    columns = {"leased": "worker", "asked": "worker, no leases", "redis": "Redis, no leases"}
+    head = ("limits", *(text for column in columns.values() for text in (column, "each further limit")))
+    rows = [(row["label"], *(text for name in columns for text in above(row, name))) for row in results["limits"]]
+    return _table(head, rows)
 
 
 def _at(connections: int) -> str:

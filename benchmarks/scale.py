@@ -100,6 +100,7 @@ def page(results: Results) -> str:
             list(_rows(seen, workers, per_s)),
         ),
         "memory": f"{KEYS:,} keys take {KEYS * results['redis_bytes'] / 1e6:.0f} MB",
+        "busiest": f"{rates(is_skewed=True)[0] * seen['one_us'] / 1e6 / LOAD:.1f}",
         "reads": f"{KEYS * workers / 1e6:,.0f} million",
         "restart": f"{results['restart']['tickets_s']:.1f} s",
         "argon2": f"{results['restart']['argon2_s']:.0f} s",
