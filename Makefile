@@ -7,8 +7,8 @@
 PYTHON ?= python3
 ARGS ?=
 THOROUGH ?=
-# Processes that share the tests: half as many again as cores, because they often wait for servers. Each starts its own.
-JOBS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) * 3 // 2)')
+# Processes that share the tests: two for each core, because they often wait for servers. Each starts its own.
+JOBS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) * 2)')
 
 VENV := .venv
 BIN := $(VENV)/bin

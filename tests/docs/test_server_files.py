@@ -6,6 +6,7 @@ import configparser
 import re
 import shutil
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from websockets.sync.client import connect
 
 from fastapi_keyauth import KeyAuth, KeyAuthSettings
 from tests.docs.pages import DOCS, Block, find_blocks
-from tests.helpers.processes import comes_up, free_port, kill_tree, launch
+from tests.helpers.processes import kill_tree, launch, start_on_free_port
 from tests.helpers.workers import Workers
 
 NGINX = shutil.which("nginx") or next((path for path in ("/usr/sbin/nginx",) if Path(path).exists()), "")
@@ -43,20 +44,21 @@ def through_nginx(
 
     def start(env: dict[str, str]) -> tuple[str, Workers]:
         workers = start_workers("tests.helpers.workers_app:app", 2, env)
-        port = free_port()
-        file = tmp_path / "nginx.conf"
-        file.write_text(nginx_file(tmp_path, port, workers.base_url.removeprefix("http://")))
-        log = tmp_path / "nginx.log"
-        command = [NGINX, "-e", str(log), "-c", str(file)]
-        processes.append(launch(command, log, death_signal=signal.SIGTERM, cwd=tmp_path))
+        file, log = tmp_path / "nginx.conf", tmp_path / "nginx.log"
 
-        def responds() -> bool:
+        def start_nginx(port: int) -> subprocess.Popen[bytes]:
+            file.write_text(nginx_file(tmp_path, port, workers.base_url.removeprefix("http://")))
+            command = [NGINX, "-e", str(log), "-c", str(file)]
+            return launch(command, log, death_signal=signal.SIGTERM, cwd=tmp_path)
+
+        def responds(port: int) -> bool:
             try:
                 return httpx.get(f"http://127.0.0.1:{port}/models").status_code == 401
             except httpx.TransportError:
                 return False
 
-        assert comes_up(processes[-1], responds, timeout_s=DEADLINE_S), log.read_text()
+        process, port = start_on_free_port(start_nginx, responds, timeout_s=DEADLINE_S)
+        processes.append(process)
         return f"127.0.0.1:{port}", workers
 
     yield start

@@ -11,13 +11,11 @@ from pathlib import Path
 
 import psutil
 
-from tests.helpers.processes import comes_up, free_port, kill_tree, launch
+from tests.helpers.processes import PORT_ATTEMPTS, comes_up, free_port, kill_tree, launch
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 START_DEADLINE_S = 120.0
 STOP_DEADLINE_S = 40.0
-PORT_ATTEMPTS = 5
-"""Another process may bind the port between the check that it is free and the start."""
 
 
 class Demo:

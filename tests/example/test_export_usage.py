@@ -125,7 +125,7 @@ def test_a_response_that_comes_late_books_the_item_once(tmp_path: Path) -> None:
     billing = Billing()
     billing.plan = ["answer", "late"]
     with serving(billing) as url:
-        assert export(url, tmp_path, timeout_s=0.3) == len(ITEMS)
+        assert export(url, tmp_path, timeout_s=2) == len(ITEMS)  # with less, a busy machine is late too
     assert booked(billing) == ITEMS
     assert billing.posts == len(ITEMS) + 1
 

@@ -16,7 +16,7 @@ import pytest
 from tests.docs.pages import DOCS, find_blocks
 from tests.example.demo import ROOT, environment
 from tests.example.shapes import Shape
-from tests.helpers.processes import comes_up, free_port, kill_tree, launch, stay_within_the_hour
+from tests.helpers.processes import kill_tree, launch, start_on_free_port, stay_within_the_hour
 from tests.helpers.session import Servers
 
 FOLDER = ROOT / "example_app" / "shapes"
@@ -63,16 +63,16 @@ async def test_shape_runs_on_postgresql_and_redis(
 def printed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """Yield what a started shape prints."""
     log = tmp_path / "shape.log"
-    module, port = f"example_app.shapes.{request.param}", str(free_port())
-    process = launch(
-        [sys.executable, "-m", module, "--port", port],
-        log,
-        death_signal=signal.SIGTERM,
-        cwd=tmp_path,
-        env=environment(),
-    )
+    module = f"example_app.shapes.{request.param}"
+
+    def start(port: int) -> subprocess.Popen[bytes]:
+        log.write_bytes(b"")
+        command = [sys.executable, "-m", module, "--port", str(port)]
+        return launch(command, log, death_signal=signal.SIGTERM, cwd=tmp_path, env=environment())
+
+    # It says that its startup is complete before it listens.
+    process, _ = start_on_free_port(start, lambda _: "Uvicorn running on" in log.read_text("utf-8"), timeout_s=120)
     try:
-        assert comes_up(process, lambda: "Application startup complete." in log.read_text("utf-8"), timeout_s=120)
         yield log.read_text("utf-8")
     finally:
         kill_tree(process)

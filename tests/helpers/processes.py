@@ -12,11 +12,14 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import psutil
 
 POLL_S = 0.005
+PORT_ATTEMPTS = 5
+"""Another process may bind the port between the check that it is free and the start."""
 
 # Becomes the server itself, keeping its process id. Linux then signals it when its parent dies, even by SIGKILL. Done
 # here and not in a preexec_fn, which may deadlock in a process with threads, and after setuid, which undoes the prctl.
@@ -129,3 +132,23 @@ def free_port() -> int:
             except OSError:
                 continue
             return port
+
+
+def start_on_free_port(
+    start: Callable[[int], subprocess.Popen[bytes]], is_ready: Callable[[int], bool], *, timeout_s: float
+) -> tuple[subprocess.Popen[bytes], int]:
+    """Start a process on a free port, and on another one if it ends: it may have lost that port to a third one.
+
+    Raises:
+        TimeoutError: If it is not ready within `timeout_s`, or ended each time.
+    """
+    for _ in range(PORT_ATTEMPTS):
+        port = free_port()
+        process = start(port)
+        if comes_up(process, partial(is_ready, port), timeout_s=timeout_s):
+            return process, port
+        has_ended = process.poll() is not None
+        kill_tree(process)
+        if not has_ended:
+            break
+    raise TimeoutError("the process does not start")
