@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -189,3 +192,28 @@ def test_results_are_kept_until_a_test_changes(mutate: Mutate, tmp_path: Path) -
     assert [mutate(), mutate(), len(calls)] == [0, 0, 3]
     (tmp_path / "test_a.py").write_text("# changed")
     assert [mutate(), len(calls)] == [0, 6]
+
+
+def test_processes_that_keep_a_server_end_one_by_one_and_with_their_parent() -> None:
+    """A process inherits the pipes of those that were forked before it."""
+    script = """
+from types import SimpleNamespace
+from tests.mutation.warm import Warm
+
+def become(forks):
+    forks.pytest_runtestloop(SimpleNamespace(items=[]))
+
+first, second, *others = [Warm(become) for _ in range(4)]
+first.close()
+second.close()
+print("closed", flush=True)
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )  # returns when no process has its output open any more
+    assert run.stdout == "closed\n", run.stderr

@@ -18,6 +18,8 @@ import redis
 
 CRASHED = 70
 _CHECK_TIMEOUT_S = 1.0
+_END = b"\n"
+"""A request to end. Others are lists."""
 
 
 class Warm:
@@ -65,7 +67,12 @@ class Warm:
             select.select([self._answers], [], [], 0.1)
 
     def close(self) -> None:
-        """End the process, and with it the server."""
+        """End the process, and with it the server.
+
+        Closing the pipe is not enough: processes that were forked later have it open, too.
+        """
+        with suppress(BrokenPipeError):
+            os.write(self._requests, _END)
         os.close(self._requests)
         os.close(self._answers)
         os.waitpid(self._process, 0)
@@ -81,7 +88,7 @@ class _Forks:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
-        """Return in each fork. The process itself ends when nobody can ask it any more."""
+        """Return in each fork. The process itself ends when it is told to, or when nobody can ask it any more."""
         from tests.helpers.session import Servers  # of the copy of the tree
 
         servers = Servers()
@@ -89,7 +96,9 @@ class _Forks:
         self._kept = servers, server  # a fork must not report that it leaves them open, nor close them
         os.environ["KEYAUTH_TEST_VALKEY_URL"] = server.url
         with os.fdopen(self._requests) as requests:
-            for line in requests:
+            for line in iter(requests.readline, _END.decode()):
+                if not line:  # nobody can ask any more
+                    break
                 if not _is_usable(server.url):
                     server.restart()
                 process = os.fork()
