@@ -44,7 +44,7 @@ help:
 	@echo 'make demo    run the example application'
 	@echo 'make test    run the whole test suite, real servers included'
 	@echo 'make fuzz    run only the tests with random input, TIMES=30 times as much of it'
-	@echo 'make mutate  change the security core one place at a time, and list the changes that no test notices (hours)'
+	@echo 'make mutate  change the security core one place at a time, and list the changes that no test notices (an hour)'
 	@echo 'make check   ruff, formatting, mypy, basedpyright, the direction of imports, and a strict build of the docs site'
 	@echo 'make docs    build the docs site into site/'
 	@echo 'make bench   measure, and write docs/explanation/benchmarks.md (half an hour; requires wrk)'
