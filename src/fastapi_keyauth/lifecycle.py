@@ -76,6 +76,7 @@ class Lifecycle:
             yield
         finally:
             await parts.limiter.close()
+            await parts.usage.settle()
             await parts.database.close()
             parts.hasher.close()
 
@@ -110,6 +111,7 @@ class Lifecycle:
         async with contextlib.AsyncExitStack() as closing:  # in reverse order, even if one of them fails
             closing.callback(parts.hasher.close)
             closing.push_async_callback(parts.database.close)
+            closing.push_async_callback(parts.usage.settle)
             closing.push_async_callback(parts.limiter.close)
             if parts.event_dispatcher is not None:
                 closing.push_async_callback(parts.event_dispatcher.close)  # its handlers may read keys

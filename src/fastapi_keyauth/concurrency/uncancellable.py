@@ -36,10 +36,18 @@ class ShieldedTasks:
         Args:
             within_s: Seconds to wait.
         """
-        if self._running and (late := (await asyncio.wait(self._running, timeout=within_s))[1]):
+        if late := await self.wait(within_s):
             for task in late:
                 task.cancel()
             await asyncio.wait(late)
+
+    async def wait(self, within_s: float) -> set[asyncio.Task[Any]]:
+        """Wait for the running tasks, and return those that take longer.
+
+        Args:
+            within_s: Seconds to wait.
+        """
+        return (await asyncio.wait(self._running, timeout=within_s))[1] if self._running else set()
 
 
 class HasTasks(Protocol):

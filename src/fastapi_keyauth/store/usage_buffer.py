@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from fastapi_keyauth.concurrency.bounded_dict import BoundedDict
 from fastapi_keyauth.concurrency.log_throttle import LogThrottle
+from fastapi_keyauth.concurrency.uncancellable import ShieldedTasks
 from fastapi_keyauth.domain.keys import KeySnapshot
 from fastapi_keyauth.domain.limit_sets import ONE_REQUEST, Cost
 from fastapi_keyauth.domain.units import REQUESTS
@@ -28,6 +29,8 @@ FLUSH_WAIT_S = 0.5
 """Seconds that a report waits for the usage of this process to be written."""
 CLOSE_WAIT_S = 3.0
 """Seconds for the last write when the app stops. A database that hangs must not hold up the stop."""
+SETTLE_WAIT_S = 1.0
+"""Further seconds for it once the limiter is closed."""
 MAX_COUNTS = 200_000
 """Maximum number of entries, by hour and secret or unit, that are kept while the database is unavailable."""
 COUNTS_PER_WRITE = 5000
@@ -77,6 +80,7 @@ class UsageRecorder:
         self._open_hour = 0
         self._read_once: BoundedDict[str, int] = BoundedDict(MAX_COUNTS)
         """Key id -> hour in which all hours of the key were last read."""
+        self._tasks = ShieldedTasks()
         self._lock = asyncio.Lock()
         self._overflows = LogThrottle(OVERFLOWS_EVERY_S)
 
@@ -138,8 +142,12 @@ class UsageRecorder:
         self._number = 0
 
     async def close(self) -> None:
-        """Write what is left. What cannot be written is logged as lost."""
+        """Write what is left. A limiter that hangs may hold this up until it is closed: see ``settle``."""
         await asyncio.wait([asyncio.create_task(self.flush(), name="keyauth-last-usage")], timeout=CLOSE_WAIT_S)
+
+    async def settle(self) -> None:
+        """Complete a write that a hung limiter held up until it was closed. What is not written is logged as lost."""
+        await self._tasks.wait(SETTLE_WAIT_S)
         if lost := self.count_lost():
             logger.error(
                 "usage of %d keys is lost: the database is unavailable", lost, extra={"keyauth_event": "usage_lost"}
@@ -158,8 +166,8 @@ class UsageRecorder:
 
     async def flush(self) -> None:
         """Write what was counted. If the database is unavailable, it is kept for the next time."""
-        # Shielded: if a flush were cancelled midway, nobody would know what was written.
-        await asyncio.shield(asyncio.create_task(self._flush(), name="keyauth-usage"))
+        # If it were cancelled midway with its caller, nobody would know what was written.
+        await self._tasks.run(self._flush())
 
     async def _flush(self) -> None:
         async with self._lock:

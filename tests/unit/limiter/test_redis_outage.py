@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -20,10 +21,11 @@ from fastapi_keyauth import (
     StoreUnavailable,
 )
 from fastapi_keyauth.limiter import SingleNodeLimiter
+from fastapi_keyauth.store import usage_buffer
 from tests.helpers.keys import authenticate, make_key
 from tests.helpers.redis_outage import build
 from tests.helpers.servers import PASSWORD, Server
-from tests.helpers.waiting import until
+from tests.helpers.waiting import HANG_S, until
 
 
 @pytest.fixture
@@ -314,3 +316,32 @@ async def test_a_stop_closes_everything_despite_errors(database_url: str, redis:
         async with auth:
             await make_key(auth)
     assert auth._parts.database._engine is None
+
+
+async def test_a_stop_while_redis_hangs_writes_what_this_process_counted(
+    database_url: str, redis: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The last write waits for Redis until its connections are closed, and for the database only then."""
+    monkeypatch.setattr(usage_buffer, "CLOSE_WAIT_S", 0.1)
+    monkeypatch.setattr(usage_buffer, "SETTLE_WAIT_S", HANG_S)
+    auth = build(database_url, redis, redis_timeout_s=10)
+    write = auth._parts.usage._store.write
+
+    async def write_late(*arguments: Any) -> int:
+        for _ in range(1000):  # turns of the event loop, in which a stop that does not wait is over
+            await asyncio.sleep(0)
+        return await write(*arguments)
+
+    async with auth:
+        created = await make_key(auth)
+        await authenticate(auth, created.token)
+        monkeypatch.setattr(auth._parts.usage._store, "write", write_late)
+        await auth.keys.revoke(created.key.id)
+        with pytest.raises(RevokedApiKey):  # which only this process has counted
+            await authenticate(auth, created.token)
+        redis.stop()
+    redis.cont()
+    assert "is lost" not in caplog.text
+    async with build_script(database_url).connect() as script:
+        written = await script.keys.usage(created.key.id, hours=2)
+    assert sum(hour.refused for hour in written) == 1

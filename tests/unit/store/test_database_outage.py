@@ -226,6 +226,7 @@ def shorten_the_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "CLOSE_TIMEOUT_S", 0.5)
     monkeypatch.setattr(pool, "LEAVE_TIMEOUT_S", 0.5)
     monkeypatch.setattr(usage, "CLOSE_WAIT_S", 0.5)
+    monkeypatch.setattr(usage, "SETTLE_WAIT_S", 0.5)
 
 
 async def test_a_database_that_freezes_in_the_moment_of_the_stop_does_not_hold_it_up(
