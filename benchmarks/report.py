@@ -311,7 +311,7 @@ def _growth(hashing: Mapping[str, float]) -> str:
 
 
 def _hops(hops: Mapping[str, int]) -> str:
-    return f"{hops['calls']}; {hops['depth']} coroutines deep"
+    return f"{hops['calls']}; depth of coroutines: {hops['depth']}"
 
 
 def plot(results: Results) -> str:
