@@ -76,7 +76,6 @@ class Lifecycle:
             yield
         finally:
             await parts.limiter.close()
-            await parts.usage.settle()
             await parts.database.close()
             parts.hasher.close()
 
