@@ -57,7 +57,7 @@ def through_nginx(
             except httpx.TransportError:
                 return False
 
-        process, port = start_on_free_port(start_nginx, responds, timeout_s=DEADLINE_S)
+        process, port = start_on_free_port(start_nginx, responds, log, timeout_s=DEADLINE_S)
         processes.append(process)
         return f"127.0.0.1:{port}", workers
 

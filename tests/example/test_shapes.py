@@ -71,7 +71,7 @@ def printed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         return launch(command, log, death_signal=signal.SIGTERM, cwd=tmp_path, env=environment())
 
     # It says that its startup is complete before it listens.
-    process, _ = start_on_free_port(start, lambda _: "Uvicorn running on" in log.read_text("utf-8"), timeout_s=120)
+    process, _ = start_on_free_port(start, lambda _: "Uvicorn running on" in log.read_text("utf-8"), log, timeout_s=120)
     try:
         yield log.read_text("utf-8")
     finally:

@@ -135,12 +135,12 @@ def free_port() -> int:
 
 
 def start_on_free_port(
-    start: Callable[[int], subprocess.Popen[bytes]], is_ready: Callable[[int], bool], *, timeout_s: float
+    start: Callable[[int], subprocess.Popen[bytes]], is_ready: Callable[[int], bool], log: Path, *, timeout_s: float
 ) -> tuple[subprocess.Popen[bytes], int]:
     """Start a process on a free port, and on another one if it ends: it may have lost that port to a third one.
 
     Raises:
-        TimeoutError: If it is not ready within `timeout_s`, or ended each time.
+        RuntimeError: If it is not ready within `timeout_s`, or ended each time. It has the text of `log`.
     """
     for _ in range(PORT_ATTEMPTS):
         port = free_port()
@@ -151,4 +151,4 @@ def start_on_free_port(
         kill_tree(process)
         if not has_ended:
             break
-    raise TimeoutError("the process does not start")
+    raise RuntimeError(f"the process does not start:\n{log.read_text(errors='replace')}")
