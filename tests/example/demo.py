@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.helpers.processes import PORT_ATTEMPTS, comes_up, free_port, kill_tree, launch
+from tests.helpers.processes import kill_tree, launch, start_on_free_port
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 START_DEADLINE_S = 120.0
@@ -25,11 +25,11 @@ class Demo:
         self._folder = folder
         self._log = folder / "demo.log"
         self._workers = workers
-        for _ in range(PORT_ATTEMPTS):
-            if self._start(module, env):
-                break
-        else:
-            raise RuntimeError(f"the demo does not start:\n{self.log()}")
+        self._module = module
+        self._env = env
+        self.process, self.port = start_on_free_port(
+            self._start, lambda _: self._is_ready(), self._log, timeout_s=START_DEADLINE_S
+        )
         try:
             self.url = self._printed(r"address +(\S+)")
             self.page = self._printed(r"key page +(\S+)")
@@ -42,24 +42,15 @@ class Demo:
             kill_tree(self.process)
             raise
 
-    def _start(self, module: str, env: dict[str, str]) -> bool:
-        """Start on a free port. Return False if another process took the port first."""
-        self._log.write_bytes(b"")
-        self.port = free_port()
-        options = ("--port", str(self.port), "--workers", str(self._workers))
-        self.process = launch(
-            command(*options, module=module, is_preloaded=self._workers > 1),
+    def _start(self, port: int) -> subprocess.Popen[bytes]:
+        options = ("--port", str(port), "--workers", str(self._workers))
+        return launch(
+            command(*options, module=self._module, is_preloaded=self._workers > 1),
             self._log,
             death_signal=signal.SIGTERM,
             cwd=self._folder,
-            env=environment(**env),
+            env=environment(**self._env),
         )
-        if comes_up(self.process, self._is_ready, timeout_s=START_DEADLINE_S):
-            return True
-        kill_tree(self.process)
-        if not re.search(r"is not available|address already in use", self.log()):
-            raise RuntimeError(f"the demo does not start:\n{self.log()}")
-        return False
 
     def _is_ready(self) -> bool:
         # A single process says that its startup is complete before it listens.

@@ -66,7 +66,6 @@ def printed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     module = f"example_app.shapes.{request.param}"
 
     def start(port: int) -> subprocess.Popen[bytes]:
-        log.write_bytes(b"")
         command = [sys.executable, "-m", module, "--port", str(port)]
         return launch(command, log, death_signal=signal.SIGTERM, cwd=tmp_path, env=environment())
 

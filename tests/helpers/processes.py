@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import secrets
 import signal
 import socket
@@ -20,6 +21,7 @@ import psutil
 POLL_S = 0.005
 PORT_ATTEMPTS = 5
 """Another process may bind the port between the check that it is free and the start."""
+_TAKEN = re.compile(r"Port \d+ is not available|address already in use", re.IGNORECASE)
 
 # Becomes the server itself, keeping its process id. Linux then signals it when its parent dies, even by SIGKILL. Done
 # here and not in a preexec_fn, which may deadlock in a process with threads, and after setuid, which undoes the prctl.
@@ -137,18 +139,18 @@ def free_port() -> int:
 def start_on_free_port(
     start: Callable[[int], subprocess.Popen[bytes]], is_ready: Callable[[int], bool], log: Path, *, timeout_s: float
 ) -> tuple[subprocess.Popen[bytes], int]:
-    """Start a process on a free port, and on another one if it ends: it may have lost that port to a third one.
+    """Start a process on a free port, and again on another one only if its log says that this port was taken.
 
     Raises:
-        RuntimeError: If it is not ready within `timeout_s`, or ended each time. It has the text of `log`.
+        RuntimeError: If it ends for another reason, or is not ready within `timeout_s`. It has the text of `log`.
     """
     for _ in range(PORT_ATTEMPTS):
+        log.write_bytes(b"")
         port = free_port()
         process = start(port)
         if comes_up(process, partial(is_ready, port), timeout_s=timeout_s):
             return process, port
-        has_ended = process.poll() is not None
         kill_tree(process)
-        if not has_ended:
+        if not _TAKEN.search(log.read_text(errors="replace")):
             break
-    raise RuntimeError(f"the process does not start:\n{log.read_text(errors='replace')}")
+    raise RuntimeError(f"it does not start:\n{log.read_text(errors='replace')}")

@@ -138,6 +138,7 @@ class UsageRecorder:
     def start(self) -> None:
         """Prepare for this event loop and process: a forked process must not write under the name of its parent."""
         self._lock = asyncio.Lock()
+        self._tasks = ShieldedTasks()
         self._writer = secrets.token_hex(8)
         self._number = 0
 
